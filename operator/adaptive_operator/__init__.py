@@ -1,0 +1,1 @@
+"""The Adaptive LLM operator: observe, decide, plan, apply, report."""

@@ -1,0 +1,399 @@
+"""`AdaptiveModel`, version v1alpha1, as pydantic models: the single source of the CRD (see `crd.py`).
+
+Conventions: camelCase on the wire, no floats, units in the names, lists are maps by key, no defaults inside list items
+(they would show as drift in GitOps tools); what the API server checks is written here as constraints and CEL rules.
+Knows nothing of clusters, decisions or clients.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+from pydantic.config import JsonDict
+
+CEL = "x-kubernetes-validations"
+DNS_LABEL = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"
+QUANTITY = r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$"
+MODEL_SOURCE = r"^(package://[A-Za-z_][A-Za-z0-9_]*/[A-Za-z0-9._/-]+|file:///[A-Za-z0-9._/-]+)$"
+
+
+def rule(expression: str, message: str) -> JsonDict:
+    """One CEL rule of `x-kubernetes-validations`; the message names the field and the remedy."""
+    return {"rule": expression, "message": message}
+
+
+class _Api(BaseModel):
+    """Base of all API models: camelCase aliases, immutable, unknown fields ignored (a newer CRD may have more)."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True, extra="ignore")
+
+
+class Precision(StrEnum):
+    """Numeric form of a tier's weights."""
+
+    FP32 = "fp32"
+    INT8 = "int8"
+    INT4 = "int4"
+
+
+class Engine(StrEnum):
+    """The server that runs in a tier's pods."""
+
+    NATIVE = "native"
+
+
+class Mode(StrEnum):
+    """What the operator may do with this model."""
+
+    ACTIVE = "Active"
+    DRY_RUN = "DryRun"
+    PAUSED = "Paused"
+
+
+class ModelSpec(_Api):
+    """The source checkpoint that every tier derives from."""
+
+    source: str = Field(
+        max_length=512,
+        pattern=MODEL_SOURCE,
+        description="Where the weights come from: package://<python package>/<file> (a data file of a Python package in"
+        " the engine image) or file:///<path> (a file in the engine image).",
+    )
+    permutation_seed: int | None = Field(
+        default=None,
+        ge=0,
+        le=2**31 - 1,
+        description="Permutes channels at load with this seed. The function stays the same; it moves weights off a"
+        " quantisation grid that the source file already has, so that tiers differ as from an unquantised source.",
+    )
+
+
+class Recipe(_Api):
+    """How a tier's weights derive from the source checkpoint."""
+
+    precision: Precision = Field(
+        description="Numeric form of the weights: fp32, int8 (groups of 32) or int4 (groups of 32)."
+    )
+
+
+class Replica(_Api):
+    """The resources of one replica (its shape). Requests equal limits."""
+
+    accelerators: int = Field(ge=1, le=64, description="Accelerators that one replica holds.")
+    cpu: str = Field(max_length=16, pattern=QUANTITY, description="CPU of one replica, e.g. 500m or 4.")
+    memory: str = Field(max_length=16, pattern=QUANTITY, description="Memory of one replica, e.g. 1Gi.")
+
+
+class ReplicaBounds(_Api):
+    """Bounds on the replicas of a tier."""
+
+    min: int | None = Field(
+        default=None, ge=0, le=256, description="Fewest replicas. Unset: 1 for the warm tier, else 0."
+    )
+    max: int | None = Field(
+        default=None, ge=0, le=256, description="Most replicas. Unset: as many as the budget carries."
+    )
+
+
+class DeclaredCard(_Api):
+    """A tier card written by hand: what is known of the tier before it is measured."""
+
+    quality_permille: int = Field(
+        ge=0, le=1000, description="Quality relative to the source model: 1000·exp(−KL divergence to the full tier)."
+    )
+    capacity_milli_requests_per_second: int = Field(
+        ge=1,
+        le=1_000_000_000,
+        description="Reference requests per 1000 s that one replica answers within the objective.",
+    )
+    reference_prompt_tokens: int | None = Field(
+        default=None, ge=1, le=1_000_000, description="Prompt length of the reference request."
+    )
+    reference_output_tokens: int | None = Field(
+        default=None, ge=1, le=1_000_000, description="Output length of the reference request."
+    )
+    load_seconds: int | None = Field(
+        default=None, ge=0, le=86_400, description="Seconds from creating a replica until it is ready. Unset: 60."
+    )
+
+
+class Tier(_Api):
+    """One servable form of the model."""
+
+    name: str = Field(
+        min_length=1, max_length=32, pattern=DNS_LABEL, description="Name of the tier, unique in the model."
+    )
+    recipe: Recipe
+    engine: Engine | None = Field(default=None, description="The server of this tier. Unset: native.")
+    replica: Replica
+    replicas: ReplicaBounds | None = None
+    card: DeclaredCard | None = Field(
+        default=None,
+        description="Declared tier card. A tier without a card keeps its minimum and takes no part in decisions.",
+    )
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            CEL: [
+                rule(
+                    "!has(self.replicas) || !has(self.replicas.min) || !has(self.replicas.max)"
+                    " || self.replicas.min <= self.replicas.max",
+                    "tiers[].replicas.min must not be greater than replicas.max; lower min or raise max",
+                ),
+            ]
+        }
+    )
+
+
+class Slo(_Api):
+    """The latency objective."""
+
+    ttft_milliseconds: int = Field(default=2000, ge=1, le=3_600_000, description="Time to first token.")
+    tpot_milliseconds: int = Field(
+        default=100, ge=1, le=600_000, description="Mean time per output token after the first."
+    )
+    attainment_percent: int = Field(default=95, ge=50, le=100, description="Share of requests that have to meet both.")
+
+
+class Quality(_Api):
+    """The quality floor."""
+
+    floor_permille: int = Field(
+        default=0,
+        ge=0,
+        le=1000,
+        description="Least mean quality of what is served. Cheaper tiers serve only as far as the mix stays above.",
+    )
+
+
+class Accelerators(_Api):
+    """The accelerators this model may hold."""
+
+    resource: str = Field(
+        default="nvidia.com/gpu",
+        max_length=128,
+        pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$",
+        description="Extended resource. Models that name the same resource share one budget.",
+    )
+    budget: int | None = Field(
+        default=None,
+        ge=1,
+        le=100_000,
+        description="Most accelerators that this model may hold, Pending and Terminating pods included."
+        " Unset: the operator's budget for the resource.",
+    )
+
+
+class Routing(_Api):
+    """How requests reach the tiers."""
+
+    warm_tier: str | None = Field(
+        default=None,
+        max_length=32,
+        description="Tier that always keeps a replica, so that load can be shed in seconds. Unset: the cheapest.",
+    )
+    max_queue_seconds: int = Field(default=10, ge=0, le=3600, description="Longest wait in the router before 429.")
+    router_replicas: int = Field(default=1, ge=1, le=64, description="Replicas of the router.")
+
+
+class Scaling(_Api):
+    """How fast replicas may change. The defaults are safe for tiers that take minutes to load."""
+
+    dwell_seconds: int | None = Field(
+        default=None,
+        ge=1,
+        le=86_400,
+        description="Least life of a plan before it is shrunk or upgraded. Unset: max(300, 5 x load time).",
+    )
+    hold_seconds: int = Field(
+        default=300,
+        ge=1,
+        le=86_400,
+        description="Window whose maximum demand an upgrade or a smaller plan has to carry.",
+    )
+    planner_period_seconds: int | None = Field(
+        default=None, ge=1, le=3600, description="Unset: the operator's setting (15)."
+    )
+    plans_in_agreement: int = Field(
+        default=3, ge=1, le=100, description="Equal plans in a row before an upgrade or a smaller plan."
+    )
+    start_deadline_seconds: int | None = Field(
+        default=None,
+        ge=5,
+        le=86_400,
+        description="A replica that is not ready by then is rolled back. Unset: max(120, 3 x load time).",
+    )
+    drain_deadline_seconds: int = Field(
+        default=120, ge=1, le=86_400, description="In-flight requests of a replica that goes away may take this long."
+    )
+
+
+class AdaptiveModelSpec(_Api):
+    """One logical model behind one endpoint, in several quality tiers."""
+
+    mode: Mode = Field(
+        default=Mode.ACTIVE,
+        description="Active: decide and act. DryRun: decide and report, change nothing."
+        " Paused: keep everything as it is.",
+    )
+    model: ModelSpec
+    accelerators: Accelerators = Accelerators()
+    slo: Slo = Slo()
+    quality: Quality = Quality()
+    tiers: Annotated[
+        tuple[Tier, ...],
+        Field(
+            min_length=1,
+            max_length=16,
+            description="The tiers, best quality first until cards say otherwise.",
+            json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
+        ),
+    ]
+    routing: Routing = Routing()
+    scaling: Scaling = Scaling()
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            CEL: [
+                rule(
+                    "!has(self.routing) || !has(self.routing.warmTier)"
+                    " || self.tiers.exists(t, t.name == self.routing.warmTier)",
+                    "routing.warmTier must be the name of one of spec.tiers; correct it,"
+                    " or leave it out to use the cheapest tier",
+                ),
+                rule(
+                    "!has(self.accelerators) || !has(self.accelerators.budget)"
+                    " || self.tiers.all(t, t.replica.accelerators <= self.accelerators.budget)",
+                    "tiers[].replica.accelerators must not be greater than accelerators.budget,"
+                    " else the tier can never start;"
+                    " raise the budget or use a smaller replica",
+                ),
+                rule(
+                    "!self.tiers.all(t, has(t.replicas) && has(t.replicas.max) && t.replicas.max == 0)",
+                    "at least one of tiers[].replicas.max must be greater than 0, else nothing can serve",
+                ),
+            ]
+        }
+    )
+
+
+class TierStatus(_Api):
+    """What runs of one tier."""
+
+    name: str = Field(max_length=32)
+    desired: int = Field(ge=0, description="Replicas that are wanted now.")
+    replicas: int = Field(ge=0, description="Replicas that exist, Pending and Terminating included.")
+    ready: int = Field(ge=0, description="Replicas that serve.")
+    weight_percent: int = Field(ge=0, le=100, description="The planner's baseline share of the traffic.")
+    quality_permille: int | None = Field(default=None, description="From the tier card.")
+    card_source: str | None = Field(
+        default=None, max_length=32, description="Declared or Measured; empty without a card."
+    )
+    revision: str | None = Field(default=None, max_length=16, description="Revision that new replicas get.")
+    engine_image: str | None = Field(default=None, max_length=512, description="Engine image pinned for the revision.")
+
+
+class DecisionStatus(_Api):
+    """One decision and its reason."""
+
+    time: str = Field(max_length=32, description="RFC 3339, UTC.")
+    reason: str = Field(max_length=64)
+    message: str = Field(max_length=1024)
+    from_: str = Field(alias="from", max_length=512, description="Replicas before, e.g. full 1 · int4 1.")
+    to: str = Field(max_length=512, description="Replicas after.")
+    inputs: str = Field(max_length=1024, description="What was seen: demand, ages, queue, capacity.")
+
+
+class SwapStatus(_Api):
+    """The swap in flight, written before its first effect, so that a restarted operator resumes or rolls back."""
+
+    id: str = Field(max_length=64)
+    reason: str = Field(max_length=64)
+    from_: dict[str, int] = Field(alias="from", max_length=16, description="Replicas by tier before.")
+    to: dict[str, int] = Field(max_length=16, description="Replicas by tier that the swap leads to.")
+    step: str = Field(max_length=32, description="Starting, Draining, Releasing or RollingBack.")
+    started_at: str = Field(max_length=32)
+    deadline: str = Field(max_length=32)
+    epoch: int = Field(ge=0)
+    predicted_gain_permille: int | None = None
+    predicted_dip_permille: int | None = None
+
+
+class MemoryStatus(_Api):
+    """The policy's memory: an input and an output of every decision, kept so that a restart resumes."""
+
+    last_change_at: str | None = Field(
+        default=None, max_length=32, description="When replicas were last changed: starts the dwell."
+    )
+    last_add_at: str | None = Field(default=None, max_length=32)
+    last_restore_at: str | None = Field(default=None, max_length=32)
+    agreed_plan: str | None = Field(
+        default=None, max_length=512, description="Fingerprint of the plan that waits for agreement."
+    )
+    agreed_count: int = Field(default=0, ge=0)
+    quarantined_until: dict[str, str] = Field(
+        default_factory=dict, max_length=16, description="Tiers that failed to start, and until when they are left out."
+    )
+
+
+class Condition(_Api):
+    """A standard Kubernetes condition."""
+
+    type: str = Field(max_length=64)
+    status: str = Field(max_length=16)
+    reason: str = Field(max_length=64)
+    message: str = Field(max_length=2048)
+    last_transition_time: str = Field(max_length=32)
+    observed_generation: int = Field(ge=0)
+
+
+class AdaptiveModelStatus(_Api):
+    """What the operator knows and did."""
+
+    observed_generation: int | None = None
+    conditions: Annotated[
+        tuple[Condition, ...],
+        Field(
+            default=(),
+            max_length=16,
+            json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
+        ),
+    ]
+    tiers: Annotated[
+        tuple[TierStatus, ...],
+        Field(
+            default=(),
+            max_length=32,
+            json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
+        ),
+    ]
+    tiers_summary: str | None = Field(
+        default=None, max_length=512, description="For the printer column: full 1/1 · int4 1/1."
+    )
+    accelerators_held: int | None = Field(default=None, ge=0)
+    accelerators_budget: int | None = Field(default=None, ge=0)
+    accelerators_summary: str | None = Field(default=None, max_length=32, description="For the printer column: 3/4.")
+    served_quality_permille: int | None = Field(
+        default=None, ge=0, le=1000, description="Request-weighted quality of what was served."
+    )
+    served_quality_summary: str | None = Field(default=None, max_length=16, description="For the printer column: 99%.")
+    last_decision: DecisionStatus | None = None
+    history: Annotated[
+        tuple[DecisionStatus, ...], Field(default=(), max_length=10, description="The last ten decisions, newest last.")
+    ]
+    swap: SwapStatus | None = None
+    memory: MemoryStatus | None = None
+    routing_generation: int | None = Field(default=None, ge=0)
+
+
+class AdaptiveModel(_Api):
+    """The custom resource as read from the API server."""
+
+    api_version: str = "adaptivellm.dev/v1alpha1"
+    kind: str = "AdaptiveModel"
+    metadata: dict[str, Any]
+    spec: AdaptiveModelSpec
+    status: AdaptiveModelStatus | None = None

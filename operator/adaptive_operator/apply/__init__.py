@@ -1,0 +1,1 @@
+"""Effects: server-side apply, fencing, the Lease."""

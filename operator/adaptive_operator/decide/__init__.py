@@ -1,0 +1,1 @@
+"""What should be: pure functions from an observation to a decision with its reasons."""

@@ -1,0 +1,45 @@
+"""What should be: the output of `decide/` and the input of `plan/`. Pure data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from adaptive_operator.observe.observation import PolicyMemory, SwapRecord
+from adaptive_operator.reasons import Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something true beside the decision that a user should know; becomes a condition's reason and message."""
+
+    reason: Reason
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What one model should run, and why.
+
+    `replicas` is where to go, not what to write now: `plan/` finds the order that never passes the budget.
+    `swap` is the record to keep: a new one (not yet in `status`), the one in flight, or None when all is as wanted.
+    """
+
+    key: str
+    reason: Reason
+    message: str  # one sentence for people, with the numbers
+    inputs: str  # what was seen, compact: "demand 1.80/s (age 2 s), capacity 1.31/s, queue 3"
+    replicas: Mapping[str, int]  # tier -> replicas wanted; every tier of the spec has an entry
+    weights: Mapping[str, float]  # tier -> baseline share, sums to 1, or all 0 when nothing can serve
+    memory: PolicyMemory
+    swap: SwapRecord | None
+    accelerators_granted: int  # what this model may hold at most in this pass, its current holding included
+    findings: tuple[Finding, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PoolDecision:
+    """Decisions of all models of one pool, in the order of the observation."""
+
+    resource: str
+    decisions: tuple[Decision, ...] = field(default=())

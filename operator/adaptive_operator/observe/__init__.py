@@ -1,0 +1,1 @@
+"""What was seen: Prometheus samples, pods and StatefulSets as frozen observations."""

@@ -1,0 +1,168 @@
+"""What was seen, frozen: the only input of `decide/` beside its settings.
+
+Pure data: importable from `decide/` and `plan/` without any client. Unknown is a value of its own and never zero.
+Times are seconds since the Unix epoch (UTC); rates are requests per second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from adaptive_operator.api.v1alpha1 import AdaptiveModelSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One accepted reading: a finite, non-negative value and the age of the scrape it comes from."""
+
+    value: float
+    age_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """A reading that could not be had or was rejected. `query` and `cause` go into `MetricsAvailable=False`."""
+
+    query: str
+    cause: str
+
+
+Reading = Sample | Unknown
+
+
+@dataclass(frozen=True, slots=True)
+class ModelMetrics:
+    """Readings of one model, from Prometheus."""
+
+    arrivals: Reading  # requests/s that reached the routers, stable window
+    recent_arrivals: Reading  # the same over the panic window (a few scrapes)
+    peak_arrivals: Reading  # maximum of `arrivals` over the hold window of the spec
+    queue: Reading  # requests that wait in routers and engines
+    ttft_p95_seconds: Reading
+    tpot_p95_seconds: Reading
+    served_quality_permille: Reading  # request-weighted, over the stable window
+    pod_work: Mapping[str, Reading] = field(default_factory=dict)  # pod name -> running + waiting in its engine
+
+
+class PodPhase(StrEnum):
+    """Where a replica stands."""
+
+    PENDING = "Pending"  # not scheduled yet
+    STARTING = "Starting"  # scheduled, not ready
+    READY = "Ready"
+    TERMINATING = "Terminating"
+    FAILED = "Failed"  # crash loop, image missing, weights refused
+
+
+@dataclass(frozen=True, slots=True)
+class PodObservation:
+    """One engine pod that exists."""
+
+    name: str
+    uid: str
+    tier: str
+    revision: str
+    stateful_set: str
+    ordinal: int
+    accelerators: int
+    phase: PodPhase
+    created_at: float
+    ready_since: float | None = None
+    trouble: str | None = None  # scheduler's or kubelet's words: why it is Pending or Failed
+    load_failure_reason: str | None = None  # ModelNotFound, ModelCorrupt, … from the termination message
+
+
+@dataclass(frozen=True, slots=True)
+class StatefulSetObservation:
+    """One StatefulSet of a (tier, revision) that exists."""
+
+    name: str
+    uid: str
+    resource_version: str
+    tier: str
+    revision: str
+    tier_inputs: str
+    image: str
+    replicas: int  # spec.replicas
+    accelerators: int  # per replica
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class ChildObservation:
+    """Any other child (Service, ConfigMap, Deployment, …), for preconditions and clean-up."""
+
+    kind: str
+    name: str
+    uid: str
+    resource_version: str
+    epoch: int
+    owner_uid: str | None  # None: exists, but is not ours
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class SwapRecord:
+    """The swap in flight (`status.swap`): replicas by tier before and after."""
+
+    id: str
+    reason: str
+    origin: Mapping[str, int]
+    target: Mapping[str, int]
+    step: str
+    started_at: float
+    deadline: float
+    epoch: int
+    predicted_gain_permille: int | None = None
+    predicted_dip_permille: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyMemory:
+    """What a decision remembers of earlier ones (`status.memory`)."""
+
+    last_change_at: float | None = None
+    last_add_at: float | None = None
+    last_restore_at: float | None = None
+    agreed_plan: str | None = None
+    agreed_count: int = 0
+    quarantined_until: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelObservation:
+    """Everything seen of one AdaptiveModel in one pass."""
+
+    namespace: str
+    name: str
+    uid: str
+    generation: int
+    created_at: float
+    spec: AdaptiveModelSpec
+    memory: PolicyMemory
+    swap: SwapRecord | None
+    metrics: ModelMetrics
+    stateful_sets: tuple[StatefulSetObservation, ...] = ()
+    pods: tuple[PodObservation, ...] = ()
+    children: tuple[ChildObservation, ...] = ()
+    routers_ready: int = 0
+    routing_generation: int = 0
+
+    @property
+    def key(self) -> str:
+        """`namespace/name`, unique in the cluster."""
+        return f"{self.namespace}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class PoolObservation:
+    """All models that share one accelerator resource, seen at `now`."""
+
+    now: float
+    resource: str
+    budget: int  # accelerators that all models together may hold
+    epoch: int
+    acting_since: float  # when this process became the leader: no shrink for one hold after it
+    models: tuple[ModelObservation, ...]  # sorted by key

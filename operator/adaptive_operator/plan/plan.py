@@ -1,0 +1,56 @@
+"""How to get there: ordered, idempotent steps. Pure data, the output of `plan/` and the input of `apply/`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from adaptive_operator.reasons import Reason
+
+Manifest = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ApplyObject:
+    """Server-side apply of one child. `resource_version` is the one read, or None when it must not exist yet."""
+
+    manifest: Manifest
+    resource_version: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteObject:
+    """Delete one child, only if it still is what was read."""
+
+    kind: str
+    name: str
+    uid: str
+    resource_version: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class WriteStatus:
+    """Write the status subresource. Comes before the first effect of a swap, so that a restart can resume."""
+
+    status: Manifest
+
+
+@dataclass(frozen=True, slots=True)
+class EmitEvent:
+    """A Kubernetes Event on the AdaptiveModel; the same Reason as in status, metric and log."""
+
+    reason: Reason
+    message: str
+    warning: bool = False
+
+
+Step = ApplyObject | DeleteObject | WriteStatus | EmitEvent
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Steps for one model, to be taken in order; a failed step ends the pass, the next pass plans anew."""
+
+    key: str
+    steps: tuple[Step, ...]

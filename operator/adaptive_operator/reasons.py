@@ -1,0 +1,56 @@
+"""Every reason the operator can give, once: the same string in condition, Event, metric label, log and test name.
+
+Knows names only. Which reason applies is decided in `decide/` and `plan/`.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    """Why a decision is what it is (`status.lastDecision.reason`, Event reason, metric label)."""
+
+    # Steady state
+    STEADY = "Steady"  # what runs is what is wanted
+    STARTING_UP = "StartingUp"  # first replicas of a new model are being made
+    # Shed: towards a cheaper tier
+    SHED_TO_CHEAPER_TIER = "ShedToCheaperTier"  # weights only: the load passed the better tiers' capacity
+    ADDED_REPLICA = "AddedReplica"  # the budget had room for one more replica
+    SWAPPED_TO_CHEAPER_TIER = "SwappedToCheaperTier"  # replicas exchanged, because the budget is used up
+    # Restore: towards a better tier
+    RESTORED_WEIGHT = "RestoredWeight"  # weights only
+    RESTORED_TIER = "RestoredTier"  # replicas exchanged or added for quality
+    REMOVED_REPLICA = "RemovedReplica"  # nothing of the served quality depends on it
+    SPEC_CHANGED = "SpecChanged"  # a tier was edited, added or removed
+    # Hold: something better is known, but not done now
+    HELD_FOR_MISSING_METRICS = "HeldForMissingMetrics"
+    HELD_FOR_STALE_METRICS = "HeldForStaleMetrics"
+    HELD_BY_DWELL = "HeldByDwell"
+    HELD_BY_HOLD_WINDOW = "HeldByHoldWindow"
+    HELD_FOR_AGREEMENT = "HeldForAgreement"
+    HELD_AFTER_RESTART = "HeldAfterRestart"
+    HELD_WHILE_SWAPPING = "HeldWhileSwapping"
+    HELD_BY_SURVIVOR_CHECK = "HeldBySurvivorCheck"
+    # Limits
+    CAPACITY_LIMITED = "CapacityLimited"  # demand passes what the budget can carry, even on the cheapest tiers
+    BUDGET_SHARED = "BudgetShared"  # another model holds accelerators that this one wants
+    BUDGET_EXCEEDED = "BudgetExceeded"  # more is held than the budget, e.g. after it was lowered
+    FLOOR_LIMITED = "FloorLimited"  # cheaper tiers could carry the load, the quality floor forbids it
+    NO_TIER_CARD = "NoTierCard"  # capacity unknown: replicas stay at their minimum
+    # Swap
+    SWAP_ROLLED_BACK = "SwapRolledBack"  # the new replicas did not become ready before the deadline
+    # Modes
+    PAUSED = "Paused"
+    DRY_RUN = "DryRun"
+
+
+class ConditionType(StrEnum):
+    """The condition types of an AdaptiveModel."""
+
+    READY = "Ready"
+    TIERS_READY = "TiersReady"
+    METRICS_AVAILABLE = "MetricsAvailable"
+    MODEL_LOADED = "ModelLoaded"
+    CAPACITY_LIMITED = "CapacityLimited"
+    DEGRADED = "Degraded"

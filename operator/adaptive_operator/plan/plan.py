@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from adaptive_operator.reasons import Reason
+from adaptive_operator.reasons import ConditionReason, Reason
 
 Manifest = Mapping[str, Any]
 
@@ -40,7 +40,7 @@ class WriteStatus:
 class EmitEvent:
     """A Kubernetes Event on the AdaptiveModel; the same Reason as in status, metric and log."""
 
-    reason: Reason
+    reason: Reason | ConditionReason
     message: str
     warning: bool = False
 

@@ -1,0 +1,127 @@
+"""What this router knows right now: the table, who is ready, the shares; and the lanes that follow from them.
+
+A lane is a route with its ready replicas and its limit. Keeps the last good table and endpoints for ever: losing the
+API server, the operator or Prometheus changes nothing here. Deliberately does not know requests.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from inference_pods.router.arrivals import ArrivalWindow
+from inference_pods.router.endpoints import NO_ENDPOINTS, EndpointSet, Replica
+from inference_pods.router.pick import ReplicaBook
+from inference_pods.router.shares import UTILISATION, ShareInputs, SharePlan, TierLoad, plan_shares
+from inference_pods.router.table import Route, RouteKey, RoutingTable
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """A route, its ready replicas that are not draining, and how many requests each may hold from this router."""
+
+    route: Route
+    replicas: tuple[Replica, ...]
+    replica_limit: int
+
+    @property
+    def key(self) -> RouteKey:
+        return self.route.key
+
+
+class Fleet:
+    """Mutable state of loop F. `on_change` is called after every change of table, endpoints or shares."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self.table: RoutingTable | None = None
+        self.endpoints: EndpointSet = NO_ENDPOINTS
+        self.plan = SharePlan()
+        self.lanes: tuple[Lane, ...] = ()
+        self.arrivals = ArrivalWindow()
+        self.book = ReplicaBook()
+        self._last_ready_at: float | None = None
+        self.on_change: list[Callable[[], None]] = []
+        self.held_requests: Callable[[], int] = lambda: 0  # waiting in this router, for any tier
+
+    def offer_table(self, table: RoutingTable) -> bool:
+        """Adopt the table if it is newer than ours; False if it was ignored."""
+        if not table.is_newer_than(self.table):
+            return False
+        self.table = table
+        self._rebuild()
+        return True
+
+    def offer_endpoints(self, endpoints: EndpointSet) -> None:
+        if endpoints == self.endpoints:
+            return
+        self.endpoints = endpoints
+        self.book.keep_only({replica.uid for members in endpoints.replicas.values() for replica in members})
+        self._rebuild()
+
+    def rebalance(self) -> None:
+        """One period of loop F, or an early one after an event."""
+        if self.table is None:
+            return
+        inputs = ShareInputs(
+            tiers=[self._tier_load(lane) for lane in self.lanes],
+            arrival_rate=self.arrivals.rate(self._clock()),
+            held=self.held_requests(),
+            routers=self.endpoints.routers,
+            floor_permille=self.table.floor_permille,
+        )
+        self.plan = plan_shares(inputs, self.plan if self.plan.shares else None, self._clock())
+        for notify in self.on_change:
+            notify()
+
+    def is_ready(self) -> bool:
+        """A table, and a ready replica now or so shortly ago that requests are still held for its successor."""
+        if self.table is None:
+            return False
+        if self._has_ready_lane():
+            return True
+        return self._last_ready_at is not None and self._clock() - self._last_ready_at < self.table.max_queue_seconds
+
+    def open_lanes(self) -> list[Lane]:
+        """Lanes for requests without a pin, best first: ready with a positive weight; if none, ready at all."""
+        ready = [lane for lane in self.lanes if lane.replicas]
+        return [lane for lane in ready if lane.route.weight > 0] or ready
+
+    def any_replica(self) -> Replica | None:
+        """The least busy ready replica of any tier, for requests that every engine answers alike."""
+        replicas = [replica for lane in self.lanes for replica in lane.replicas]
+        return self.book.least_loaded(replicas, 1 << 30, self._clock())
+
+    def capacity(self) -> float:
+        """Requests/s that the ready replicas carry for this router; 0 = unknown."""
+        rates = [lane.route.mu * len(lane.replicas) for lane in self.open_lanes() if lane.route.mu is not None]
+        return sum(rates) / self.endpoints.routers
+
+    def _rebuild(self) -> None:
+        if self._has_ready_lane():
+            self._last_ready_at = self._clock()
+        table = self.table
+        if table is not None:
+            self.lanes = tuple(self._build_lane(table, route) for route in table.routes)
+        self.rebalance()
+
+    def _build_lane(self, table: RoutingTable, route: Route) -> Lane:
+        ready = self.endpoints.of_tier(route.key.tier)
+        replicas = tuple(replica for replica in ready if replica.uid not in table.draining)
+        return Lane(route, replicas, max(math.ceil(table.replica_limit(route) / self.endpoints.routers), 1))
+
+    def _has_ready_lane(self) -> bool:
+        return any(lane.replicas for lane in self.lanes)
+
+    def _tier_load(self, lane: Lane) -> TierLoad:
+        comfortable = UTILISATION * lane.replica_limit * len(lane.replicas)
+        in_flight = sum(self.book.in_flight(replica) for replica in lane.replicas)
+        return TierLoad(
+            key=lane.key,
+            quality_permille=lane.route.quality_permille,
+            mu=lane.route.mu,
+            weight=lane.route.weight,
+            ready=len(lane.replicas),
+            backlog=max(in_flight - comfortable, 0.0),
+        )

@@ -1,0 +1,122 @@
+"""Which tier next, and which replica of it: a smooth weighted choice and a least-loaded one, both deterministic.
+
+Deliberately does not know why a tier has its share, nor HTTP: a replica is a name with requests in flight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from inference_pods.router.endpoints import Replica
+from inference_pods.router.shares import SharePlan
+from inference_pods.router.table import RouteKey
+
+ASIDE_FIRST_SECONDS: Final = 1.0  # a replica that refused is left alone this long, doubled at each further refusal
+ASIDE_MAX_SECONDS: Final = 8.0
+
+
+class SmoothChoice:
+    """Weighted round robin that spreads: shares .75/.25 give ABAA, not AAAB; over n requests each is within 1 of
+    n·share."""
+
+    def __init__(self) -> None:
+        self._credits: dict[RouteKey, float] = {}
+
+    def peek(self, keys: Sequence[RouteKey], plan: SharePlan) -> RouteKey:
+        """The key whose turn it is, among `keys` (never empty, best first). Without shares: the first."""
+        weights = self._weights(keys, plan)
+        if weights is None:
+            return keys[0]
+        return max(keys, key=lambda key: self._credits.get(key, 0.0) + weights[key])
+
+    def charge(self, chosen: RouteKey, keys: Sequence[RouteKey], plan: SharePlan) -> None:
+        """Account for a request whose turn went to `chosen` among `keys`; the credits of `keys` keep their sum."""
+        weights = self._weights(keys, plan)
+        if weights is None:
+            return
+        for key in keys:
+            self._credits[key] = self._credits.get(key, 0.0) + weights[key]
+        self._credits[chosen] -= 1.0
+
+    def keep_only(self, keys: Collection[RouteKey]) -> None:
+        """Forget the credits of routes that are gone."""
+        self._credits = {key: credit for key, credit in self._credits.items() if key in keys}
+
+    @staticmethod
+    def _weights(keys: Sequence[RouteKey], plan: SharePlan) -> dict[RouteKey, float] | None:
+        total = sum(plan.of(key) for key in keys)
+        return {key: plan.of(key) / total for key in keys} if total > 0 else None
+
+
+@dataclass(slots=True)
+class _Standing:
+    in_flight: int = 0
+    last_turn: int = 0
+    failures: int = 0
+    aside_until: float = 0.0
+
+
+class ReplicaBook:
+    """Requests in flight per replica, and which replicas failed a moment ago (passive health)."""
+
+    def __init__(self) -> None:
+        self._standings: dict[str, _Standing] = {}
+        self._turn = 0
+
+    def least_loaded(
+        self, replicas: Iterable[Replica], limit: int, now: float, avoid: Collection[str] = ()
+    ) -> Replica | None:
+        """The replica with room (< `limit` in flight) and the fewest requests; equals take turns.
+
+        Replicas put aside come last: they are tried only when all others are put aside too or absent. `avoid` is
+        absolute.
+        """
+        best: tuple[bool, int, int] | None = None
+        chosen: Replica | None = None
+        all_aside = True
+        for replica in replicas:
+            if replica.uid in avoid:
+                continue
+            standing = self._standings.get(replica.uid) or _Standing()
+            aside = standing.aside_until > now
+            all_aside &= aside
+            rank = (aside, standing.in_flight, standing.last_turn)
+            if standing.in_flight < limit and (best is None or rank < best):
+                best, chosen = rank, replica
+        if best is not None and best[0] and not all_aside:
+            return None  # a healthy replica is merely full: wait for it rather than bother a failing one
+        return chosen
+
+    def start(self, replica: Replica) -> None:
+        standing = self._standings.setdefault(replica.uid, _Standing())
+        self._turn += 1
+        standing.in_flight += 1
+        standing.last_turn = self._turn
+
+    def finish(self, replica: Replica) -> None:
+        self._standings[replica.uid].in_flight -= 1
+
+    def in_flight(self, replica: Replica) -> int:
+        standing = self._standings.get(replica.uid)
+        return standing.in_flight if standing else 0
+
+    def put_aside(self, replica: Replica, now: float) -> None:
+        """The replica refused or broke: leave it alone for 1, 2, 4, then 8 s."""
+        standing = self._standings.setdefault(replica.uid, _Standing())
+        standing.aside_until = now + min(ASIDE_FIRST_SECONDS * 2**standing.failures, ASIDE_MAX_SECONDS)
+        standing.failures = min(standing.failures + 1, 8)
+
+    def mark_healthy(self, replica: Replica) -> None:
+        standing = self._standings.get(replica.uid)
+        if standing is not None:
+            standing.failures, standing.aside_until = 0, 0.0
+
+    def is_aside(self, replica: Replica, now: float) -> bool:
+        standing = self._standings.get(replica.uid)
+        return standing is not None and standing.aside_until > now
+
+    def keep_only(self, uids: Collection[str]) -> None:
+        """Forget replicas that are gone and idle; those with streams in flight stay until the last one ends."""
+        self._standings = {uid: s for uid, s in self._standings.items() if uid in uids or s.in_flight > 0}

@@ -1,0 +1,48 @@
+{{/*
+What the operator may do where models live. Every line is used; tests/integration/test_chart_rbac.py asks a real API
+server for each of them, and for what must be refused. Server-side apply needs patch, and create for a new object.
+*/}}
+{{- define "adaptive-llm.modelRules" -}}
+# The specification is only ever read; the operator writes the status.
+- apiGroups: [adaptivellm.dev]
+  resources: [adaptivemodels]
+  verbs: [get, list, watch]
+- apiGroups: [adaptivellm.dev]
+  resources: [adaptivemodels/status]
+  verbs: [patch]
+# A model's children.
+- apiGroups: [apps]
+  resources: [statefulsets, deployments]
+  verbs: [get, list, create, patch, delete]
+- apiGroups: [""]
+  resources: [services, serviceaccounts]
+  verbs: [get, list, create, patch, delete]
+- apiGroups: [rbac.authorization.k8s.io]
+  resources: [roles, rolebindings]
+  verbs: [get, list, create, patch, delete]
+# "watch" here, and the rule on EndpointSlices, are not used by the operator: its routers' Role grants them, and nobody
+# may grant what he doesn't hold.
+- apiGroups: [""]
+  resources: [configmaps]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [discovery.k8s.io]
+  resources: [endpointslices]
+  verbs: [get, list, watch]
+# Who is Pending, loading, failed or ready.
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [get, list, watch]
+- apiGroups: [""]
+  resources: [events]
+  verbs: [create, patch]
+{{- end -}}
+
+{{/* What the framework reads to learn when definitions and namespaces come and go. */}}
+{{- define "adaptive-llm.clusterRules" -}}
+- apiGroups: [apiextensions.k8s.io]
+  resources: [customresourcedefinitions]
+  verbs: [list, watch]
+- apiGroups: [""]
+  resources: [namespaces]
+  verbs: [list, watch]
+{{- end -}}

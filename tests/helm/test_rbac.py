@@ -1,0 +1,89 @@
+"""The chart's roles hold what the operator uses and nothing that would let it do more."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+Manifest = dict[str, Any]
+Render = Callable[..., list[Manifest]]
+
+
+def _roles(manifests: list[Manifest]) -> list[Manifest]:
+    return [m for m in manifests if m["kind"] in {"Role", "ClusterRole"}]
+
+
+def _operator_rules(manifests: list[Manifest]) -> list[Manifest]:
+    """Rules of the roles that are bound to the operator's account."""
+    bound = {m["roleRef"]["name"] for m in manifests if m["kind"] in {"RoleBinding", "ClusterRoleBinding"}}
+    return [rule for role in _roles(manifests) if role["metadata"]["name"] in bound for rule in role["rules"]]
+
+
+def test_no_rule_has_a_wildcard_or_touches_secrets(render: Render, variant: dict[str, Any]) -> None:
+    for role in _roles(render(variant)):
+        for rule in role["rules"]:
+            assert "*" not in rule["apiGroups"] + rule["resources"] + rule["verbs"], role["metadata"]["name"]
+            assert not [r for r in rule["resources"] if "secret" in r or r.startswith(("nodes", "pods/"))]
+
+
+def test_no_rule_lets_the_operator_raise_its_own_rights(render: Render, variant: dict[str, Any]) -> None:
+    for rule in _operator_rules(render(variant)):
+        assert not {"escalate", "bind", "impersonate", "deletecollection"} & set(rule["verbs"])
+        assert not {"clusterroles", "clusterrolebindings"} & set(rule["resources"])
+
+
+def test_the_operator_never_writes_a_specification(render: Render, variant: dict[str, Any]) -> None:
+    for rule in _operator_rules(render(variant)):
+        if "adaptivemodels" in rule["resources"]:
+            assert set(rule["verbs"]) == {"get", "list", "watch"}
+
+
+def test_cluster_scope_binds_one_cluster_role(render: Render) -> None:
+    bindings = [m for m in render() if m["kind"] == "ClusterRoleBinding"]
+    assert [m["metadata"]["name"] for m in bindings] == ["adaptive-llm-operator"]
+    assert bindings[0]["subjects"] == [
+        {"kind": "ServiceAccount", "name": "adaptive-llm-operator", "namespace": "adaptive-system"}
+    ]
+
+
+def test_namespace_scope_binds_nothing_cluster_wide(render: Render, namespaced: dict[str, Any]) -> None:
+    manifests = render(namespaced)
+    assert not [m for m in manifests if m["kind"] == "ClusterRoleBinding"]
+    bindings = {m["metadata"]["namespace"] for m in manifests if m["kind"] == "RoleBinding"}
+    assert bindings == {"adaptive-system", "team-a", "team-b"}
+
+
+def test_both_scopes_grant_the_same_where_models_live(render: Render, namespaced: dict[str, Any]) -> None:
+    (cluster,) = [r for r in _roles(render()) if r["metadata"]["name"] == "adaptive-llm-operator"]
+    local = [r for r in _roles(render(namespaced)) if r["metadata"].get("namespace") == "team-a"]
+    assert [rule for rule in cluster["rules"] if rule in local[0]["rules"]] == local[0]["rules"]
+
+
+def test_the_lease_is_named(render: Render) -> None:
+    (role,) = [r for r in _roles(render()) if r["metadata"]["name"].endswith("-lease")]
+    for rule in role["rules"]:
+        assert rule["resources"] == ["leases"]
+        assert rule["verbs"] == ["create"] or rule["resourceNames"] == ["adaptive-llm-operator"]
+
+
+def test_an_existing_account_is_bound_and_not_made(render: Render) -> None:
+    manifests = render({"serviceAccount": {"create": False, "name": "existing"}})
+    assert not [m for m in manifests if m["kind"] == "ServiceAccount"]
+    subjects = [s["name"] for m in manifests if "subjects" in m for s in m["subjects"]]
+    assert subjects == ["existing", "existing"]
+
+
+@pytest.mark.parametrize(
+    ("role", "verbs"),
+    [
+        pytest.param("models-view", {"get", "list", "watch"}),
+        pytest.param("models-edit", {"create", "update", "patch", "delete"}),
+    ],
+    ids=["viewers read", "editors write"],
+)
+def test_default_roles_learn_about_models(render: Render, role: str, verbs: set[str]) -> None:
+    (found,) = [r for r in _roles(render()) if r["metadata"]["name"].endswith(role)]
+    assert {verb for rule in found["rules"] for verb in rule["verbs"]} == verbs
+    assert {group for rule in found["rules"] for group in rule["apiGroups"]} == {"adaptivellm.dev"}

@@ -1,0 +1,3 @@
+module adaptivellm.dev/cluster/pause
+
+go 1.24

@@ -125,7 +125,7 @@ EVERYTHING_ON: dict[str, Any] = {
     "images": {
         "pullSecrets": ["registry-login"],
         "engine": {"digest": "sha256:" + "a" * 64},
-        "router": {"pullPolicy": "Always"},
+        "pullPolicy": "Always",
     },
     "accelerators": {"budgets": {"nvidia.com/gpu": 8, "amd.com/gpu": 0}},
     "operator": {

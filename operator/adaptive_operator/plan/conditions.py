@@ -1,0 +1,263 @@
+"""The conditions of a model, each a small pure check over the same facts.
+
+Messages name what is wrong and the remedy, and hold no number that moves while nothing changes: a status is written on
+a change of meaning only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from adaptive_operator.api.v1alpha1 import AdaptiveModelStatus, Condition, Mode
+from adaptive_operator.decide.decision import Decision
+from adaptive_operator.observe.observation import ModelObservation, PodObservation, PodPhase, Sample, Unknown
+from adaptive_operator.plan.clock import format_time
+from adaptive_operator.plan.settings import PlanSettings
+from adaptive_operator.plan.steps import Choreography
+from adaptive_operator.plan.text import trim
+from adaptive_operator.reasons import ConditionReason, ConditionType, Reason
+
+_MESSAGE_LENGTH = 2048
+_LIMITS = (Reason.BUDGET_EXCEEDED, Reason.CAPACITY_LIMITED, Reason.BUDGET_SHARED, Reason.FLOOR_LIMITED)
+_LOAD_FAILURES = {
+    reason.value: reason
+    for reason in (
+        ConditionReason.MODEL_NOT_FOUND,
+        ConditionReason.MODEL_CORRUPT,
+        ConditionReason.MODEL_UNSUPPORTED,
+        ConditionReason.OUT_OF_MEMORY,
+    )
+}
+
+
+class Truth(StrEnum):
+    """`status` of a condition."""
+
+    TRUE = "True"
+    FALSE = "False"
+    UNKNOWN = "Unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What one check found."""
+
+    truth: Truth
+    reason: Reason | ConditionReason
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """All that conditions are judged by."""
+
+    model: ModelObservation
+    decision: Decision
+    choreography: Choreography
+    taken_names: tuple[str, ...]  # "Service assistant": exist and belong to somebody else
+    newer_children: tuple[str, ...]  # written under a higher epoch
+    settings: PlanSettings
+    now: float
+
+    @property
+    def first_sight(self) -> bool:
+        """Whether this model has no conditions yet."""
+        return self.model.status is None or not self.model.status.conditions
+
+    @property
+    def quarantined(self) -> tuple[str, ...]:
+        """Tiers that failed to start and are left out for now."""
+        until = self.decision.memory.quarantined_until
+        return tuple(sorted(tier for tier, end in until.items() if end > self.now))
+
+
+def judge_ready(facts: Facts) -> Verdict:
+    """True when a request through the endpoint can be answered: a ready router and a ready replica."""
+    model = facts.model
+    if facts.taken_names:
+        return Verdict(Truth.FALSE, ConditionReason.NAME_TAKEN, _describe_taken(facts))
+    if facts.first_sight:
+        return Verdict(
+            Truth.UNKNOWN, ConditionReason.FIRST_SEEN, "the operator has seen this model; its first replicas follow"
+        )
+    if not any(pod.phase is PodPhase.READY for pod in model.pods):
+        if model.spec.mode is not Mode.ACTIVE and not model.pods:
+            reason = Reason.PAUSED if model.spec.mode is Mode.PAUSED else Reason.DRY_RUN
+            return Verdict(
+                Truth.FALSE, reason, f"nothing runs and mode is {model.spec.mode}; set spec.mode to Active to start it"
+            )
+        return Verdict(
+            Truth.FALSE, ConditionReason.NO_READY_REPLICA, _with_trouble("no engine replica is ready", model.pods)
+        )
+    if model.routers_ready < 1:
+        return Verdict(
+            Truth.FALSE,
+            ConditionReason.ROUTER_NOT_READY,
+            f"no router is ready; look at the pods of Deployment {model.name}-router",
+        )
+    return Verdict(
+        Truth.TRUE, ConditionReason.SERVING, "the endpoint answers: a router and an engine replica are ready"
+    )
+
+
+def judge_tiers_ready(facts: Facts) -> Verdict:
+    """True when every wanted replica of every tier is ready, in its present revision, and nothing else runs."""
+    steps = facts.choreography.steps
+    waiting = [step.group for step in steps if _ready_wanted(facts, step.group.name) < step.group.wanted]
+    if waiting:
+        text = ", ".join(f"{group.tier} {_ready_wanted(facts, group.name)}/{group.wanted}" for group in waiting)
+        late = [pod for group in waiting for pod in group.pods.values()]
+        return Verdict(Truth.FALSE, ConditionReason.REPLICAS_NOT_READY, _with_trouble(f"ready of wanted: {text}", late))
+    leaving = sorted({step.group.tier for step in steps if step.group.surplus or step.group.leaving_accelerators})
+    if leaving:
+        return Verdict(
+            Truth.FALSE, ConditionReason.SWAPPING, f"replicas of {', '.join(leaving)} finish their requests and go"
+        )
+    return Verdict(Truth.TRUE, ConditionReason.REPLICAS_READY, "every wanted replica is ready")
+
+
+def judge_metrics_available(facts: Facts) -> Verdict:
+    """False names the query, and what the operator does without it."""
+    metrics = facts.model.metrics
+    readings = (metrics.arrivals, metrics.recent_arrivals, metrics.queue, metrics.peak_arrivals)
+    for reading in readings:
+        if isinstance(reading, Unknown):
+            message = f"{reading.query}: {reading.cause}; replicas are kept as they are until it can be read again"
+            truth = Truth.FALSE if facts.model.routers_ready else Truth.UNKNOWN  # nothing to scrape yet is no fault
+            return Verdict(truth, ConditionReason.SAMPLES_UNKNOWN, message)
+    limit = facts.settings.stale_after_seconds
+    names = ("arrivals", "recent arrivals", "queue", "peak arrivals")
+    for name, reading in zip(names, readings, strict=True):
+        if isinstance(reading, Sample) and reading.age_seconds > limit:
+            message = (
+                f"{name}: the last sample is older than {limit:g} s; check that Prometheus scrapes the model's routers"
+            )
+            return Verdict(Truth.FALSE, ConditionReason.SAMPLES_STALE, message)
+    return Verdict(Truth.TRUE, ConditionReason.SAMPLES_FRESH, "all readings that decisions need are fresh")
+
+
+def judge_model_loaded(facts: Facts) -> Verdict:
+    """False while a replica cannot load the model, with the cause in the engine's or the kubelet's own words."""
+    failed = sorted((pod for pod in facts.model.pods if pod.phase is PodPhase.FAILED), key=lambda pod: pod.name)
+    if failed:
+        return _describe_failed(failed)
+    before = _previous(facts.model.status, ConditionType.MODEL_LOADED)
+    if before is not None and before.status == Truth.FALSE and facts.quarantined:
+        return Verdict(Truth.FALSE, _known_reason(before.reason), before.message)
+    if any(pod.phase is PodPhase.READY for pod in facts.model.pods):
+        return Verdict(Truth.TRUE, ConditionReason.LOADED, "the model is loaded in every replica that started")
+    return Verdict(Truth.UNKNOWN, ConditionReason.LOADING, "no replica has loaded the model yet")
+
+
+def judge_capacity_limited(facts: Facts) -> Verdict:
+    """True when the budget or the floor keeps the model from what its load needs; the message says who got what."""
+    found = {facts.decision.reason: facts.decision.message} | {
+        item.reason: item.message for item in facts.decision.findings
+    }
+    for reason in _LIMITS:
+        if reason in found:
+            return Verdict(Truth.TRUE, reason, found[reason])
+    return Verdict(Truth.FALSE, ConditionReason.WITHIN_BUDGET, "the budget carries the load")
+
+
+def judge_degraded(facts: Facts) -> Verdict:
+    """True when something needs a person's eye, though the model may serve."""
+    if facts.newer_children:
+        what = ", ".join(facts.newer_children)
+        message = (
+            f"{what}: written under a newer epoch; another operator acts on this model. Run one operator per namespace"
+        )
+        return Verdict(Truth.TRUE, ConditionReason.NEWER_EPOCH, message)
+    rolled_back = _describe_rollback(facts)
+    if rolled_back is not None:
+        return Verdict(Truth.TRUE, Reason.SWAP_ROLLED_BACK, rolled_back)
+    failed = sorted((pod for pod in facts.model.pods if pod.phase is PodPhase.FAILED), key=lambda pod: pod.name)
+    if failed:
+        return Verdict(Truth.TRUE, ConditionReason.ENGINE_FAILED, _with_trouble(f"tier {failed[0].tier} fails", failed))
+    return Verdict(Truth.FALSE, ConditionReason.AS_WANTED, "nothing is wrong")
+
+
+CHECKS: tuple[tuple[ConditionType, Callable[[Facts], Verdict]], ...] = (
+    (ConditionType.READY, judge_ready),
+    (ConditionType.TIERS_READY, judge_tiers_ready),
+    (ConditionType.METRICS_AVAILABLE, judge_metrics_available),
+    (ConditionType.MODEL_LOADED, judge_model_loaded),
+    (ConditionType.CAPACITY_LIMITED, judge_capacity_limited),
+    (ConditionType.DEGRADED, judge_degraded),
+)
+
+
+def build_conditions(facts: Facts) -> tuple[Condition, ...]:
+    """All conditions. `lastTransitionTime` moves only with the status."""
+    return tuple(_build_condition(facts, kind, judge(facts)) for kind, judge in CHECKS)
+
+
+def _build_condition(facts: Facts, kind: ConditionType, verdict: Verdict) -> Condition:
+    before = _previous(facts.model.status, kind)
+    unchanged = before is not None and before.status == verdict.truth
+    return Condition(
+        type=kind.value,
+        status=verdict.truth.value,
+        reason=verdict.reason.value,
+        message=trim(verdict.message, _MESSAGE_LENGTH),
+        last_transition_time=before.last_transition_time
+        if before is not None and unchanged
+        else format_time(facts.now),
+        observed_generation=facts.model.generation,
+    )
+
+
+def _previous(status: AdaptiveModelStatus | None, kind: ConditionType) -> Condition | None:
+    conditions = status.conditions if status is not None else ()
+    return next((item for item in conditions if item.type == kind), None)
+
+
+def _describe_taken(facts: Facts) -> str:
+    what = ", ".join(facts.taken_names)
+    return (
+        f"{what} in namespace {facts.model.namespace} exists and does not belong to this AdaptiveModel; it is left"
+        " alone and nothing is changed. Delete or rename it, or give the AdaptiveModel another name"
+    )
+
+
+def _ready_wanted(facts: Facts, name: str) -> int:
+    """Ready pods among the wanted ordinals of one StatefulSet."""
+    group = next(step.group for step in facts.choreography.steps if step.group.name == name)
+    return sum(1 for ordinal, pod in group.pods.items() if ordinal < group.wanted and pod.phase is PodPhase.READY)
+
+
+def _with_trouble(text: str, pods: list[PodObservation] | tuple[PodObservation, ...]) -> str:
+    troubled = [
+        pod for pod in sorted(pods, key=lambda pod: pod.name) if pod.trouble and pod.phase is not PodPhase.READY
+    ]
+    return f"{text}; {troubled[0].name}: {troubled[0].trouble}" if troubled else text
+
+
+def _describe_failed(failed: list[PodObservation]) -> Verdict:
+    first = next((pod for pod in failed if pod.load_failure_reason), failed[0])
+    tiers = ", ".join(sorted({pod.tier for pod in failed}))
+    message = (
+        f"tier {tiers} cannot load: {first.trouble or 'the engine ends without a message'}; other tiers are not touched"
+    )
+    return Verdict(Truth.FALSE, _known_reason(first.load_failure_reason), message)
+
+
+def _known_reason(text: str | None) -> ConditionReason:
+    """A container's own words never become a reason: only those of the contract do."""
+    return _LOAD_FAILURES.get(text or "", ConditionReason.ENGINE_FAILED)
+
+
+def _describe_rollback(facts: Facts) -> str | None:
+    found = {item.reason: item.message for item in facts.decision.findings}
+    if facts.decision.reason is Reason.SWAP_ROLLED_BACK:
+        return facts.decision.message
+    if Reason.SWAP_ROLLED_BACK in found:
+        return found[Reason.SWAP_ROLLED_BACK]
+    if not facts.quarantined:
+        return None
+    before = _previous(facts.model.status, ConditionType.DEGRADED)
+    if before is not None and before.reason == Reason.SWAP_ROLLED_BACK:
+        return before.message
+    return f"tier {', '.join(facts.quarantined)} failed to start and is left out for now"

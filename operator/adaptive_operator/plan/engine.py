@@ -1,0 +1,133 @@
+"""The StatefulSet of one (tier, revision).
+
+Values of the CR reach the engine as separate list items of `args`, from enums and validated fields: nothing is ever
+put into a shell or a template.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from adaptive_operator import names
+from adaptive_operator.api.v1alpha1 import Tier
+from adaptive_operator.observe.observation import ModelObservation, StatefulSetObservation
+from adaptive_operator.plan.draining import format_draining
+from adaptive_operator.plan.metadata import build_child, model_labels
+from adaptive_operator.plan.pods import common_pod_fields, container_security, http_probe, scrape_annotations
+from adaptive_operator.plan.revisions import TierRevision
+from adaptive_operator.plan.settings import PlanSettings
+
+_PROBE_PERIOD_SECONDS = 2
+_GRACE_BEYOND_DRAIN_SECONDS = 15
+_OWNED_SPEC_FIELDS = ("serviceName", "podManagementPolicy", "updateStrategy", "selector", "template")
+
+
+def build_stateful_set(
+    model: ModelObservation,
+    tier: Tier,
+    revision: TierRevision,
+    replicas: int,
+    draining: Mapping[str, float],
+    settings: PlanSettings,
+) -> dict[str, Any]:
+    """StatefulSet of a tier's present revision.
+
+    Parallel and OnDelete: the operator alone decides which pod goes when.
+    """
+    labels = _labels(model.name, tier.name, revision.revision)
+    spec = {
+        "replicas": replicas,
+        "serviceName": names.tier_service_name(model.name, tier.name),
+        "podManagementPolicy": "Parallel",
+        "updateStrategy": {"type": "OnDelete"},
+        "selector": {"matchLabels": labels},
+        "template": {
+            "metadata": {"labels": labels, "annotations": scrape_annotations(names.ENGINE_PORT)},
+            "spec": _pod_spec(model, tier, revision.image, settings),
+        },
+    }
+    annotations = _annotations(revision.inputs, draining)
+    return build_child(model, "apps/v1", "StatefulSet", revision.name, labels, {"spec": spec}, annotations)
+
+
+def keep_stateful_set(
+    model: ModelObservation, observed: StatefulSetObservation, replicas: int, draining: Mapping[str, float]
+) -> dict[str, Any]:
+    """StatefulSet of an older revision, or of one with an older engine image: its template stays as it was made.
+
+    What it was made from is no longer in the spec, and an older engine may not know today's arguments.
+    """
+    old = observed.manifest["spec"]
+    spec = {"replicas": replicas, **{key: old[key] for key in _OWNED_SPEC_FIELDS if key in old}}
+    labels = _labels(model.name, observed.tier, observed.revision)
+    annotations = _annotations(observed.tier_inputs, draining)
+    return build_child(model, "apps/v1", "StatefulSet", observed.name, labels, {"spec": spec}, annotations)
+
+
+def _labels(model: str, tier: str, revision: str) -> dict[str, str]:
+    return {
+        **model_labels(model, names.COMPONENT_ENGINE),
+        names.LABEL_TIER: tier,
+        names.LABEL_REVISION: revision,
+    }
+
+
+def _annotations(inputs: str, draining: Mapping[str, float]) -> dict[str, str]:
+    stamps = {names.ANNOTATION_DRAINING: format_draining(draining)} if draining else {}
+    return {names.ANNOTATION_TIER_INPUTS: inputs, **stamps}
+
+
+def _pod_spec(model: ModelObservation, tier: Tier, image: str, settings: PlanSettings) -> dict[str, Any]:
+    drain_seconds = model.spec.scaling.drain_deadline_seconds
+    spec: dict[str, Any] = {
+        **common_pod_fields(settings),
+        "automountServiceAccountToken": False,
+        "terminationGracePeriodSeconds": drain_seconds + _GRACE_BEYOND_DRAIN_SECONDS,
+        "containers": [_container(model, tier, image, settings)],
+        "volumes": [{"name": "tmp", "emptyDir": {}}],
+    }
+    if settings.node_selector:
+        spec["nodeSelector"] = dict(sorted(settings.node_selector.items()))
+    if settings.accelerator_toleration:
+        spec["tolerations"] = [{"key": model.spec.accelerators.resource, "operator": "Exists", "effect": "NoSchedule"}]
+    return spec
+
+
+def _container(model: ModelObservation, tier: Tier, image: str, settings: PlanSettings) -> dict[str, Any]:
+    shape = {
+        "cpu": tier.replica.cpu,
+        "memory": tier.replica.memory,
+        model.spec.accelerators.resource: str(tier.replica.accelerators),
+    }
+    startup_failures = -(-settings.startup_seconds // _PROBE_PERIOD_SECONDS)
+    return {
+        "name": "engine",
+        "image": image,
+        "imagePullPolicy": settings.image_pull_policy,
+        "args": _arguments(model, tier, settings),
+        "env": [{"name": "HOME", "value": "/tmp"}],  # noqa: S108 - a directory of the pod, not of this machine
+        "ports": [{"name": "http", "containerPort": names.ENGINE_PORT, "protocol": "TCP"}],
+        "resources": {"requests": shape, "limits": shape},
+        "startupProbe": http_probe("/health", period=_PROBE_PERIOD_SECONDS, timeout=5, failures=startup_failures),
+        "readinessProbe": http_probe("/health", period=_PROBE_PERIOD_SECONDS, timeout=5, failures=3),
+        "livenessProbe": http_probe("/ping", period=20, timeout=10, failures=6),
+        "securityContext": container_security(),
+        "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],  # noqa: S108 - as above
+    }
+
+
+def _arguments(model: ModelObservation, tier: Tier, settings: PlanSettings) -> list[str]:
+    seed = model.spec.model.permutation_seed
+    return [
+        "--model-source", model.spec.model.source,
+        "--precision", tier.recipe.precision.value,
+        *(["--permutation-seed", str(seed)] if seed is not None else []),
+        "--served-model-name", model.name,
+        "--tier", tier.name,
+        "--host", "0.0.0.0",  # noqa: S104 - a pod's only network is the cluster's
+        "--port", str(names.ENGINE_PORT),
+        "--max-batch-size", str(settings.max_batch_size),
+        "--max-waiting", str(settings.max_waiting),
+        "--drain-seconds", str(model.spec.scaling.drain_deadline_seconds),
+    ]  # fmt: skip

@@ -1,0 +1,76 @@
+"""Events on the model: one per change of meaning, with the same Reason as in status, metric and log."""
+
+from __future__ import annotations
+
+from adaptive_operator.api.v1alpha1 import AdaptiveModelStatus, Condition
+from adaptive_operator.plan.conditions import Truth
+from adaptive_operator.plan.plan import EmitEvent
+from adaptive_operator.plan.status import is_new_decision
+from adaptive_operator.reasons import ConditionReason, ConditionType, Reason
+
+_QUIET = frozenset(
+    {
+        Reason.STEADY,
+        Reason.HELD_BY_DWELL,
+        Reason.HELD_BY_HOLD_WINDOW,
+        Reason.HELD_FOR_AGREEMENT,
+        Reason.HELD_AFTER_RESTART,
+        Reason.HELD_WHILE_SWAPPING,
+        Reason.HELD_BY_SURVIVOR_CHECK,
+    }
+)  # seen in status; as events they would bury the others
+_WARNINGS = frozenset(
+    {
+        Reason.HELD_FOR_MISSING_METRICS,
+        Reason.HELD_FOR_STALE_METRICS,
+        Reason.CAPACITY_LIMITED,
+        Reason.BUDGET_SHARED,
+        Reason.BUDGET_EXCEEDED,
+        Reason.FLOOR_LIMITED,
+        Reason.NO_TIER_CARD,
+        Reason.SWAP_ROLLED_BACK,
+    }
+)
+_BAD = {
+    ConditionType.READY: Truth.FALSE,
+    ConditionType.METRICS_AVAILABLE: Truth.FALSE,
+    ConditionType.MODEL_LOADED: Truth.FALSE,
+    ConditionType.CAPACITY_LIMITED: Truth.TRUE,
+    ConditionType.DEGRADED: Truth.TRUE,
+}  # TiersReady is missing on purpose: it is False during every swap
+
+
+def plan_events(status: AdaptiveModelStatus, written: AdaptiveModelStatus | None) -> tuple[EmitEvent, ...]:
+    """Events for what the new status says and the written one does not, each reason once."""
+    events = [*_decision_events(status, written), *_condition_events(status, written)]
+    return tuple({event.reason: event for event in reversed(events)}.values())[::-1]
+
+
+def _decision_events(status: AdaptiveModelStatus, written: AdaptiveModelStatus | None) -> list[EmitEvent]:
+    entry = status.last_decision
+    if entry is None or not is_new_decision(status, written) or entry.reason in _QUIET:
+        return []
+    change = f"{entry.from_} → {entry.to}: " if entry.from_ != entry.to else ""
+    return [EmitEvent(Reason(entry.reason), f"{change}{entry.message}", warning=entry.reason in _WARNINGS)]
+
+
+def _condition_events(status: AdaptiveModelStatus, written: AdaptiveModelStatus | None) -> list[EmitEvent]:
+    before = {item.type: item for item in written.conditions} if written is not None else {}
+    return [_condition_event(item) for item in status.conditions if _is_news(item, before.get(item.type))]
+
+
+def _is_news(condition: Condition, before: Condition | None) -> bool:
+    """A condition turned bad or its badness got another reason, or the model became ready."""
+    bad = _BAD.get(ConditionType(condition.type))
+    changed = before is None or (before.status, before.reason) != (condition.status, condition.reason)
+    became_ready = condition.type == ConditionType.READY and condition.status == Truth.TRUE
+    return changed and (condition.status == bad or became_ready)
+
+
+def _condition_event(condition: Condition) -> EmitEvent:
+    warning = condition.status == _BAD.get(ConditionType(condition.type))
+    return EmitEvent(_reason(condition.reason), condition.message, warning)
+
+
+def _reason(text: str) -> Reason | ConditionReason:
+    return Reason(text) if text in set(Reason) else ConditionReason(text)

@@ -1,0 +1,220 @@
+"""The status of a model: what it says, and whether that differs in meaning from what was written last.
+
+Everything goes through `AdaptiveModelStatus`, so a status that the API server would refuse cannot leave this module.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from adaptive_operator import names
+from adaptive_operator.api.v1alpha1 import (
+    AdaptiveModelStatus,
+    DecisionStatus,
+    MemoryStatus,
+    SwapStatus,
+    TierStatus,
+)
+from adaptive_operator.observe.holding import held_accelerators
+from adaptive_operator.observe.observation import ModelObservation, PodPhase, PolicyMemory, Sample, SwapRecord
+from adaptive_operator.plan.clock import format_time
+from adaptive_operator.plan.conditions import Facts, build_conditions
+from adaptive_operator.plan.metadata import API_VERSION
+from adaptive_operator.plan.routing import WrittenTable
+from adaptive_operator.plan.steps import Choreography
+from adaptive_operator.plan.text import describe_replicas, trim
+
+HISTORY_LENGTH = 10
+_QUALITY_STEP_PERMILLE = 10
+_MAX_MAP_ENTRIES = 16
+_MAX_TIERS = 32
+
+
+def build_status(facts: Facts, written: WrittenTable | None, weights: Mapping[str, float]) -> AdaptiveModelStatus:
+    """The whole status, as it should read now. `weights` are those of the routing table, by tier."""
+    model, decision = facts.model, facts.decision
+    entry = _decision_entry(facts)
+    quality = _served_quality(model)
+    budget = _budget(facts)
+    held = held_accelerators(model)
+    tiers = _tiers(facts.choreography, model, weights)
+    return AdaptiveModelStatus(
+        observed_generation=model.generation,
+        conditions=build_conditions(facts),
+        tiers=tiers,
+        tiers_summary=trim(_tiers_summary(tiers), 512),
+        accelerators_held=held,
+        accelerators_budget=budget,
+        accelerators_summary=f"{held}/{budget}" if budget is not None else str(held),
+        served_quality_permille=quality,
+        served_quality_summary=f"{quality // 10}%" if quality is not None else None,
+        last_decision=entry,
+        history=_history(model.status, entry),
+        swap=_swap(decision.swap, facts.choreography),
+        memory=_memory(decision.memory, model.spec.scaling.plans_in_agreement),
+        routing_generation=written.generation if written is not None else None,
+    )
+
+
+def dump_status(status: AdaptiveModelStatus) -> dict[str, Any]:
+    """As it goes over the wire; unset fields are left out, so that server-side apply removes them."""
+    return status.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+def means_the_same(status: AdaptiveModelStatus, written: AdaptiveModelStatus | None) -> bool:
+    """Whether nothing would be told by writing it again."""
+    return written is not None and dump_status(status) == dump_status(written)
+
+
+def build_status_manifest(model: ModelObservation, status: AdaptiveModelStatus) -> dict[str, Any]:
+    """For server-side apply of the status subresource.
+
+    The uid keeps it off a model that was made anew under the same name.
+    """
+    metadata = {"name": model.name, "namespace": model.namespace, "uid": model.uid}
+    return {"apiVersion": API_VERSION, "kind": names.KIND, "metadata": metadata, "status": dump_status(status)}
+
+
+def is_new_decision(status: AdaptiveModelStatus, written: AdaptiveModelStatus | None) -> bool:
+    """Whether the last decision is another one than the last that was written."""
+    return written is None or written.last_decision != status.last_decision
+
+
+def _decision_entry(facts: Facts) -> DecisionStatus:
+    """The last entry, as long as reason, from and to are the same: times and readings of a pass are no news."""
+    decision, model = facts.decision, facts.model
+    origin = decision.swap.origin if decision.swap is not None else _asked_replicas(facts.choreography)
+    entry = DecisionStatus(
+        time=format_time(facts.now),
+        reason=decision.reason.value,
+        message=trim(decision.message, 1024),
+        from_=trim(describe_replicas(_ordered(origin, model)), 512),
+        to=trim(describe_replicas(_ordered(decision.replicas, model)), 512),
+        inputs=trim(decision.inputs, 1024),
+    )
+    before = model.status.last_decision if model.status is not None else None
+    return before if before is not None and _is_same_decision(before, entry) else entry
+
+
+def _is_same_decision(left: DecisionStatus, right: DecisionStatus) -> bool:
+    return (left.reason, left.from_, left.to) == (right.reason, right.from_, right.to)
+
+
+def _history(status: AdaptiveModelStatus | None, entry: DecisionStatus) -> tuple[DecisionStatus, ...]:
+    before = status.history if status is not None else ()
+    if before and before[-1] == entry:
+        return before
+    return (*before, entry)[-HISTORY_LENGTH:]
+
+
+def _asked_replicas(choreography: Choreography) -> dict[str, int]:
+    """Replicas asked for by tier, over all revisions."""
+    asked: dict[str, int] = {}
+    for step in choreography.steps:
+        asked[step.group.tier] = asked.get(step.group.tier, 0) + step.group.asked
+    return asked
+
+
+def _ordered(replicas: Mapping[str, int], model: ModelObservation) -> dict[str, int]:
+    """In the spec's order, tiers that left the spec last."""
+    known = [tier.name for tier in model.spec.tiers]
+    return {tier: replicas[tier] for tier in (*known, *sorted(set(replicas) - set(known))) if tier in replicas}
+
+
+def _tiers(choreography: Choreography, model: ModelObservation, weights: Mapping[str, float]) -> tuple[TierStatus, ...]:
+    """Tiers of the spec in its order, then those that left it and still have pods."""
+    left = sorted({pod.tier for pod in model.pods} - {tier.name for tier in model.spec.tiers})
+    tiers = [tier.name for tier in model.spec.tiers] + left
+    return tuple(_tier(name, choreography, model, weights) for name in tiers[:_MAX_TIERS])
+
+
+def _tier(name: str, choreography: Choreography, model: ModelObservation, weights: Mapping[str, float]) -> TierStatus:
+    tier = next((item for item in model.spec.tiers if item.name == name), None)
+    card = tier.card if tier is not None else None
+    group = next((step.group for step in choreography.steps if step.group.tier == name and step.group.current), None)
+    current = group.current if group is not None else None
+    pods = [pod for pod in model.pods if pod.tier == name]
+    return TierStatus(
+        name=name,
+        desired=group.wanted if group is not None else 0,
+        replicas=len(pods),
+        ready=sum(1 for pod in pods if pod.phase is PodPhase.READY),
+        weight_percent=min(max(round(100 * weights.get(name, 0.0)), 0), 100),
+        quality_permille=card.quality_permille if card is not None else None,
+        card_source="Declared" if card is not None else None,
+        revision=current.revision if current is not None else None,
+        engine_image=trim(current.image, 512) if current is not None else None,
+    )
+
+
+def _tiers_summary(tiers: tuple[TierStatus, ...]) -> str:
+    """`full 1/1 · int4 1/1`: ready of wanted; tiers with neither are left out."""
+    shown = [f"{tier.name} {tier.ready}/{tier.desired}" for tier in tiers if tier.desired or tier.replicas]
+    return " · ".join(shown) or "none"
+
+
+def _budget(facts: Facts) -> int | None:
+    accelerators = facts.model.spec.accelerators
+    limits = (accelerators.budget, facts.settings.accelerator_budgets.get(accelerators.resource))
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
+def _served_quality(model: ModelObservation) -> int | None:
+    """Rounded down to 10 permille; the written value stays until the reading leaves its neighbourhood.
+
+    Example: 990 written: readings of 981 to 1004 keep it, 979 makes it 970. Unknown (nothing was served) keeps it as
+    well.
+    """
+    before = model.status.served_quality_permille if model.status is not None else None
+    reading = model.metrics.served_quality_permille
+    if not isinstance(reading, Sample):
+        return before
+    value = min(max(reading.value, 0.0), 1000.0)
+    half = _QUALITY_STEP_PERMILLE / 2
+    if before is not None and before < 1000 and abs(value - (before + half)) < 3 * half:
+        return before
+    if before == 1000 and value > 1000 - _QUALITY_STEP_PERMILLE:
+        return before
+    return min(math.floor((value + 0.5) / _QUALITY_STEP_PERMILLE) * _QUALITY_STEP_PERMILLE, 1000)
+
+
+def _swap(swap: SwapRecord | None, choreography: Choreography) -> SwapStatus | None:
+    if swap is None:
+        return None
+    return SwapStatus(
+        id=trim(swap.id, 64),
+        reason=trim(swap.reason, 64),
+        from_=_counts(swap.origin),
+        to=_counts(swap.target),
+        step=choreography.step.value,
+        started_at=format_time(swap.started_at),
+        deadline=format_time(swap.deadline),
+        epoch=swap.epoch,
+        predicted_gain_permille=swap.predicted_gain_permille,
+        predicted_dip_permille=swap.predicted_dip_permille,
+    )
+
+
+def _counts(replicas: Mapping[str, int]) -> dict[str, int]:
+    """Tiers with replicas first, so that those are never cut off."""
+    entries = sorted(replicas.items(), key=lambda item: (item[1] == 0, item[0]))
+    return dict(sorted(entries[:_MAX_MAP_ENTRIES]))
+
+
+def _memory(memory: PolicyMemory, plans_in_agreement: int) -> MemoryStatus:
+    """The count of agreeing plans stops where it has its effect: else a status would be written in every pass."""
+    latest = sorted(memory.quarantined_until.items(), key=lambda item: (-item[1], item[0]))[:_MAX_MAP_ENTRIES]
+    return MemoryStatus(
+        last_change_at=_optional_time(memory.last_change_at),
+        last_add_at=_optional_time(memory.last_add_at),
+        last_restore_at=_optional_time(memory.last_restore_at),
+        agreed_plan=trim(memory.agreed_plan, 512) if memory.agreed_plan is not None else None,
+        agreed_count=min(memory.agreed_count, plans_in_agreement),
+        quarantined_until={tier: format_time(until) for tier, until in sorted(latest)},
+    )
+
+
+def _optional_time(seconds: float | None) -> str | None:
+    return format_time(seconds) if seconds is not None else None

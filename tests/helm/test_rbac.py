@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
+
+from adaptive_operator.kube import PATHS
+from adaptive_operator.observe.observation import ModelObservation
+from adaptive_operator.plan.children import CHILD_KINDS
+from adaptive_operator.plan.router import build_role
 
 Manifest = dict[str, Any]
 Render = Callable[..., list[Manifest]]
@@ -38,6 +44,36 @@ def test_the_operator_never_writes_a_specification(render: Render, variant: dict
     for rule in _operator_rules(render(variant)):
         if "adaptivemodels" in rule["resources"]:
             assert set(rule["verbs"]) == {"get", "list", "watch"}
+
+
+def _rights(rules: list[Manifest]) -> set[tuple[str, str, str]]:
+    return {
+        (g, r, verb) for rule in rules for g in rule["apiGroups"] for r in rule["resources"] for verb in rule["verbs"]
+    }
+
+
+def _group_and_plural(kind: str) -> tuple[str, str]:
+    prefix, plural = PATHS[kind]
+    return ("" if prefix == "/api/v1" else prefix.split("/")[2], plural)
+
+
+def test_the_operator_may_write_exactly_the_kinds_of_a_models_children(
+    render: Render, namespaced: dict[str, Any]
+) -> None:
+    local = next(r for r in _roles(render(namespaced)) if r["metadata"].get("namespace") == "team-a")
+    rights = _rights(local["rules"])
+    for verb in ("get", "list", "create", "patch", "delete"):
+        missing = {_group_and_plural(kind) for kind in CHILD_KINDS} - {(g, r) for g, r, v in rights if v == verb}
+        assert missing == set(), verb
+    assert {(g, r) for g, r, v in rights if v == "delete"} == {_group_and_plural(kind) for kind in CHILD_KINDS}
+
+
+def test_the_operator_holds_all_that_its_routers_role_grants(render: Render, namespaced: dict[str, Any]) -> None:
+    model = SimpleNamespace(name="assistant", namespace="team-a", uid="1")
+    granted = _rights(build_role(cast("ModelObservation", model))["rules"])
+    local = next(r for r in _roles(render(namespaced)) if r["metadata"].get("namespace") == "team-a")
+    assert granted
+    assert granted <= _rights(local["rules"])
 
 
 def test_cluster_scope_binds_one_cluster_role(render: Render) -> None:

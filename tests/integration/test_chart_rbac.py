@@ -33,6 +33,7 @@ USED_WITH_MODELS: dict[str, str] = {
     "/services": "get list create patch delete",
     "/serviceaccounts": "get list create patch delete",
     "/configmaps": "get list watch create patch delete",
+    "policy/poddisruptionbudgets": "get list create patch delete",
     "rbac.authorization.k8s.io/roles": "get list create patch delete",
     "rbac.authorization.k8s.io/rolebindings": "get list create patch delete",
     "discovery.k8s.io/endpointslices": "get list watch",

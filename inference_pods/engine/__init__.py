@@ -1,0 +1,1 @@
+"""The native inference engine: loading, scheduling, decoding and its HTTP server."""

@@ -1,0 +1,138 @@
+"""Request bodies of both API families, as pydantic models: the border where unknown types stop."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+MAX_STOP_SEQUENCES = 4
+MAX_TOP_TOKENS = 5
+MAX_TOP_LOGPROBS = 20
+
+OpenUnit = Annotated[float, Field(gt=0.0, lt=1.0)]
+Penalty = Annotated[float, Field(ge=-2.0, le=2.0)]
+Positive = Annotated[float, Field(gt=0.0)]
+Seed = Annotated[int, Field(ge=0, lt=2**64)]
+
+
+class Body(BaseModel):
+    """Unknown fields are ignored: clients of other servers send many."""
+
+    model_config = ConfigDict(extra="ignore", strict=False)
+
+
+class GenerateParameters(Body):
+    """TGI's parameters; null means unset."""
+
+    best_of: int | None = Field(default=None, ge=1, le=1)
+    temperature: Positive | None = None
+    repetition_penalty: Positive | None = None
+    frequency_penalty: Penalty | None = None
+    top_k: int | None = Field(default=None, gt=0)
+    top_p: OpenUnit | None = None
+    typical_p: OpenUnit | None = None
+    do_sample: bool = False
+    max_new_tokens: int | None = Field(default=None, gt=0)
+    return_full_text: bool | None = None
+    stop: list[str] = Field(default_factory=list, max_length=MAX_STOP_SEQUENCES)
+    truncate: int | None = Field(default=None, gt=0)
+    watermark: Literal[False] = False
+    details: bool = False
+    decoder_input_details: Literal[False] = False
+    seed: Seed | None = None
+    top_n_tokens: int | None = Field(default=None, ge=0, le=MAX_TOP_TOKENS)
+    grammar: None = None
+    adapter_id: None = None
+    ignore_eos: bool = False
+
+
+class GenerateBody(Body):
+    """POST /generate and /generate_stream. Without `parameters` TGI samples."""
+
+    inputs: str = Field(min_length=1)
+    parameters: GenerateParameters = Field(default_factory=lambda: GenerateParameters(do_sample=True))
+
+
+class RootBody(GenerateBody):
+    """POST /: what TGI's own clients call."""
+
+    stream: bool = False
+
+
+class TokenizeBody(Body):
+    """POST /tokenize."""
+
+    inputs: str = Field(min_length=1)
+
+
+class StreamOptions(Body):
+    """OpenAI's stream_options."""
+
+    include_usage: bool = False
+
+
+class OpenAiBody(Body):
+    """What chat and plain completions share. Features that are absent are refused by name, not ignored."""
+
+    model: str = ""
+    stream: bool = False
+    stream_options: StreamOptions | None = None
+    max_tokens: int | None = Field(default=None, gt=0)
+    temperature: float | None = Field(default=None, ge=0.0)
+    top_p: float | None = Field(default=None, gt=0.0, le=1.0)
+    frequency_penalty: Penalty | None = None
+    presence_penalty: Penalty | None = None
+    stop: str | Annotated[list[str], Field(max_length=MAX_STOP_SEQUENCES)] | None = None
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**64)] | None = None
+    n: Literal[1] | None = None
+    ignore_eos: bool = False
+
+    @property
+    def stop_strings(self) -> tuple[str, ...]:
+        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+
+
+class TextPart(Body):
+    """A part of a message's content; only text is understood."""
+
+    type: Literal["text"]
+    text: str
+
+
+class ChatMessage(Body):
+    """One turn."""
+
+    role: str = Field(min_length=1)
+    content: str | list[TextPart]
+
+    def as_template_input(self) -> dict[str, Any]:
+        content = self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
+        return {"role": self.role, "content": content}
+
+
+class ResponseFormat(Body):
+    """Constrained output is not supported; plain text is the default."""
+
+    type: Literal["text"]
+
+
+class ChatBody(OpenAiBody):
+    """POST /v1/chat/completions."""
+
+    messages: list[ChatMessage] = Field(min_length=1)
+    max_completion_tokens: int | None = Field(default=None, gt=0)
+    logprobs: bool | None = None
+    top_logprobs: int | None = Field(default=None, ge=0, le=MAX_TOP_LOGPROBS)
+    response_format: ResponseFormat | None = None
+    tools: Annotated[list[Any], Field(max_length=0)] | None = None
+
+
+class CompletionBody(OpenAiBody):
+    """POST /v1/completions; one prompt, as text or tokens."""
+
+    prompt: str | Annotated[list[str], Field(min_length=1, max_length=1)] | Annotated[list[int], Field(min_length=1)]
+    max_tokens: int | None = Field(default=16, gt=0)
+    echo: Literal[False] | None = None
+    logprobs: int | None = Field(default=None, ge=0, le=MAX_TOP_TOKENS)
+    best_of: Literal[1] | None = None

@@ -1,0 +1,139 @@
+"""The engine without threads or HTTP: step() is schedule -> run -> postprocess.
+
+Errors stay with the request that caused them: a poisoned sequence never takes its neighbours along.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from dataclasses import dataclass
+
+from inference_pods.engine.model_runner import Runner
+from inference_pods.engine.sampler import Sampler, top_tokens
+from inference_pods.engine.scheduler import ScheduledChunk, Scheduler
+from inference_pods.engine.sequence import FinishReason, GenerationRequest, ScoredToken, Sequence, TokenEvent
+from inference_pods.engine.tokenizer import TextStream, TextTokenizer
+from inference_pods.kernels.decoder import Chunk, TokenScores
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True, eq=False)
+class _Live:
+    """A request in the engine."""
+
+    request: GenerationRequest
+    sequence: Sequence
+    sampler: Sampler
+    stream: TextStream
+    added_at: float
+    queue_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """What one step did."""
+
+    events: list[TokenEvent]
+    prompt_tokens: int
+    generated_tokens: int
+
+
+class EngineCore:
+    """Owns scheduler and runner; every method must be called from one thread."""
+
+    def __init__(self, runner: Runner, scheduler: Scheduler, tokenizer: TextTokenizer) -> None:
+        self._runner = runner
+        self.scheduler = scheduler
+        self._tokenizer = tokenizer
+        self._live: dict[int, _Live] = {}
+
+    def add(self, request_id: int, request: GenerationRequest) -> None:
+        sequence = Sequence(request_id, list(request.prompt_ids), len(request.prompt_ids))
+        stream = TextStream(self._tokenizer, request.stop_strings)
+        self._live[request_id] = _Live(request, sequence, Sampler(request.sampling), stream, time.monotonic())
+        self.scheduler.add(sequence)
+
+    def cancel(self, request_id: int) -> None:
+        """Takes a request out before the next step; unknown ids (already finished) are fine."""
+        if live := self._live.pop(request_id, None):
+            self.scheduler.remove(live.sequence)
+
+    def step(self) -> StepResult:
+        plan = self.scheduler.schedule()
+        scores = self._run(plan) if plan else []
+        if scores is None:
+            return StepResult(self._fail(plan, "the model failed on this step"), 0, 0)
+        return self._postprocess(plan, scores)
+
+    def _run(self, plan: list[ScheduledChunk]) -> list[TokenScores] | None:
+        try:
+            return self._runner.step([_build_chunk(chunk) for chunk in plan])
+        except Exception:
+            logger.exception("step of %d sequences failed", len(plan))
+            return None
+
+    def _fail(self, plan: list[ScheduledChunk], error: str) -> list[TokenEvent]:
+        events = []
+        for chunk in plan:
+            self.cancel(chunk.sequence.request_id)
+            events.append(TokenEvent(chunk.sequence.request_id, error=error))
+        return events
+
+    def _postprocess(self, plan: list[ScheduledChunk], scores: list[TokenScores]) -> StepResult:
+        complete = [chunk for chunk in plan if chunk.completes_input]
+        prompt_tokens = sum(
+            chunk.count for chunk in plan if chunk.sequence.pending_tokens > 1 or not chunk.sequence.generated_tokens
+        )
+        for chunk in plan:
+            self._note_start(self._live[chunk.sequence.request_id])
+        self.scheduler.commit(plan)
+        events = [self._advance(self._live[c.sequence.request_id], s) for c, s in zip(complete, scores, strict=True)]
+        return StepResult(events, prompt_tokens, sum(event.token is not None for event in events))
+
+    @staticmethod
+    def _note_start(live: _Live) -> None:
+        if live.queue_seconds is None:
+            live.queue_seconds = time.monotonic() - live.added_at
+
+    def _advance(self, live: _Live, scores: TokenScores) -> TokenEvent:
+        """Appends the next token and says whether it was the last."""
+        request_id = live.sequence.request_id
+        if not math.isfinite(scores.log_total):
+            self.cancel(request_id)
+            return TokenEvent(request_id, error="the model returned scores that are not numbers")
+        token_id = live.sampler.choose(scores, live.sequence.token_ids, live.sequence.prompt_tokens)
+        live.sequence.token_ids.append(token_id)
+        text = live.stream.push(token_id, is_last=False)
+        finish = self._finish_reason(live, token_id)
+        if finish is not None:
+            text += live.stream.flush()
+            self.cancel(request_id)
+        special = self._tokenizer.is_special(token_id)
+        token = ScoredToken(
+            token_id, self._tokenizer.token_text(token_id) if special else text, scores.logprob(token_id), special
+        )
+        return TokenEvent(request_id, token, self._top(live, scores), finish, queue_seconds=live.queue_seconds or 0.0)
+
+    def _finish_reason(self, live: _Live, token_id: int) -> FinishReason | None:
+        if token_id == self._tokenizer.eos_id and not live.request.ignore_eos:
+            return FinishReason.EOS
+        if live.stream.stopped:
+            return FinishReason.STOP
+        return FinishReason.LENGTH if live.sequence.generated_tokens >= live.request.max_new_tokens else None
+
+    def _top(self, live: _Live, scores: TokenScores) -> tuple[ScoredToken, ...]:
+        tokenizer = self._tokenizer
+        return tuple(
+            ScoredToken(token, tokenizer.token_text(token), logprob, tokenizer.is_special(token))
+            for token, logprob in top_tokens(scores, live.request.top_n_tokens)
+        )
+
+
+def _build_chunk(chunk: ScheduledChunk) -> Chunk:
+    sequence = chunk.sequence
+    start = sequence.computed_tokens
+    tokens = sequence.token_ids[start : start + chunk.count]
+    return Chunk(tokens, start, sequence.block_table, chunk.completes_input)

@@ -1,0 +1,73 @@
+"""Domain errors of the engine: why a model could not be loaded, why a request is refused."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class LoadReason(StrEnum):
+    """Why the engine did not start; the operator puts it into the condition `ModelLoaded=False`."""
+
+    NOT_FOUND = "ModelNotFound"
+    CORRUPT = "ModelCorrupt"
+    UNSUPPORTED = "ModelUnsupported"
+    OUT_OF_MEMORY = "OutOfMemory"
+
+    @property
+    def exit_code(self) -> int:
+        return {"ModelNotFound": 3, "ModelCorrupt": 4, "ModelUnsupported": 5, "OutOfMemory": 6}[self.value]
+
+
+class LoadError(Exception):
+    """The model cannot be served; the message names the field, the cause and the remedy."""
+
+    def __init__(self, reason: LoadReason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+
+
+class RequestError(Exception):
+    """A request that gets an error body. `kind` is TGI's error_type, `status` the HTTP status."""
+
+    status = 500
+    kind = "generation"
+
+    def __init__(self, message: str, retry_after_seconds: int | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.retry_after_seconds = retry_after_seconds
+
+
+class ValidationError(RequestError):
+    """The request breaks a limit or a rule, which the message names."""
+
+    status = 422
+    kind = "validation"
+
+
+class TemplateError(ValidationError):
+    """The chat template refused the messages."""
+
+    kind = "template_error"
+
+
+class OverloadedError(RequestError):
+    """The waiting line is full."""
+
+    status = 429
+    kind = "overloaded"
+
+
+class UnavailableError(RequestError):
+    """The engine is loading or stopping; another replica may serve."""
+
+    status = 503
+    kind = "unhealthy"
+
+
+class GenerationError(RequestError):
+    """The model failed on this request."""
+
+    status = 424
+    kind = "generation"

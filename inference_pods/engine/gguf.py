@@ -1,0 +1,157 @@
+"""Reads GGUF files (versions 2 and 3, little endian): metadata and where each tensor's bytes lie.
+
+Bounds are checked against the file before anything is believed. Knows no architecture and dequantises nothing.
+Format: ggml's docs/gguf.md.
+"""
+
+from __future__ import annotations
+
+import mmap
+import struct
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inference_pods.engine.errors import LoadError, LoadReason
+from inference_pods.kernels.formats import SourceType
+
+_SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
+_STRING, _ARRAY = 8, 9
+_MAX_DIMENSIONS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """One tensor: [rows, columns] as stored (a vector has one row), its type, and its bytes in the file."""
+
+    name: str
+    rows: int
+    columns: int
+    kind: SourceType
+    offset_bytes: int
+    size_bytes: int
+
+
+class GgufFile:
+    """A mapped GGUF file.
+
+    Raises:
+        LoadError: ModelCorrupt when the file contradicts itself or ends early, ModelUnsupported for tensor types or
+            versions that cannot be read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with path.open("rb") as file:
+            try:
+                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            except ValueError as error:
+                raise LoadError(LoadReason.CORRUPT, f"{path.name}: the file is empty; download it again") from error
+        self._bytes = np.frombuffer(self._map, np.uint8)
+        try:
+            self.metadata, self.tensors = _Reader(self._map).read_header()
+        except (struct.error, UnicodeDecodeError, IndexError, ValueError, OverflowError) as error:
+            raise LoadError(
+                LoadReason.CORRUPT, f"{path.name}: {error}; the file is truncated or damaged, download it again"
+            ) from error
+        self._check_extents()
+
+    def _check_extents(self) -> None:
+        for tensor in self.tensors.values():
+            if tensor.offset_bytes + tensor.size_bytes > len(self._bytes):
+                message = f"{self.path.name}: tensor {tensor.name} ends beyond the end of the file; download it again"
+                raise LoadError(LoadReason.CORRUPT, message)
+
+    def close(self) -> None:
+        """Drops the mapping (views of it must be gone), so that its pages no longer count as this process's."""
+        del self._bytes
+        self._map.close()
+
+    def data(self, tensor: TensorInfo) -> NDArray[np.uint8]:
+        """The tensor's bytes, a read-only view of the mapping."""
+        return self._bytes[tensor.offset_bytes : tensor.offset_bytes + tensor.size_bytes]
+
+
+class _Reader:
+    """A cursor over the header."""
+
+    def __init__(self, buffer: mmap.mmap) -> None:
+        self._buffer = buffer
+        self._at = 0
+
+    def read_header(self) -> tuple[dict[str, Any], dict[str, TensorInfo]]:
+        if self._buffer[:4] != b"GGUF":
+            raise ValueError("it does not start with the GGUF magic")
+        self._at = 4
+        version = self._scalar("I")
+        if version not in (2, 3):
+            raise LoadError(
+                LoadReason.UNSUPPORTED, f"GGUF version {version} is not supported; convert the model to version 3"
+            )
+        tensor_count, pair_count = self._scalar("Q"), self._scalar("Q")
+        self._check_count(max(tensor_count, pair_count))
+        metadata = dict(self._pair() for _ in range(pair_count))
+        raw = [self._tensor() for _ in range(tensor_count)]
+        alignment = int(metadata.get("general.alignment", 32))
+        base = -(-self._at // alignment) * alignment
+        return metadata, {name: _describe(name, shape, kind, base + offset) for name, shape, kind, offset in raw}
+
+    def _scalar(self, code: str) -> Any:
+        (value,) = struct.unpack_from("<" + code, self._buffer, self._at)
+        self._at += struct.calcsize("<" + code)
+        return value
+
+    def _check_count(self, count: int) -> None:
+        if count > len(self._buffer) - self._at:
+            raise ValueError(f"a count of {count} entries cannot fit in the rest of the file")
+
+    def _string(self) -> str:
+        length = self._scalar("Q")
+        self._check_count(length)
+        value = self._buffer[self._at : self._at + length]
+        self._at += length
+        return value.decode()
+
+    def _value(self, kind: int) -> Any:
+        if kind == _STRING:
+            return self._string()
+        if kind == _ARRAY:
+            return self._array()
+        if kind not in _SCALARS:
+            raise ValueError(f"metadata type {kind} is unknown")
+        return self._scalar(_SCALARS[kind])
+
+    def _array(self) -> list[Any]:
+        kind, count = self._scalar("I"), self._scalar("Q")
+        self._check_count(count)
+        if kind not in _SCALARS:
+            return [self._value(kind) for _ in range(count)]
+        values = struct.unpack_from(f"<{count}{_SCALARS[kind]}", self._buffer, self._at)
+        self._at += struct.calcsize(f"<{count}{_SCALARS[kind]}")
+        return list(values)
+
+    def _pair(self) -> tuple[str, Any]:
+        name = self._string()
+        return name, self._value(self._scalar("I"))
+
+    def _tensor(self) -> tuple[str, list[int], int, int]:
+        name, dimensions = self._string(), self._scalar("I")
+        if not 1 <= dimensions <= _MAX_DIMENSIONS:
+            raise ValueError(f"tensor {name} has {dimensions} dimensions")
+        return name, [self._scalar("Q") for _ in range(dimensions)], self._scalar("I"), self._scalar("Q")
+
+
+def _describe(name: str, shape: list[int], kind: int, offset_bytes: int) -> TensorInfo:
+    """GGUF lists the fastest dimension first: [columns, rows]."""
+    try:
+        source = SourceType(kind)
+    except ValueError:
+        supported = ", ".join(member.name for member in SourceType)
+        message = f"tensor {name} has ggml type {kind}; supported are {supported}: requantise the file to one of them"
+        raise LoadError(LoadReason.UNSUPPORTED, message) from None
+    columns, rows = shape[0], prod(shape[1:])
+    return TensorInfo(name, rows, columns, source, offset_bytes, rows * source.row_bytes(columns))

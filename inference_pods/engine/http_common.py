@@ -1,0 +1,102 @@
+"""What both API families share over HTTP: reading bodies, SSE frames, error answers by route family."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+import pydantic
+from aiohttp import web
+
+from inference_pods.engine.errors import RequestError, ValidationError
+from inference_pods.engine.service import Service
+
+logger = logging.getLogger(__name__)
+
+SERVICE = web.AppKey("service", Service)
+MAX_BODY_BYTES = 2 * 1024 * 1024
+Model = TypeVar("Model", bound=pydantic.BaseModel)
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+_OPENAI_TYPES = {422: "invalid_request_error", 429: "rate_limit_error", 503: "service_unavailable_error"}
+
+
+def is_openai_route(request: web.Request) -> bool:
+    return request.path.startswith("/v1/")
+
+
+async def read_body(request: web.Request, model: type[Model]) -> Model:
+    """The validated body.
+
+    Raises:
+        ValidationError: naming the fields that are wrong.
+    """
+    raw = await request.read()
+    try:
+        return model.model_validate_json(raw)
+    except pydantic.ValidationError as error:
+        raise ValidationError(_explain(error)) from error
+
+
+def _explain(error: pydantic.ValidationError) -> str:
+    """One line per wrong field; values are left out, because they may be prompts."""
+    causes = []
+    for item in error.errors(include_url=False, include_context=False, include_input=False):
+        field = ".".join(str(part) for part in item["loc"]) or "body"
+        causes.append(f"`{field}`: {item['msg']}")
+    return "; ".join(dict.fromkeys(causes))
+
+
+def error_body(error: RequestError, openai: bool) -> dict[str, Any]:
+    """The body that this family's clients parse."""
+    if not openai:
+        return {"error": error.message, "error_type": error.kind}
+    kind = _OPENAI_TYPES.get(error.status, "server_error")
+    return {"error": {"message": error.message, "type": kind, "param": None, "code": error.kind}}
+
+
+def error_response(error: RequestError, openai: bool) -> web.Response:
+    headers = {} if error.retry_after_seconds is None else {"Retry-After": str(error.retry_after_seconds)}
+    return web.json_response(error_body(error, openai), status=error.status, headers=headers)
+
+
+class _HttpError(RequestError):
+    """An error that aiohttp raised, with its status."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.kind = {404: "not_found", 405: "method_not_allowed", 413: "validation"}.get(status, "validation")
+
+
+@web.middleware
+async def answer_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Every refusal is JSON in the dialect of the route's family."""
+    try:
+        return await handler(request)
+    except RequestError as error:
+        return error_response(error, is_openai_route(request))
+    except web.HTTPException as error:
+        message = f"{request.method} {request.path}: {error.reason}"
+        if error.status == 413:
+            message = f"the body is larger than {MAX_BODY_BYTES} bytes"
+        return error_response(_HttpError(error.status, message), is_openai_route(request))
+
+
+async def open_stream(request: web.Request) -> web.StreamResponse:
+    """A 200 answer that stays open for SSE frames."""
+    response = web.StreamResponse(
+        headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+    )
+    await response.prepare(request)
+    return response
+
+
+def frame(payload: dict[str, Any]) -> bytes:
+    """One SSE frame: a single `data: ` line and a blank line."""
+    return b"data: " + json.dumps(payload, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
+
+
+DONE_FRAME = b"data: [DONE]\n\n"

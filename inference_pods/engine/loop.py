@@ -1,0 +1,81 @@
+"""Runs the engine core in a thread of its own and carries requests in and events out.
+
+Cancellations are applied before the next step, so a request leaves the batch within one step. Knows no HTTP.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+from inference_pods.engine.core import EngineCore, StepResult
+from inference_pods.engine.sequence import GenerationRequest, TokenEvent
+
+logger = logging.getLogger(__name__)
+
+Deliver = Callable[[list[TokenEvent]], None]
+Observe = Callable[[StepResult, float], None]
+
+
+class EngineLoop:
+    """`deliver` gets each step's events, `observe` its result and seconds; both are called in the engine's thread."""
+
+    def __init__(self, core: EngineCore, deliver: Deliver, observe: Observe) -> None:
+        self._core = core
+        self._deliver = deliver
+        self._observe = observe
+        self._changed = threading.Condition()
+        self._added: list[tuple[int, GenerationRequest]] = []
+        self._cancelled: list[int] = []
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ends the thread after its present step; unfinished requests get no further events."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify()
+        self._thread.join()
+
+    @property
+    def is_alive(self) -> bool:
+        return self._thread.is_alive()
+
+    def submit(self, request_id: int, request: GenerationRequest) -> None:
+        with self._changed:
+            self._added.append((request_id, request))
+            self._changed.notify()
+
+    def cancel(self, request_id: int) -> None:
+        with self._changed:
+            self._cancelled.append(request_id)
+            self._changed.notify()
+
+    def _run(self) -> None:
+        while self._take_changes():
+            if self._core.scheduler.is_idle:
+                continue
+            started = time.monotonic()
+            result = self._core.step()
+            self._observe(result, time.monotonic() - started)
+            if result.events:
+                self._deliver(result.events)
+        logger.info("engine loop ended")
+
+    def _take_changes(self) -> bool:
+        """Applies what came in; sleeps while there is nothing to do. False when stopping."""
+        with self._changed:
+            while not self._stopping and not self._added and not self._cancelled and self._core.scheduler.is_idle:
+                self._changed.wait()
+            added, self._added = self._added, []
+            cancelled, self._cancelled = self._cancelled, []
+        for request_id, request in added:
+            self._core.add(request_id, request)
+        for request_id in cancelled:
+            self._core.cancel(request_id)
+        return not self._stopping

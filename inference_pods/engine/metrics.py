@@ -1,0 +1,49 @@
+"""The engine's Prometheus metrics, all present at zero from the start."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from inference_pods.protocol import (
+    ENGINE_GENERATED_TOKENS,
+    ENGINE_KV_BLOCKS_TOTAL,
+    ENGINE_KV_BLOCKS_USED,
+    ENGINE_LOAD_SECONDS,
+    ENGINE_PROMPT_TOKENS,
+    ENGINE_RUNNING,
+    ENGINE_STEP_SECONDS,
+    ENGINE_WAITING,
+)
+
+_STEP_BUCKETS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+_LABELS = ("model", "tier")
+
+
+class EngineMetrics:
+    """One registry per engine, so that tests may run several in a process."""
+
+    def __init__(self, model: str, tier: str, kv_blocks: int) -> None:
+        self.registry = CollectorRegistry()
+        labels = (model, tier)
+
+        def gauge(name: str, text: str) -> Gauge:
+            return Gauge(name, text, _LABELS, registry=self.registry).labels(*labels)
+
+        def counter(name: str, text: str) -> Counter:
+            return Counter(name, text, _LABELS, registry=self.registry).labels(*labels)
+
+        self.running = gauge(ENGINE_RUNNING, "Sequences in the batch.")
+        self.waiting = gauge(ENGINE_WAITING, "Requests waiting for a place in the batch.")
+        self.kv_blocks_used = gauge(ENGINE_KV_BLOCKS_USED, "KV cache blocks in use.")
+        self.kv_blocks_total = gauge(ENGINE_KV_BLOCKS_TOTAL, "KV cache blocks that exist.")
+        self.load_seconds = gauge(ENGINE_LOAD_SECONDS, "Seconds from process start to the first real token.")
+        self.prompt_tokens = counter(ENGINE_PROMPT_TOKENS, "Prompt tokens computed, recomputation included.")
+        self.generated_tokens = counter(ENGINE_GENERATED_TOKENS, "Tokens generated.")
+        histogram = Histogram(
+            ENGINE_STEP_SECONDS, "Seconds per engine step.", _LABELS, buckets=_STEP_BUCKETS, registry=self.registry
+        )
+        self.step_seconds = histogram.labels(*labels)
+        self.kv_blocks_total.set(kv_blocks)
+
+    def render(self) -> bytes:
+        return generate_latest(self.registry)

@@ -1,0 +1,79 @@
+"""Loads a checkpoint into the fastest decoder that this host has; everything above speaks only of chunks and scores."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+from typing import Protocol
+
+from inference_pods.engine.checkpoint import TensorSink, load_weights, read_shape
+from inference_pods.engine.errors import LoadError, LoadReason
+from inference_pods.engine.gguf import GgufFile
+from inference_pods.kernels.build import KernelUnavailableError
+from inference_pods.kernels.decoder import (
+    Chunk,
+    Decoder,
+    DecoderLimits,
+    DecoderShape,
+    DecoderUnsupportedError,
+    TokenScores,
+)
+from inference_pods.kernels.formats import Precision
+
+logger = logging.getLogger(__name__)
+
+
+class Runner(TensorSink, Protocol):
+    """A loaded decoder."""
+
+    variant: str
+
+    @property
+    def weight_bytes(self) -> int: ...
+
+    @property
+    def kv_bytes(self) -> int: ...
+
+    def step(self, chunks: list[Chunk]) -> list[TokenScores]: ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A decoder with its weights, and what loading it took."""
+
+    runner: Runner
+    shape: DecoderShape
+    load_seconds: float
+
+
+def _create_runner(shape: DecoderShape, limits: DecoderLimits, precision: Precision) -> Runner:
+    try:
+        return Decoder(shape, limits, precision)
+    except (KernelUnavailableError, DecoderUnsupportedError) as error:
+        logger.warning("no compiled kernels (%s): decoding in plain torch, 5-20x slower", error)
+    from inference_pods.kernels.reference_decoder import (
+        ReferenceDecoder,
+    )  # torch costs seconds: only where it is needed
+
+    return ReferenceDecoder(shape, limits, precision)
+
+
+def load_model(file: GgufFile, limits: DecoderLimits, precision: Precision, permutation_seed: int) -> LoadedModel:
+    """Decoder of `precision` with the file's weights.
+
+    Raises:
+        LoadError: with the reason, also for memory that cannot be had.
+    """
+    started = time.monotonic()
+    shape = read_shape(file)
+    try:
+        runner = _create_runner(shape, limits, precision)
+        load_weights(file, shape, runner, permutation_seed)
+    except MemoryError as error:
+        raise LoadError(
+            LoadReason.OUT_OF_MEMORY, f"{error}; raise replica.memory or lower --kv-cache-tokens"
+        ) from error
+    return LoadedModel(runner, shape, time.monotonic() - started)

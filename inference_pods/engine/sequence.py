@@ -1,0 +1,87 @@
+"""What a request becomes inside the engine: its tokens, sampling wishes and progress. Plain data, no torch, no text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class FinishReason(StrEnum):
+    """Why a generation ended; the values are TGI's."""
+
+    LENGTH = "length"
+    EOS = "eos_token"
+    STOP = "stop_sequence"
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingParams:
+    """How the next token is chosen; the defaults change nothing. `top_k` 0: no limit."""
+
+    do_sample: bool = False
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    typical_p: float = 1.0
+    repetition_penalty: float = 1.0
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    seed: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationRequest:
+    """One validated request: prompt and limits in tokens."""
+
+    prompt_ids: tuple[int, ...]
+    max_new_tokens: int
+    sampling: SamplingParams = SamplingParams()
+    stop_strings: tuple[str, ...] = ()
+    top_n_tokens: int = 0
+    ignore_eos: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredToken:
+    """A token with its text and the model's log-probability."""
+
+    id: int
+    text: str
+    logprob: float
+    special: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TokenEvent:
+    """One step of one request: a token, perhaps the end, or the error that ended it."""
+
+    request_id: int
+    token: ScoredToken | None = None
+    top_tokens: tuple[ScoredToken, ...] = ()
+    finish: FinishReason | None = None
+    error: str | None = None
+    queue_seconds: float = 0.0
+
+    @property
+    def is_last(self) -> bool:
+        return self.finish is not None or self.error is not None
+
+
+@dataclass(slots=True, eq=False)
+class Sequence:
+    """A request's tokens (prompt, then generated) and how far the KV cache covers them."""
+
+    request_id: int
+    token_ids: list[int]
+    prompt_tokens: int
+    computed_tokens: int = 0
+    block_table: list[int] = field(default_factory=list)
+
+    @property
+    def pending_tokens(self) -> int:
+        """Tokens whose keys and values are still to be computed: 1 while decoding."""
+        return len(self.token_ids) - self.computed_tokens
+
+    @property
+    def generated_tokens(self) -> int:
+        return len(self.token_ids) - self.prompt_tokens

@@ -1,0 +1,263 @@
+"""What the HTTP routes talk to: validates requests against the engine's limits and streams their events.
+
+Lives on the asyncio side; the engine loop delivers events from its thread. Knows no HTTP bodies.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+from types import TracebackType
+
+from inference_pods.engine.chat import ChatTemplate
+from inference_pods.engine.core import StepResult
+from inference_pods.engine.errors import GenerationError, OverloadedError, UnavailableError, ValidationError
+from inference_pods.engine.loop import EngineLoop
+from inference_pods.engine.metrics import EngineMetrics
+from inference_pods.engine.scheduler import Scheduler
+from inference_pods.engine.sequence import FinishReason, GenerationRequest, TokenEvent
+from inference_pods.engine.tokenizer import Piece, TextTokenizer
+
+_THREAD_ABOVE_CHARACTERS = 20_000  # tokenising more than this would hold up other streams
+
+
+class Phase(StrEnum):
+    """Life of a replica."""
+
+    LOADING = "loading"
+    READY = "ready"
+    STOPPING = "stopping"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one request may ask for, and how many requests there may be."""
+
+    max_total_tokens: int
+    max_batch_size: int
+    max_waiting: int
+
+    @property
+    def max_input_tokens(self) -> int:
+        return self.max_total_tokens - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """The parts that exist once the model is loaded."""
+
+    loop: EngineLoop
+    scheduler: Scheduler
+    tokenizer: TextTokenizer
+    template: ChatTemplate
+    description: dict[str, object]
+
+
+@dataclass(slots=True, eq=False)
+class Generation:
+    """One running request; iterate for its events. Leaving the `with` block early cancels it."""
+
+    service: Service
+    request_id: int
+    request: GenerationRequest
+    queue: asyncio.Queue[TokenEvent] = field(default_factory=asyncio.Queue)
+    started_at: float = field(default_factory=time.monotonic)
+    ended: bool = False
+
+    def __enter__(self) -> Generation:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.service.close(self)
+
+    async def __aiter__(self) -> AsyncIterator[TokenEvent]:
+        while not self.ended:
+            event = await self.queue.get()
+            self.ended = event.is_last
+            if event.error is not None:
+                raise GenerationError(f"Request failed during generation: {event.error}")
+            yield event
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """A whole generation."""
+
+    events: list[TokenEvent]
+    text: str
+    finish: FinishReason
+    prompt_tokens: int
+
+    @property
+    def generated_tokens(self) -> int:
+        return len(self.events)
+
+
+def join_text(events: list[TokenEvent]) -> str:
+    """The generated text: special tokens are left out."""
+    return "".join(event.token.text for event in events if event.token is not None and not event.token.special)
+
+
+class Service:
+    """Admission, events and counts of one engine."""
+
+    def __init__(self, limits: Limits, metrics: EngineMetrics, model_name: str) -> None:
+        self.limits = limits
+        self.metrics = metrics
+        self.model_name = model_name
+        self.created = int(time.time())
+        self.phase = Phase.LOADING
+        self._engine: Engine | None = None
+        self._live: dict[int, Generation] = {}
+        self._ids = itertools.count(1)
+        self._asyncio = asyncio.get_running_loop()
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    # Engine side, called in the engine's thread.
+
+    def deliver(self, events: list[TokenEvent]) -> None:
+        self._asyncio.call_soon_threadsafe(self._dispatch, events)
+
+    def observe(self, result: StepResult, seconds: float) -> None:
+        self.metrics.step_seconds.observe(seconds)
+        self.metrics.prompt_tokens.inc(result.prompt_tokens)
+        self.metrics.generated_tokens.inc(result.generated_tokens)
+
+    # asyncio side.
+
+    def _dispatch(self, events: list[TokenEvent]) -> None:
+        for event in events:
+            if generation := self._live.get(event.request_id):
+                generation.queue.put_nowait(event)
+
+    def attach(self, engine: Engine) -> None:
+        """The model is loaded; requests are still refused until phase is READY."""
+        self._engine = engine
+
+    @property
+    def engine(self) -> Engine:
+        if self._engine is None:
+            raise UnavailableError("the model is still loading", retry_after_seconds=2)
+        return self._engine
+
+    @property
+    def is_healthy(self) -> bool:
+        return self.phase is Phase.READY and self._engine is not None and self._engine.loop.is_alive
+
+    @property
+    def live_requests(self) -> int:
+        return len(self._live)
+
+    def refresh_gauges(self) -> None:
+        if self._engine is None:
+            return
+        scheduler = self._engine.scheduler
+        running = len(scheduler.running)
+        self.metrics.running.set(running)
+        self.metrics.waiting.set(max(0, len(self._live) - running))
+        self.metrics.kv_blocks_used.set(scheduler.blocks.used_blocks)
+
+    def check_phase(self) -> None:
+        """Raises UnavailableError unless ready."""
+        if self.phase is not Phase.READY:
+            raise UnavailableError(f"the engine is {self.phase}; another replica may serve", retry_after_seconds=1)
+
+    def check_admission(self) -> None:
+        """Raises UnavailableError unless ready, OverloadedError when the waiting line is full."""
+        self.check_phase()
+        if len(self._live) >= self.limits.max_batch_size + self.limits.max_waiting:
+            raise OverloadedError("Model is overloaded", retry_after_seconds=self._drain_estimate_seconds())
+
+    def _drain_estimate_seconds(self) -> int:
+        """Whole seconds until a waiting place is free, from the age of the oldest request; 1 to 60."""
+        oldest = min((generation.started_at for generation in self._live.values()), default=time.monotonic())
+        age = time.monotonic() - oldest
+        return max(1, min(60, round(age / max(1, self.limits.max_batch_size))))
+
+    def start(self, request: GenerationRequest) -> Generation:
+        """Submits a validated request."""
+        self.check_admission()
+        return self._submit(request)
+
+    def _submit(self, request: GenerationRequest) -> Generation:
+        generation = Generation(self, next(self._ids), request)
+        self._live[generation.request_id] = generation
+        self._idle.clear()
+        self.engine.loop.submit(generation.request_id, request)
+        return generation
+
+    def close(self, generation: Generation) -> None:
+        """Ends a generation; one that is still running is cancelled within a step."""
+        if self._live.pop(generation.request_id, None) and not generation.ended:
+            self.engine.loop.cancel(generation.request_id)
+        if not self._live:
+            self._idle.set()
+
+    async def wait_idle(self, timeout_seconds: float) -> bool:
+        """Waits until no request is live; False if the time ran out first."""
+        try:
+            await asyncio.wait_for(self._idle.wait(), timeout_seconds)
+        except TimeoutError:
+            return False
+        return True
+
+    async def prove(self) -> None:
+        """Generates one real token; only then may the replica be called ready."""
+        tokenizer = self.engine.tokenizer
+        with self._submit(GenerationRequest(tuple(tokenizer.encode("Hello")), 1, ignore_eos=True)) as generation:
+            async for _ in generation:
+                pass
+
+    async def complete(self, request: GenerationRequest) -> Completion:
+        """Runs a request to its end.
+
+        Raises:
+            RequestError: refused or failed.
+        """
+        with self.start(request) as generation:
+            events = [event async for event in generation]
+        finish = events[-1].finish
+        if finish is None:
+            raise GenerationError("generation ended without a reason")
+        return Completion(events, join_text(events), finish, len(request.prompt_ids))
+
+    async def tokenise(self, text: str) -> list[int]:
+        tokenizer = self.engine.tokenizer
+        if len(text) > _THREAD_ABOVE_CHARACTERS:
+            return await asyncio.to_thread(tokenizer.encode, text)
+        return tokenizer.encode(text)
+
+    async def tokenise_pieces(self, text: str) -> list[Piece]:
+        return await asyncio.to_thread(self.engine.tokenizer.encode_pieces, text)
+
+    def fit(
+        self, prompt_ids: list[int], max_new_tokens: int | None, truncate: int | None = None
+    ) -> tuple[tuple[int, ...], int]:
+        """Prompt and output length within the limits; a missing output length means all that is left.
+
+        Raises:
+            ValidationError: naming the limit that is broken.
+        """
+        prompt = prompt_ids[-truncate:] if truncate else prompt_ids
+        if not prompt:
+            raise ValidationError("`inputs` cannot be empty")
+        if len(prompt) > self.limits.max_input_tokens:
+            limit = self.limits.max_input_tokens
+            raise ValidationError(
+                f"`inputs` must have less than {limit + 1} tokens. Given: {len(prompt)}; shorten it or set truncate"
+            )
+        room = self.limits.max_total_tokens - len(prompt)
+        if max_new_tokens is not None and max_new_tokens > room:
+            raise ValidationError(
+                f"`inputs` tokens + `max_new_tokens` must be <= {self.limits.max_total_tokens}. "
+                f"Given: {len(prompt)} `inputs` tokens and {max_new_tokens} `max_new_tokens`"
+            )
+        return tuple(prompt), max_new_tokens or room

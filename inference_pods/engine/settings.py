@@ -1,0 +1,99 @@
+"""The engine's settings: one flag each, nothing from the environment but what the kernels read."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from inference_pods.kernels.formats import BLOCK_TOKENS, Precision
+from inference_pods.protocol import ENGINE_PORT
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything that a replica is told."""
+
+    # Where the weights are: package://PACKAGE/FILE.gguf or file:///PATH.gguf.
+    model_source: str
+    # Storage of the weights; fp32 reproduces the file exactly.
+    precision: Precision
+    # Function-preserving shuffle of the channels before quantising; 0 keeps the file's order.
+    permutation_seed: int
+    # Name that clients see in /v1/models and responses.
+    served_model_name: str
+    # Label of this tier in metrics.
+    tier: str
+    host: str
+    port: int
+    # Sequences that decode together. More costs latency per token, fewer costs throughput.
+    max_batch_size: int
+    # Requests that may wait for a place in the batch; beyond it clients get 429.
+    max_waiting: int
+    # Longest prompt plus output of one request.
+    max_total_tokens: int
+    # Tokens that the KV cache holds for all sequences together (45 KiB each for the 135M model).
+    kv_cache_tokens: int
+    # Tokens computed per step: decoding sequences first, the rest is a prompt's chunk. Lower it for steadier streams.
+    max_step_tokens: int
+    # After SIGTERM: how long running requests may take to finish.
+    drain_seconds: float
+    # Compute threads; 0: as many whole cores as the container's CPU quota allows.
+    threads: int
+
+    @property
+    def kv_blocks(self) -> int:
+        return -(-self.kv_cache_tokens // BLOCK_TOKENS)
+
+
+def _at_least(minimum: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        value = int(text)
+        if value < minimum:
+            raise argparse.ArgumentTypeError(f"{value} is below the minimum of {minimum}")
+        return value
+
+    parse.__name__ = "int"
+    return parse
+
+
+def _build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m inference_pods.engine", description="Serve one tier of a model over HTTP."
+    )
+    add = parser.add_argument
+    add("--model-source", required=True, help="package://PACKAGE/FILE.gguf or file:///PATH.gguf")
+    add("--precision", type=Precision, choices=list(Precision), default=Precision.FP32, help="fp32, int8 or int4")
+    add(
+        "--permutation-seed",
+        type=_at_least(0),
+        default=0,
+        help="shuffle channels before quantising (0: keep the order)",
+    )
+    add("--served-model-name", default="model", help="name in /v1/models and responses")
+    add("--tier", default="full", help="tier label of the metrics")
+    add("--host", default="0.0.0.0")  # noqa: S104 - a pod is reached on its own address
+    add("--port", type=_at_least(0), default=ENGINE_PORT)
+    add("--max-batch-size", type=_at_least(1), default=8, help="sequences that decode together")
+    add("--max-waiting", type=_at_least(0), default=64, help="requests that may wait before clients get 429")
+    add("--max-total-tokens", type=_at_least(2), default=2048, help="longest prompt plus output")
+    add("--kv-cache-tokens", type=_at_least(1), default=4096, help="tokens in the KV cache, all sequences together")
+    add("--max-step-tokens", type=_at_least(1), default=64, help="tokens computed per step")
+    add("--drain-seconds", type=float, default=30.0, help="time for running requests to finish after SIGTERM")
+    add("--threads", type=_at_least(0), default=0, help="compute threads (0: from the CPU quota)")
+    return parser
+
+
+def parse_settings(arguments: Sequence[str] | None = None) -> Settings:
+    """Settings from the command line; exits with status 2 and a message that names the flag if they don't fit."""
+    parser = _build_parser()
+    settings = Settings(**vars(parser.parse_args(arguments)))
+    if settings.kv_cache_tokens < settings.max_total_tokens:
+        parser.error(
+            f"--kv-cache-tokens {settings.kv_cache_tokens} is below --max-total-tokens {settings.max_total_tokens}"
+        )
+    if settings.max_step_tokens < settings.max_batch_size:
+        parser.error(
+            f"--max-step-tokens {settings.max_step_tokens} is below --max-batch-size {settings.max_batch_size}"
+        )
+    return settings

@@ -1,0 +1,149 @@
+// Weight formats: reads GGUF tensor rows, writes and reads the packed layouts that matmul.h streams.
+// Packed layout: rows in blocks of LANES, columns in groups of 32 (zero padded); one block is one contiguous stream.
+//   fp32  [column][lane] float
+//   int8  per group: LANES fp16 scales, then [pair of columns][lane][2] int8; w = scale * code, |code| <= 127
+//   int4  per group: LANES fp16 steps, LANES fp16 minima, then [4 vectors][lane][2] uint16 whose nibble i belongs to
+//         column pair 4 * vector + i; w = step * code + minimum, 0 <= code <= 15
+// Knows nothing of models or threads.
+#pragma once
+#include "isa.h"
+
+enum Precision : int32_t { FP32 = 0, INT8 = 1, INT4 = 2 };
+enum SourceType : int32_t { SRC_F32 = 0, SRC_F16 = 1, SRC_Q4_0 = 2, SRC_Q4_1 = 3, SRC_Q8_0 = 8, SRC_BF16 = 30 };
+constexpr int GROUP = 32;
+
+INLINE float read_half(const uint8_t* p) {
+    _Float16 h;
+    memcpy(&h, p, 2);
+    return (float)h;
+}
+INLINE uint16_t to_half(float a) {
+    _Float16 h = (_Float16)a;
+    uint16_t bits;
+    memcpy(&bits, &h, 2);
+    return bits;
+}
+INLINE float round_even(float a) { return (a + 12582912.0f) - 12582912.0f; }  // |a| < 2^22
+
+// Bytes of one row of `columns` weights in a GGUF tensor, or -1 for a type that is not supported.
+static int64_t source_row_bytes(int type, int64_t columns) {
+    switch (type) {
+        case SRC_F32: return columns * 4;
+        case SRC_F16: case SRC_BF16: return columns * 2;
+        case SRC_Q4_0: return columns / GROUP * 18;
+        case SRC_Q4_1: return columns / GROUP * 20;
+        case SRC_Q8_0: return columns / GROUP * 34;
+        default: return -1;
+    }
+}
+
+static void read_source_row(int type, const uint8_t* src, int64_t columns, float* out) {
+    if (type == SRC_F32) { memcpy(out, src, columns * 4); return; }
+    if (type == SRC_F16) { for (int64_t i = 0; i < columns; i++) out[i] = read_half(src + 2 * i); return; }
+    if (type == SRC_BF16) {
+        for (int64_t i = 0; i < columns; i++) {
+            uint32_t bits = (uint32_t)(src[2 * i] | src[2 * i + 1] << 8) << 16;
+            memcpy(out + i, &bits, 4);
+        }
+        return;
+    }
+    for (int64_t g = 0; g < columns / GROUP; g++, out += GROUP) {
+        float d = read_half(src);
+        if (type == SRC_Q8_0) {
+            for (int j = 0; j < GROUP; j++) out[j] = d * (float)(int8_t)src[2 + j];
+            src += 34;
+        } else {
+            bool asymmetric = type == SRC_Q4_1;
+            float m = asymmetric ? read_half(src + 2) : -8.0f * d;
+            const uint8_t* codes = src + (asymmetric ? 4 : 2);
+            for (int j = 0; j < 16; j++) {
+                out[j] = d * (float)(codes[j] & 15) + m;
+                out[j + 16] = d * (float)(codes[j] >> 4) + m;
+            }
+            src = codes + 16;
+        }
+    }
+}
+
+INLINE int64_t groups_of(int64_t columns) { return (columns + GROUP - 1) / GROUP; }
+INLINE int64_t group_bytes(int precision) {
+    return precision == INT8 ? LANES * (2 + GROUP) : precision == INT4 ? LANES * (4 + GROUP / 2) : LANES * GROUP * 4;
+}
+INLINE int64_t block_bytes(int precision, int64_t columns) { return groups_of(columns) * group_bytes(precision); }
+// Row blocks come in pairs, because the kernels walk two at a time; the padding rows are zero.
+INLINE int64_t blocks_of(int64_t rows) { return (rows + 2 * LANES - 1) / (2 * LANES) * 2; }
+INLINE int64_t packed_bytes(int precision, int64_t rows, int64_t columns) {
+    return blocks_of(rows) * block_bytes(precision, columns);
+}
+
+static void pack_int8_group(const float* w, int count, int lane, uint8_t* out) {
+    float top = 0;
+    for (int j = 0; j < count; j++) top = __builtin_fabsf(w[j]) > top ? __builtin_fabsf(w[j]) : top;
+    uint16_t scale = to_half(top / 127.0f);
+    memcpy(out + 2 * lane, &scale, 2);
+    float s = read_half((uint8_t*)&scale), inverse = s > 0 ? 1.0f / s : 0.0f;
+    int8_t codes[GROUP] = {};
+    for (int j = 0; j < count; j++) {
+        float code = round_even(w[j] * inverse);
+        codes[j] = (int8_t)(code > 127 ? 127 : code < -127 ? -127 : code);
+    }
+    uint8_t* at = out + 2 * LANES + 2 * lane;
+    for (int p = 0; p < GROUP / 2; p++, at += 2 * LANES) memcpy(at, codes + 2 * p, 2);
+}
+
+static void pack_int4_group(const float* w, int count, int lane, uint8_t* out) {
+    float low = w[0], high = w[0];
+    for (int j = 1; j < count; j++) {
+        low = w[j] < low ? w[j] : low;
+        high = w[j] > high ? w[j] : high;
+    }
+    uint16_t step = to_half((high - low) / 15.0f), minimum = to_half(low);
+    memcpy(out + 2 * lane, &step, 2);
+    memcpy(out + 2 * LANES + 2 * lane, &minimum, 2);
+    float s = read_half((uint8_t*)&step), m = read_half((uint8_t*)&minimum), inverse = s > 0 ? 1.0f / s : 0.0f;
+    uint16_t codes[GROUP] = {};
+    for (int j = 0; j < count; j++) {
+        float code = round_even((w[j] - m) * inverse);
+        codes[j] = (uint16_t)(code > 15 ? 15 : code < 0 ? 0 : code);
+    }
+    uint8_t* at = out + 4 * LANES + 4 * lane;
+    for (int v = 0; v < 4; v++, at += 4 * LANES) {
+        uint16_t pair[2] = {0, 0};
+        for (int i = 0; i < 4; i++) {
+            pair[0] |= codes[8 * v + 2 * i] << (4 * i);
+            pair[1] |= codes[8 * v + 2 * i + 1] << (4 * i);
+        }
+        memcpy(at, pair, 4);
+    }
+}
+
+// Packs one row into lane `lane` of the block at `out`, which must be zeroed beforehand.
+static void pack_row(int precision, const float* w, int64_t columns, int lane, uint8_t* out) {
+    if (precision == FP32) {
+        for (int64_t k = 0; k < columns; k++) ((float*)out)[k * LANES + lane] = w[k];
+        return;
+    }
+    for (int64_t g = 0; g < groups_of(columns); g++, out += group_bytes(precision)) {
+        int count = (int)(columns - g * GROUP < GROUP ? columns - g * GROUP : GROUP);
+        if (precision == INT8) pack_int8_group(w + g * GROUP, count, lane, out);
+        else pack_int4_group(w + g * GROUP, count, lane, out);
+    }
+}
+
+// The inverse of pack_row, up to the rounding of the format.
+static void unpack_row(int precision, const uint8_t* block, int64_t columns, int lane, float* w) {
+    for (int64_t k = 0; k < columns; k++) {
+        const uint8_t* group = block + k / GROUP * group_bytes(precision);
+        int j = k % GROUP;
+        if (precision == FP32) {
+            w[k] = ((const float*)block)[k * LANES + lane];
+        } else if (precision == INT8) {
+            w[k] = read_half(group + 2 * lane) * (float)(int8_t)group[2 * LANES + j / 2 * 2 * LANES + 2 * lane + j % 2];
+        } else {
+            uint16_t nibbles;
+            memcpy(&nibbles, group + 4 * LANES + j / 8 * 4 * LANES + 4 * lane + j % 2 * 2, 2);
+            float code = (float)(nibbles >> (4 * (j % 8 / 2)) & 15);
+            w[k] = read_half(group + 2 * lane) * code + read_half(group + 2 * LANES + 2 * lane);
+        }
+    }
+}

@@ -1,0 +1,218 @@
+// The decoder's memory: configuration, one arena for weights, one for the KV cache, scratch of a step, and loading.
+// Knows the llama tensor names' roles, not files, tokens' meaning or scheduling.
+#pragma once
+#include <math.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include "matmul.h"
+#include "pool.h"
+
+constexpr int BLOCK_TOKENS = 16;  // one KV block; also the widest vector, so that keys are stored with tokens as lanes
+
+struct Config {
+    int32_t layers, dim, ffn, heads, kv_heads, head_dim, vocab;
+    int32_t max_rows, max_outputs, max_positions, kv_blocks, precision, threads;
+    float rms_eps, rope_base;
+};
+
+enum Tensor : int32_t { ATTN_NORM, FFN_NORM, OUTPUT_NORM, Q, K, V, O, GATE, UP, DOWN, HEAD };
+
+struct Layer {
+    float *attn_norm, *ffn_norm;
+    uint8_t *qkv, *o, *gate_up, *down;
+};
+
+// Anonymous memory, aligned to and asking for 2 MiB pages: +9..34 % read bandwidth over 4 KiB ones.
+struct Arena {
+    uint8_t* base = nullptr;
+    int64_t bytes = 0;
+    void* mapping = MAP_FAILED;
+    static constexpr int64_t HUGE_PAGE = 2 << 20;
+    bool map(int64_t size) {
+        bytes = size;
+        mapping = mmap(nullptr, size + HUGE_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        if (mapping == MAP_FAILED) return false;
+        base = (uint8_t*)(((uintptr_t)mapping + HUGE_PAGE - 1) & ~(uintptr_t)(HUGE_PAGE - 1));
+#ifdef MADV_HUGEPAGE
+        madvise(base, size, MADV_HUGEPAGE);
+#endif
+        return true;
+    }
+    ~Arena() { if (mapping != MAP_FAILED) munmap(mapping, bytes + HUGE_PAGE); }
+};
+
+// One thread's own copies: normalised and quantised activations, attention scores.
+struct Scratch {
+    float *fp32, *scales, *sums, *scores;
+    int16_t* codes;
+};
+
+struct Model {
+    Config c;
+    int head_precision;
+    int64_t q_dim, kv_dim, qkv_dim, qkv_stride, dim_stride, ffn_stride, q_stride, vocab_stride;
+    Arena weights, kv, scratch;
+    Layer* layers;
+    float *output_norm, *rope_cos, *rope_sin;
+    uint8_t* head;
+    float *x, *qkv, *attention, *hidden, *gathered;
+    Scratch* own;
+    Team* team;
+
+    float* keys(int layer, int block, int head) const { return kv_at(2 * layer, block, head); }
+    float* values(int layer, int block, int head) const { return kv_at(2 * layer + 1, block, head); }
+    float* kv_at(int64_t plane, int block, int head) const {
+        return (float*)kv.base + ((plane * c.kv_blocks + block) * c.kv_heads + head) * (int64_t)c.head_dim * BLOCK_TOKENS;
+    }
+};
+
+// Hands out 64-byte aligned pieces; run once without memory to count, once with it.
+struct Cursor {
+    uint8_t* base;
+    int64_t used = 0;
+    template <class T> T* take(int64_t count) {
+        T* at = (T*)(base + used);
+        used += (count * (int64_t)sizeof(T) + 63) & ~(int64_t)63;
+        return at;
+    }
+};
+
+INLINE int64_t round_up(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
+
+static int64_t place_weights(Model& m, uint8_t* base) {
+    Cursor at{base};
+    const Config& c = m.c;
+    for (int l = 0; l < c.layers; l++) {
+        Layer& layer = m.layers[l];
+        layer.attn_norm = at.take<float>(c.dim);
+        layer.qkv = at.take<uint8_t>(packed_bytes(c.precision, m.qkv_dim, c.dim));
+        layer.o = at.take<uint8_t>(packed_bytes(c.precision, c.dim, m.q_dim));
+        layer.ffn_norm = at.take<float>(c.dim);
+        layer.gate_up = at.take<uint8_t>(2 * block_bytes(c.precision, c.dim) * round_up(c.ffn, LANES) / LANES);
+        layer.down = at.take<uint8_t>(packed_bytes(c.precision, c.dim, c.ffn));
+    }
+    m.output_norm = at.take<float>(c.dim);
+    m.head = at.take<uint8_t>(packed_bytes(m.head_precision, c.vocab, c.dim));
+    m.rope_cos = at.take<float>((int64_t)c.max_positions * c.head_dim / 2);
+    m.rope_sin = at.take<float>((int64_t)c.max_positions * c.head_dim / 2);
+    return at.used;
+}
+
+static int64_t place_scratch(Model& m, uint8_t* base) {
+    Cursor at{base};
+    const Config& c = m.c;
+    int64_t widest = m.ffn_stride > m.dim_stride ? m.ffn_stride : m.dim_stride;
+    widest = m.q_stride > widest ? m.q_stride : widest;
+    m.x = at.take<float>(c.max_rows * m.dim_stride);
+    m.qkv = at.take<float>(c.max_rows * m.qkv_stride);
+    m.attention = at.take<float>(c.max_rows * m.q_stride);
+    m.hidden = at.take<float>(c.max_rows * m.ffn_stride);
+    m.gathered = at.take<float>(c.max_outputs * m.dim_stride);
+    for (int t = 0; t < c.threads; t++) {
+        Scratch& own = m.own[t];
+        own.fp32 = at.take<float>(c.max_rows * m.dim_stride);
+        own.codes = at.take<int16_t>(c.max_rows * widest);
+        own.scales = at.take<float>(c.max_rows);
+        own.sums = at.take<float>(c.max_rows * widest / GROUP);
+        own.scores = at.take<float>((int64_t)c.heads / c.kv_heads * round_up(c.max_positions, BLOCK_TOKENS));
+    }
+    return at.used;
+}
+
+// Rounded like the reference implementation: frequencies and angles in fp32.
+static void fill_rope(Model& m) {
+    int half = m.c.head_dim / 2;
+    for (int64_t p = 0; p < m.c.max_positions; p++) {
+        for (int i = 0; i < half; i++) {
+            float frequency = 1.0f / (float)pow((double)m.c.rope_base, (double)(2.0f * i / m.c.head_dim));
+            float angle = (float)p * frequency;
+            m.rope_cos[p * half + i] = (float)cos((double)angle);
+            m.rope_sin[p * half + i] = (float)sin((double)angle);
+        }
+    }
+}
+
+static void destroy_model(Model* m) {
+    delete m->team;
+    delete[] m->layers;
+    delete[] m->own;
+    delete m;
+}
+
+static Model* create_model(const Config& c) {
+    Model* m = new Model();
+    m->c = c;
+    m->head_precision = c.precision == INT4 ? INT8 : c.precision;
+    m->q_dim = (int64_t)c.heads * c.head_dim;
+    m->kv_dim = (int64_t)c.kv_heads * c.head_dim;
+    m->qkv_dim = m->q_dim + 2 * m->kv_dim;
+    m->qkv_stride = round_up(m->qkv_dim, 32);
+    m->dim_stride = round_up(c.dim, 32);
+    m->ffn_stride = round_up(c.ffn, 32);
+    m->q_stride = round_up(m->q_dim, 32);
+    m->vocab_stride = round_up(c.vocab, 32);
+    m->layers = new Layer[c.layers];
+    m->own = new Scratch[c.threads];
+    m->team = nullptr;
+    int64_t kv_bytes = 2LL * c.layers * c.kv_blocks * m->kv_dim * BLOCK_TOKENS * 4;
+    if (!m->weights.map(place_weights(*m, nullptr)) || !m->scratch.map(place_scratch(*m, nullptr)) || !m->kv.map(kv_bytes)) {
+        destroy_model(m);
+        return nullptr;
+    }
+    place_weights(*m, m->weights.base);
+    place_scratch(*m, m->scratch.base);
+    fill_rope(*m);
+    m->team = new Team(c.threads);
+    return m;
+}
+
+struct Target {
+    uint8_t* base;
+    int64_t first_row, rows, columns;
+    int precision, block_step;  // gate and up share a matrix, their blocks alternate
+};
+
+static bool find_target(Model& m, int tensor, int layer, Target* t) {
+    const Config& c = m.c;
+    if (tensor == HEAD) { *t = {m.head, 0, c.vocab, c.dim, m.head_precision, 1}; return true; }
+    if (layer < 0 || layer >= c.layers) return false;
+    Layer& at = m.layers[layer];
+    int p = c.precision;
+    switch (tensor) {
+        case Q: *t = {at.qkv, 0, m.q_dim, c.dim, p, 1}; return true;
+        case K: *t = {at.qkv, m.q_dim, m.kv_dim, c.dim, p, 1}; return true;
+        case V: *t = {at.qkv, m.q_dim + m.kv_dim, m.kv_dim, c.dim, p, 1}; return true;
+        case O: *t = {at.o, 0, c.dim, m.q_dim, p, 1}; return true;
+        case GATE: *t = {at.gate_up, 0, c.ffn, c.dim, p, 2}; return true;
+        case UP: *t = {at.gate_up + block_bytes(p, c.dim), 0, c.ffn, c.dim, p, 2}; return true;
+        case DOWN: *t = {at.down, 0, c.dim, c.ffn, p, 1}; return true;
+        default: return false;
+    }
+}
+
+static float* find_vector(Model& m, int tensor, int layer) {
+    if (tensor == OUTPUT_NORM) return m.output_norm;
+    if (layer < 0 || layer >= m.c.layers) return nullptr;
+    return tensor == ATTN_NORM ? m.layers[layer].attn_norm : tensor == FFN_NORM ? m.layers[layer].ffn_norm : nullptr;
+}
+
+// Reads a source tensor row by row, gathers rows and columns through the maps (null: identity), packs it in place.
+static int load_tensor(Model& m, int tensor, int layer, int type, const uint8_t* src, int64_t rows, int64_t columns,
+                       const int32_t* row_map, const int32_t* column_map) {
+    int64_t row_bytes = source_row_bytes(type, columns);
+    if (row_bytes < 0) return 1;
+    float* vector = find_vector(m, tensor, layer);
+    Target t{};
+    if (vector ? rows != 1 || columns != m.c.dim : !find_target(m, tensor, layer, &t) || rows != t.rows || columns != t.columns)
+        return 2;
+    std::vector<float> plain(columns), gathered(columns);
+    for (int64_t r = 0; r < rows; r++) {
+        read_source_row(type, src + (row_map ? row_map[r] : r) * row_bytes, columns, plain.data());
+        for (int64_t k = 0; k < columns; k++) gathered[k] = plain[column_map ? column_map[k] : k];
+        if (vector) { memcpy(vector, gathered.data(), columns * 4); continue; }
+        int64_t row = t.first_row + r;
+        pack_row(t.precision, gathered.data(), columns, row % LANES,
+                 t.base + row / LANES * t.block_step * block_bytes(t.precision, columns));
+    }
+    return 0;
+}

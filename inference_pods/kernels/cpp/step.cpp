@@ -1,0 +1,350 @@
+// One decoder step in one call and one parallel region, and the C interface of this variant.
+// A step takes rows (token, position, sequence); rows of one sequence may be a prompt's chunk or a single new token.
+// Five barriers per layer: after qkv, attention, o, gate-up and down (one more when a sequence brings several rows).
+#include "model.h"
+
+namespace {
+
+struct Step {
+    Model* m;
+    int64_t rows, outputs;
+    const int32_t *tokens, *positions, *sequences, *tables, *output_rows;
+    int64_t table_stride;
+    bool many_rows;  // some sequence brings more than one row
+    float* logits;
+    int32_t* best;
+    float* log_total;
+    std::atomic<int64_t>* counters;
+};
+
+// One thread's walk through the phases; work is taken in runs of tiles from a shared counter, because a thread may lose
+// its core to a neighbour at any time.
+struct Walk {
+    Step& s;
+    Model& m;
+    Scratch& own;
+    int64_t phase = 0;
+
+    template <class F> void share(int64_t items, int64_t run, F&& body) {
+        std::atomic<int64_t>& next = s.counters[phase++];
+        for (;;) {
+            int64_t from = next.fetch_add(run, std::memory_order_relaxed);
+            if (from >= items) break;
+            int64_t to = from + run < items ? from + run : items;
+            for (int64_t i = from; i < to; i++) body(i);
+        }
+        m.team->barrier();
+    }
+
+    template <int P, class Sink> void multiply(const uint8_t* w, int64_t tiles, int64_t columns, const Activations& a, int64_t rows,
+                                               Sink&& sink) {
+        int64_t step = block_bytes(P, columns), threads = m.team->size();
+        int64_t run = threads == 1 ? tiles : tiles / (threads * 6);
+        share(tiles, run > 1 ? run : 1, [&](int64_t t) {
+            multiply_tile<P>(w + 2 * t * step, step, columns, a, rows,
+                             [&](int64_t row, vf first, vf second) { sink(t * 2 * LANES, row, first, second); });
+        });
+    }
+
+    Activations activations(int precision, const float* values, int64_t stride, int64_t columns, int64_t rows) {
+        Activations a{values, own.codes, own.scales, own.sums, stride};
+        if (precision != FP32) for (int64_t r = 0; r < rows; r++) quantise_activation(values + r * stride, columns, a, r);
+        return a;
+    }
+
+    const float* normalise(const float* values, const float* weight, int64_t rows) {
+        int64_t dim = m.c.dim;
+        for (int64_t r = 0; r < rows; r++) {
+            const float* in = values + r * m.dim_stride;
+            float* out = own.fp32 + r * m.dim_stride;
+            float squares = 0;
+            int64_t k = 0;
+            vf partial = f_zero();
+            for (; k + LANES <= dim; k += LANES) partial = f_fma(f_load(in + k), f_load(in + k), partial);
+            for (; k < dim; k++) squares += in[k] * in[k];
+            float scale = 1.0f / sqrtf((squares + f_sum(partial)) / (float)dim + m.c.rms_eps);
+            for (k = 0; k < dim; k++) out[k] = in[k] * scale * weight[k];
+        }
+        return own.fp32;
+    }
+
+    void embed() {
+        share(s.rows, 1, [&](int64_t r) {
+            int64_t token = s.tokens[r];
+            unpack_row(m.head_precision, m.head + token / LANES * block_bytes(m.head_precision, m.c.dim), m.c.dim, token % LANES,
+                       m.x + r * m.dim_stride);
+        });
+    }
+
+    template <int P> void project_qkv(const Layer& layer) {
+        const float* normal = normalise(m.x, layer.attn_norm, s.rows);
+        Activations a = activations(P, normal, m.dim_stride, m.c.dim, s.rows);
+        multiply<P>(layer.qkv, blocks_of(m.qkv_dim) / 2, m.c.dim, a, s.rows, [&](int64_t at, int64_t row, vf first, vf second) {
+            f_store(m.qkv + row * m.qkv_stride + at, first);
+            f_store(m.qkv + row * m.qkv_stride + at + LANES, second);
+        });
+    }
+
+    void rotate(float* v, int64_t position) const {
+        int half = m.c.head_dim / 2;
+        const float *cosine = m.rope_cos + position * half, *sine = m.rope_sin + position * half;
+        for (int i = 0; i < half; i++) {
+            float a = v[i], b = v[i + half];
+            v[i] = a * cosine[i] - b * sine[i];
+            v[i + half] = b * cosine[i] + a * sine[i];
+        }
+    }
+
+    void store_kv(int layer, int64_t row, int head) const {
+        int64_t position = s.positions[row], hd = m.c.head_dim;
+        int block = s.tables[s.sequences[row] * s.table_stride + position / BLOCK_TOKENS], slot = position % BLOCK_TOKENS;
+        float* key = m.qkv + row * m.qkv_stride + m.q_dim + head * hd;
+        rotate(key, position);
+        float *keys = m.keys(layer, block, head), *values = m.values(layer, block, head);
+        for (int64_t d = 0; d < hd; d++) keys[d * BLOCK_TOKENS + slot] = key[d];
+        memcpy(values + slot * hd, key + m.kv_dim, hd * 4);
+    }
+
+    // Scores of all query heads that share this KV head, against one block of 16 keys.
+    template <int G> void score_block(const float* keys, const float* queries, float* scores, int64_t stride) const {
+        int64_t hd = m.c.head_dim;
+        for (int v = 0; v < BLOCK_TOKENS; v += LANES) {
+            vf even[G], odd[G];
+#pragma GCC unroll 8
+            for (int g = 0; g < G; g++) even[g] = odd[g] = f_zero();
+            for (int64_t d = 0; d < hd; d += 2) {
+                vf k0 = f_load(keys + d * BLOCK_TOKENS + v), k1 = f_load(keys + (d + 1) * BLOCK_TOKENS + v);
+#pragma GCC unroll 8
+                for (int g = 0; g < G; g++) {
+                    even[g] = f_fma(k0, f_set(queries[g * hd + d]), even[g]);
+                    odd[g] = f_fma(k1, f_set(queries[g * hd + d + 1]), odd[g]);
+                }
+            }
+#pragma GCC unroll 8
+            for (int g = 0; g < G; g++) f_store(scores + g * stride + v, f_add(even[g], odd[g]));
+        }
+    }
+
+    // Turns `length` scores (followed by padding to a block) into exp(score - max); returns their sum.
+    static float soften(float* scores, int64_t length) {
+        int64_t padded = round_up(length, BLOCK_TOKENS);
+        for (int64_t t = length; t < padded; t++) scores[t] = -1e30f;
+        vf top = f_load(scores);
+        for (int64_t t = LANES; t < padded; t += LANES) top = f_max(top, f_load(scores + t));
+        vf peak = f_set(f_hmax(top)), total = f_zero();
+        for (int64_t t = 0; t < padded; t += LANES) {
+            vf e = f_exp(f_sub(f_load(scores + t), peak));
+            f_store(scores + t, e);
+            total = f_add(total, e);
+        }
+        return f_sum(total);
+    }
+
+    void mix_values(int layer, int head, const int32_t* table, int64_t length, const float* weights, float scale, float* out) const {
+        int64_t hd = m.c.head_dim;
+        for (int64_t d = 0; d < hd; d += 2 * LANES) {
+            vf first = f_zero(), second = f_zero();
+            for (int64_t t = 0; t < length; t++) {
+                const float* value = m.values(layer, table[t / BLOCK_TOKENS], head) + t % BLOCK_TOKENS * hd + d;
+                vf weight = f_set(weights[t]);
+                first = f_fma(f_load(value), weight, first);
+                second = f_fma(f_load(value + LANES), weight, second);
+            }
+            f_store(out + d, f_mul(first, f_set(scale)));
+            f_store(out + d + LANES, f_mul(second, f_set(scale)));
+        }
+    }
+
+    template <int G> void attend(int layer, int64_t row, int head) const {
+        int64_t length = s.positions[row] + 1, hd = m.c.head_dim, stride = round_up(m.c.max_positions, BLOCK_TOKENS);
+        const int32_t* table = s.tables + s.sequences[row] * s.table_stride;
+        float* queries = m.qkv + row * m.qkv_stride + (int64_t)head * G * hd;
+        float scale = 1.0f / sqrtf((float)hd);
+        for (int g = 0; g < G; g++) {
+            rotate(queries + g * hd, s.positions[row]);
+            for (int64_t d = 0; d < hd; d++) queries[g * hd + d] *= scale;
+        }
+        for (int64_t b = 0; b * BLOCK_TOKENS < length; b++)
+            score_block<G>(m.keys(layer, table[b], head), queries, own.scores + b * BLOCK_TOKENS, stride);
+        for (int g = 0; g < G; g++) {
+            float total = soften(own.scores + g * stride, length);
+            mix_values(layer, head, table, length, own.scores + g * stride, 1.0f / total,
+                       m.attention + row * m.q_stride + ((int64_t)head * G + g) * hd);
+        }
+    }
+
+    void attend_any(int layer, int64_t row, int head) const {
+        switch (m.c.heads / m.c.kv_heads) {
+            case 1: return attend<1>(layer, row, head);
+            case 2: return attend<2>(layer, row, head);
+            case 3: return attend<3>(layer, row, head);
+            case 4: return attend<4>(layer, row, head);
+            case 8: return attend<8>(layer, row, head);
+        }
+    }
+
+    void attention(int layer) {
+        int64_t heads = m.c.kv_heads;
+        if (s.many_rows) share(s.rows * heads, 1, [&](int64_t i) { store_kv(layer, i / heads, i % heads); });
+        share(s.rows * heads, 1, [&](int64_t i) {
+            if (!s.many_rows) store_kv(layer, i / heads, i % heads);
+            attend_any(layer, i / heads, i % heads);
+        });
+    }
+
+    template <int P> void add_projection(const uint8_t* w, const float* values, int64_t stride, int64_t columns) {
+        Activations a = activations(P, values, stride, columns, s.rows);
+        multiply<P>(w, blocks_of(m.c.dim) / 2, columns, a, s.rows, [&](int64_t at, int64_t row, vf first, vf second) {
+            float* x = m.x + row * m.dim_stride + at;
+            f_store(x, f_add(f_load(x), first));
+            f_store(x + LANES, f_add(f_load(x + LANES), second));
+        });
+    }
+
+    template <int P> void gate_up(const Layer& layer) {
+        const float* normal = normalise(m.x, layer.ffn_norm, s.rows);
+        Activations a = activations(P, normal, m.dim_stride, m.c.dim, s.rows);
+        multiply<P>(layer.gate_up, round_up(m.c.ffn, LANES) / LANES, m.c.dim, a, s.rows,
+                    [&](int64_t at, int64_t row, vf gate, vf up) {
+                        vf denominator = f_add(f_set(1.0f), f_exp(f_sub(f_zero(), gate)));
+                        f_store(m.hidden + row * m.ffn_stride + at / 2, f_mul(f_div(gate, denominator), up));
+                    });
+    }
+
+    template <int P> void head() {
+        share(s.outputs, 1, [&](int64_t o) {
+            memcpy(m.gathered + o * m.dim_stride, m.x + s.output_rows[o] * m.dim_stride, m.c.dim * 4);
+        });
+        const float* normal = normalise(m.gathered, m.output_norm, s.outputs);
+        Activations a = activations(P, normal, m.dim_stride, m.c.dim, s.outputs);
+        multiply<P>(m.head, blocks_of(m.c.vocab) / 2, m.c.dim, a, s.outputs, [&](int64_t at, int64_t row, vf first, vf second) {
+            f_store(s.logits + row * m.vocab_stride + at, first);
+            f_store(s.logits + row * m.vocab_stride + at + LANES, second);
+        });
+    }
+
+    // First index of the largest logit, and log(sum(exp(logits))) for its log-probability.
+    void summarise() {
+        share(s.outputs, 1, [&](int64_t o) {
+            const float* logits = s.logits + o * m.vocab_stride;
+            int64_t best = 0;
+            vf total = f_zero();
+            for (int64_t t = 1; t < m.c.vocab; t++) best = logits[t] > logits[best] ? t : best;
+            vf peak = f_set(logits[best]);
+            int64_t t = 0;
+            for (; t + LANES <= m.c.vocab; t += LANES) total = f_add(total, f_exp(f_sub(f_load(logits + t), peak)));
+            float sum = f_sum(total);
+            for (; t < m.c.vocab; t++) sum += expf(logits[t] - logits[best]);
+            s.best[o] = (int32_t)best;
+            s.log_total[o] = logits[best] + logf(sum);
+        });
+    }
+
+    template <int P> void run() {
+        embed();
+        for (int l = 0; l < m.c.layers; l++) {
+            const Layer& layer = m.layers[l];
+            project_qkv<P>(layer);
+            attention(l);
+            add_projection<P>(layer.o, m.attention, m.q_stride, m.q_dim);
+            gate_up<P>(layer);
+            add_projection<P>(layer.down, m.hidden, m.ffn_stride, m.c.ffn);
+        }
+        if (s.outputs == 0) return;
+        if (m.head_precision == INT8) head<INT8>();
+        else head<FP32>();
+        summarise();
+    }
+};
+
+void walk(void* context, int thread) {
+    Step& step = *(Step*)context;
+    Walk path{step, *step.m, step.m->own[thread]};
+    switch (step.m->c.precision) {
+        case INT8: return path.run<INT8>();
+        case INT4: return path.run<INT4>();
+        default: return path.run<FP32>();
+    }
+}
+
+bool supported(const Config& c) {
+    if (c.kv_heads <= 0 || c.heads % c.kv_heads) return false;
+    int group = c.heads / c.kv_heads;
+    bool group_ok = group <= 4 || group == 8;
+    return group_ok && c.head_dim % 32 == 0 && c.threads >= 1 && c.dim % 32 == 0 && c.ffn % 32 == 0;
+}
+
+template <int P> void multiply_all(const uint8_t* w, int64_t rows, int64_t columns, const Activations& a, int64_t count, float* y) {
+    int64_t step = block_bytes(P, columns);
+    for (int64_t t = 0; t < blocks_of(rows) / 2; t++)
+        multiply_tile<P>(w + 2 * t * step, step, columns, a, count, [&](int64_t row, vf first, vf second) {
+            float lanes[2 * LANES];
+            f_store(lanes, first);
+            f_store(lanes + LANES, second);
+            for (int64_t i = 0; i < 2 * LANES && t * 2 * LANES + i < rows; i++) y[row * rows + t * 2 * LANES + i] = lanes[i];
+        });
+}
+
+}  // namespace
+
+#define API extern "C" __attribute__((visibility("default")))
+
+API const char* al_variant() { return VARIANT; }
+
+API Model* al_create(const Config* config) { return supported(*config) ? create_model(*config) : nullptr; }
+API void al_destroy(Model* m) { destroy_model(m); }
+API int64_t al_weight_bytes(const Model* m) { return m->weights.bytes; }
+API int64_t al_kv_bytes(const Model* m) { return m->kv.bytes; }
+
+API int al_load(Model* m, int tensor, int layer, int type, const uint8_t* src, int64_t rows, int64_t columns,
+                const int32_t* row_map, const int32_t* column_map) {
+    return load_tensor(*m, tensor, layer, type, src, rows, columns, row_map, column_map);
+}
+
+// logits: [outputs][vocabulary rounded up to 32]; best, log_total: [outputs]. Returns 0, or 1 for arguments out of range.
+API int al_step(Model* m, int64_t rows, const int32_t* tokens, const int32_t* positions, const int32_t* sequences,
+                const int32_t* tables, int64_t table_stride, int64_t outputs, const int32_t* output_rows, float* logits,
+                int32_t* best, float* log_total) {
+    if (rows < 1 || rows > m->c.max_rows || outputs < 0 || outputs > m->c.max_outputs) return 1;
+    bool many_rows = false;
+    for (int64_t r = 0; r < rows; r++) {
+        if (tokens[r] < 0 || tokens[r] >= m->c.vocab || positions[r] < 0 || positions[r] >= m->c.max_positions) return 1;
+        many_rows |= r > 0 && sequences[r] == sequences[r - 1];
+    }
+    std::vector<std::atomic<int64_t>> counters(6 * m->c.layers + 4);
+    Step step{m, rows, outputs, tokens, positions, sequences, tables, output_rows, table_stride, many_rows, logits, best, log_total,
+              counters.data()};
+    m->team->run(walk, &step);
+    return 0;
+}
+
+API int64_t al_packed_bytes(int precision, int64_t rows, int64_t columns) { return packed_bytes(precision, rows, columns); }
+
+API void al_pack(int precision, const float* w, int64_t rows, int64_t columns, uint8_t* packed) {
+    memset(packed, 0, packed_bytes(precision, rows, columns));
+    for (int64_t r = 0; r < rows; r++)
+        pack_row(precision, w + r * columns, columns, r % LANES, packed + r / LANES * block_bytes(precision, columns));
+}
+
+API void al_unpack(int precision, const uint8_t* packed, int64_t rows, int64_t columns, float* w) {
+    for (int64_t r = 0; r < rows; r++)
+        unpack_row(precision, packed + r / LANES * block_bytes(precision, columns), columns, r % LANES, w + r * columns);
+}
+
+API int al_dequantise(int type, const uint8_t* src, int64_t rows, int64_t columns, float* w) {
+    int64_t bytes = source_row_bytes(type, columns);
+    for (int64_t r = 0; bytes >= 0 && r < rows; r++) read_source_row(type, src + r * bytes, columns, w + r * columns);
+    return bytes < 0;
+}
+
+// y[count][rows] = x[count][columns] times the transposed packed matrix, on the calling thread.
+API void al_matmul(int precision, const uint8_t* packed, int64_t rows, int64_t columns, const float* x, int64_t count, float* y) {
+    int64_t stride = groups_of(columns) * GROUP;
+    std::vector<int16_t> codes(count * stride);
+    std::vector<float> scales(count), sums(count * stride / GROUP);
+    Activations a{x, codes.data(), scales.data(), sums.data(), precision == FP32 ? columns : stride};
+    if (precision == FP32) return multiply_all<FP32>(packed, rows, columns, a, count, y);
+    for (int64_t r = 0; r < count; r++) quantise_activation(x + r * columns, columns, a, r);
+    if (precision == INT8) multiply_all<INT8>(packed, rows, columns, a, count, y);
+    else multiply_all<INT4>(packed, rows, columns, a, count, y);
+}

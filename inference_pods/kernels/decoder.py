@@ -1,0 +1,192 @@
+"""The compiled decoder: owns the arenas of one model and runs whole steps in C++.
+
+Reference in plain torch: `reference_decoder.py`. Knows shapes and tensor roles, not files, schedulers or text.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inference_pods.kernels.formats import BLOCK_TOKENS, Precision, SourceType, TensorRole
+from inference_pods.kernels.library import Config, choose_variant, load_library
+
+_ROUND = 32  # strides are multiples of this many floats
+
+
+@dataclass(frozen=True, slots=True)
+class DecoderShape:
+    """A llama-architecture decoder with tied embeddings."""
+
+    layers: int
+    dim: int
+    ffn: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    vocab: int
+    rms_eps: float
+    rope_base: float
+
+
+@dataclass(frozen=True, slots=True)
+class DecoderLimits:
+    """What a decoder reserves: rows (tokens) and outputs (sequences) per step, positions per sequence, KV blocks."""
+
+    max_rows: int
+    max_outputs: int
+    max_positions: int
+    kv_blocks: int
+    threads: int
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Consecutive new tokens of one sequence in a step; `block_table` covers start + len(token_ids) positions."""
+
+    token_ids: list[int]
+    start: int
+    block_table: list[int]
+    wants_scores: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TokenScores:
+    """Next-token scores after a chunk's last token. `logits` is valid until the next step."""
+
+    best: int
+    log_total: float
+    logits: NDArray[np.float32]
+
+    def logprob(self, token_id: int) -> float:
+        return float(self.logits[token_id]) - self.log_total
+
+
+class DecoderUnsupportedError(ValueError):
+    """The shape cannot run on the compiled decoder; the message says what does not fit."""
+
+
+class Decoder:
+    """Weights, KV cache and step of one model in one precision.
+
+    Raises:
+        KernelUnavailableError: no compiled kernels here.
+        DecoderUnsupportedError: the shape is outside what the kernels do.
+        MemoryError: the arenas cannot be mapped.
+    """
+
+    def __init__(
+        self, shape: DecoderShape, limits: DecoderLimits, precision: Precision, variant: str | None = None
+    ) -> None:
+        self.variant = variant or choose_variant()
+        self._library = load_library(self.variant)
+        self._handle: int | None = None
+        _check_shape(shape)
+        config = _config(shape, limits, precision)
+        self._handle = self._library.al_create(ctypes.byref(config))
+        if not self._handle:
+            raise MemoryError("the operating system refused the memory for weights and KV cache")
+        self._shape, self._limits = shape, limits
+        stride = -(-shape.vocab // _ROUND) * _ROUND
+        self._logits = np.empty((limits.max_outputs, stride), np.float32)
+        self._best = np.empty(limits.max_outputs, np.int32)
+        self._log_total = np.empty(limits.max_outputs, np.float32)
+
+    def close(self) -> None:
+        """Frees all memory; no call may be running or follow."""
+        if self._handle:
+            self._library.al_destroy(self._handle)
+            self._handle = None
+
+    def __del__(self) -> None:
+        self.close()
+
+    @property
+    def weight_bytes(self) -> int:
+        return int(self._library.al_weight_bytes(self._handle))
+
+    @property
+    def kv_bytes(self) -> int:
+        return int(self._library.al_kv_bytes(self._handle))
+
+    def load(
+        self,
+        role: TensorRole,
+        layer: int,
+        source: NDArray[np.uint8],
+        kind: SourceType,
+        rows: int,
+        columns: int,
+        row_map: NDArray[np.int32] | None = None,
+        column_map: NDArray[np.int32] | None = None,
+    ) -> None:
+        """Reads a GGUF tensor's bytes; row r, column k of the decoder come from source[row_map[r], column_map[k]]."""
+        arrays = [None if m is None else np.ascontiguousarray(m, np.int32) for m in (row_map, column_map)]
+        pointers = [None if a is None else a.ctypes.data for a in arrays]
+        error = self._library.al_load(
+            self._handle, int(role), layer, int(kind), source.ctypes.data, rows, columns, pointers[0], pointers[1]
+        )
+        if error:
+            raise DecoderUnsupportedError(
+                f"tensor {role.name} of layer {layer}, type {kind!r}, [{rows}, {columns}] does not fit"
+            )
+
+    def step(self, chunks: list[Chunk]) -> list[TokenScores]:
+        """Runs all chunks in one step; scores of those that want them, in order."""
+        tokens, positions, sequences, outputs = _flatten(chunks)
+        width = max(len(chunk.block_table) for chunk in chunks)
+        tables = np.zeros((len(chunks), width), np.int32)
+        for index, chunk in enumerate(chunks):
+            tables[index, : len(chunk.block_table)] = chunk.block_table
+        error = self._library.al_step(
+            self._handle, len(tokens), tokens.ctypes.data, positions.ctypes.data, sequences.ctypes.data,
+            tables.ctypes.data, width, len(outputs), outputs.ctypes.data,
+            self._logits.ctypes.data, self._best.ctypes.data, self._log_total.ctypes.data,
+        )  # fmt: skip
+        if error:
+            raise ValueError(f"step of {len(tokens)} rows and {len(outputs)} outputs exceeds {self._limits}")
+        vocab = self._shape.vocab
+        return [
+            TokenScores(int(self._best[i]), float(self._log_total[i]), self._logits[i, :vocab])
+            for i in range(len(outputs))
+        ]
+
+
+def _check_shape(shape: DecoderShape) -> None:
+    if shape.heads % shape.kv_heads or shape.heads // shape.kv_heads not in (1, 2, 3, 4, 8):
+        raise DecoderUnsupportedError(
+            f"{shape.heads} heads over {shape.kv_heads} KV heads: the ratio must be 1, 2, 3, 4 or 8"
+        )
+    for name, value in (("head_dim", shape.head_dim), ("dim", shape.dim), ("ffn", shape.ffn)):
+        if value % 32:
+            raise DecoderUnsupportedError(f"{name} {value} is not a multiple of 32")
+
+
+def _config(shape: DecoderShape, limits: DecoderLimits, precision: Precision) -> Config:
+    return Config(
+        shape.layers, shape.dim, shape.ffn, shape.heads, shape.kv_heads, shape.head_dim, shape.vocab,
+        limits.max_rows, limits.max_outputs, -(-limits.max_positions // BLOCK_TOKENS) * BLOCK_TOKENS,
+        limits.kv_blocks, precision.code, limits.threads, shape.rms_eps, shape.rope_base,
+    )  # fmt: skip
+
+
+def _flatten(chunks: list[Chunk]) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]:
+    tokens: list[int] = []
+    positions: list[int] = []
+    sequences: list[int] = []
+    outputs: list[int] = []
+    for index, chunk in enumerate(chunks):
+        count = len(chunk.token_ids)
+        if len(chunk.block_table) * BLOCK_TOKENS < chunk.start + count:
+            raise ValueError(
+                f"block table of {len(chunk.block_table)} blocks is too short for position {chunk.start + count}"
+            )
+        tokens += chunk.token_ids
+        positions += range(chunk.start, chunk.start + count)
+        sequences += [index] * count
+        if chunk.wants_scores:
+            outputs.append(len(tokens) - 1)
+    return tuple(np.array(values, np.int32) for values in (tokens, positions, sequences, outputs))  # type: ignore[return-value]

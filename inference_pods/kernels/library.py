@@ -1,0 +1,76 @@
+"""Loads the compiled kernels through ctypes and declares their C interface. Knows no model."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from ctypes import POINTER, Structure, c_char_p, c_float, c_int, c_int32, c_int64, c_void_p
+from functools import cache
+
+from inference_pods.kernels.build import ensure_library
+from inference_pods.kernels.cpu import detect_cpu
+
+
+class Config(Structure):
+    """Mirror of `struct Config` in cpp/model.h."""
+
+    _fields_ = [
+        *((name, c_int32) for name in ("layers", "dim", "ffn", "heads", "kv_heads", "head_dim", "vocab")),
+        *(
+            (name, c_int32)
+            for name in ("max_rows", "max_outputs", "max_positions", "kv_blocks", "precision", "threads")
+        ),
+        ("rms_eps", c_float),
+        ("rope_base", c_float),
+    ]
+
+
+_SIGNATURES: dict[str, tuple[object, tuple[object, ...]]] = {
+    "al_variant": (c_char_p, ()),
+    "al_create": (c_void_p, (POINTER(Config),)),
+    "al_destroy": (None, (c_void_p,)),
+    "al_weight_bytes": (c_int64, (c_void_p,)),
+    "al_kv_bytes": (c_int64, (c_void_p,)),
+    "al_load": (c_int, (c_void_p, c_int, c_int, c_int, c_void_p, c_int64, c_int64, c_void_p, c_void_p)),
+    "al_step": (
+        c_int,
+        (
+            c_void_p,
+            c_int64,
+            c_void_p,
+            c_void_p,
+            c_void_p,
+            c_void_p,
+            c_int64,
+            c_int64,
+            c_void_p,
+            c_void_p,
+            c_void_p,
+            c_void_p,
+        ),
+    ),
+    "al_packed_bytes": (c_int64, (c_int, c_int64, c_int64)),
+    "al_pack": (None, (c_int, c_void_p, c_int64, c_int64, c_void_p)),
+    "al_unpack": (None, (c_int, c_void_p, c_int64, c_int64, c_void_p)),
+    "al_dequantise": (c_int, (c_int, c_void_p, c_int64, c_int64, c_void_p)),
+    "al_matmul": (None, (c_int, c_void_p, c_int64, c_int64, c_void_p, c_int64, c_void_p)),
+}
+
+
+def choose_variant() -> str:
+    """The best variant of this CPU, or the one that ADAPTIVE_KERNEL_VARIANT asks for (benchmarks, tests)."""
+    return os.environ.get("ADAPTIVE_KERNEL_VARIANT") or detect_cpu().best_variant()
+
+
+@cache
+def load_library(variant: str) -> ctypes.CDLL:
+    """The shared object of a variant, its functions typed.
+
+    Raises:
+        KernelUnavailableError: it is neither prebuilt nor buildable here.
+    """
+    library = ctypes.CDLL(str(ensure_library(variant)))
+    for name, (result, arguments) in _SIGNATURES.items():
+        function = getattr(library, name)
+        function.restype, function.argtypes = result, list(arguments)
+    return library

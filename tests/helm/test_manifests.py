@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -200,3 +201,16 @@ def test_the_scrape_snippet_sets_the_labels_that_the_queries_need() -> None:
     targets = {rule.get("target_label") for rule in job["relabel_configs"]}
     assert {"namespace", "pod", "__metrics_path__"} <= targets
     assert "honor_labels" not in job
+
+
+@pytest.mark.no_helm
+def test_the_scrape_snippet_makes_one_target_per_pod_and_address_family() -> None:
+    (job,) = yaml.safe_load((CHART / "files" / "scrape-config.yaml").read_text())
+    rules = [rule for rule in job["relabel_configs"] if rule.get("target_label") == "__address__"]
+    addresses = {"10.244.0.2;9090": "10.244.0.2:9090", "fd00::1:2;9090": "[fd00::1:2]:9090", "10.244.0.2;": None}
+    for joined, expected in addresses.items():
+        matches = [(re.fullmatch(rule["regex"], joined), rule["replacement"]) for rule in rules]
+        found = [match.expand(re.sub(r"\$(\d)", r"\\\1", template)) for match, template in matches if match]
+        assert found == ([expected] if expected else [])
+    # Prometheus' regular expressions (RE2) know neither back-references nor look-around.
+    assert not [rule for rule in job["relabel_configs"] if re.search(r"\\\d|\(\?[=!<]", str(rule.get("regex", "")))]

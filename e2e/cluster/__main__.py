@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from e2e.cluster import access, binaries, debian, lifecycle
+from e2e.cluster import access, binaries, debian, images, lifecycle
 from e2e.cluster.settings import Cluster, ClusterError, Mode, find_cluster, known_clusters
 
 
@@ -40,6 +40,11 @@ def _build_parser() -> argparse.ArgumentParser:
     execute = _add(commands, "exec", _exec, "run a command inside a cluster's network namespace")
     _add_name(execute)
     execute.add_argument("argv", nargs=argparse.REMAINDER, metavar="-- command")
+    images_parser = _add(commands, "images", _images, "build the project's images and bring them into a cluster")
+    _add_name(images_parser)
+    images_parser.add_argument("--tag", default="dev", help="default: dev")
+    names = [image.name for image in images.IMAGES]
+    images_parser.add_argument("--only", action="append", choices=names, help="one image (may be repeated)")
     metrics = _add(commands, "prometheus", _prometheus, "stop or start a cluster's Prometheus")
     metrics.add_argument("action", choices=["start", "stop"])
     _add_name(metrics)
@@ -83,6 +88,11 @@ def _env(arguments: argparse.Namespace) -> None:
 def _exec(arguments: argparse.Namespace) -> None:
     argv = arguments.argv[1:] if arguments.argv[:1] == ["--"] else arguments.argv
     access.replace_by(find_cluster(arguments.name), argv)
+
+
+def _images(arguments: argparse.Namespace) -> None:
+    wanted = [image for image in images.IMAGES if not arguments.only or image.name in arguments.only]
+    images.provide_images(find_cluster(arguments.name), arguments.tag, wanted)
 
 
 def _prometheus(arguments: argparse.Namespace) -> None:

@@ -95,8 +95,17 @@ def _make_certificate(folder: Path, name: str, subject: str, extensions: list[st
     if key.exists() and certificate.exists():
         return
     new_key, new_certificate = folder / f".{name}.key", folder / f".{name}.crt"
-    argv = [_openssl(), "req", "-x509", "-config", folder / "openssl.cnf", "-days", "3650", "-nodes"]
-    argv += ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-keyout", new_key, "-out", new_certificate]
+    argv = [_openssl(), "req", "-x509", "-config", str(folder / "openssl.cnf"), "-days", "3650", "-nodes"]
+    argv += [
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:P-256",
+        "-keyout",
+        str(new_key),
+        "-out",
+        str(new_certificate),
+    ]
     argv += ["-subj", subject, *(part for e in extensions for part in ("-addext", e)), *signer]
     run(argv)
     new_key.chmod(0o600)

@@ -16,7 +16,12 @@ from e2e.demo.progress import Progress
 from e2e.demo.sample import Sample, build_sample
 from e2e.demo.settings import DemoError, Settings
 
-RESTRICTED = "pod-security.kubernetes.io/enforce=restricted"
+RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
+# What the cluster of e2e/cluster is like: Prometheus scrapes every 2 s, the node has four accelerators.
+OWN_CLUSTER_VALUES = (
+    *("--set", "prometheus.scrapeIntervalSeconds=2"),
+    *("--set-json", 'accelerators.budgets={"nvidia.com/gpu":4}'),
+)
 
 
 def install_chart(settings: Settings, *more: str, wait_seconds: int = 180) -> None:
@@ -25,11 +30,12 @@ def install_chart(settings: Settings, *more: str, wait_seconds: int = 180) -> No
     manifest = {
         "apiVersion": "v1",
         "kind": "Namespace",
-        "metadata": {"name": namespace, "labels": dict([RESTRICTED.split("=")])},
+        "metadata": {"name": namespace, "labels": RESTRICTED},
     }
     kubectl(settings, "apply", "-f", "-", stdin=yaml.safe_dump(manifest))
     arguments = ["upgrade", "--install", settings.release, str(settings.chart), "--namespace", namespace]
-    arguments += ["--wait", "--timeout", f"{wait_seconds}s", *settings.helm_arguments, *more]
+    arguments += ["--wait", "--timeout", f"{wait_seconds}s"]
+    arguments += [*(OWN_CLUSTER_VALUES if settings.is_own_cluster else ()), *settings.helm_arguments, *more]
     helm(settings, *arguments, timeout_seconds=wait_seconds + 60)
     kubectl(settings, "wait", "--for=condition=Established", "crd/adaptivemodels.adaptivellm.dev", "--timeout=60s")
 

@@ -37,21 +37,26 @@ Clock = Callable[[], float]
 
 async def tell_story(settings: Settings, progress: Progress) -> int:
     """Exit status: 0 iff no request failed and load was shed, swapped and restored within the budget."""
+    with progress.stage("Helm chart"):
+        install_chart(settings)
+    run = await live_through(settings, progress)
+    with progress.stage("Summary"):
+        return _report(settings, run, progress)
+
+
+async def live_through(settings: Settings, progress: Progress) -> Run:
+    """Apply the example, calibrate, load, and give what was measured."""
     others, model = load_example(settings.example)
     async with connect(settings.kube_context) as kube:
-        with progress.stage("Helm chart"):
-            install_chart(settings)
         with progress.stage("AdaptiveModel ready"):
             apply(settings, *others, model)
             await wait_for_mix(settings, kube, start_mix(model), progress, settings.ready_timeout_seconds)
-        async with reach_model(settings, kube) as url:
+        async with reach_model(settings, kube, settings.namespace, settings.model) as url:
             with progress.stage("Calibration"):
                 await _probe(url, reference(model)[1], progress)
                 capacities = await _calibrate(settings, model, url, progress)
             with progress.stage("Load"):
-                run = await _load(settings, kube, model, url, capacities, progress)
-    with progress.stage("Summary"):
-        return _report(settings, run, progress)
+                return await _load(settings, kube, model, url, capacities, progress)
 
 
 def start_mix(model: dict[str, Any]) -> dict[str, int]:

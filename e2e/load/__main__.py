@@ -12,7 +12,7 @@ import time
 
 import aiohttp
 
-from e2e.load.accounting import account, account_by_tier, errors, latency, served_quality_permille
+from e2e.load.accounting import account, account_by_tier, errors, latency, served_quality_permille, tier_of
 from e2e.load.arrivals import MAX_REQUESTS, Pattern, Step, draw_arrivals, parse_steps
 from e2e.load.client import StreamClient
 from e2e.load.open_loop import OpenLoop
@@ -46,7 +46,7 @@ def describe(records: list[RequestRecord]) -> str:
     total = account(records)
     lines = [f"sent {total.sent} = ok {total.ok} + failed {total.failed}"]
     for tier, part in account_by_tier(records).items():
-        seen = latency(r for r in records if r.tier_served == tier)
+        seen = latency(r for r in records if tier_of(r) == tier)
         lines.append(
             f"  {tier:8} sent {part.sent} = ok {part.ok} + failed {part.failed}"
             f"   TTFT p50 {_seconds(seen.ttft_p50_seconds)} p95 {_seconds(seen.ttft_p95_seconds)}"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from e2e.load.record import RequestRecord
 
-NOT_DISPATCHED = "none"  # the tier of a request that no tier accepted
+NO_TIER = "none"  # of a request that no tier accepted, or whose answer named none
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +38,16 @@ def account(records: Iterable[RequestRecord]) -> Account:
 
 
 def account_by_tier(records: Iterable[RequestRecord]) -> dict[str, Account]:
-    """Counts per tier that served; requests that no tier accepted are under `none`."""
+    """Counts per tier that served; requests without one are under `none`."""
     groups: dict[str, list[RequestRecord]] = {}
     for record in records:
-        groups.setdefault(record.tier_served or NOT_DISPATCHED, []).append(record)
+        groups.setdefault(tier_of(record), []).append(record)
     return {tier: account(group) for tier, group in sorted(groups.items())}
+
+
+def tier_of(record: RequestRecord) -> str:
+    """The tier that the answer named."""
+    return record.tier_served or NO_TIER
 
 
 def latency(records: Iterable[RequestRecord]) -> Latency:

@@ -1,0 +1,49 @@
+"""Counts the accelerators that engine pods hold, all the time, pods that are Pending or Terminating included."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+
+import aiohttp
+
+from e2e.demo.kube import Kube, NotFoundError
+from e2e.demo.sample import LABEL_MODEL, held_accelerators
+from e2e.demo.settings import DemoError
+
+PERIOD_SECONDS = 0.5
+_SELECTOR = "app.kubernetes.io/managed-by=adaptive-llm,app.kubernetes.io/component=engine"
+
+
+class BudgetWatch:
+    """The most that was ever held, together and per model."""
+
+    def __init__(self, kube: Kube, resource: str) -> None:
+        self.most = 0
+        self.most_by_model: defaultdict[str, int] = defaultdict(int)
+        self.looks = 0
+        self._kube = kube
+        self._resource = resource
+
+    async def allocatable(self) -> int:
+        """What all nodes together have."""
+        nodes = await self._kube.json("/api/v1/nodes")
+        return sum(int(node["status"].get("allocatable", {}).get(self._resource, 0)) for node in nodes["items"])
+
+    async def run(self) -> None:
+        """Look until cancelled."""
+        while True:
+            with_error = False
+            try:
+                await self._look()
+            except (NotFoundError, DemoError, aiohttp.ClientError, TimeoutError, OSError):
+                with_error = True
+            self.looks += not with_error
+            await asyncio.sleep(PERIOD_SECONDS)
+
+    async def _look(self) -> None:
+        pods = (await self._kube.json("/api/v1/pods", labelSelector=_SELECTOR))["items"]
+        self.most = max(self.most, held_accelerators(pods, self._resource))
+        for model in {pod["metadata"]["labels"][LABEL_MODEL] for pod in pods}:
+            held = held_accelerators(pods, self._resource, model)
+            self.most_by_model[model] = max(self.most_by_model[model], held)

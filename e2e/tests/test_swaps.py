@@ -1,0 +1,100 @@
+"""Swaps that meet trouble. The swap is provoked by an edit of a tier card: no load has to be as exact as the demo's."""
+
+from __future__ import annotations
+
+from asyncio import to_thread
+from typing import Any
+
+import pytest
+
+from e2e.demo.commands import kubectl
+from e2e.demo.install import apply
+from e2e.demo.kube import Kube
+from e2e.demo.settings import Settings
+from e2e.tests.budget import BudgetWatch
+from e2e.tests.models import condition, decisions, namespace, tier_status, variant, wait_ready
+from e2e.tests.traffic import eventually, traffic
+
+RATE = 0.5  # requests/s, well within what the replicas really carry
+PLENTY = {"card": {"capacityMilliRequestsPerSecond": 5000}}
+NEARLY_NOTHING = {"card": {"capacityMilliRequestsPerSecond": 100}}
+QUICK = {"dwellSeconds": 5, "holdSeconds": 10, "plannerPeriodSeconds": 2}
+START = {"full": 1, "int4": 1}
+
+
+@pytest.mark.timeout(400)
+async def test_a_swap_survives_the_operators_death(settings: Settings, kube: Kube, budget: BudgetWatch) -> None:
+    tiers: dict[str, Any] = {"full": PLENTY, "int8": PLENTY, "int4": NEARLY_NOTHING}
+    with namespace(settings, "killed") as ns:
+        three = {"accelerators": {"budget": 3}, "scaling": QUICK}
+        apply(settings, variant(settings, ns, "m", tiers, **three))
+        await to_thread(wait_ready, settings, ns, "m", START)
+        async with traffic(settings, kube, ns, "m", RATE) as load:
+            # full is now said to carry almost nothing, and no accelerator is free: it has to make room for int8.
+            await to_thread(apply, settings, variant(settings, ns, "m", {**tiers, "full": NEARLY_NOTHING}, **three))
+            await eventually(lambda: kube.model(ns, "m"), _swap_in_flight, "a swap is in flight", 60, period=0.2)
+            await to_thread(kill_operator, settings)
+            model = await eventually(
+                lambda: kube.model(ns, "m"),
+                lambda m: not _swap_in_flight(m) and tier_status(m, "int8")["ready"] > 0 and _ready(m, "full") == 0,
+                "the swap is finished after the restart",
+                150,
+            )
+            sent_by_then = load.sent
+            await eventually(_now(load), lambda sent: sent >= sent_by_then + 5, "requests go on", 60)
+        assert {record.tier_served for record in load.records[-3:]} <= {"int8", "int4"}
+        assert "SwappedToCheaperTier" in [decision["reason"] for decision in decisions(model)]
+        assert budget.most_by_model["m"] <= 3
+
+
+@pytest.mark.timeout(400)
+async def test_a_tier_that_cannot_be_scheduled_is_rolled_back_and_said_so(settings: Settings, kube: Kube) -> None:
+    unschedulable = {"replica": {"cpu": "900"}, **PLENTY}
+    tiers: dict[str, Any] = {"full": PLENTY, "int8": unschedulable, "int4": NEARLY_NOTHING}
+    with namespace(settings, "unschedulable") as ns:
+        quick = {"scaling": {**QUICK, "startDeadlineSeconds": 20}}
+        apply(settings, variant(settings, ns, "m", tiers, **quick))
+        ready = await to_thread(wait_ready, settings, ns, "m", START)
+        before = {pod["metadata"]["uid"] for pod in await engine_pods(kube, ns)}
+        async with traffic(settings, kube, ns, "m", RATE):
+            await to_thread(apply, settings, variant(settings, ns, "m", {**tiers, "full": NEARLY_NOTHING}, **quick))
+            model = await eventually(
+                lambda: kube.model(ns, "m"),
+                lambda m: "SwapRolledBack" in [d["reason"] for d in decisions(m)],
+                "the attempt is rolled back",
+                120,
+            )
+        said = [decision["message"] for decision in decisions(model) if decision["reason"] == "SwapRolledBack"]
+        assert "Insufficient cpu" in said[-1]
+        await eventually(
+            lambda: kube.model(ns, "m"), lambda m: tier_status(m, "int8")["replicas"] == 0, "nothing is left of it", 60
+        )
+        after = {pod["metadata"]["uid"] for pod in await engine_pods(kube, ns)}
+        assert before <= after, "the replicas that served were touched"
+        assert condition(ready, "Ready")["status"] == "True"
+
+
+def kill_operator(settings: Settings) -> None:
+    """SIGKILL, no good-bye: the Deployment starts another one."""
+    pods = ("delete", "pods", "-l", "app.kubernetes.io/component=operator")
+    kubectl(settings, "-n", settings.system_namespace, *pods, "--grace-period=0", "--force")
+
+
+async def engine_pods(kube: Kube, namespace_name: str) -> list[Any]:
+    """Engine pods of a namespace."""
+    return await kube.pods(namespace_name, "app.kubernetes.io/component=engine")
+
+
+def _swap_in_flight(model: Any) -> bool:
+    return bool((model.get("status") or {}).get("swap"))
+
+
+def _ready(model: Any, tier: str) -> int:
+    return int(tier_status(model, tier)["ready"])
+
+
+def _now(load: Any) -> Any:
+    async def sent() -> int:
+        return int(load.sent)
+
+    return sent

@@ -87,7 +87,10 @@ class RouterApp:
 
     async def _close_when_draining(self, _: web.Request, response: web.StreamResponse) -> None:
         if self.draining:
-            response.force_close()  # a kept connection would bring the next request to a router that is going
+            # A kept connection would bring the next request to a router that is going. aiohttp has written its own
+            # Connection header before this signal: without ours the client would reuse what we are about to close.
+            response.headers["Connection"] = "close"
+            response.force_close()
 
     async def _rebalance_forever(self) -> None:
         while True:
@@ -118,6 +121,10 @@ class RouterApp:
 
     async def pass_on(self, request: web.Request) -> web.StreamResponse:
         """Relay a request that any ready engine can answer."""
+        with self.relay.tracked():
+            return await self._pass_on(request)
+
+    async def _pass_on(self, request: web.Request) -> web.StreamResponse:
         replica = self.fleet.any_replica()
         if replica is None:
             return self._error(request, 503, "no engine is ready: try again", {"Retry-After": "5"})

@@ -36,6 +36,7 @@ class RouterMetrics:
 
     def __init__(self, model: str) -> None:
         self._model = model
+        self._described: set[RouteKey] = set()
         self._registry = registry = CollectorRegistry()
         tier = ["model", "tier", "level"]
         requests = _without_suffix(protocol.ROUTER_REQUESTS)
@@ -107,6 +108,7 @@ class RouterMetrics:
         if fleet.table is None:
             return
         self._generation.set(fleet.table.generation)
+        self._zero_what_left({lane.key for lane in fleet.lanes})
         for lane in fleet.lanes:
             labels = (self._model, lane.key.tier, lane.key.level)
             for code in SERVED_CODES:
@@ -116,15 +118,12 @@ class RouterMetrics:
             self._share.labels(*labels).set(fleet.plan.of(lane.key))
             self._ready.labels(self._model, lane.key.tier).set(len(lane.replicas))
 
-    def forget_missing(self, fleet: Fleet) -> None:
-        """Gauges of tiers that left the table would show their last value for ever: set them to 0."""
-        known = {(lane.key.tier, lane.key.level) for lane in fleet.lanes}
-        for metric in self._share.collect():
-            for sample in metric.samples:
-                key = (sample.labels["tier"], sample.labels["level"])
-                if key not in known:
-                    self._share.labels(self._model, *key).set(0)
-                    self._ready.labels(self._model, key[0]).set(0)
+    def _zero_what_left(self, keys: set[RouteKey]) -> None:
+        """Gauges of a tier that left the table would show their last value for ever."""
+        for key in self._described - keys:
+            self._share.labels(self._model, key.tier, key.level).set(0)
+            self._ready.labels(self._model, key.tier).set(0)
+        self._described = keys
 
     def render(self, admission: Admission) -> bytes:
         """The exposition text; gauges that change with every request are read now."""

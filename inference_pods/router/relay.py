@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -118,20 +120,29 @@ class Relay:
 
     async def serve(self, exchange: Exchange) -> web.StreamResponse:
         """Answer one request. Raises Refused when no replica could take it; the caller writes the refusal."""
+        with self.tracked() as task:
+            try:
+                return await self._serve(exchange)
+            except asyncio.CancelledError:
+                if self._aborting:
+                    task.uncancel()
+                    return await self._end_for_shutdown(exchange)
+                self._metrics.count_answer(_route_of(exchange), CLIENT_GONE)
+                raise
+            except ClientGoneError:
+                self._metrics.count_answer(_route_of(exchange), CLIENT_GONE)
+                _abort_connection(exchange)  # a client that does not read would block the end of the answer too
+                return exchange.response or web.Response()
+
+    @contextmanager
+    def tracked(self) -> Iterator[asyncio.Task[object]]:
+        """Count the current task as a request in progress, for the drain to wait for."""
         task = asyncio.current_task()
-        assert task is not None  # noqa: S101 - aiohttp runs handlers in tasks
+        if task is None:
+            raise RuntimeError("a request is served inside a task")
         self._active.add(task)
         try:
-            return await self._serve(exchange)
-        except (ClientGoneError, asyncio.CancelledError) as error:
-            if self._aborting and isinstance(error, asyncio.CancelledError):
-                task.uncancel()
-                return await self._end_for_shutdown(exchange)
-            self._metrics.count_answer(_route_of(exchange), CLIENT_GONE)
-            if exchange.response is None or isinstance(error, asyncio.CancelledError):
-                raise
-            _abort_connection(exchange)  # a client that does not read would block the end of the answer too
-            return exchange.response
+            yield task
         finally:
             self._active.discard(task)
 
@@ -180,7 +191,7 @@ class Relay:
         return response
 
     async def _open(self, exchange: Exchange, placement: Placement) -> aiohttp.ClientResponse:
-        url = URL(placement.replica.base_url + exchange.request.rel_url.raw_path_qs, encoded=True)
+        url = URL(placement.replica.base_url + _target(exchange.request), encoded=True)
         try:
             return await self._session.request(
                 exchange.request.method,
@@ -347,6 +358,11 @@ def served_headers(exchange: Exchange, placement: Placement) -> CIMultiDict[str]
     if placement.route.quality_permille is not None:
         headers[protocol.HEADER_QUALITY_SERVED] = str(placement.route.quality_permille)
     return headers
+
+
+def _target(request: web.Request) -> str:
+    """Path and query exactly as they came; a proxy's absolute form is reduced to them."""
+    return request.raw_path if request.raw_path.startswith("/") else request.rel_url.raw_path_qs
 
 
 def _route_of(exchange: Exchange) -> Route | None:

@@ -128,6 +128,9 @@ EVERYTHING_ON: dict[str, Any] = {
         "pullPolicy": "Always",
     },
     "accelerators": {"budgets": {"nvidia.com/gpu": 8, "amd.com/gpu": 0}},
+    "prometheus": {"tokenSecret": {"name": "prometheus-login"}},
+    "engine": {"nodeSelector": {"gpu": "a100"}, "tolerateAccelerators": False, "maxWaiting": 100000},
+    "modelPriorityClassName": "models",
     "operator": {
         "replicas": 2,
         "nodeSelector": {"kubernetes.io/os": "linux"},

@@ -14,6 +14,11 @@
 {{- include "adaptive-llm.fullname" . }}-operator
 {{- end -}}
 
+{{/* The same in every release, so that two releases in one namespace don't both act. */}}
+{{- define "adaptive-llm.leaseName" -}}
+adaptive-llm-operator
+{{- end -}}
+
 {{- define "adaptive-llm.serviceAccountName" -}}
 {{- .Values.serviceAccount.name | default (include "adaptive-llm.operatorName" .) -}}
 {{- end -}}

@@ -60,6 +60,7 @@ class Facts:
     newer_children: tuple[str, ...]  # written under a higher epoch
     settings: PlanSettings
     now: float
+    epoch: int
 
     @property
     def first_sight(self) -> bool:
@@ -255,9 +256,9 @@ def _describe_rollback(facts: Facts) -> str | None:
         return facts.decision.message
     if Reason.SWAP_ROLLED_BACK in found:
         return found[Reason.SWAP_ROLLED_BACK]
-    if not facts.quarantined:
-        return None
-    before = _previous(facts.model.status, ConditionType.DEGRADED)
-    if before is not None and before.reason == Reason.SWAP_ROLLED_BACK:
-        return before.message
-    return f"tier {', '.join(facts.quarantined)} failed to start and is left out for now"
+    causes = facts.decision.memory.quarantine_causes
+    words = [
+        f"tier {tier} failed to start and is left out for now: {causes.get(tier, 'see its Events')}"
+        for tier in facts.quarantined
+    ]
+    return "; ".join(words) or None

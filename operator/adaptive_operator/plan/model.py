@@ -55,7 +55,7 @@ def plan_model(model: ModelObservation, decision: Decision, settings: PlanSettin
     else:
         choreography = keep_choreography(model, decision, revisions, epoch)
     table = plan_table(model, decision, choreography.draining, written, settings.weight_hysteresis)
-    facts = Facts(model, decision, choreography, taken, newer_children(model, epoch), settings, now)
+    facts = Facts(model, decision, choreography, taken, newer_children(model, epoch), settings, now, epoch)
     report, events = _report(facts, written, table)
     effects = tuple(_effects(model, choreography, table, settings, epoch)) if acts else ()
     silent = model.spec.mode is Mode.DRY_RUN

@@ -182,7 +182,7 @@ def _round_shares(
     if not shares:
         return {}
     best = next(tier for tier in open_tiers if tier in shares)
-    others = {tier: max(math.floor(share * 1000), 1) for tier, share in shares.items() if tier != best}
+    others = {tier: math.floor(share * 1000) for tier, share in shares.items() if tier != best and share >= 0.001}
     rounded = _fill_best(best, others)
     for tier in open_tiers:
         if tier not in rounded:

@@ -52,8 +52,8 @@ def build_status(facts: Facts, written: WrittenTable | None, weights: Mapping[st
         served_quality_summary=f"{quality // 10}%" if quality is not None else None,
         last_decision=entry,
         history=_history(model.status, entry),
-        swap=_swap(decision.swap, facts.choreography),
-        memory=_memory(decision.memory, model.spec.scaling.plans_in_agreement),
+        swap=_swap(decision.swap, facts.choreography, facts.epoch),
+        memory=_memory(decision.memory, model),
         routing_generation=written.generation if written is not None else None,
     )
 
@@ -180,7 +180,8 @@ def _served_quality(model: ModelObservation) -> int | None:
     return min(math.floor((value + 0.5) / _QUALITY_STEP_PERMILLE) * _QUALITY_STEP_PERMILLE, 1000)
 
 
-def _swap(swap: SwapRecord | None, choreography: Choreography) -> SwapStatus | None:
+def _swap(swap: SwapRecord | None, choreography: Choreography, epoch: int) -> SwapStatus | None:
+    """A new record gets the epoch of the operator that writes it first."""
     if swap is None:
         return None
     return SwapStatus(
@@ -191,7 +192,7 @@ def _swap(swap: SwapRecord | None, choreography: Choreography) -> SwapStatus | N
         step=choreography.step.value,
         started_at=format_time(swap.started_at),
         deadline=format_time(swap.deadline),
-        epoch=swap.epoch,
+        epoch=swap.epoch or epoch,
         predicted_gain_permille=swap.predicted_gain_permille,
         predicted_dip_permille=swap.predicted_dip_permille,
     )
@@ -203,17 +204,31 @@ def _counts(replicas: Mapping[str, int]) -> dict[str, int]:
     return dict(sorted(entries[:_MAX_MAP_ENTRIES]))
 
 
-def _memory(memory: PolicyMemory, plans_in_agreement: int) -> MemoryStatus:
-    """The count of agreeing plans stops where it has its effect: else a status would be written in every pass."""
+def _memory(memory: PolicyMemory, model: ModelObservation) -> MemoryStatus:
     latest = sorted(memory.quarantined_until.items(), key=lambda item: (-item[1], item[0]))[:_MAX_MAP_ENTRIES]
+    causes = {tier: memory.quarantine_causes[tier] for tier, _ in latest if tier in memory.quarantine_causes}
     return MemoryStatus(
         last_change_at=_optional_time(memory.last_change_at),
         last_add_at=_optional_time(memory.last_add_at),
         last_restore_at=_optional_time(memory.last_restore_at),
-        agreed_plan=trim(memory.agreed_plan, 512) if memory.agreed_plan is not None else None,
-        agreed_count=min(memory.agreed_count, plans_in_agreement),
+        **_agreement(memory, model),
         quarantined_until={tier: format_time(until) for tier, until in sorted(latest)},
+        quarantine_causes=dict(sorted(causes.items())),
+        wanted=_counts(memory.wanted),
+        planned_demand_milli=memory.planned_demand_milli,
+        generation=memory.generation,
     )
+
+
+def _agreement(memory: PolicyMemory, model: ModelObservation) -> dict[str, Any]:
+    """The agreeing plan; its count and time stop where they have their effect: else every pass would write a status."""
+    enough = model.spec.scaling.plans_in_agreement
+    plan = trim(memory.agreed_plan, 512) if memory.agreed_plan is not None else None
+    agreed_at = _optional_time(memory.agreed_at)
+    before = model.status.memory if model.status is not None else None
+    if before is not None and before.agreed_plan == plan and min(memory.agreed_count, before.agreed_count) >= enough:
+        agreed_at = before.agreed_at
+    return {"agreed_plan": plan, "agreed_count": min(memory.agreed_count, enough), "agreed_at": agreed_at}
 
 
 def _optional_time(seconds: float | None) -> str | None:

@@ -1,0 +1,214 @@
+"""The choreography on a toy cluster: random decisions, edits, slow and broken pods, kills between any two writes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from adaptive_operator.decide.decision import Decision
+from adaptive_operator.observe.observation import ModelObservation, PodObservation
+from adaptive_operator.plan import plan_model
+from adaptive_operator.plan.plan import ApplyObject, DeleteObject, Plan
+from adaptive_operator.plan.revisions import current_revisions
+from tests.operator.plan.situations import SETTINGS, demo_tiers, make_decision, make_spec
+from tests.operator.plan.toy_cluster import ToyCluster
+
+BUDGET = 4
+COST = {"full": 2, "int8": 1, "int4": 1}
+MIXES = [
+    {"full": full, "int8": int8, "int4": int4}
+    for full in range(3)
+    for int8 in range(5)
+    for int4 in range(5)
+    if 0 < 2 * full + int8 + int4 <= BUDGET
+]
+ROLLING = dict.fromkeys(COST, 1)
+
+
+def run_pass(cluster: ToyCluster, decision: Decision, epoch: int = 1, kill_after: int | None = None) -> Plan:
+    """One pass of an operator that has just started; killed after so many of its writes."""
+    plan = plan_model(cluster.observe(), decision, SETTINGS, cluster.now, epoch)
+    for step in plan.steps[:kill_after]:
+        cluster.take(step)
+        assert cluster.held() <= decision.accelerators_granted
+    return plan
+
+
+def settle(cluster: ToyCluster, decision: Decision, epoch: int = 1, rounds: int = 60) -> None:
+    for _ in range(rounds):
+        plan = run_pass(cluster, decision, epoch)
+        if not plan.steps and all(cluster.is_ready(pod) for pod in cluster.pods):
+            return
+        cluster.run_controllers()
+
+
+def writes_of(plan: Plan) -> list[ApplyObject | DeleteObject]:
+    return [step for step in plan.steps if isinstance(step, ApplyObject | DeleteObject)]
+
+
+class Choreography(RuleBasedStateMachine):
+    """Anything may happen in any order; the invariants hold after every write."""
+
+    @initialize(mix=st.sampled_from(MIXES), end_rounds=st.integers(1, 3), busy_rounds=st.integers(0, 3))
+    def start(self, mix: dict[str, int], end_rounds: int, busy_rounds: int) -> None:
+        self.cluster = ToyCluster(make_spec(), dict(ROLLING), end_rounds, busy_rounds)
+        self.mix, self.epoch = mix, 1
+
+    @rule(mix=st.sampled_from(MIXES))
+    def decide(self, mix: dict[str, int]) -> None:
+        self.mix = mix
+
+    @rule(tier=st.sampled_from(sorted(COST)), rounds=st.sampled_from([0, 1, 3, None]))
+    def change_load_time(self, tier: str, rounds: int | None) -> None:
+        self.cluster.load_rounds[tier] = rounds
+
+    @rule(tier=st.integers(0, 2), gib=st.integers(1, 3))
+    def edit_tier(self, tier: int, gib: int) -> None:
+        tiers = demo_tiers()
+        tiers[tier]["replica"]["memory"] = f"{gib}Gi"
+        self.cluster.spec = make_spec(tiers)
+
+    @rule(kill_after=st.one_of(st.none(), st.integers(0, 12)))
+    def reconcile(self, kill_after: int | None) -> None:
+        model, held = self.cluster.observe(), self.cluster.held()
+        before = self.cluster.routable()
+        run_pass(self.cluster, self.decision, self.epoch, kill_after)
+        if before and not self.cluster.routable():
+            assert not self.wanted_pods(model), "the last ready replica drains before what was started got ready"
+            missing = [COST[tier] for tier, count in self.mix.items() if count > 0]
+            assert min(missing) > BUDGET - held, "the last ready replica drains although another could be started first"
+
+    def wanted_pods(self, model: ModelObservation) -> list[PodObservation]:
+        wanted = {item.name: self.mix[tier] for tier, item in current_revisions(model, SETTINGS.engine_image).items()}
+        return [pod for pod in model.pods if pod.ordinal < wanted.get(pod.stateful_set, 0)]
+
+    @rule()
+    def restart(self) -> None:
+        self.epoch += 1
+
+    @rule()
+    def time_passes(self) -> None:
+        self.cluster.run_controllers()
+
+    @property
+    def decision(self) -> Decision:
+        return make_decision(self.mix, granted=BUDGET)
+
+    @invariant()
+    def never_holds_more_than_the_grant(self) -> None:
+        if hasattr(self, "cluster"):
+            assert self.cluster.held() <= BUDGET
+
+    @invariant()
+    def never_removes_a_pod_that_routers_still_use(self) -> None:
+        if hasattr(self, "cluster"):
+            assert self.cluster.removed_undrained == []
+
+    def teardown(self) -> None:
+        if not hasattr(self, "cluster"):
+            return
+        self.cluster.load_rounds = dict(ROLLING)
+        settle(self.cluster, self.decision, self.epoch)
+        assert {tier: n for tier, n in self.cluster.asked().items() if n} == {t: n for t, n in self.mix.items() if n}
+        assert all(self.cluster.is_ready(pod) for pod in self.cluster.pods)
+        assert plan_model(self.cluster.observe(), self.decision, SETTINGS, self.cluster.now, self.epoch).steps == ()
+
+
+Choreography.TestCase.settings = settings(
+    max_examples=50, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
+)
+TestChoreography = pytest.mark.timeout(300)(Choreography.TestCase)
+
+
+def start_with(mix: dict[str, int]) -> ToyCluster:
+    cluster = ToyCluster(make_spec(), dict(ROLLING))
+    settle(cluster, make_decision(mix), rounds=8)
+    assert cluster.asked() == mix
+    return cluster
+
+
+def test_the_swap_of_the_demo_and_its_restoration_lead_where_they_should() -> None:
+    cluster = start_with({"full": 1, "int4": 1})
+    for mix in ({"full": 0, "int8": 3, "int4": 1}, {"full": 1, "int8": 0, "int4": 1}):
+        settle(cluster, make_decision(mix), rounds=15)
+        assert {tier: count for tier, count in cluster.asked().items() if count} == {t: n for t, n in mix.items() if n}
+
+
+def test_a_swap_keeps_a_ready_replica_at_every_moment() -> None:
+    cluster = start_with({"full": 1, "int4": 1})
+    decision = make_decision({"full": 0, "int8": 3, "int4": 1})
+    for _ in range(15):
+        run_pass(cluster, decision)
+        assert cluster.routable()
+        cluster.run_controllers()
+
+
+def test_a_tier_that_never_gets_ready_costs_the_origin_nothing_when_there_was_room() -> None:
+    cluster = start_with({"full": 1, "int4": 1})
+    cluster.load_rounds["int8"] = None
+    decision = make_decision({"full": 0, "int8": 3, "int4": 1})
+    for _ in range(40):
+        run_pass(cluster, decision)
+        assert {pod.tier for pod in cluster.routable()} == {"full", "int4"}
+        cluster.run_controllers()
+    assert cluster.asked() == {"full": 1, "int8": 1, "int4": 1}
+
+
+def test_a_roll_back_leads_to_the_origin_and_frees_what_the_failed_tier_held() -> None:
+    cluster = start_with({"full": 1, "int4": 1})
+    cluster.load_rounds["int8"] = None
+    settle(cluster, make_decision({"full": 0, "int8": 3, "int4": 1}), rounds=10)
+    settle(cluster, make_decision({"full": 1, "int8": 0, "int4": 1}), rounds=10)
+    assert cluster.held() == 3
+    assert cluster.asked() == {"full": 1, "int8": 0, "int4": 1}
+
+
+@pytest.mark.parametrize("kill_after", range(14))
+def test_a_swap_that_is_killed_after_every_kth_write_still_ends(kill_after: int) -> None:
+    cluster = start_with({"full": 1, "int4": 1})
+    decision = make_decision({"full": 0, "int8": 3, "int4": 1})
+    run_pass(cluster, decision, epoch=2, kill_after=kill_after)
+    settle(cluster, decision, epoch=3, rounds=15)
+    assert cluster.asked() == {"full": 0, "int8": 3, "int4": 1}
+    assert cluster.removed_undrained == []
+
+
+def test_an_edited_tier_is_exchanged_and_its_old_stateful_set_goes() -> None:
+    cluster = start_with({"full": 1, "int4": 1})
+    tiers = demo_tiers()
+    tiers[2]["replica"]["memory"] = "2Gi"
+    cluster.spec = make_spec(tiers)
+    decision = make_decision({"full": 1, "int4": 1})
+    settle(cluster, decision, rounds=12)
+    sets = [name for kind, name in cluster.objects if kind == "StatefulSet"]
+    assert len(sets) == 2
+    assert writes_of(plan_model(cluster.observe(), decision, SETTINGS, cluster.now, 1)) == []
+
+
+def test_a_new_operator_image_restarts_no_pod() -> None:
+    cluster = start_with({"full": 1, "int4": 1})
+    pods = {pod.uid for pod in cluster.pods}
+    upgraded = replace(SETTINGS, engine_image="registry.example/engine:2", max_batch_size=16)
+    decision = make_decision({"full": 1, "int4": 1})
+    for _ in range(6):
+        for step in plan_model(cluster.observe(), decision, upgraded, cluster.now, 2).steps:
+            cluster.take(step)
+        cluster.run_controllers()
+    assert {pod.uid for pod in cluster.pods} == pods
+    images = {item["spec"]["template"]["spec"]["containers"][0]["image"] for item in cluster._stateful_sets()}
+    assert images == {SETTINGS.engine_image}
+
+
+def test_busy_replicas_go_at_the_drain_deadline_at_the_latest() -> None:
+    cluster = ToyCluster(make_spec(scaling={"drainDeadlineSeconds": 30}), dict(ROLLING), busy_rounds=10_000)
+    settle(cluster, make_decision({"full": 1, "int4": 1}), rounds=8)
+    for _ in range(5):  # 25 seconds
+        run_pass(cluster, make_decision({"full": 0, "int4": 1}))
+        cluster.run_controllers()
+    assert cluster.asked()["full"] == 1
+    settle(cluster, make_decision({"full": 0, "int4": 1}), rounds=4)
+    assert cluster.asked()["full"] == 0

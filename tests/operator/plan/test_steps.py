@@ -1,0 +1,209 @@
+"""One pass of the choreography, as a table: what exists, what is wanted, what is asked for next."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import pytest
+
+from adaptive_operator.decide.decision import Decision
+from adaptive_operator.observe.observation import ModelObservation, Sample
+from adaptive_operator.plan.draining import DrainRules
+from adaptive_operator.plan.revisions import current_revisions
+from adaptive_operator.plan.steps import Choreography, SwapStep, plan_choreography
+from adaptive_operator.reasons import Reason
+from tests.operator.plan.situations import (
+    FAILED,
+    METRICS,
+    NOW,
+    PENDING,
+    READY,
+    SETTINGS,
+    STARTING,
+    TERMINATING,
+    make_decision,
+    make_model,
+    make_swap,
+    with_set,
+)
+
+RULES = DrainRules(NOW, deadline_seconds=120, settle_seconds=2)
+SHED = {"full": 0, "int8": 3, "int4": 1}
+
+
+def choreograph(
+    model: ModelObservation, decision: Decision, written: frozenset[str] = frozenset(), epoch: int = 1
+) -> Choreography:
+    return plan_choreography(model, decision, current_revisions(model, SETTINGS.engine_image), written, RULES, epoch)
+
+
+def replicas_of(result: Choreography) -> Mapping[str, int]:
+    return {step.group.tier: step.replicas for step in result.steps if step.group.current is not None}
+
+
+def running(**phases: list[object]) -> ModelObservation:
+    model = make_model()
+    for tier, of_tier in phases.items():
+        model = with_set(model, tier, of_tier, started=True)  # type: ignore[arg-type]
+    return model
+
+
+def test_a_new_model_starts_what_is_wanted() -> None:
+    assert replicas_of(choreograph(make_model(), make_decision({"full": 1, "int8": 0, "int4": 1}))) == {
+        "full": 1,
+        "int8": 0,
+        "int4": 1,
+    }
+
+
+def test_a_grant_too_small_for_everything_starts_the_cheapest_first() -> None:
+    result = choreograph(make_model(), make_decision({"full": 1, "int8": 0, "int4": 1}, granted=2))
+    assert replicas_of(result) == {"full": 0, "int8": 0, "int4": 1}
+
+
+def test_room_for_one_replica_is_used_before_anything_drains() -> None:
+    result = choreograph(running(full=[READY], int4=[READY]), make_decision(SHED))
+    assert replicas_of(result) == {"full": 1, "int8": 1, "int4": 1}
+    assert result.draining == frozenset()
+    assert result.step is SwapStep.STARTING
+
+
+def test_nothing_drains_while_the_first_new_replica_loads() -> None:
+    result = choreograph(running(full=[READY], int8=[STARTING], int4=[READY]), make_decision(SHED))
+    assert result.draining == frozenset()
+
+
+def test_the_origin_drains_once_the_first_new_replica_is_ready() -> None:
+    result = choreograph(running(full=[READY], int8=[READY], int4=[READY]), make_decision(SHED))
+    assert result.draining == {"full-new-0"}
+    assert replicas_of(result)["full"] == 1
+    assert result.step is SwapStep.DRAINING
+
+
+def test_two_small_replicas_make_room_for_one_large() -> None:
+    model = running(int8=[READY, READY, READY], int4=[READY])
+    result = choreograph(model, make_decision({"full": 1, "int8": 0, "int4": 1}))
+    assert result.draining == {"int8-new-2", "int8-new-1"}
+
+
+def test_surplus_goes_together_once_everything_wanted_is_ready() -> None:
+    model = running(full=[READY], int8=[READY, READY])
+    result = choreograph(model, make_decision({"full": 1, "int8": 0, "int4": 0}))
+    assert result.draining == {"int8-new-0", "int8-new-1"}
+
+
+def test_surplus_stays_while_a_wanted_replica_is_not_ready() -> None:
+    model = running(full=[STARTING], int8=[READY, READY])
+    assert choreograph(model, make_decision({"full": 1, "int8": 0, "int4": 0})).draining == frozenset()
+
+
+@pytest.mark.parametrize("phase", [PENDING, FAILED])
+def test_surplus_that_serves_nothing_goes_whatever_else_is_going_on(phase: object) -> None:
+    model = running(full=[STARTING], int8=[phase])
+    assert choreograph(model, make_decision({"full": 1, "int8": 0, "int4": 0})).draining == {"int8-new-0"}
+
+
+def test_a_pod_that_only_lost_its_readiness_is_not_taken_for_an_idle_one() -> None:
+    model = running(full=[STARTING], int8=[STARTING])
+    assert choreograph(model, make_decision({"full": 1, "int8": 0, "int4": 0})).draining == frozenset()
+
+
+def test_a_terminating_pod_holds_its_accelerators_until_it_is_gone() -> None:
+    model = with_set(running(int4=[READY]), "full", [TERMINATING], replicas=0)
+    result = choreograph(model, make_decision(SHED))
+    assert replicas_of(result) == {"full": 0, "int8": 1, "int4": 1}
+
+
+def test_the_place_of_a_terminating_pod_can_be_asked_for_again_at_no_cost() -> None:
+    model = with_set(running(int4=[READY], int8=[READY]), "full", [TERMINATING], replicas=0)
+    result = choreograph(model, make_decision({"full": 1, "int8": 1, "int4": 1}))
+    assert replicas_of(result)["full"] == 1
+
+
+def test_more_held_than_granted_starts_nothing_and_drains_no_more_than_the_excess() -> None:
+    model = running(full=[READY], int8=[READY, STARTING], int4=[READY])
+    result = choreograph(model, make_decision({"full": 0, "int8": 2, "int4": 1}, granted=4))
+    assert replicas_of(result)["int8"] == 2
+    assert result.draining == {"full-new-0"}
+
+
+def test_the_last_ready_replica_stays_when_only_the_grant_shrank() -> None:
+    model = running(full=[READY], int4=[STARTING])
+    result = choreograph(model, make_decision({"full": 0, "int8": 0, "int4": 1}, granted=1))
+    assert result.draining == frozenset()
+
+
+def test_a_wanted_pod_loses_its_drain_stamp() -> None:
+    model = with_set(running(int4=[READY]), "full", [READY], draining={"full-new-0": NOW - 5})
+    result = choreograph(model, make_decision({"full": 1, "int8": 0, "int4": 1}))
+    assert result.draining == frozenset()
+
+
+def test_a_drain_that_began_is_gone_on_with_rather_than_another_one_begun() -> None:
+    tiers = running(int4=[READY], int8=[READY, READY])
+    model = with_set(tiers, "int8", [READY], revision="0ld", draining={"int8-0ld-0": NOW - 5})
+    result = choreograph(model, make_decision({"full": 0, "int8": 2, "int4": 1}, granted=4))
+    assert result.draining == {"int8-0ld-0"}
+    stamps = [stamp for step in result.steps for stamp in step.draining.values()]
+    assert stamps == [NOW - 5]
+
+
+DRAINED = {"full-new-0": NOW - 10}
+
+
+@pytest.mark.parametrize(
+    ("written", "work", "stamps", "replicas"),
+    [
+        pytest.param({"full-new-0"}, Sample(0, 1), DRAINED, 0, id="idle-since-the-routers-let-go"),
+        pytest.param({"full-new-0"}, Sample(2, 1), DRAINED, 1, id="requests-are-in-flight"),
+        pytest.param({"full-new-0"}, Sample(0, 9), DRAINED, 1, id="the-zero-is-older-than-the-routers-knew"),
+        pytest.param({"full-new-0"}, None, DRAINED, 1, id="unknown-is-never-zero"),
+        pytest.param(set(), Sample(0, 1), DRAINED, 1, id="the-written-table-does-not-drain-it-yet"),
+        pytest.param({"full-new-0"}, Sample(0, 1), {}, 1, id="the-stamp-is-not-written-yet"),
+        pytest.param({"full-new-0"}, Sample(2, 1), {"full-new-0": NOW - 120}, 0, id="the-deadline-is-over"),
+    ],
+)
+def test_a_replica_is_removed_when(
+    written: set[str], work: Sample | None, stamps: dict[str, float], replicas: int
+) -> None:
+    model = with_set(running(int8=[READY], int4=[READY]), "full", [READY], draining=stamps)
+    name = next(pod.name for pod in model.pods if pod.tier == "full")
+    model = replace(model, metrics=replace(METRICS, pod_work={name: work} if work else {}))
+    assert replicas_of(choreograph(model, make_decision(SHED), frozenset(written)))["full"] == replicas
+
+
+def test_a_replica_whose_pod_was_never_made_is_removed_at_once() -> None:
+    model = with_set(running(int4=[READY]), "full", [], replicas=1)
+    result = choreograph(model, make_decision({"full": 0, "int8": 0, "int4": 1}))
+    assert replicas_of(result)["full"] == 0
+    assert result.step is SwapStep.RELEASING
+
+
+def test_an_older_revision_is_deleted_only_when_it_asks_for_nothing_and_has_no_pods() -> None:
+    decision = make_decision({"full": 0, "int8": 0, "int4": 1})
+    empty = with_set(running(int4=[READY]), "full", [], revision="0ld")
+    ending = with_set(running(int4=[READY]), "full", [TERMINATING], replicas=0, revision="0ld")
+    for model, deleted in ((empty, ["assistant-full-0ld"]), (ending, [])):
+        steps = choreograph(model, decision).steps
+        assert [step.group.name for step in steps if step.delete] == deleted
+
+
+def test_the_present_revision_stays_with_no_replicas() -> None:
+    model = with_set(running(int4=[READY]), "full", [])
+    assert not any(step.delete for step in choreograph(model, make_decision({"full": 0, "int4": 1})).steps)
+
+
+def test_a_stateful_set_of_a_higher_epoch_is_left_alone() -> None:
+    model = with_set(running(int4=[READY]), "full", [READY], epoch=9)
+    result = choreograph(model, make_decision({"full": 0, "int8": 0, "int4": 1}), epoch=8)
+    assert replicas_of(result)["full"] == 1
+    assert result.draining == frozenset()
+
+
+def test_a_roll_back_is_called_one() -> None:
+    decision = make_decision({"full": 1, "int4": 1}, reason=Reason.SWAP_ROLLED_BACK)
+    assert choreograph(running(full=[READY], int4=[READY]), decision).step is SwapStep.ROLLING_BACK
+    record = make_swap({"int4": 1}, {"full": 1}, step=SwapStep.ROLLING_BACK.value)
+    going_on = make_decision({"full": 1, "int4": 1}, swap=record)
+    assert choreograph(running(full=[READY], int4=[READY]), going_on).step is SwapStep.ROLLING_BACK

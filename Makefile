@@ -55,7 +55,7 @@ lint: setup ## ruff, mypy, import-linter, generated files up to date
 
 .PHONY: unit
 unit: setup ## Unit tests, no cluster needed
-	$(PY) -m pytest tests
+	$(PY) -m pytest tests --ignore=tests/integration
 
 .PHONY: integration
 integration: setup ## Tests against a real API server

@@ -1,1 +1,1 @@
-"""Effects: server-side apply, fencing, the Lease."""
+"""Effects: the Lease, server-side apply with preconditions, status, Events. Nothing else writes to the cluster."""

@@ -73,7 +73,7 @@ class PodObservation:
     ready_since: float | None = None
     trouble: str | None = None  # scheduler's or kubelet's words: why it is Pending or Failed
     load_failure_reason: str | None = None  # ModelNotFound, ModelCorrupt, … from the termination message
-    started: bool = False  # its startup probe passed (containerStatuses[].started): it may have served, even if not ready now
+    started: bool = False  # its startup probe passed: it may have served, even if it is not ready now
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +90,8 @@ class StatefulSetObservation:
     replicas: int  # spec.replicas
     accelerators: int  # per replica
     epoch: int
-    draining: Mapping[str, float] = field(default_factory=dict)  # pod uid -> drain start (annotation, see plan/draining.py)
-    manifest: Mapping[str, Any] = field(default_factory=dict)  # the object as read: the template of an older revision is kept from it
+    draining: Mapping[str, float] = field(default_factory=dict)  # pod uid -> drain start (see plan/draining.py)
+    manifest: Mapping[str, Any] = field(default_factory=dict)  # as read: an older revision's template is kept from it
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +105,7 @@ class ChildObservation:
     epoch: int
     owner_uid: str | None  # None: exists, but is not ours
     labels: Mapping[str, str] = field(default_factory=dict)
-    manifest: Mapping[str, Any] = field(default_factory=dict)  # the object as read: shows whether it still is as it should be
+    manifest: Mapping[str, Any] = field(default_factory=dict)  # as read: shows whether it still is as it should be
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +134,11 @@ class PolicyMemory:
     agreed_plan: str | None = None
     agreed_count: int = 0
     quarantined_until: Mapping[str, float] = field(default_factory=dict)
+    quarantine_causes: Mapping[str, str] = field(default_factory=dict)  # tier -> the pod's words, while it is left out
+    agreed_at: float | None = None  # when `agreed_count` was last raised: at most once per planner period
+    wanted: Mapping[str, int] = field(default_factory=dict)  # replicas by tier that the last decision wanted
+    planned_demand_milli: int | None = None  # demand (requests per 1000 s) that the weights stand on: moves in steps
+    generation: int | None = None  # of the spec that was decided on last
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,118 @@
+"""The operator's own Prometheus metrics. Names are part of the contract with dashboards and alerts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from adaptive_operator.decide.decision import Decision
+from adaptive_operator.observe.holding import held_accelerators
+from adaptive_operator.observe.observation import ModelMetrics, PoolObservation, Reading, Sample
+from adaptive_operator.observe.queries import QueryName
+from adaptive_operator.observe.readings import Cause
+
+_PASS_BUCKETS: Final = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+_BY_MODEL: Final = ("namespace", "model")
+
+
+class OperatorMetrics:
+    """All metrics of one process, in a registry of their own."""
+
+    def __init__(self, is_leading: Callable[[], bool] = lambda: False) -> None:
+        self.registry = CollectorRegistry()
+        self._decisions = Counter(
+            "adaptive_operator_decision",
+            "Decisions, one per model and pass, by reason.",
+            (*_BY_MODEL, "reason"),
+            registry=self.registry,
+        )
+        self._pass_seconds = Histogram(
+            "adaptive_operator_pass_seconds",
+            "Duration of one pass over all pools, applying included.",
+            buckets=_PASS_BUCKETS,
+            registry=self.registry,
+        )
+        self._sample_age = Gauge(
+            "adaptive_operator_sample_age_seconds",
+            "Age of the scrape behind a reading; absent while the reading is unknown.",
+            (*_BY_MODEL, "query"),
+            registry=self.registry,
+        )
+        self._held = Gauge(
+            "adaptive_operator_budget_held",
+            "Accelerators held: pods that exist and replicas that are asked for.",
+            ("resource",),
+            registry=self.registry,
+        )
+        self._total = Gauge(
+            "adaptive_operator_budget_total", "Accelerators that may be held.", ("resource",), registry=self.registry
+        )
+        self._rejected = Counter(
+            "adaptive_operator_rejected_samples",
+            "Samples that cannot be true and were not used.",
+            ("query", "cause"),
+            registry=self.registry,
+        )
+        self._failed = Counter(
+            "adaptive_operator_failed_passes",
+            "Passes that ended with an error, by its kind.",
+            ("error",),
+            registry=self.registry,
+        )
+        leader = Gauge("adaptive_operator_leader", "1 while this process holds the Lease.", registry=self.registry)
+        leader.set_function(lambda: float(is_leading()))
+        self._models: set[tuple[str, str]] = set()
+        for query in QueryName:
+            for cause in Cause:
+                self._rejected.labels(query, cause)
+
+    def count_rejected(self, query: QueryName, cause: Cause) -> None:
+        """One sample was rejected."""
+        self._rejected.labels(query, cause).inc()
+
+    def count_failure(self, error: BaseException) -> None:
+        """A pass, of all or of one model, ended with this error."""
+        self._failed.labels(type(error).__name__).inc()
+
+    def note_pass(self, seconds: float) -> None:
+        """A pass finished."""
+        self._pass_seconds.observe(seconds)
+
+    def note_decision(self, namespace: str, model: str, decision: Decision) -> None:
+        """A decision was made."""
+        self._decisions.labels(namespace, model, decision.reason).inc()
+
+    def note_pool(self, pool: PoolObservation, held_by_others: int) -> None:
+        """What one pool holds, and how old its readings are."""
+        self._held.labels(pool.resource).set(sum(held_accelerators(m) for m in pool.models) + held_by_others)
+        self._total.labels(pool.resource).set(pool.budget + held_by_others)
+        for model in pool.models:
+            for query, reading in _readings(model.metrics).items():
+                self._note_age(model.namespace, model.name, query, reading)
+
+    def keep_models(self, models: Collection[tuple[str, str]]) -> None:
+        """Drop the series of models that are gone."""
+        for namespace, model in self._models - set(models):
+            for metric in (self._decisions, self._sample_age):
+                metric.remove_by_labels({"namespace": namespace, "model": model})
+        self._models = set(models)
+
+    def _note_age(self, namespace: str, model: str, query: QueryName, reading: Reading) -> None:
+        if isinstance(reading, Sample):
+            self._sample_age.labels(namespace, model, query).set(reading.age_seconds)
+        else:
+            self._sample_age.remove_by_labels({"namespace": namespace, "model": model, "query": query})
+
+
+def _readings(metrics: ModelMetrics) -> Mapping[QueryName, Reading]:
+    return {
+        QueryName.ARRIVALS: metrics.arrivals,
+        QueryName.RECENT_ARRIVALS: metrics.recent_arrivals,
+        QueryName.PEAK_ARRIVALS: metrics.peak_arrivals,
+        QueryName.ROUTER_QUEUE: metrics.queue,
+        QueryName.TTFT_P95: metrics.ttft_p95_seconds,
+        QueryName.TPOT_P95: metrics.tpot_p95_seconds,
+        QueryName.SERVED_QUALITY: metrics.served_quality_permille,
+    }

@@ -1,0 +1,71 @@
+"""Parts of raw manifests that several parsers need. Pure; tolerant: what a stranger left out is empty, not an error."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+from adaptive_operator.names import ANNOTATION_EPOCH, KIND, LABEL_MODEL
+
+Raw = Mapping[str, Any]
+
+
+def metadata_of(raw: Raw) -> Raw:
+    """`metadata`."""
+    return raw.get("metadata") or {}
+
+
+def labels_of(raw: Raw) -> Mapping[str, str]:
+    """`metadata.labels`."""
+    return metadata_of(raw).get("labels") or {}
+
+
+def annotations_of(raw: Raw) -> Mapping[str, str]:
+    """`metadata.annotations`."""
+    return metadata_of(raw).get("annotations") or {}
+
+
+def model_key(raw: Raw) -> tuple[str, str]:
+    """Namespace and name of the model that a child's label names."""
+    return metadata_of(raw).get("namespace", ""), labels_of(raw).get(LABEL_MODEL, "")
+
+
+def owner_uid(raw: Raw) -> str | None:
+    """Uid of the AdaptiveModel that owns the object, or None."""
+    references = metadata_of(raw).get("ownerReferences") or []
+    return next((str(r["uid"]) for r in references if r.get("kind") == KIND and r.get("controller")), None)
+
+
+def epoch_of(raw: Raw) -> int:
+    """The epoch that was stamped; 0 when there is none or it was edited into something else."""
+    text = annotations_of(raw).get(ANNOTATION_EPOCH, "")
+    return int(text) if text.isascii() and text.isdigit() else 0
+
+
+def parse_time(text: str | None) -> float | None:
+    """Seconds since the epoch of an RFC 3339 time, or None."""
+    try:
+        return datetime.fromisoformat(text or "").timestamp()
+    except ValueError:
+        return None
+
+
+def count_accelerators(pod_spec: Raw, resource: str) -> int:
+    """Units of an extended resource that one pod of this spec holds."""
+    containers = pod_spec.get("containers") or []
+    return sum(_quantity(((c.get("resources") or {}).get("limits") or {}).get(resource)) for c in containers)
+
+
+def _quantity(value: Any) -> int:
+    try:
+        return int(Decimal(str(value or 0)))
+    except (InvalidOperation, ValueError):
+        return 0
+
+
+def without_managed_fields(raw: Raw) -> dict[str, Any]:
+    """The object without its managedFields, which are larger than the rest."""
+    metadata = {k: v for k, v in metadata_of(raw).items() if k != "managedFields"}
+    return {**raw, "metadata": metadata}

@@ -1,0 +1,159 @@
+"""Which questions one pass asks Prometheus: each once per pool, answered for all of its models. Pure.
+
+Knows metric names (docs/architecture.md) and windows; neither asks nor judges the answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from adaptive_operator.observe.promql import (
+    Matcher,
+    aggregate,
+    duration,
+    equal,
+    max_over,
+    one_of,
+    rate,
+    selector,
+    sum_by,
+)
+
+ARRIVALS: Final = "adaptive_router_arrivals_total"
+ROUTER_QUEUE: Final = "adaptive_router_queue_length"
+TTFT: Final = "adaptive_router_ttft_seconds"
+TPOT: Final = "adaptive_router_tpot_seconds"
+REQUESTS: Final = "adaptive_router_requests_total"
+QUALITY_SUM: Final = "adaptive_router_quality_sum_total"
+ENGINE_RUNNING: Final = "adaptive_engine_running"
+ENGINE_WAITING: Final = "adaptive_engine_waiting"
+
+BY_MODEL: Final = ("namespace", "model")
+BY_ROUTER: Final = ("namespace", "model", "pod")
+BY_POD: Final = ("namespace", "pod")
+_BY_ROUTE: Final = ("namespace", "pod", "model", "tier", "level")
+# How far back a reading's age is followed when the last scrapes failed: Prometheus' own look-back.
+_AGE_RANGE_SECONDS: Final = 300.0
+
+
+class QueryName(StrEnum):
+    """Names of the queries: in `MetricsAvailable`, in `adaptive_operator_rejected_samples_total{query}` and in logs."""
+
+    ARRIVALS = "arrivals"
+    RECENT_ARRIVALS = "recent_arrivals"
+    PEAK_ARRIVALS = "peak_arrivals"
+    ROUTER_QUEUE = "router_queue"
+    ENGINE_QUEUE = "engine_queue"
+    TTFT_P95 = "ttft_p95"
+    TPOT_P95 = "tpot_p95"
+    SERVED_QUALITY = "served_quality"
+    ROUTER_AGE = "router_age"
+    ROUTER_SERIES = "router_series"
+    POD_WORK = "pod_work"
+    POD_WORK_AGE = "pod_work_age"
+    POD_SERIES = "pod_series"
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """One question; the answer has at most one value per combination of `labels`."""
+
+    name: QueryName
+    expression: str
+    labels: tuple[str, ...]
+    hold_seconds: int | None = None  # of PEAK_ARRIVALS: the hold window that it was asked for
+
+
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """How far back the queries look, from the scrape interval."""
+
+    scrape_seconds: float
+
+    @property
+    def stable_seconds(self) -> float:
+        """Window of steady rates: a rate needs two samples, and one missed scrape must not empty it."""
+        return max(15.0, 4 * self.scrape_seconds)
+
+    @property
+    def recent_seconds(self) -> float:
+        """The panic window."""
+        return max(6.0, 3 * self.scrape_seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelScope:
+    """What the queries need to know of one model."""
+
+    namespace: str
+    name: str
+    hold_seconds: int
+
+
+def build_queries(models: Sequence[ModelScope], windows: Windows) -> tuple[Query, ...]:
+    """All queries of one pass over one pool's models."""
+    scope = (one_of("namespace", (m.namespace for m in models)), one_of("model", (m.name for m in models)))
+    peaks = (_peak(hold, models, windows) for hold in sorted({m.hold_seconds for m in models}))
+    return (*_load_queries(scope, windows), *peaks, *_service_queries(scope, windows), *_pod_queries(scope))
+
+
+def _load_queries(scope: tuple[Matcher, ...], windows: Windows) -> tuple[Query, ...]:
+    arrivals = selector(ARRIVALS, *scope)
+    step = duration(windows.scrape_seconds)
+    # A failed scrape hides the series at once; the subquery still knows when it was last seen.
+    seen = f"timestamp({arrivals}) or max_over_time(timestamp({arrivals})[{duration(_AGE_RANGE_SECONDS)}:{step}])"
+    return (
+        Query(QueryName.ARRIVALS, sum_by(BY_MODEL, rate(arrivals, windows.stable_seconds)), BY_MODEL),
+        Query(QueryName.RECENT_ARRIVALS, sum_by(BY_MODEL, rate(arrivals, windows.recent_seconds)), BY_MODEL),
+        Query(QueryName.ROUTER_AGE, f"time() - {aggregate('max', BY_ROUTER, seen)}", BY_ROUTER),
+        Query(QueryName.ROUTER_SERIES, aggregate("count", BY_ROUTER, arrivals), BY_ROUTER),
+        Query(QueryName.ROUTER_QUEUE, sum_by(BY_MODEL, selector(ROUTER_QUEUE, *scope)), BY_MODEL),
+        Query(QueryName.ENGINE_QUEUE, sum_by(BY_MODEL, selector(ENGINE_WAITING, *scope)), BY_MODEL),
+    )
+
+
+def _peak(hold_seconds: int, models: Iterable[ModelScope], windows: Windows) -> Query:
+    """The maximum of the stable rate over the hold window of those models that have this window."""
+    own = [m for m in models if m.hold_seconds == hold_seconds]
+    series = selector(ARRIVALS, one_of("namespace", (m.namespace for m in own)), one_of("model", (m.name for m in own)))
+    stable = sum_by(BY_MODEL, rate(series, windows.stable_seconds))
+    # Half a window: each arrival lies inside at least one evaluated window.
+    step = windows.stable_seconds / 2
+    return Query(
+        QueryName.PEAK_ARRIVALS,
+        max_over(stable, max(hold_seconds, 2 * step), step),
+        BY_MODEL,
+        hold_seconds=hold_seconds,
+    )
+
+
+def _service_queries(scope: tuple[Matcher, ...], windows: Windows) -> tuple[Query, ...]:
+    window = windows.stable_seconds
+    answered = rate(selector(REQUESTS, *scope, equal("code", "200")), window)
+    summed = selector(QUALITY_SUM, *scope)
+    # Only routes whose quality is known take part: elsewhere the sum stays 0 while requests are answered.
+    known = sum_by(BY_MODEL, f"{answered} and on ({', '.join(_BY_ROUTE)}) ({summed} > 0)")
+    quality = f"1000 * {sum_by(BY_MODEL, rate(summed, window))} / {known}"
+    return (
+        Query(QueryName.TTFT_P95, _p95(TTFT, scope, window), BY_MODEL),
+        Query(QueryName.TPOT_P95, _p95(TPOT, scope, window), BY_MODEL),
+        Query(QueryName.SERVED_QUALITY, quality, BY_MODEL),
+    )
+
+
+def _p95(histogram: str, scope: tuple[Matcher, ...], window: float) -> str:
+    buckets = sum_by((*BY_MODEL, "le"), rate(selector(f"{histogram}_bucket", *scope), window))
+    return f"histogram_quantile(0.95, {buckets})"
+
+
+def _pod_queries(scope: tuple[Matcher, ...]) -> tuple[Query, ...]:
+    running, waiting = selector(ENGINE_RUNNING, *scope), selector(ENGINE_WAITING, *scope)
+    work = f"{sum_by(BY_POD, running)} + {sum_by(BY_POD, waiting)}"
+    return (
+        Query(QueryName.POD_WORK, work, BY_POD),
+        Query(QueryName.POD_WORK_AGE, f"time() - {aggregate('min', BY_POD, f'timestamp({running})')}", BY_POD),
+        Query(QueryName.POD_SERIES, aggregate("count", BY_POD, running), BY_POD),
+    )

@@ -1,0 +1,63 @@
+"""The pure policy behind one door, so that a model whose decision fails cannot take its pool down with it.
+
+Knows `decide/` and `plan/` and no client.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+from adaptive_operator.decide.decision import Decision, PoolDecision
+from adaptive_operator.decide.settings import DecideSettings
+from adaptive_operator.observe.holding import held_accelerators
+from adaptive_operator.observe.observation import ModelObservation, PoolObservation
+from adaptive_operator.plan.plan import Plan
+from adaptive_operator.plan.settings import PlanSettings
+
+Decide = Callable[[PoolObservation, DecideSettings], PoolDecision]
+PlanModel = Callable[[ModelObservation, Decision, PlanSettings, float, int], Plan]
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Decide for a pool, plan for a model."""
+
+    decide_pool: Decide
+    plan_model: PlanModel
+    decide_settings: DecideSettings
+    plan_settings: PlanSettings
+
+    def decide(self, pool: PoolObservation) -> tuple[Mapping[str, Decision], Mapping[str, Exception]]:
+        """Decisions by model key, and the errors of models for which none could be made.
+
+        When the pool as a whole fails, the models that fail alone are set aside; what they hold leaves the budget.
+        """
+        try:
+            return self._decide(pool), {}
+        except Exception as error:  # noqa: BLE001 a defect in one model's decision must not stop the others
+            failed = self._find_failing(pool) or {model.key: error for model in pool.models}
+        healthy = tuple(m for m in pool.models if m.key not in failed)
+        held = sum(held_accelerators(m) for m in pool.models if m.key in failed)
+        try:
+            return self._decide(replace(pool, models=healthy, budget=max(0, pool.budget - held))), failed
+        except Exception as error:  # noqa: BLE001 they fail together only: nobody moves
+            return {}, {**failed, **{model.key: error for model in healthy}}
+
+    def plan(self, model: ModelObservation, decision: Decision, now: float, epoch: int) -> Plan:
+        """Steps for one model."""
+        return self.plan_model(model, decision, self.plan_settings, now, epoch)
+
+    def _decide(self, pool: PoolObservation) -> Mapping[str, Decision]:
+        if not pool.models:
+            return {}
+        return {decision.key: decision for decision in self.decide_pool(pool, self.decide_settings).decisions}
+
+    def _find_failing(self, pool: PoolObservation) -> dict[str, Exception]:
+        failed: dict[str, Exception] = {}
+        for model in pool.models:
+            try:
+                self._decide(replace(pool, models=(model,)))
+            except Exception as error:  # noqa: BLE001 this is the one that is looked for
+                failed[model.key] = error
+        return failed

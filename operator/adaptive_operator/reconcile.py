@@ -1,0 +1,186 @@
+"""One pass: observe → decide (per pool) → plan, apply (per model) → report. Level-based: nothing waits for an effect.
+
+Knows the order of things and who may fail without hurting whom; every step itself lives elsewhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from adaptive_operator.apply.lease import LeaseHolder, NotLeaderError
+from adaptive_operator.apply.steps import ModelTarget, StepTaker
+from adaptive_operator.decide.decision import Decision
+from adaptive_operator.faults import Fault, FaultReason, build_fault, is_told
+from adaptive_operator.kube import ConflictError, KubeError, NotFoundError
+from adaptive_operator.metrics import OperatorMetrics
+from adaptive_operator.observe.cluster import ClusterReader, InventoryError, Snapshot
+from adaptive_operator.observe.observation import ModelObservation, PoolObservation
+from adaptive_operator.observe.pools import BlockedModel, Pool, SeenModel, block_all, build_pools, with_metrics
+from adaptive_operator.observe.prometheus import PrometheusReader
+from adaptive_operator.observe.queries import ModelScope, Windows, build_queries
+from adaptive_operator.observe.readings import Readings, Subject
+from adaptive_operator.policy import Policy
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class PassSettings:
+    """What one pass needs to know beside its collaborators."""
+
+    budgets: Mapping[str, int]  # the operator's, by resource
+    windows: Windows
+    model_timeout_seconds: float  # one model's plan is applied within this time, or goes on in the next pass
+
+
+@dataclass(slots=True)
+class Reconciler:
+    """The pass and its collaborators. Between passes it remembers nothing but what to say only once."""
+
+    cluster: ClusterReader
+    prometheus: PrometheusReader
+    policy: Policy
+    steps: StepTaker
+    lease: LeaseHolder
+    metrics: OperatorMetrics
+    settings: PassSettings
+    wall_clock: Callable[[], float] = time.time
+    _faults: dict[str, Fault] = field(default_factory=dict)  # by model key, until a pass succeeds
+    _said: dict[str, tuple[str, ...]] = field(default_factory=dict)  # last logged decision by model key
+
+    async def run_pass(self, is_due: Callable[[str, float | None], bool] = lambda _resource, _period: True) -> int:
+        """One pass over all pools that are due; returns how many writes changed something.
+
+        Raises NotLeaderError, KubeError or InventoryError when there was nothing to decide on.
+        """
+        epoch, now = self.lease.epoch, self.wall_clock()
+        seen = build_pools(await self._read_cluster(epoch, now), self.settings.budgets, now)
+        if seen.highest_epoch > epoch:
+            await self.lease.raise_epoch(seen.highest_epoch)
+            epoch = self.lease.epoch
+        self._forget_gone([m for pool in seen.pools for m in pool.models], seen.blocked)
+        due = [pool for pool in seen.pools if is_due(pool.resource, planner_period(pool))]
+        results = await asyncio.gather(
+            *(self._run_pool(pool, epoch) for pool in due),
+            *(self._report_blocked(model, epoch) for model in seen.blocked),
+        )
+        return sum(results)
+
+    async def _read_cluster(self, epoch: int, now: float) -> Snapshot:
+        try:
+            return await self.cluster.read()
+        except InventoryError as unreadable:
+            blocked = block_all(unreadable.models, build_fault(unreadable.error, 0, now))
+            await asyncio.gather(*(self._report_blocked(model, epoch) for model in blocked))
+            raise
+
+    async def _run_pool(self, pool: Pool, epoch: int) -> int:
+        observation = await self._observe(pool, epoch)
+        self.metrics.note_pool(observation, pool.held_by_others)
+        decisions, failed = self.policy.decide(observation)
+        for model in observation.models:
+            if model.key in failed:
+                self._note_failure(model.key, failed[model.key], model.generation)
+        pairs = zip(pool.models, observation.models, strict=True)
+        runs = (self._run_model(was, model, decisions.get(model.key), observation.now, epoch) for was, model in pairs)
+        return sum(await asyncio.gather(*runs))
+
+    async def _observe(self, pool: Pool, epoch: int) -> PoolObservation:
+        scopes = [
+            ModelScope(m.observation.namespace, m.observation.name, m.observation.spec.scaling.hold_seconds)
+            for m in pool.models
+        ]
+        answers = await self.prometheus.read(build_queries(scopes, self.settings.windows))
+        now = self.wall_clock()
+        readings = Readings(answers, now, self.metrics.count_rejected)
+        models = tuple(with_metrics(m, readings.read_model(_build_subject(m, pool.budget))) for m in pool.models)
+        return PoolObservation(now, pool.resource, pool.budget, epoch, self.lease.acting_since, models)
+
+    async def _run_model(
+        self, raw: SeenModel, seen: ModelObservation, decision: Decision | None, now: float, epoch: int
+    ) -> int:
+        """Plan and apply for one model. Whatever happens here stays here."""
+        target = ModelTarget(seen.namespace, seen.name, seen.uid, raw.resource_version, self._faults.get(seen.key))
+        try:
+            if decision is None:
+                return await self._tell_fault(target, raw.raw_status, epoch)
+            self._say_decision(seen.namespace, seen.name, decision)
+            async with asyncio.timeout(self.settings.model_timeout_seconds):
+                changed = await self.steps.take_all(self.policy.plan(seen, decision, now, epoch), target, epoch)
+        except (NotLeaderError, ConflictError, NotFoundError, TimeoutError) as error:
+            # Somebody else acted, or there was no time: the next pass sees what is there.
+            _LOG.info("pass ended early model=%s cause=%s", seen.key, error or type(error).__name__)
+            return 0
+        except Exception as error:  # noqa: BLE001 one broken model never hurts its neighbours
+            self._note_failure(seen.key, error, seen.generation)
+            return await self._tell_fault(replace(target, fault=self._faults.get(seen.key)), raw.raw_status, epoch)
+        self._faults.pop(seen.key, None)
+        return changed
+
+    def _note_failure(self, key: str, error: Exception, generation: int) -> None:
+        self.metrics.count_failure(error)
+        fault = build_fault(error, generation, self.wall_clock())
+        if fault is None:
+            _LOG.warning("pass failed model=%s error=%s", key, error)
+            return
+        if (before := self._faults.get(key)) is None or before.message != fault.message:
+            trace = error if fault.reason is FaultReason.INTERNAL_ERROR else None
+            _LOG.error("pass failed model=%s reason=%s error=%s", key, fault.reason, error, exc_info=trace)
+            self._faults[key] = fault
+
+    async def _report_blocked(self, model: BlockedModel, epoch: int) -> int:
+        target = ModelTarget(model.namespace, model.name, model.uid, model.resource_version, model.fault)
+        return await self._tell_fault(target, model.raw_status, epoch)
+
+    async def _tell_fault(self, target: ModelTarget, status: Mapping[str, object], epoch: int) -> int:
+        """Write the fault into the status, unless it stands there already."""
+        if target.fault is None or is_told(status, target.fault):
+            return 0
+        fault = target.fault
+        _LOG.warning("fault model=%s/%s reason=%s %s", target.namespace, target.name, fault.reason, fault.message)
+        try:
+            return int(await self.steps.write_status(status, target, epoch))
+        except (NotLeaderError, KubeError) as error:
+            _LOG.warning("fault of %s/%s could not be reported: %s", target.namespace, target.name, error)
+            return 0
+
+    def _say_decision(self, namespace: str, name: str, decision: Decision) -> None:
+        """One line per change of decision."""
+        self.metrics.note_decision(namespace, name, decision)
+        said = (decision.reason, decision.message, json.dumps(dict(decision.replicas)))
+        if self._said.get(decision.key) == said:
+            return
+        self._said[decision.key] = said
+        _LOG.info(
+            "decision model=%s reason=%s replicas=%s message=%s inputs=%s",
+            *(decision.key, decision.reason, said[2], _quote(decision.message), _quote(decision.inputs)),
+        )
+
+    def _forget_gone(self, seen: Sequence[SeenModel], blocked: Sequence[BlockedModel]) -> None:
+        models = {(m.namespace, m.name) for m in blocked}
+        models |= {(m.observation.namespace, m.observation.name) for m in seen}
+        keys = {f"{namespace}/{name}" for namespace, name in models}
+        self.metrics.keep_models(models)
+        for remembered in (self._faults, self._said):
+            for key in set(remembered) - keys:
+                del remembered[key]
+
+
+def planner_period(pool: Pool) -> float | None:
+    """The shortest period that a model of the pool asks for; None: the operator's."""
+    periods = [p for m in pool.models if (p := m.observation.spec.scaling.planner_period_seconds) is not None]
+    return float(min(periods)) if periods else None
+
+
+def _build_subject(model: SeenModel, budget: int) -> Subject:
+    seen = model.observation
+    return Subject(seen.namespace, seen.name, seen.spec, budget, seen.pods, model.routers)
+
+
+def _quote(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)

@@ -337,6 +337,17 @@ class MemoryStatus(_Api):
     quarantined_until: dict[str, str] = Field(
         default_factory=dict, max_length=16, description="Tiers that failed to start, and until when they are left out."
     )
+    quarantine_causes: dict[str, str] = Field(
+        default_factory=dict, max_length=16, description="Tiers that are left out, and why, in the pod's own words."
+    )
+    agreed_at: str | None = Field(default=None, max_length=32, description="When agreedCount was last raised.")
+    wanted: dict[str, int] = Field(
+        default_factory=dict, max_length=16, description="Replicas by tier that the last decision wanted."
+    )
+    planned_demand_milli: int | None = Field(
+        default=None, ge=0, description="Requests per 1000 s that the weights stand on; moves in steps only."
+    )
+    generation: int | None = Field(default=None, ge=0, description="Generation of the spec that was decided on last.")
 
 
 class Condition(_Api):

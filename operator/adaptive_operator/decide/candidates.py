@@ -1,0 +1,141 @@
+"""Candidate plans and their value: which replicas would serve the demand best within a budget.
+
+A plan is a tuple of replica counts, in the order of the `PlanSpace`'s tiers. Small spaces are enumerated completely,
+large ones are searched by moves (add, remove, exchange). An optimiser can take the place of `best_plan`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from adaptive_operator.decide.fill import Fill, fill
+
+Plan = tuple[int, ...]
+Value = tuple[float, float, int, int, Plan]
+
+_MOVES_AT_MOST: Final = 24  # rounds of the local search
+_ALMOST_NOTHING: Final = 1e-9
+
+
+@dataclass(frozen=True, slots=True)
+class PlanTier:
+    """One tier that may be planned with. `rate` is what one replica is planned to serve (requests/s, derated)."""
+
+    name: str
+    accelerators: int
+    rate: float
+    quality_permille: int
+    low: int
+    high: int
+    present: int
+
+
+@dataclass(frozen=True, slots=True)
+class PlanSpace:
+    """All plans that are allowed: tiers (best quality first), the mean quality floor and the accelerators to spend."""
+
+    tiers: tuple[PlanTier, ...]
+    floor_permille: float
+    limit: int
+
+    def cost(self, plan: Plan) -> int:
+        """Accelerators that a plan holds."""
+        return sum(n * tier.accelerators for n, tier in zip(plan, self.tiers, strict=True))
+
+    def fill(self, plan: Plan, demand: float) -> Fill:
+        """Who would serve how much of the demand (requests/s)."""
+        rates = [n * tier.rate for n, tier in zip(plan, self.tiers, strict=True)]
+        return fill(demand, rates, [tier.quality_permille for tier in self.tiers], self.floor_permille)
+
+    def present(self) -> Plan:
+        """What is wanted now."""
+        return tuple(tier.present for tier in self.tiers)
+
+
+def value(space: PlanSpace, plan: Plan, demand: float) -> Value:
+    """Smaller is better: unserved, then quality, then accelerators, then starts; the plan itself breaks ties."""
+    outcome = space.fill(plan, demand)
+    starts = sum(max(0, n - tier.present) for n, tier in zip(plan, space.tiers, strict=True))
+    unserved = round(outcome.unserved / max(demand, _ALMOST_NOTHING), 4)
+    return (unserved, -round(outcome.quality_permille, 1), space.cost(plan), starts, plan)
+
+
+def best_plan(space: PlanSpace, demand: float, exact_plans: int) -> Plan | None:
+    """The best plan for a demand (requests/s), at least one replica; None when not even the minimum is affordable."""
+    if not space.tiers:
+        return None
+    ranges = [_range(space, tier, demand) for tier in space.tiers]
+    if math.prod(len(r) for r in ranges) <= exact_plans:
+        plans: Iterable[Plan] = itertools.product(*ranges)
+    else:
+        plans = _searched(space, ranges, demand)
+    return _best(space, plans, demand)
+
+
+def _best(space: PlanSpace, plans: Iterable[Plan], demand: float) -> Plan | None:
+    allowed = (plan for plan in plans if any(plan) and space.cost(plan) <= space.limit)
+    return min(allowed, key=lambda plan: value(space, plan, demand), default=None)
+
+
+def _range(space: PlanSpace, tier: PlanTier, demand: float) -> range:
+    """Counts worth looking at: from the minimum to what the whole demand needs, never more than affordable."""
+    need = math.ceil(demand / tier.rate) + 1
+    affordable = space.limit // tier.accelerators
+    return range(tier.low, max(tier.low, min(tier.high, affordable, max(need, tier.present))) + 1)
+
+
+def _searched(space: PlanSpace, ranges: list[range], demand: float) -> Iterator[Plan]:
+    """Local optima from three starts: what runs, the minimum, and the demand filled in best quality first."""
+    for start in (space.present(), tuple(r.start for r in ranges), _greedy(space, ranges, demand)):
+        clamped = tuple(min(max(n, r.start), r.stop - 1) for n, r in zip(start, ranges, strict=True))
+        yield _climb(space, ranges, clamped, demand)
+
+
+def _greedy(space: PlanSpace, ranges: list[range], demand: float) -> Plan:
+    """Tiers by requests/s per accelerator until the demand fits or the budget is spent."""
+    plan = [r.start for r in ranges]
+    spare = space.limit - space.cost(tuple(plan))
+    left = demand - sum(n * tier.rate for n, tier in zip(plan, space.tiers, strict=True))
+    order = sorted(range(len(plan)), key=lambda i: (-space.tiers[i].rate / space.tiers[i].accelerators, i))
+    for i in order:
+        tier = space.tiers[i]
+        wanted = max(0, math.ceil(left / tier.rate))
+        count = max(0, min(wanted, spare // tier.accelerators, ranges[i].stop - 1 - plan[i]))
+        plan[i] += count
+        spare -= count * tier.accelerators
+        left -= count * tier.rate
+    return tuple(plan)
+
+
+def _climb(space: PlanSpace, ranges: list[range], plan: Plan, demand: float) -> Plan:
+    for _ in range(_MOVES_AT_MOST):
+        better = _best(space, itertools.chain((plan,), _moves(space, ranges, plan, demand)), demand)
+        if better is None or better == plan:
+            break
+        plan = better
+    return plan
+
+
+def _moves(space: PlanSpace, ranges: list[range], plan: Plan, demand: float) -> Iterator[Plan]:
+    """Remove some of one tier (or none), add some of another (or none): as many as fit, as are needed, or one."""
+    rates = sum(n * tier.rate for n, tier in zip(plan, space.tiers, strict=True))
+    for i, tier in enumerate(space.tiers):
+        for less in {0, 1, plan[i] // 2, plan[i] - ranges[i].start}:
+            if not 0 <= less <= plan[i] - ranges[i].start:
+                continue
+            without = (*plan[:i], plan[i] - less, *plan[i + 1 :])
+            yield without
+            yield from _additions(space, ranges, without, demand - rates + less * tier.rate)
+
+
+def _additions(space: PlanSpace, ranges: list[range], plan: Plan, missing: float) -> Iterator[Plan]:
+    spare = space.limit - space.cost(plan)
+    for j, tier in enumerate(space.tiers):
+        fits = min(spare // tier.accelerators, ranges[j].stop - 1 - plan[j])
+        for more in {1, fits, min(fits, math.ceil(max(0.0, missing) / tier.rate))}:
+            if 0 < more <= fits:
+                yield (*plan[:j], plan[j] + more, *plan[j + 1 :])

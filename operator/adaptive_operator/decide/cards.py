@@ -1,0 +1,59 @@
+"""Tier cards as the policy uses them, and the warm tier. Knows nothing of what runs.
+
+A measured card will take the place of the declared one here, and only here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from adaptive_operator.api.v1alpha1 import AdaptiveModelSpec, Tier
+from adaptive_operator.decide.settings import DecideSettings
+
+DECLARED = "Declared"
+
+
+@dataclass(frozen=True, slots=True)
+class TierCard:
+    """What is known of a tier: quality in permille of the full model, reference requests/s per replica, load time."""
+
+    quality_permille: int
+    requests_per_second: float
+    load_seconds: float
+    source: str
+
+
+def card_of(tier: Tier, settings: DecideSettings) -> TierCard | None:
+    """The card of a tier, or None: then its capacity is unknown and it takes no part in decisions."""
+    declared = tier.card
+    if declared is None:
+        return None
+    load = settings.default_load_seconds if declared.load_seconds is None else float(declared.load_seconds)
+    return TierCard(
+        quality_permille=declared.quality_permille,
+        requests_per_second=declared.capacity_milli_requests_per_second / 1000,
+        load_seconds=load,
+        source=DECLARED,
+    )
+
+
+def warm_tier(spec: AdaptiveModelSpec, settings: DecideSettings, left_out: frozenset[str] = frozenset()) -> str | None:
+    """The tier that keeps a replica so that load can be shed in seconds; None when no tier may run.
+
+    `routing.warmTier`, else the tier with the fewest accelerators per replica, then per reference request/s, then the
+    shortest load time, then the last in the list. Only tiers with a card count, when there are any.
+    """
+    usable = [t for t in spec.tiers if t.name not in left_out and not (t.replicas and t.replicas.max == 0)]
+    named = next((t.name for t in usable if t.name == spec.routing.warm_tier), None)
+    if named is not None or not usable:
+        return named
+    pool = [t for t in usable if t.card is not None] or usable
+    position = {tier.name: index for index, tier in enumerate(spec.tiers)}
+
+    def cost(tier: Tier) -> tuple[float, float, float, int]:
+        card = card_of(tier, settings)
+        units = tier.replica.accelerators
+        per_request = units / card.requests_per_second if card else 0.0
+        return (units, per_request, card.load_seconds if card else 0.0, -position[tier.name])
+
+    return min(pool, key=cost).name

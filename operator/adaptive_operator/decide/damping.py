@@ -1,0 +1,78 @@
+"""Against flapping: dwell, hold after a restart, agreement of plans, and what survives a change.
+
+Capacity is added at once; everything here delays upgrades and smaller plans only (planner-facts: 0 flaps at +-5 %).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from adaptive_operator.decide.situation import Situation
+from adaptive_operator.decide.swaps import load_seconds
+from adaptive_operator.decide.wording import fingerprint
+from adaptive_operator.observe.observation import PolicyMemory
+
+_PERIOD_TOLERANCE = 0.9  # passes come a little early at times
+
+
+def dwell_seconds(situation: Situation) -> float:
+    """Least life of a plan before it is shrunk or upgraded."""
+    own = situation.model.spec.scaling.dwell_seconds
+    if own is not None:
+        return float(own)
+    slowest = max((load_seconds(situation, tier) for tier in situation.tiers), default=0.0)
+    return max(situation.settings.least_dwell_seconds, situation.settings.dwell_load_factor * slowest)
+
+
+def dwells(situation: Situation) -> bool:
+    """Is the last change too young? A swap that ended in this pass is."""
+    last = situation.now if situation.swap_ended else situation.memory.last_change_at
+    return last is not None and situation.now - last < dwell_seconds(situation)
+
+
+def is_freshly_started(situation: Situation) -> bool:
+    """Has this process acted for less than one hold window? It knows of no peak before its start."""
+    return situation.now - situation.acting_since < situation.model.spec.scaling.hold_seconds
+
+
+def agree(situation: Situation, target: Mapping[str, int]) -> PolicyMemory:
+    """Memory with this plan counted: once per planner period, from 1 when the plan is another one."""
+    memory, plan = situation.memory, fingerprint(target)
+    period = situation.model.spec.scaling.planner_period_seconds or situation.settings.planner_period_seconds
+    if memory.agreed_plan != plan or memory.agreed_at is None:
+        return replace(memory, agreed_plan=plan, agreed_count=1, agreed_at=_whole(situation.now))
+    if is_agreed(situation, memory) or situation.now - memory.agreed_at < _PERIOD_TOLERANCE * period:
+        return memory
+    return replace(memory, agreed_count=memory.agreed_count + 1, agreed_at=_whole(situation.now))
+
+
+def is_agreed(situation: Situation, memory: PolicyMemory) -> bool:
+    """Have enough plans in a row agreed?"""
+    return memory.agreed_count >= situation.model.spec.scaling.plans_in_agreement
+
+
+def survivors(situation: Situation, target: Mapping[str, int], limit: int) -> dict[str, int]:
+    """Ready replicas at the worst moment of a change: what is given up is gone, what is started is not there yet.
+
+    New replicas start first as far as `limit` accelerators allow; only what they need beyond that is given up before
+    they are ready. A change without new replicas ends with the target. Example, 4 accelerators, int8 3 · int4 1 to
+    full 1 (2 accelerators) · int4 1: two int8 go, int8 1 · int4 1 survive and have to carry the load.
+    """
+    surplus = {t.name: max(0, t.wanted - target.get(t.name, 0)) for t in situation.tiers}
+    starts = sum(t.accelerators * max(0, target.get(t.name, 0) - t.wanted) for t in situation.tiers)
+    left = {t.name: min(t.ready, t.wanted) for t in situation.tiers}
+    if starts == 0:
+        return {name: max(0, n - surplus[name]) for name, n in left.items()}
+    release = starts - (limit - situation.cost(situation.wanted))
+    for tier in situation.tiers:
+        while release > 0 and surplus[tier.name] > 0:
+            surplus[tier.name] -= 1
+            left[tier.name] = max(0, left[tier.name] - 1)
+            release -= tier.accelerators
+    return left
+
+
+def _whole(now: float) -> float:
+    """Stamps are kept in whole seconds, as status writes them, so that reading them back changes nothing."""
+    return float(int(now))

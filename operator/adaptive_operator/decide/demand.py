@@ -1,0 +1,67 @@
+"""How much is asked for, and how far that may be trusted. Unknown is never zero.
+
+Reads accepted samples only; how they were had is not known here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+from adaptive_operator.decide.settings import DecideSettings
+from adaptive_operator.observe.observation import ModelMetrics, Reading, Sample, Unknown
+
+
+class Trust(IntEnum):
+    """What the readings are good for."""
+
+    NONE = 0  # unknown, or too old: change no replica
+    UPWARD = 1  # stale or incomplete: add, never take away
+    FULL = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """Demand of one model in requests/s. `rate` is None when it is unknown."""
+
+    trust: Trust
+    rate: float | None  # with what waits in the queue
+    arrivals: float | None  # without it
+    peak: float | None  # most of the hold window, never less than `rate`
+    stale: bool = False  # the doubt is age, not absence
+    doubt: str = ""  # which query is missing or stale and why; empty when all is well
+
+
+def read_demand(metrics: ModelMetrics, settings: DecideSettings) -> Demand:
+    """Demand = stable arrivals, or the panic window's if far above, plus what waits spread over `backlog_seconds`."""
+    arrivals = metrics.arrivals
+    if isinstance(arrivals, Unknown):
+        return Demand(Trust.NONE, None, None, None, doubt=f"{arrivals.query}: {arrivals.cause}")
+    if arrivals.age_seconds > settings.hold_after_stale_seconds:
+        limit = f"{settings.hold_after_stale_seconds:.0f} s"
+        return Demand(Trust.NONE, None, None, None, stale=True, doubt=f"arrivals: last scrape is older than {limit}")
+    rate = _with_panic(arrivals.value, metrics.recent_arrivals, settings)
+    queue = metrics.queue.value if isinstance(metrics.queue, Sample) else 0.0
+    total = rate + queue / settings.backlog_seconds
+    peak = max(total, metrics.peak_arrivals.value) if isinstance(metrics.peak_arrivals, Sample) else None
+    stale, doubt = _doubt(metrics, settings)
+    return Demand(Trust.UPWARD if doubt else Trust.FULL, total, rate, peak, stale, doubt)
+
+
+def _with_panic(stable: float, recent: Reading, settings: DecideSettings) -> float:
+    """The stable rate, or the panic window's when it is far above: a step must not wait for the long window."""
+    if isinstance(recent, Sample) and recent.value > settings.panic_ratio * stable:
+        return recent.value
+    return stable
+
+
+def _doubt(metrics: ModelMetrics, settings: DecideSettings) -> tuple[bool, str]:
+    """(is it age?, which reading forbids to take capacity away and why)."""
+    limit = settings.stale_after_scrapes * settings.scrape_interval_seconds
+    needed = (("arrivals", metrics.arrivals), ("peak arrivals", metrics.peak_arrivals), ("queue", metrics.queue))
+    for name, reading in needed:
+        if isinstance(reading, Unknown):
+            return False, f"{reading.query}: {reading.cause}"
+        if reading.age_seconds > limit:
+            return True, f"{name}: last scrape is older than {settings.stale_after_scrapes:g} scrapes ({limit:g} s)"
+    return False, ""

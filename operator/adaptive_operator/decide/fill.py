@@ -1,0 +1,44 @@
+"""Who serves how much: demand is filled into tiers, best quality first, as far as the quality floor allows.
+
+Pure arithmetic in requests/s. Knows neither replicas nor accelerators.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+# Below this rate (requests/s) demand counts as this: quality is then that of the first request, not 0/0.
+TRICKLE: Final = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class Fill:
+    """The outcome of a fill, in the order of the tiers that were given."""
+
+    served: tuple[float, ...]  # requests/s per tier
+    unserved: float  # requests/s that do not fit
+    quality_permille: float  # request-weighted over what is served; 0 when nothing is
+
+
+def fill(demand: float, rates: Sequence[float], qualities: Sequence[int], floor_permille: float) -> Fill:
+    """Fill `demand` (requests/s) into tiers of the given `rates` (requests/s), which are sorted best quality first.
+
+    Tiers at or above the floor are filled first and earn slack Σ(quality − floor)·x; a tier below the floor may use
+    that slack up, so the mean never falls below the floor. What is left waits rather than being served worse.
+    Example: demand 1, rates .72 and .6, qualities 1000 and 780, floor 0: .72 + .28, quality 938.4.
+    """
+    left = max(demand, TRICKLE)
+    slack = total = points = 0.0
+    served: list[float] = []
+    for rate, quality in zip(rates, qualities, strict=True):
+        share = min(left, rate)
+        if quality < floor_permille:
+            share = min(share, slack / (floor_permille - quality))
+        slack += (quality - floor_permille) * share
+        left -= share
+        total += share
+        points += quality * share
+        served.append(share)
+    return Fill(tuple(served), max(0.0, left if demand > TRICKLE else 0.0), points / total if total > 0 else 0.0)

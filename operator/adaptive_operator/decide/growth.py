@@ -1,0 +1,168 @@
+"""Adding capacity, at once: another replica, or cheaper tiers in place of better ones when the budget is used up.
+
+What is wanted counts as supply even while it loads, so one deficit is answered once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from adaptive_operator.decide.candidates import Plan, PlanSpace, best_plan
+from adaptive_operator.decide.damping import survivors
+from adaptive_operator.decide.decision import Finding
+from adaptive_operator.decide.proposal import Proposal
+from adaptive_operator.decide.situation import Mix, Situation, as_mix, as_plan, can_act_on_demand, plan_space
+from adaptive_operator.decide.swaps import load_seconds
+from adaptive_operator.decide.wording import accelerators_text, mix_text, passes_text, rate_text
+from adaptive_operator.reasons import Reason
+
+# Shares of the demand that are too small to act on.
+_TOLERANCE = 0.005
+# A plan is assumed to live this long at least when a dip is weighed against it (planner-facts: max(300 s, 5 x load)).
+_LEAST_PLAN_LIFE_SECONDS = 300.0
+
+
+def growth_demand(situation: Situation) -> float | None:
+    """Demand that the replicas have to carry now (requests/s).
+
+    What waits counts only while nothing is being added and some time after: it is the same deficit.
+    """
+    demand, memory = situation.demand, situation.memory
+    if not can_act_on_demand(situation):
+        return None
+    settling = memory.last_add_at is not None and (
+        situation.now - memory.last_add_at < 2 * situation.settings.backlog_seconds
+    )
+    return demand.arrivals if situation.swap is not None or settling else demand.rate
+
+
+def capacity(situation: Situation, mix: Mix) -> float:
+    """What a mix is planned to serve (requests/s, derated), whatever its quality."""
+    rates = (t.card.requests_per_second * mix.get(t.name, 0) for t in situation.tiers if t.card)
+    return sum(rates) * situation.settings.utilisation
+
+
+def carries(space: PlanSpace, plan: Plan, demand: float) -> bool:
+    """Is all of the demand (requests/s) served, up to a tolerance?"""
+    return space.fill(plan, demand).unserved <= _TOLERANCE * demand
+
+
+def grow(situation: Situation, limit: int) -> Proposal | None:
+    """Add capacity when the demand passes what is wanted, pending replicas included; None when it does not."""
+    demand = growth_demand(situation)
+    if demand is None:
+        return None
+    space = plan_space(situation, limit)
+    keep = as_plan(space, situation.wanted)
+    if carries(space, keep, demand):
+        return None
+    target = _target(situation, space, limit, demand)
+    if target is None:
+        return _limited(situation, space, keep, demand)
+    return _grown(situation, space, as_mix(situation, space, target), limit, demand)
+
+
+def grow_further(situation: Situation, limit: int) -> Proposal | None:
+    """While a swap is in flight: only add to its target, so that nothing that loads is thrown away.
+
+    A swap towards a better or smaller mix is overtaken by any plan that carries the demand.
+    """
+    demand = growth_demand(situation)
+    if demand is None or situation.swap is None:
+        return None
+    downward = situation.swap.reason in (Reason.RESTORED_TIER, Reason.REMOVED_REPLICA)
+    base = replace_wanted(situation, situation.existing) if downward else situation
+    space = plan_space(base, limit, additions_only=not downward)
+    keep = as_plan(space, situation.wanted)
+    if carries(space, keep, demand):
+        return None
+    target = _target(base, space, limit, demand)
+    if target is None or (not downward and not _adds(space, keep, target)):
+        message = f"demand passes {rate_text(capacity(situation, situation.wanted))}; the swap in flight ends first"
+        return Proposal(Reason.HELD_WHILE_SWAPPING, message, situation.wanted, situation.memory)
+    return _grown(base, space, as_mix(base, space, target), limit, demand)
+
+
+def replace_wanted(situation: Situation, mix: Mix) -> Situation:
+    """The same situation, seen from another mix."""
+    return replace(situation, tiers=tuple(replace(t, wanted=mix.get(t.name, 0)) for t in situation.tiers))
+
+
+def limit_findings(situation: Situation, mix: Mix, limit: int) -> tuple[Finding, ...]:
+    """What keeps a mix from carrying the present demand; empty when it does carry it."""
+    demand = growth_demand(situation)
+    space = plan_space(situation, limit)
+    plan = as_plan(space, mix)
+    if demand is None or carries(space, plan, demand):
+        return ()
+    return (_limit_of(situation, space, plan, demand),)
+
+
+def _target(situation: Situation, space: PlanSpace, limit: int, demand: float) -> Plan | None:
+    """The best plan that serves more of the demand than what is wanted, and is worth its dip; None: there is none."""
+    keep = as_plan(space, situation.wanted)
+    unserved = space.fill(keep, demand).unserved
+    spaces = (space, plan_space(situation, limit, additions_only=True))
+    for choice in spaces:
+        plan = best_plan(choice, demand * situation.settings.growth_headroom, situation.settings.exact_plans)
+        if plan is None or unserved - choice.fill(plan, demand).unserved <= _TOLERANCE * demand:
+            continue
+        mix = as_mix(situation, choice, plan)
+        if _is_worth_its_dip(situation, choice, mix, limit, demand):
+            return as_plan(space, mix)
+    return None
+
+
+def _is_worth_its_dip(situation: Situation, space: PlanSpace, mix: Mix, limit: int, demand: float) -> bool:
+    """Requests lost while replicas are exchanged, against requests gained over the plan's life."""
+    load = max((load_seconds(situation, t) for t in situation.tiers), default=0.0)
+    life = max(_LEAST_PLAN_LIFE_SECONDS, 5 * load)
+    before = demand - space.fill(as_plan(space, situation.wanted), demand).unserved
+    during = demand - space.fill(as_plan(space, survivors(situation, mix, limit)), demand).unserved
+    after = demand - space.fill(as_plan(space, mix), demand).unserved
+    return (before - during) * load < (after - before) * life
+
+
+def _grown(situation: Situation, space: PlanSpace, mix: dict[str, int], limit: int, demand: float) -> Proposal:
+    adds = _adds(space, as_plan(space, situation.wanted), as_plan(space, mix))
+    reason = Reason.ADDED_REPLICA if adds else Reason.SWAPPED_TO_CHEAPER_TIER
+    verb = "go to" if adds else "swap to"
+    passes = passes_text(situation, demand, capacity(situation, situation.wanted), situation.wanted)
+    during = space.fill(as_plan(space, survivors(situation, mix, limit)), demand).unserved
+    memory = replace(situation.memory, last_add_at=float(int(situation.now)), agreed_plan=None, agreed_count=0)
+    before = space.fill(as_plan(space, situation.wanted), demand).unserved
+    after = space.fill(as_plan(space, mix), demand).unserved
+    return Proposal(
+        reason=reason,
+        message=f"{passes}: {verb} {mix_text(mix)}",
+        replicas=mix,
+        memory=replace(memory, agreed_at=None),
+        gain_permille=1000 * (before - after) / demand,
+        dip_permille=1000 * during / demand,
+    )
+
+
+def _adds(space: PlanSpace, keep: Plan, plan: Plan) -> bool:
+    return plan != keep and all(new >= old for new, old in zip(plan, keep, strict=True))
+
+
+def _limited(situation: Situation, space: PlanSpace, keep: Plan, demand: float) -> Proposal:
+    finding = _limit_of(situation, space, keep, demand)
+    return Proposal(finding.reason, finding.message, situation.wanted, situation.memory)
+
+
+def _limit_of(situation: Situation, space: PlanSpace, plan: Plan, demand: float) -> Finding:
+    """Which limit binds: the floor, other models, or the budget and the tiers' maxima. Without numbers that move."""
+    unserved = space.fill(plan, demand).unserved
+    without_floor = replace(space, floor_permille=0.0).fill(plan, demand).unserved
+    wider = plan_space(situation, situation.budget)
+    alone = best_plan(wider, demand * situation.settings.growth_headroom, situation.settings.exact_plans)
+    mix = as_mix(situation, space, plan)
+    carried = f"{mix_text(mix)} carry {rate_text(capacity(situation, mix))}"
+    if without_floor < unserved - _TOLERANCE * demand:
+        floor = f"the quality floor of {situation.floor_permille:.0f} permille"
+        return Finding(Reason.FLOOR_LIMITED, f"demand passes what {floor} allows on {mix_text(mix)}")
+    if alone is not None and wider.fill(alone, demand).unserved < unserved - _TOLERANCE * demand:
+        return Finding(Reason.BUDGET_SHARED, f"demand passes capacity: {carried}; other models hold the rest")
+    budget = accelerators_text(situation.budget)
+    return Finding(Reason.CAPACITY_LIMITED, f"demand passes capacity: {carried}, the most within {budget}")

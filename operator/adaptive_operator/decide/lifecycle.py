@@ -1,0 +1,187 @@
+"""Rules about a model's life rather than its load: pause, start, edits, failed replicas, a budget that is too small.
+
+They come before the rules about load and need no metrics.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from adaptive_operator.api.v1alpha1 import Mode
+from adaptive_operator.decide.candidates import best_plan
+from adaptive_operator.decide.growth import carries, growth_demand, replace_wanted
+from adaptive_operator.decide.proposal import Proposal
+from adaptive_operator.decide.situation import (
+    Mix,
+    Situation,
+    TierState,
+    as_mix,
+    as_plan,
+    build_situation,
+    fixed_replicas,
+    minimum_mix,
+    plan_space,
+)
+from adaptive_operator.decide.swaps import start_failures
+from adaptive_operator.decide.wording import accelerators_text, mix_text
+from adaptive_operator.reasons import Reason
+
+
+def paused(situation: Situation, limit: int) -> Proposal | None:
+    """Mode Paused: everything stays as it is."""
+    if situation.model.spec.mode is not Mode.PAUSED:
+        return None
+    memory = replace(situation.memory, agreed_plan=None, agreed_count=0, agreed_at=None)
+    message = "spec.mode is Paused: replicas stay as they are"
+    return Proposal(Reason.PAUSED, message, situation.existing, memory)
+
+
+def roll_back(situation: Situation, limit: int) -> Proposal | None:
+    """Replicas that did not start: leave their tiers out for a while, and go to the best mix without them."""
+    failures = start_failures(situation)
+    if not failures or situation.model.spec.mode is not Mode.ACTIVE:
+        return None
+    without = _without(situation, failures)
+    mix = _mix_without(without, limit)
+    if mix is None or (mix == situation.wanted and situation.swap is None):
+        return None
+    minutes = situation.settings.quarantine_seconds / 60
+    causes = "; ".join(f"{tier}: {words}" for tier, words in failures.items())
+    message = f"{causes}. Go to {mix_text(mix)}; {', '.join(failures)} left out for {minutes:.0f} min"
+    return Proposal(Reason.SWAP_ROLLED_BACK, message, mix, without.memory)
+
+
+def start_up(situation: Situation, limit: int) -> Proposal | None:
+    """Nothing is wanted yet: the best tier that fits and the warm tier, one replica each. Never waits for metrics."""
+    if any(situation.wanted.values()) or situation.removed:
+        return None
+    mix = start_mix(situation, limit)
+    if not any(mix.values()):
+        message = (
+            f"not even one replica fits in {accelerators_text(limit)} of {situation.model.spec.accelerators.resource}"
+        )
+        reason = Reason.BUDGET_SHARED if limit < situation.budget else Reason.CAPACITY_LIMITED
+        return Proposal(reason, message, mix, situation.memory)
+    return Proposal(Reason.STARTING_UP, f"first replicas: {mix_text(mix)}", mix, situation.memory)
+
+
+def follow_spec(situation: Situation, limit: int) -> Proposal | None:
+    """A tier left the spec, or bounds do not allow what is wanted: go to the nearest mix that carries the demand."""
+    outside = {t.name: n for t in situation.tiers if (n := _within_bounds(situation, t)) != t.wanted}
+    if not outside and not situation.removed:
+        return None
+    mix = _carrying(situation, situation.wanted | outside, limit)
+    only_warm = not situation.removed and list(outside) == [situation.warm] and not situation.spec_changed
+    if mix == situation.wanted and not situation.removed:
+        return None
+    if only_warm:
+        return Proposal(
+            Reason.ADDED_REPLICA, f"{situation.warm} keeps a replica as the warm tier", mix, situation.memory
+        )
+    changed = ", ".join([*(f"{name} was removed" for name in situation.removed), *_bounds_text(outside)])
+    return Proposal(Reason.SPEC_CHANGED, f"{changed}: go to {mix_text(mix)}", mix, situation.memory)
+
+
+def fit_budget(situation: Situation, limit: int) -> Proposal | None:
+    """More is wanted than this model may plan with: start nothing, give up what is worth least."""
+    if situation.cost(situation.wanted) <= limit:
+        return None
+    space = plan_space(situation, limit, no_starts=True)
+    plan = best_plan(space, known_demand(situation), situation.settings.exact_plans)
+    mix = as_mix(situation, space, plan) if plan is not None else dict.fromkeys(situation.wanted, 0)
+    if situation.cost(mix) > limit:
+        mix = _trimmed(situation, mix, limit)
+    shared = limit < situation.budget
+    cause = "other models need their minimum" if shared else "the budget was lowered"
+    message = f"{mix_text(situation.wanted)} hold more than {accelerators_text(limit)}, {cause}: go to {mix_text(mix)}"
+    return Proposal(Reason.BUDGET_SHARED if shared else Reason.BUDGET_EXCEEDED, message, mix, situation.memory)
+
+
+def start_mix(situation: Situation, limit: int) -> dict[str, int]:
+    """Minimums (the warm tier first), then one replica of the best tier that fits."""
+    mix = minimum_mix(situation, limit)
+    spare = limit - situation.cost(mix)
+    ranked = sorted((t for t in situation.tiers if t.card and t.high > 0), key=lambda t: -t.quality_permille)
+    for tier in ranked:
+        if mix[tier.name] > 0:
+            break
+        if tier.accelerators <= spare:
+            mix[tier.name] = 1
+            break
+    return mix
+
+
+def known_demand(situation: Situation) -> float:
+    """Demand to plan for (requests/s): as measured, else what the weights stand on, else none."""
+    measured = growth_demand(situation)
+    if measured is not None:
+        return measured
+    return (situation.memory.planned_demand_milli or 0) / 1000
+
+
+def _without(situation: Situation, failures: dict[str, str]) -> Situation:
+    """The situation with the failed tiers left out."""
+    until = float(int(situation.now + situation.settings.quarantine_seconds))
+    memory = replace(
+        situation.memory,
+        quarantined_until={**situation.memory.quarantined_until, **dict.fromkeys(failures, until)},
+        quarantine_causes={**situation.memory.quarantine_causes, **failures},
+        agreed_plan=None,
+        agreed_count=0,
+        agreed_at=None,
+    )
+    model = replace(situation.model, memory=replace(memory, generation=situation.model.generation))
+    rebuilt = build_situation(model, situation.now, situation.acting_since, situation.pool_budget, situation.settings)
+    return replace(rebuilt, spec_changed=situation.spec_changed)
+
+
+def _mix_without(situation: Situation, limit: int) -> dict[str, int] | None:
+    """The best mix of what is left: by demand where it is known, else what the swap came from, else a new start."""
+    demand = growth_demand(situation)
+    if demand is not None:
+        space = plan_space(situation, limit)
+        plan = best_plan(space, demand * situation.settings.growth_headroom, situation.settings.exact_plans)
+        mix = as_mix(situation, space, plan) if plan is not None else {}
+    else:
+        origin = situation.swap.origin if situation.swap else situation.wanted
+        mix = {t.name: min(max(origin.get(t.name, 0), t.low), t.high) for t in situation.tiers}
+    if not any(mix.values()) or situation.cost(mix) > limit:
+        mix = start_mix(situation, limit)
+    return mix if any(mix.values()) else None
+
+
+def _within_bounds(situation: Situation, tier: TierState) -> int:
+    """What is wanted, moved into the spec's bounds. A tier that is left out is not raised."""
+    if tier.card is None:
+        return fixed_replicas(situation, tier)
+    raised = max(tier.wanted, tier.least) if tier.name not in situation.memory.quarantined_until else tier.wanted
+    return min(raised, tier.most)
+
+
+def _bounds_text(outside: Mix) -> list[str]:
+    return [f"{name} keeps {n} by its bounds" for name, n in outside.items()]
+
+
+def _carrying(situation: Situation, mix: dict[str, int], limit: int) -> dict[str, int]:
+    """This mix, or the best one from it on where it does not carry the demand or does not fit."""
+    if not any(mix.values()):
+        return start_mix(situation, limit)
+    moved, demand = replace_wanted(situation, mix), known_demand(situation)
+    space = plan_space(moved, limit)
+    fits = situation.cost(mix) <= limit
+    if fits and carries(space, as_plan(space, mix), demand):
+        return mix
+    plan = best_plan(space, demand * situation.settings.growth_headroom, situation.settings.exact_plans)
+    if plan is not None:
+        return as_mix(moved, space, plan)
+    return mix if fits else situation.wanted
+
+
+def _trimmed(situation: Situation, mix: dict[str, int], limit: int) -> dict[str, int]:
+    """Fewer replicas, from the end of the list, the warm tier last, until the mix fits."""
+    last_first = situation.tiers[::-1]
+    for tier in sorted(last_first, key=lambda t: t.name == situation.warm):
+        over = situation.cost(mix) - limit
+        drop = min(mix[tier.name], max(0, -(-over // tier.accelerators)))
+        mix = {**mix, tier.name: mix[tier.name] - drop}
+    return mix

@@ -1,0 +1,238 @@
+"""Decide for all models of one pool: rules per model within shares of the budget, then records, weights and grants.
+
+The seam for the optimiser: `_proposals` gives every model a proposal within the budget; what follows stays the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from adaptive_operator.api.v1alpha1 import Mode
+from adaptive_operator.decide.budget import Claim, free_accelerators, grants, shares, split
+from adaptive_operator.decide.decision import Decision, Finding, PoolDecision
+from adaptive_operator.decide.growth import capacity
+from adaptive_operator.decide.proposal import Proposal
+from adaptive_operator.decide.restoring import wished_mix
+from adaptive_operator.decide.rules import propose
+from adaptive_operator.decide.settings import DecideSettings
+from adaptive_operator.decide.situation import Situation, build_situation, minimum_mix
+from adaptive_operator.decide.swaps import new_swap, swap_seconds
+from adaptive_operator.decide.weights import Weights, plan_weights
+from adaptive_operator.decide.wording import inputs_text, mix_text, rate_text
+from adaptive_operator.observe.observation import PolicyMemory, PoolObservation, SwapRecord
+from adaptive_operator.reasons import Reason
+
+_NAMED_AT_MOST = 6
+_HOLDS = (
+    Reason.HELD_BY_DWELL,
+    Reason.HELD_BY_HOLD_WINDOW,
+    Reason.HELD_FOR_AGREEMENT,
+    Reason.HELD_AFTER_RESTART,
+    Reason.HELD_BY_SURVIVOR_CHECK,
+)
+_ADDING = (Reason.ADDED_REPLICA, Reason.SWAPPED_TO_CHEAPER_TIER)
+
+
+def decide_pool(observation: PoolObservation, settings: DecideSettings) -> PoolDecision:
+    """What every model of a pool should run. Pure: the same observation gives the same decision."""
+    situations = [
+        build_situation(model, observation.now, observation.acting_since, observation.budget, settings)
+        for model in observation.models
+    ]
+    claims = [_claim(situation) for situation in situations]
+    limits, proposals = _proposals(situations, claims, observation.budget)
+    got = {s.model.key: s.cost(p.replicas) for s, p in zip(situations, proposals, strict=True) if _acts(s)}
+    who = _who_text(observation, got)
+    granted = grants(claims, _wishes(situations, proposals, claims), observation.budget)
+    decisions = [
+        _decision(situation, _explained(situation, proposal, limits, who), granted[situation.model.key])
+        for situation, proposal in zip(situations, proposals, strict=True)
+    ]
+    return PoolDecision(observation.resource, tuple(decisions))
+
+
+def _proposals(
+    situations: Sequence[Situation], claims: Sequence[Claim], budget: int
+) -> tuple[dict[str, int], list[Proposal]]:
+    """A proposal per model, with the limit it was made in. What is free is split by need when all want more."""
+    share = shares(claims, budget)
+    limits = {key: item.limit for key, item in share.items()}
+    proposals = [propose(s, limits[s.model.key]) for s in situations]
+    owned = {key: item.own for key, item in share.items()}
+    free = free_accelerators(claims, owned, budget)
+    needs = {s.model.key: _need(s, p, owned) for s, p in zip(situations, proposals, strict=True)}
+    if sum(needs.values()) <= free:
+        return limits, proposals
+    given = split(needs, free)
+    limits = {key: owned[key] + given[key] if needs[key] else limit for key, limit in limits.items()}
+    proposals = [propose(s, limits[s.model.key]) for s in situations]
+    return _hand_out_rest(situations, proposals, limits, owned, free)
+
+
+def _hand_out_rest(
+    situations: Sequence[Situation],
+    proposals: list[Proposal],
+    limits: dict[str, int],
+    owned: Mapping[str, int],
+    free: int,
+) -> tuple[dict[str, int], list[Proposal]]:
+    """Whole replicas leave a rest after the split: offered to one model after the other, in order of their keys."""
+    rest = free - sum(_need(s, p, owned) for s, p in zip(situations, proposals, strict=True))
+    for i, situation in enumerate(situations):
+        key = situation.model.key
+        used = _need(situation, proposals[i], owned)
+        limit = min(situation.budget, owned[key] + used + max(0, rest))
+        if limit > limits[key]:
+            proposals[i] = propose(situation, limit)
+            limits[key] = limit
+            rest -= _need(situation, proposals[i], owned) - used
+    return limits, proposals
+
+
+def _need(situation: Situation, proposal: Proposal, owned: Mapping[str, int]) -> int:
+    """Accelerators that a proposal takes of what is free."""
+    return max(0, situation.cost(proposal.replicas) - owned[situation.model.key]) if _acts(situation) else 0
+
+
+def _acts(situation: Situation) -> bool:
+    return situation.model.spec.mode is Mode.ACTIVE
+
+
+def _claim(situation: Situation) -> Claim:
+    wanted = situation.cost(situation.wanted)
+    minimum = situation.cost(minimum_mix(situation, situation.budget))
+    return Claim(
+        key=situation.model.key,
+        held=situation.held,
+        wanted=wanted,
+        minimum=minimum if _acts(situation) else min(minimum, wanted),
+        most=situation.budget,
+    )
+
+
+def _wishes(
+    situations: Sequence[Situation], proposals: Sequence[Proposal], claims: Sequence[Claim]
+) -> list[dict[str, int]]:
+    """Grants beyond what is held: minimums, targets, old and new side by side, room to exchange a revision."""
+    pairs = [(s, p) for s, p in zip(situations, proposals, strict=True) if s.model.spec.mode is Mode.ACTIVE]
+    minimums = {claim.key: claim.minimum for claim in claims}
+    targets = {s.model.key: s.cost(p.replicas) for s, p in pairs}
+    both = {
+        s.model.key: sum(t.accelerators * max(t.existing, p.replicas.get(t.name, 0)) for t in s.tiers) for s, p in pairs
+    }
+    largest = {s.model.key: s.held + max(t.accelerators for t in s.tiers) for s, _ in pairs}
+    least = {key: min(minimums[key], target) for key, target in targets.items()}
+    return [least, targets, both, largest]
+
+
+def _decision(situation: Situation, proposal: Proposal, granted: int) -> Decision:
+    """The proposal as a decision, with weights, memory and the swap record."""
+    weights = plan_weights(situation, proposal.replicas)
+    proposal = _with_shift(situation, proposal, weights)
+    changed = _changes(situation, proposal)
+    swap = _swap(situation, proposal, changed)
+    return Decision(
+        key=situation.model.key,
+        reason=proposal.reason,
+        message=proposal.message,
+        inputs=inputs_text(situation, capacity(situation, situation.wanted)),
+        replicas=dict(proposal.replicas),
+        weights=weights.shares,
+        memory=_memory(situation, proposal, weights, changed),
+        swap=swap,
+        accelerators_granted=granted,
+        findings=proposal.findings,
+    )
+
+
+def _changes(situation: Situation, proposal: Proposal) -> bool:
+    return dict(proposal.replicas) != situation.wanted or bool(situation.removed)
+
+
+def _swap(situation: Situation, proposal: Proposal, changed: bool) -> SwapRecord | None:
+    """The record to keep. Only an acting model has one; a spec edit gives the swap in flight its time anew."""
+    if not _acts(situation):
+        return None
+    if changed:
+        return new_swap(situation, proposal.reason, proposal.replicas, proposal.gain_permille, proposal.dip_permille)
+    if situation.swap is not None and situation.spec_changed:
+        deadline = float(int(situation.now)) + swap_seconds(situation, situation.swap.target)
+        return replace(situation.swap, deadline=deadline)
+    return situation.swap
+
+
+def _memory(situation: Situation, proposal: Proposal, weights: Weights, changed: bool) -> PolicyMemory:
+    """What the next pass has to know. Stamps in whole seconds, as status keeps them."""
+    planned = None if weights.planned_demand is None else round(weights.planned_demand * 1000)
+    generation = situation.model.generation
+    if situation.model.spec.mode is Mode.DRY_RUN:  # nothing was done, so nothing but the agreement is remembered
+        seen = situation.memory if changed else proposal.memory
+        return replace(seen, planned_demand_milli=planned, generation=generation)
+    now = float(int(situation.now))
+    ended = situation.swap_ended
+    added = ended is not None and ended.reason in _ADDING
+    return replace(
+        proposal.memory,
+        wanted={tier: n for tier, n in proposal.replicas.items() if n > 0},
+        planned_demand_milli=planned,
+        generation=generation,
+        last_change_at=now if changed or ended else proposal.memory.last_change_at,
+        last_add_at=now if added else proposal.memory.last_add_at,
+    )
+
+
+def _with_shift(situation: Situation, proposal: Proposal, weights: Weights) -> Proposal:
+    """Name a move of the weights where the replicas stay; a hold is said again in the next pass."""
+    quiet = proposal.reason is Reason.STEADY or proposal.reason in _HOLDS
+    if not quiet or weights.shift == 0 or weights.planned_demand is None:
+        return proposal
+    parts = " · ".join(f"{tier} {share:.0%}" for tier, share in weights.shares.items() if share > 0)
+    demand = rate_text(weights.planned_demand)
+    if weights.shift < 0:
+        return replace(proposal, reason=Reason.SHED_TO_CHEAPER_TIER, message=f"demand {demand}: weights {parts}")
+    return replace(proposal, reason=Reason.RESTORED_WEIGHT, message=f"demand no more than {demand}: weights {parts}")
+
+
+def _explained(situation: Situation, proposal: Proposal, limits: Mapping[str, int], who: str) -> Proposal:
+    """Findings about the shared budget, with who got what."""
+    findings = [_named(finding, who) for finding in proposal.findings]
+    limited = (Reason.BUDGET_SHARED, Reason.CAPACITY_LIMITED)
+    if not any(finding.reason in limited for finding in findings):
+        findings.extend(_shared(situation, proposal, limits[situation.model.key], who))
+    if situation.held > situation.budget:
+        more = f"{situation.held} accelerators are held, the budget is {situation.budget}: nothing is started"
+        findings.append(Finding(Reason.BUDGET_EXCEEDED, more))
+    if situation.model.spec.mode is Mode.DRY_RUN:
+        findings.append(Finding(Reason.DRY_RUN, "spec.mode is DryRun: this is decided, but not done"))
+    message = f"{proposal.message} ({who})" if who and proposal.reason in limited else proposal.message
+    return replace(proposal, message=message, findings=tuple(findings))
+
+
+def _shared(situation: Situation, proposal: Proposal, limit: int, who: str) -> tuple[Finding, ...]:
+    """Would more of the pool give this model a better mix? Then say who has it."""
+    if limit >= situation.budget or not who or not _acts(situation):
+        return ()
+    wish = wished_mix(situation, proposal.replicas)
+    if wish is None or situation.cost(wish) <= limit:
+        return ()
+    return (
+        Finding(Reason.BUDGET_SHARED, f"{mix_text(wish)} would serve better, but other models hold the rest: {who}"),
+    )
+
+
+def _named(finding: Finding, who: str) -> Finding:
+    if who and finding.reason in (Reason.BUDGET_SHARED, Reason.CAPACITY_LIMITED):
+        return Finding(finding.reason, f"{finding.message} ({who})")
+    return finding
+
+
+def _who_text(observation: PoolObservation, got: Mapping[str, int]) -> str:
+    """`demo/a 2, demo/b 2 of 4 nvidia.com/gpu`; empty when a model has the pool for itself."""
+    if len(observation.models) < 2:
+        return ""
+    ranked = sorted(got.items(), key=lambda item: (-item[1], item[0]))
+    named = ", ".join(f"{key} {count}" for key, count in ranked[:_NAMED_AT_MOST])
+    rest = len(ranked) - _NAMED_AT_MOST
+    more = f" and {rest} more" if rest > 0 else ""
+    return f"{named}{more} of {observation.budget} {observation.resource}"

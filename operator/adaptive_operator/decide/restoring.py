@@ -1,0 +1,141 @@
+"""Upgrades and smaller plans, damped: back to better tiers, and fewer accelerators for the same quality.
+
+The preferred mix is the one with the best quality at the hold window's maximum x headroom, then with the fewest
+accelerators; so an idle model returns to its best tier plus the warm one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from adaptive_operator.decide.candidates import Plan, PlanSpace, best_plan
+from adaptive_operator.decide.damping import agree, dwell_seconds, dwells, is_agreed, is_freshly_started, survivors
+from adaptive_operator.decide.demand import Trust
+from adaptive_operator.decide.growth import capacity, carries, replace_wanted
+from adaptive_operator.decide.proposal import Proposal
+from adaptive_operator.decide.situation import Mix, Situation, as_mix, as_plan, can_act_on_demand, plan_space
+from adaptive_operator.decide.wording import mix_text, rate_text
+from adaptive_operator.observe.observation import PolicyMemory
+from adaptive_operator.reasons import Reason
+
+_SAME_QUALITY_PERMILLE = 0.05
+_TOLERANCE = 0.005
+
+
+def restore(situation: Situation, limit: int) -> Proposal | None:
+    """Go to a better or smaller mix if every check allows, else hold with the reason; None if no mix is better."""
+    demand = situation.demand
+    if not can_act_on_demand(situation) or demand.rate is None:
+        return None
+    space = plan_space(situation, limit)
+    now = _improvement(situation, space, demand.rate)
+    if demand.trust is not Trust.FULL or demand.peak is None:
+        return None if now is None else _held_for_metrics(situation, now)
+    mix = _improvement(situation, space, demand.peak)
+    if mix is None:
+        return None if now is None else _held_by_window(situation, now)
+    return _checked(situation, space, mix, limit)
+
+
+def wished_mix(situation: Situation, mix: Mix) -> dict[str, int] | None:
+    """The mix that would serve better than `mix` with the whole budget at hand; None when there is none."""
+    peak = situation.demand.peak if situation.demand.peak is not None else situation.demand.rate
+    need = peak if peak is not None else (situation.memory.planned_demand_milli or 0) / 1000
+    seen = replace_wanted(situation, mix)
+    space = plan_space(seen, seen.budget)
+    return _improvement(seen, space, need)
+
+
+def _checked(situation: Situation, space: PlanSpace, mix: dict[str, int], limit: int) -> Proposal:
+    """The damping checks in order; the agreement of plans is counted only when nothing else holds."""
+    hold, dwell = situation.model.spec.scaling.hold_seconds, dwell_seconds(situation)
+    if is_freshly_started(situation):
+        cause = f"this operator has watched for less than the hold window of {hold} s"
+        return _held(situation, Reason.HELD_AFTER_RESTART, mix, cause)
+    if dwells(situation):
+        return _held(
+            situation, Reason.HELD_BY_DWELL, mix, f"the last change is less than the dwell of {dwell:.0f} s ago"
+        )
+    if not _survives(situation, space, mix, limit):
+        cause = "what stays while replicas are exchanged would not carry the demand"
+        return _held(situation, Reason.HELD_BY_SURVIVOR_CHECK, mix, cause)
+    memory = agree(situation, mix)
+    if not is_agreed(situation, memory):
+        agreement = situation.model.spec.scaling.plans_in_agreement
+        return _held(situation, Reason.HELD_FOR_AGREEMENT, mix, f"waits for {agreement} equal plans in a row", memory)
+    return _restored(situation, space, mix, limit)
+
+
+def _held_for_metrics(situation: Situation, mix: dict[str, int]) -> Proposal:
+    demand = situation.demand
+    reason = Reason.HELD_FOR_STALE_METRICS if demand.stale else Reason.HELD_FOR_MISSING_METRICS
+    return _held(situation, reason, mix, demand.doubt)
+
+
+def _held_by_window(situation: Situation, mix: dict[str, int]) -> Proposal:
+    cause = f"the maximum of the last {situation.model.spec.scaling.hold_seconds} s does not allow it yet"
+    return _held(situation, Reason.HELD_BY_HOLD_WINDOW, mix, cause)
+
+
+def _held(
+    situation: Situation, reason: Reason, mix: dict[str, int], cause: str, memory: PolicyMemory | None = None
+) -> Proposal:
+    """Nothing changes; the message says what would, and has no number that moves with the load."""
+    kept = memory or replace(situation.memory, agreed_plan=None, agreed_count=0, agreed_at=None)
+    return Proposal(reason, f"{mix_text(mix)} would be better, but {cause}", situation.wanted, kept)
+
+
+def _survives(situation: Situation, space: PlanSpace, mix: dict[str, int], limit: int) -> bool:
+    """Do the replicas that stay carry the present demand while the others are exchanged?
+
+    Of N equal replicas one goes: the others carry demand·N/(N−1) each, which is the same as demand on N−1.
+    """
+    rate = situation.demand.rate or 0.0
+    return carries(space, as_plan(space, survivors(situation, mix, limit)), rate)
+
+
+def _improvement(situation: Situation, space: PlanSpace, demand: float) -> dict[str, int] | None:
+    """The best mix for a demand (requests/s) with headroom, if it is better than the wanted one; else None.
+
+    Fewer accelerators count when the quality is the same even at demand x headroom; more quality counts when it
+    shows at the demand itself. The gap between the two is the hysteresis: what was added at demand d goes at d / 1.15.
+    """
+    need = demand * situation.settings.shrink_headroom
+    plan = best_plan(space, need, situation.settings.exact_plans)
+    keep = as_plan(space, situation.wanted)
+    if plan is None or plan == keep:
+        return None
+    old, new = space.fill(keep, need), space.fill(plan, need)
+    if new.unserved > old.unserved + _TOLERANCE * need:
+        return None
+    gain = min(new.quality_permille - old.quality_permille, _gain(space, keep, plan, demand))
+    cheaper = space.cost(plan) < space.cost(keep) and gain >= -_SAME_QUALITY_PERMILLE
+    return as_mix(situation, space, plan) if cheaper or gain >= situation.settings.least_gain_permille else None
+
+
+def _gain(space: PlanSpace, keep: Plan, plan: Plan, demand: float) -> float:
+    return space.fill(plan, demand).quality_permille - space.fill(keep, demand).quality_permille
+
+
+def _restored(situation: Situation, space: PlanSpace, mix: dict[str, int], limit: int) -> Proposal:
+    shrinks = all(mix[tier.name] <= tier.wanted for tier in situation.tiers)
+    reason = Reason.REMOVED_REPLICA if shrinks else Reason.RESTORED_TIER
+    need = (situation.demand.peak or 0.0) * situation.settings.shrink_headroom
+    old, new = (space.fill(as_plan(space, m), need) for m in (situation.wanted, mix))
+    during = space.fill(as_plan(space, survivors(situation, mix, limit)), need).unserved
+    now = float(int(situation.now))
+    carried = f"{mix_text(mix)} carry {rate_text(capacity(situation, mix))}"
+    better = f"at {new.quality_permille:.0f} instead of {old.quality_permille:.0f} permille of quality"
+    fewer = (
+        f"with {space.cost(as_plan(space, mix))} instead of {space.cost(as_plan(space, situation.wanted))} accelerators"
+    )
+    gain = new.quality_permille - old.quality_permille
+    why = better if gain >= situation.settings.least_gain_permille else fewer
+    return Proposal(
+        reason=reason,
+        message=f"{carried} {why}; the hold window needs {rate_text(need)}",
+        replicas=mix,
+        memory=replace(situation.memory, last_restore_at=now, agreed_plan=None, agreed_count=0, agreed_at=None),
+        gain_permille=gain,
+        dip_permille=1000 * during / need if need > 0 else 0.0,
+    )

@@ -1,0 +1,119 @@
+"""The rules, in order: the first that has something to say decides for one model.
+
+Each rule is a pure function (Situation, limit) -> Proposal | None, where `limit` is the number of accelerators that the
+pool lets this model plan with. Rules propose; swap records, weights and grants are made in `pool.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from adaptive_operator.decide.decision import Finding
+from adaptive_operator.decide.demand import Trust
+from adaptive_operator.decide.growth import grow, grow_further, limit_findings
+from adaptive_operator.decide.lifecycle import fit_budget, follow_spec, paused, roll_back, start_up
+from adaptive_operator.decide.proposal import Proposal
+from adaptive_operator.decide.restoring import restore
+from adaptive_operator.decide.situation import Situation
+from adaptive_operator.decide.wording import mix_text
+from adaptive_operator.reasons import Reason
+
+Rule = Callable[[Situation, int], Proposal | None]
+
+
+def finish_swap(situation: Situation, limit: int) -> Proposal | None:
+    """A swap is in flight: it goes on, and only more capacity may overtake it."""
+    if situation.swap is None:
+        return None
+    further = grow_further(situation, limit)
+    if further is not None:
+        return further
+    message = f"{mix_text(situation.swap.origin)} to {mix_text(situation.swap.target)} under way"
+    return Proposal(_reason_of(situation.swap.reason), message, situation.wanted, situation.memory)
+
+
+def hold_for_metrics(situation: Situation, limit: int) -> Proposal | None:
+    """Demand is unknown or too old: change nothing."""
+    if situation.demand.trust is not Trust.NONE or not situation.has_cards:
+        return None
+    stale = situation.demand.stale
+    reason = Reason.HELD_FOR_STALE_METRICS if stale else Reason.HELD_FOR_MISSING_METRICS
+    memory = replace(situation.memory, agreed_plan=None, agreed_count=0, agreed_at=None)
+    return Proposal(reason, f"replicas stay as they are: {situation.demand.doubt}", situation.wanted, memory)
+
+
+def stay(situation: Situation, limit: int) -> Proposal:
+    """Nothing better is known."""
+    memory = replace(situation.memory, agreed_plan=None, agreed_count=0, agreed_at=None)
+    return Proposal(Reason.STEADY, f"{mix_text(situation.wanted)} is what is wanted", situation.wanted, memory)
+
+
+RULES: tuple[Rule, ...] = (
+    paused,  # the user said so
+    roll_back,  # replicas that did not start are lost budget
+    start_up,  # a new model serves before anything is measured
+    follow_spec,  # what the user edited
+    fit_budget,  # invariant: never plan with more than there is
+    finish_swap,  # one swap at a time
+    hold_for_metrics,  # unknown is never zero
+    grow,  # capacity at once
+    restore,  # quality and thrift with care
+)
+
+
+def propose(situation: Situation, limit: int) -> Proposal:
+    """The first rule's proposal, with everything a user should know beside it."""
+    proposals = (rule(situation, limit) for rule in RULES)
+    proposal = next((p for p in proposals if p is not None), None) or stay(situation, limit)
+    return replace(proposal, findings=(*proposal.findings, *_findings(situation, proposal, limit)))
+
+
+def _findings(situation: Situation, proposal: Proposal, limit: int) -> tuple[Finding, ...]:
+    return (
+        *_without_cards(situation),
+        *_floor_out_of_reach(situation),
+        *_left_out(proposal),
+        *_metrics(situation),
+        *limit_findings(situation, proposal.replicas, limit),
+    )
+
+
+def _without_cards(situation: Situation) -> tuple[Finding, ...]:
+    names = [tier.name for tier in situation.tiers if tier.card is None]
+    if not names:
+        return ()
+    what = f"spec.tiers {', '.join(names)} without a card"
+    remedy = "declare tiers[].card to let the load decide"
+    return (Finding(Reason.NO_TIER_CARD, f"{what}: replicas stay at their minimum; {remedy}"),)
+
+
+def _floor_out_of_reach(situation: Situation) -> tuple[Finding, ...]:
+    floor = situation.model.spec.quality.floor_permille
+    if not situation.has_cards or situation.floor_permille >= floor:
+        return ()
+    best = f"the best tier has {situation.floor_permille:.0f}"
+    return (Finding(Reason.FLOOR_LIMITED, f"quality.floorPermille {floor} is out of reach, {best}: only it serves"),)
+
+
+def _left_out(proposal: Proposal) -> tuple[Finding, ...]:
+    causes = proposal.memory.quarantine_causes
+    return tuple(
+        Finding(Reason.SWAP_ROLLED_BACK, f"{tier} is left out for a while: {causes.get(tier, 'it did not start')}")
+        for tier in sorted(proposal.memory.quarantined_until)
+    )
+
+
+def _metrics(situation: Situation) -> tuple[Finding, ...]:
+    if situation.demand.trust is not Trust.NONE:
+        return ()
+    reason = Reason.HELD_FOR_STALE_METRICS if situation.demand.stale else Reason.HELD_FOR_MISSING_METRICS
+    return (Finding(reason, situation.demand.doubt),)
+
+
+def _reason_of(text: str) -> Reason:
+    """The reason kept in a swap record; one that this version does not know reads as a swap in flight."""
+    try:
+        return Reason(text)
+    except ValueError:
+        return Reason.HELD_WHILE_SWAPPING

@@ -1,0 +1,49 @@
+"""What can be tuned in the policy, with the reason for each default. Knows no environment variables."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class DecideSettings:
+    """The policy's knobs that are not in a model's spec. Times in seconds, ratios as fractions."""
+
+    # Share of a replica's card capacity that is planned with (rho). The rest absorbs bursts and errors of the card:
+    # plans without it break at 1.5 x parameter error.
+    utilisation: float = 0.9
+    # An addition is sized for demand x this, so that noise of a few per cent does not ask for another one at once.
+    growth_headroom: float = 1.15
+    # An upgrade or a smaller plan has to carry the hold window's maximum x this. At 1.0 a steady load of +-5 % caused
+    # 22 changes in 4 h, at 1.15 none but the first two.
+    shrink_headroom: float = 1.15
+    # A sample older than this many scrapes is stale: demand may then only drift up.
+    stale_after_scrapes: float = 2.0
+    scrape_interval_seconds: float = 15.0
+    # A sample older than this holds all replicas.
+    hold_after_stale_seconds: float = 120.0
+    # What waits is to be worked off within this time: it counts as queue / backlog_seconds of extra demand.
+    backlog_seconds: float = 30.0
+    # The panic window counts when it sees more than this many times the stable window's rate.
+    panic_ratio: float = 2.0
+    # A tier whose replicas did not start is left out for this long.
+    quarantine_seconds: float = 900.0
+    # Planner period of models that do not set one; agreement is counted at most once per period.
+    planner_period_seconds: float = 15.0
+    # Dwell of models that do not set one: max(least, factor x load time).
+    least_dwell_seconds: float = 300.0
+    dwell_load_factor: float = 5.0
+    # Start deadline of models that do not set one: max(least, factor x load time).
+    least_start_deadline_seconds: float = 120.0
+    start_deadline_load_factor: float = 3.0
+    # Load time of a tier whose card does not say.
+    default_load_seconds: float = 60.0
+    # A better plan has to raise the served quality by this much, or to need fewer accelerators.
+    least_gain_permille: float = 1.0
+    # Weights move when some tier's share would change by this much: fewer routing tables, same traffic (the routers
+    # follow their own arrivals anyway).
+    weight_step: float = 0.05
+    # Share that an open tier gets at least: a weight of 0 would close it, and nothing could be shed onto it in seconds.
+    open_weight: float = 0.01
+    # Plans that are enumerated completely; beyond that a local search takes over.
+    exact_plans: int = 2000

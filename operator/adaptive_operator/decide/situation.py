@@ -1,0 +1,284 @@
+"""One model as the rules see it: tiers with bounds and counts, demand, the swap in flight and what failed in it.
+
+Everything is derived from the observation; nothing is decided here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from adaptive_operator.api.v1alpha1 import Mode, Tier
+from adaptive_operator.decide.candidates import Plan, PlanSpace, PlanTier
+from adaptive_operator.decide.cards import TierCard, card_of, warm_tier
+from adaptive_operator.decide.demand import Demand, Trust, read_demand
+from adaptive_operator.decide.settings import DecideSettings
+from adaptive_operator.observe.holding import held_accelerators
+from adaptive_operator.observe.observation import ModelObservation, PodPhase, PolicyMemory, SwapRecord
+
+Mix = Mapping[str, int]
+UNBOUNDED = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class TierState:
+    """One tier of the spec: what is known of it, what is allowed, what is wanted and what is there."""
+
+    name: str
+    accelerators: int
+    card: TierCard | None
+    low: int  # bounds to plan with; a tier that is left out keeps what works of it and starts nothing
+    high: int
+    least: int  # bounds by the spec
+    most: int
+    wanted: int  # by the last decision
+    existing: int  # replicas that StatefulSets ask for
+    ready: int
+
+    @property
+    def quality_permille(self) -> int:
+        """Quality by the card; 0 without one."""
+        return self.card.quality_permille if self.card else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """The input of every rule. `tiers` are in the order of the spec."""
+
+    now: float
+    acting_since: float
+    pool_budget: int
+    model: ModelObservation
+    settings: DecideSettings
+    memory: PolicyMemory  # as observed, expired quarantines and those of an older spec removed
+    tiers: tuple[TierState, ...]
+    warm: str | None
+    demand: Demand
+    swap: SwapRecord | None  # in flight
+    swap_ended: SwapRecord | None  # reached its target in this pass
+    removed: Mix  # tiers that left the spec since the last decision, with the replicas they were wanted with
+    spec_changed: bool
+
+    @property
+    def wanted(self) -> dict[str, int]:
+        """Replicas by tier that the last decision wanted."""
+        return {tier.name: tier.wanted for tier in self.tiers}
+
+    @property
+    def existing(self) -> dict[str, int]:
+        """Replicas by tier that StatefulSets ask for."""
+        return {tier.name: tier.existing for tier in self.tiers}
+
+    @property
+    def budget(self) -> int:
+        """Accelerators that this model may hold by its own spec and the pool."""
+        own = self.model.spec.accelerators.budget
+        return self.pool_budget if own is None else min(own, self.pool_budget)
+
+    @property
+    def held(self) -> int:
+        """Accelerators that this model holds, Pending and Terminating pods included."""
+        return held_accelerators(self.model)
+
+    @property
+    def floor_permille(self) -> float:
+        """The quality floor, or the best tier's quality where no tier reaches it: serving goes on, and says so."""
+        known = [tier.card.quality_permille for tier in self.tiers if tier.card and tier.high > 0]
+        return float(min([self.model.spec.quality.floor_permille, max(known, default=0)]))
+
+    @property
+    def has_cards(self) -> bool:
+        """Is there any tier that decisions can be made about?"""
+        return any(tier.card is not None for tier in self.tiers)
+
+    def cost(self, mix: Mix) -> int:
+        """Accelerators that a mix holds."""
+        return sum(tier.accelerators * mix.get(tier.name, 0) for tier in self.tiers)
+
+    def tier(self, name: str) -> TierState | None:
+        """A tier of the spec by name."""
+        return next((tier for tier in self.tiers if tier.name == name), None)
+
+
+def build_situation(
+    model: ModelObservation, now: float, acting_since: float, budget: int, settings: DecideSettings
+) -> Situation:
+    """Gather what the rules need of one model."""
+    spec_changed = model.memory.generation is not None and model.memory.generation != model.generation
+    memory = _current_memory(model.memory, now, spec_changed)
+    left_out = frozenset(memory.quarantined_until)
+    warm = warm_tier(model.spec, settings, left_out) or warm_tier(model.spec, settings)
+    wanted = _wanted(model)
+    tiers = tuple(_tier_state(model, tier, wanted, warm, left_out, settings) for tier in model.spec.tiers)
+    running = model.swap if model.swap is not None and not _has_ended(model, model.swap) else None
+    return Situation(
+        now=now,
+        acting_since=acting_since,
+        pool_budget=budget,
+        model=model,
+        settings=settings,
+        memory=memory,
+        tiers=tiers,
+        warm=warm,
+        demand=read_demand(model.metrics, settings),
+        swap=running,
+        swap_ended=model.swap if running is None else None,
+        removed=_removed(model, wanted),
+        spec_changed=spec_changed,
+    )
+
+
+def plan_space(situation: Situation, limit: int, additions_only: bool = False, no_starts: bool = False) -> PlanSpace:
+    """Plans over the tiers with a card, within `limit` accelerators; the others' replicas are paid for first."""
+    fixed = sum(t.accelerators * fixed_replicas(situation, t) for t in situation.tiers if t.card is None)
+    tiers = [
+        PlanTier(
+            name=tier.name,
+            accelerators=tier.accelerators,
+            rate=tier.card.requests_per_second * situation.settings.utilisation,
+            quality_permille=tier.card.quality_permille,
+            low=max(tier.low, min(tier.wanted, tier.high)) if additions_only else tier.low,
+            high=min(tier.high, tier.wanted) if no_starts else tier.high,
+            present=tier.wanted,
+        )
+        for tier in situation.tiers
+        if tier.card is not None and tier.high > 0
+    ]
+    if no_starts:
+        tiers = [replace(tier, low=min(tier.low, tier.high)) for tier in tiers]
+    tiers.sort(key=lambda t: (-t.quality_permille, t.accelerators / t.rate))
+    return PlanSpace(_affordable(tuple(tiers), limit - fixed), situation.floor_permille, max(0, limit - fixed))
+
+
+def as_mix(situation: Situation, space: PlanSpace, plan: Plan) -> dict[str, int]:
+    """A plan as replicas by tier, those of tiers without a card included."""
+    counts = {tier.name: n for tier, n in zip(space.tiers, plan, strict=True)}
+    return {
+        tier.name: counts.get(tier.name, 0) if tier.card is not None else fixed_replicas(situation, tier)
+        for tier in situation.tiers
+    }
+
+
+def as_plan(space: PlanSpace, mix: Mix) -> Plan:
+    """Replicas by tier as a plan of this space."""
+    return tuple(mix.get(tier.name, 0) for tier in space.tiers)
+
+
+def fixed_replicas(situation: Situation, tier: TierState) -> int:
+    """Replicas of a tier without a card: its minimum, and 1 of the first tier when no tier has a card."""
+    first = next((t.name for t in situation.tiers if t.high > 0), None)
+    at_least = 1 if not situation.has_cards and tier.name == first else 0
+    return min(tier.high, max(tier.low, at_least))
+
+
+def minimum_mix(situation: Situation, limit: int) -> dict[str, int]:
+    """The least that each tier keeps, the warm tier first, as far as `limit` accelerators carry it."""
+    order = sorted(situation.tiers, key=lambda t: t.name != situation.warm)
+    mix = dict.fromkeys((tier.name for tier in situation.tiers), 0)
+    for tier in order:
+        low = tier.low if tier.card is not None else fixed_replicas(situation, tier)
+        mix[tier.name] = max(0, min(low, limit // tier.accelerators))
+        limit -= mix[tier.name] * tier.accelerators
+    return mix
+
+
+def _affordable(tiers: tuple[PlanTier, ...], limit: int) -> tuple[PlanTier, ...]:
+    """The same tiers, minimums lowered where not even they are affordable: cheapest replica last."""
+    over = sum(tier.low * tier.accelerators for tier in tiers) - limit
+    lows = {tier.name: tier.low for tier in tiers}
+    for tier in sorted(tiers, key=lambda t: (-t.accelerators, t.name)):
+        while over > 0 and lows[tier.name] > 0:
+            drop = min(lows[tier.name], -(-over // tier.accelerators))
+            lows[tier.name] -= drop
+            over -= drop * tier.accelerators
+    return tuple(replace(t, low=lows[t.name], high=max(lows[t.name], t.high)) for t in tiers)
+
+
+def _tier_state(
+    model: ModelObservation,
+    tier: Tier,
+    wanted: Mix,
+    warm: str | None,
+    left_out: frozenset[str],
+    settings: DecideSettings,
+) -> TierState:
+    existing, ready = existing_replicas(model, tier.name), ready_replicas(model, tier.name)
+    least, most = _bounds(tier, tier.name == warm)
+    left = tier.name in left_out
+    return TierState(
+        name=tier.name,
+        accelerators=tier.replica.accelerators,
+        card=card_of(tier, settings),
+        low=min(least, ready) if left else least,
+        high=min(most, ready) if left else most,
+        least=least,
+        most=most,
+        wanted=wanted.get(tier.name, 0),
+        existing=existing,
+        ready=ready,
+    )
+
+
+def _bounds(tier: Tier, warm: bool) -> tuple[int, int]:
+    """(min, max) replicas. The warm tier's minimum is 1 unless it is set to something else."""
+    bounds = tier.replicas
+    high = UNBOUNDED if bounds is None or bounds.max is None else bounds.max
+    low = int(warm) if bounds is None or bounds.min is None else bounds.min
+    return min(low, high), high
+
+
+def existing_replicas(model: ModelObservation, tier: str) -> int:
+    """Replicas of a tier that its StatefulSets ask for, over all revisions."""
+    return sum(item.replicas for item in model.stateful_sets if item.tier == tier)
+
+
+def ready_replicas(model: ModelObservation, tier: str) -> int:
+    """Pods of a tier that serve, over all revisions."""
+    return sum(pod.phase is PodPhase.READY for pod in model.pods if pod.tier == tier)
+
+
+def _wanted(model: ModelObservation) -> dict[str, int]:
+    """The last decision's replicas. Only what exists counts where decisions have no effect (Paused, DryRun)."""
+    if model.spec.mode is Mode.ACTIVE:
+        if model.swap is not None:
+            return dict(model.swap.target)
+        if model.memory.wanted:
+            return dict(model.memory.wanted)
+    tiers = {item.tier for item in model.stateful_sets}
+    return {tier: existing_replicas(model, tier) for tier in tiers}
+
+
+def _removed(model: ModelObservation, wanted: Mix) -> dict[str, int]:
+    names = {tier.name for tier in model.spec.tiers}
+    return {tier: n for tier, n in wanted.items() if tier not in names and n > 0}
+
+
+def _has_ended(model: ModelObservation, swap: SwapRecord) -> bool:
+    """Is what exists exactly the swap's target, and ready? Terminating pods still count as existing."""
+    tiers = {*swap.target, *(pod.tier for pod in model.pods), *(item.tier for item in model.stateful_sets)}
+    for tier in tiers:
+        target = swap.target.get(tier, 0)
+        pods = sum(pod.tier == tier for pod in model.pods)
+        if not existing_replicas(model, tier) == ready_replicas(model, tier) == pods == target:
+            return False
+    return True
+
+
+def _current_memory(memory: PolicyMemory, now: float, spec_changed: bool) -> PolicyMemory:
+    """Without quarantines that are over, or that a spec edit may have healed."""
+    left_out = {t: end for t, end in memory.quarantined_until.items() if end > now and not spec_changed}
+    causes = {t: cause for t, cause in memory.quarantine_causes.items() if t in left_out}
+    agreed = None if spec_changed else memory.agreed_plan
+    return replace(
+        memory,
+        agreed_plan=agreed,
+        agreed_count=memory.agreed_count if agreed else 0,
+        agreed_at=memory.agreed_at if agreed else None,
+        quarantined_until=left_out,
+        quarantine_causes=causes,
+    )
+
+
+def can_act_on_demand(situation: Situation) -> bool:
+    """May replicas be added by what was measured?"""
+    return situation.has_cards and situation.demand.trust is not Trust.NONE

@@ -1,0 +1,108 @@
+"""The swap record: when one begins, by when it has to be done, and which tiers failed in it.
+
+Knows replicas and pods, not demand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from adaptive_operator.decide.situation import Situation, TierState
+from adaptive_operator.decide.wording import fingerprint
+from adaptive_operator.names import short_hash
+from adaptive_operator.observe.observation import PodObservation, PodPhase, SwapRecord
+from adaptive_operator.reasons import Reason
+
+STEP_STARTING = "Starting"
+_WORDS_AT_MOST = 300
+
+
+def start_deadline_seconds(situation: Situation, tier: TierState) -> float:
+    """How long a replica of this tier may take to become ready."""
+    own = situation.model.spec.scaling.start_deadline_seconds
+    if own is not None:
+        return float(own)
+    settings = situation.settings
+    return max(
+        settings.least_start_deadline_seconds, settings.start_deadline_load_factor * load_seconds(situation, tier)
+    )
+
+
+def load_seconds(situation: Situation, tier: TierState) -> float:
+    """Load time by the card, or the default."""
+    return tier.card.load_seconds if tier.card else situation.settings.default_load_seconds
+
+
+def start_failures(situation: Situation) -> dict[str, str]:
+    """Tiers whose replicas did not start, with the pod's own words.
+
+    At once when the engine says that it cannot load; else when the start deadline has passed.
+    """
+    failed: dict[str, str] = {}
+    for tier in situation.tiers:
+        if tier.ready >= tier.wanted or tier.name in situation.memory.quarantined_until:
+            continue
+        words = _failure_of(situation, tier)
+        if words is not None:
+            failed[tier.name] = words[:_WORDS_AT_MOST]
+    return failed
+
+
+def _failure_of(situation: Situation, tier: TierState) -> str | None:
+    pods = [p for p in situation.model.pods if p.tier == tier.name and p.phase is not PodPhase.TERMINATING]
+    for pod in sorted(pods, key=lambda p: p.name):
+        words = _pod_failure(situation, tier, pod)
+        if words is not None:
+            return words
+    if situation.swap is not None and situation.now > situation.swap.deadline and len(pods) < tier.existing:
+        return "its pods were not created before the deadline"
+    return None
+
+
+def _pod_failure(situation: Situation, tier: TierState, pod: PodObservation) -> str | None:
+    """Why this pod counts as failed, or None. A pod that has served before is not judged by the start deadline."""
+    if pod.phase is PodPhase.READY:
+        return None
+    if pod.phase is PodPhase.FAILED and pod.load_failure_reason is not None:
+        return f"{pod.load_failure_reason}: {pod.trouble}" if pod.trouble else pod.load_failure_reason
+    if situation.swap is None and pod.phase is PodPhase.STARTING:
+        return None
+    since = max(pod.created_at, situation.swap.started_at if situation.swap else 0.0)
+    deadline = start_deadline_seconds(situation, tier)
+    if pod.started or situation.now - since <= deadline:
+        return None
+    return f"not ready within {deadline:.0f} s: {pod.trouble or pod.phase.value}"
+
+
+def new_swap(situation: Situation, reason: Reason, target: Mapping[str, int], gain: float, dip: float) -> SwapRecord:
+    """The record of a swap that begins now.
+
+    A swap that replaces another one of the same direction keeps its origin and start, so that a rollback leads to what
+    last served and a failing tier is not given more time.
+    """
+    model, running = situation.model, situation.swap
+    extends = running is not None and reason is not Reason.SWAP_ROLLED_BACK and running.reason != Reason.RESTORED_TIER
+    now = float(int(situation.now))
+    return SwapRecord(
+        id=short_hash(model.uid, str(model.generation), str(int(now)), fingerprint(target)),
+        reason=reason.value,
+        origin=running.origin if running and extends else situation.existing,
+        target=dict(target),
+        step=STEP_STARTING,
+        started_at=running.started_at if running and extends else now,
+        deadline=now + swap_seconds(situation, target),
+        epoch=0,
+        predicted_gain_permille=round(gain),
+        predicted_dip_permille=round(dip),
+    )
+
+
+def swap_seconds(situation: Situation, target: Mapping[str, int]) -> float:
+    """Time that a swap may take: one start where the budget has room, else start, drain and start again."""
+    started = [tier for tier in situation.tiers if target.get(tier.name, 0) > tier.existing]
+    start = max((start_deadline_seconds(situation, tier) for tier in started), default=0.0)
+    drain = float(situation.model.spec.scaling.drain_deadline_seconds)
+    surge = sum(tier.accelerators * max(target.get(tier.name, 0), tier.existing) for tier in situation.tiers)
+    if surge <= situation.budget and started:
+        return start + (drain if surge > situation.cost(target) else 0.0)
+    return 2 * start + drain

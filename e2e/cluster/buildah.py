@@ -12,19 +12,18 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from e2e.cluster.debian import find_command
 from e2e.cluster.settings import ClusterError, cache_folder
-from e2e.cluster.shell import run
+from e2e.cluster.shell import is_success, run, write_atomic
 
 BASE_IMAGE = "localhost/adaptive-base:bookworm"
-INPUTS_LABEL = "adaptivellm.dev/inputs"
 _BASE_PACKAGES = ("python3", "python3-venv", "ca-certificates", "libgomp1")
 _UNUSED_DAYS = 7
+_REMEMBERED = 200
 _POLICY = {"default": [{"type": "insecureAcceptAnything"}]}
 
 
@@ -53,45 +52,58 @@ class Buildah:
         path.write_text(json.dumps(_POLICY))
         return str(path)
 
-    def build(self, arguments: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
-        """`buildah bud` with its output shown."""
+    def build(self, arguments: Sequence[str]) -> str:
+        """`buildah bud` with its output shown; returns the image's id."""
         options = ["bud", "--isolation", "chroot", "--layers", "--network", "host", "--pull-never", "--format", "oci"]
-        argv = self.command(*options, "--signature-policy", self.policy(), *arguments)
-        status = subprocess.run(["nice", "-n", "5", *argv], check=False, env={**os.environ, **(environment or {})})
-        if status.returncode != 0:
+        identity = self.folder / "built"
+        argv = self.command(*options, "--signature-policy", self.policy(), "--iidfile", str(identity), *arguments)
+        if subprocess.run(["nice", "-n", "5", *argv], check=False).returncode != 0:
             raise ClusterError("the image's build failed, see above; the next attempt goes on after its last layer")
+        return identity.read_text().strip().removeprefix("sha256:")
 
-    def list_images(self, *filters: str) -> list[dict[str, Any]]:
-        """Images as dictionaries with `id`, `names` and `created` (seconds since 1970)."""
-        arguments = [part for f in filters for part in ("--filter", f)]
-        found: list[dict[str, Any]] = json.loads(self.run("images", "--json", *arguments) or "[]") or []
-        return found
+    def has(self, identity: str) -> bool:
+        """Whether the image still exists."""
+        return is_success(self.command("inspect", "--type", "image", identity))
 
-    def find_by_inputs(self, repository: str, inputs: str) -> str | None:
-        """Id of an image of `repository` that was made from these inputs."""
-        for image in self.list_images(f"label={INPUTS_LABEL}={inputs}"):
-            if any(name.startswith(f"{repository}:") for name in image.get("names") or []):
-                return str(image["id"])
-        return None
+    def recall(self, kind: str, key: str) -> str | None:
+        """What `remember` stored: an image's id by its inputs, or a manifest's digest by the image's id."""
+        return self._memory().get(kind, {}).get(key)
+
+    def remember(self, kind: str, key: str, value: str) -> None:
+        """Store one fact; the oldest ones are dropped."""
+        memory = self._memory()
+        memory.setdefault(kind, {}).pop(key, None)
+        memory[kind][key] = value
+        memory[kind] = dict(list(memory[kind].items())[-_REMEMBERED:])
+        write_atomic(self.folder / "memory.json", json.dumps(memory, indent=1))
+
+    def _memory(self) -> dict[str, dict[str, str]]:
+        try:
+            memory: dict[str, dict[str, str]] = json.loads((self.folder / "memory.json").read_text())
+        except (FileNotFoundError, json.JSONDecodeError):
+            return {}
+        return memory
 
     def prune(self) -> None:
         """Drop interrupted builds, and layers of former builds that are older than a week."""
         self.run("rm", "--all")
-        for image in self.list_images("dangling=true"):
+        for image in json.loads(self.run("images", "--json", "--filter", "dangling=true") or "[]") or []:
             if time.time() - int(image["created"]) > _UNUSED_DAYS * 86400:
                 subprocess.run(self.command("rmi", str(image["id"])), check=False, capture_output=True)
 
 
 def open_store() -> Buildah:
     """Buildah with the project's storage."""
-    return Buildah(cache_folder() / "buildah")
+    folder = cache_folder() / "buildah"
+    folder.mkdir(parents=True, exist_ok=True)
+    return Buildah(folder)
 
 
 def ensure_base_image(buildah: Buildah) -> str:
     """Make the Debian base image if it is missing; returns the hash of what it is made from."""
     mirror = os.environ.get("ADAPTIVE_DEBIAN_MIRROR", "")
     inputs = hashlib.sha256(repr((_BASE_PACKAGES, mirror)).encode()).hexdigest()
-    if buildah.find_by_inputs(BASE_IMAGE.partition(":")[0], inputs):
+    if buildah.has(BASE_IMAGE) and buildah.recall("inputs", inputs):
         return inputs
     print(f"{BASE_IMAGE}: debootstrap (about a minute)", flush=True)
     started = time.monotonic()
@@ -99,8 +111,8 @@ def ensure_base_image(buildah: Buildah) -> str:
         _bootstrap(Path(folder) / "rootfs", mirror)
         dockerfile = Path(folder) / "Dockerfile"
         dockerfile.write_text("FROM scratch\nCOPY rootfs /\n")
-        label = f"{INPUTS_LABEL}={inputs}"
-        buildah.build(["--tag", BASE_IMAGE, "--label", label, "--quiet", "--file", str(dockerfile), folder])
+        identity = buildah.build(["--tag", BASE_IMAGE, "--quiet", "--file", str(dockerfile), folder])
+    buildah.remember("inputs", inputs, identity)
     print(f"{BASE_IMAGE}: made in {time.monotonic() - started:.0f} s", flush=True)
     return inputs
 

@@ -43,14 +43,6 @@ def list_mounts(folder: Path, environment: Mapping[str, str]) -> list[str]:
     return [part for source, target in mounts.items() for part in ("--volume", f"{source}:{target}:ro")]
 
 
-def list_wheels(environment: Mapping[str, str]) -> list[str]:
-    """What an image's Python packages depend on besides the lock file: names and sizes of the wheels at hand."""
-    links = environment.get("TORCH_FIND_LINKS", "").strip()
-    if not links or "://" in links or not Path(links).is_dir():
-        return [links, environment.get("TORCH_INDEX", "")]
-    return sorted(f"{p.name} {p.stat().st_size}" for p in Path(links).glob("*.whl"))
-
-
 def parse_pip_settings(listing: str) -> dict[str, str]:
     """`pip config list` → setting by name; those of `global`, `install` and the environment count alike."""
     found: dict[str, str] = {}

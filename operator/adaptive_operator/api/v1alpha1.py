@@ -70,6 +70,17 @@ class ModelSpec(_Api):
         " quantisation grid that the source file already has, so that tiers differ as from an unquantised source.",
     )
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            CEL: [
+                rule(
+                    "!self.source.contains('..')",
+                    "model.source must not contain '..'; give the path of the weights file itself",
+                ),
+            ]
+        }
+    )
+
 
 class Recipe(_Api):
     """How a tier's weights derive from the source checkpoint."""
@@ -85,6 +96,21 @@ class Replica(_Api):
     accelerators: int = Field(ge=1, le=64, description="Accelerators that one replica holds.")
     cpu: str = Field(max_length=16, pattern=QUANTITY, description="CPU of one replica, e.g. 500m or 4.")
     memory: str = Field(max_length=16, pattern=QUANTITY, description="Memory of one replica, e.g. 1Gi.")
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            CEL: [
+                rule(
+                    "!isQuantity(self.cpu) || quantity(self.cpu).isGreaterThan(quantity('0'))",
+                    "tiers[].replica.cpu must be greater than 0, e.g. 500m or 4",
+                ),
+                rule(
+                    "!isQuantity(self.memory) || !quantity(self.memory).isLessThan(quantity('64Mi'))",
+                    "tiers[].replica.memory must be at least 64Mi; use a unit such as Gi (m is a thousandth of a byte)",
+                ),
+            ]
+        }
+    )
 
 
 class ReplicaBounds(_Api):
@@ -117,6 +143,18 @@ class DeclaredCard(_Api):
     )
     load_seconds: int | None = Field(
         default=None, ge=0, le=86_400, description="Seconds from creating a replica until it is ready. Unset: 60."
+    )
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            CEL: [
+                rule(
+                    "has(self.referencePromptTokens) == has(self.referenceOutputTokens)",
+                    "tiers[].card.referencePromptTokens and referenceOutputTokens describe one request;"
+                    " set both or neither",
+                ),
+            ]
+        }
     )
 
 
@@ -177,6 +215,15 @@ class Accelerators(_Api):
         max_length=128,
         pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$",
         description="Extended resource. Models that name the same resource share one budget.",
+        json_schema_extra={
+            CEL: [
+                rule(
+                    "self == oldSelf",
+                    "accelerators.resource cannot be changed, because running replicas count against its budget;"
+                    " delete the model and create it anew",
+                ),
+            ]
+        },
     )
     budget: int | None = Field(
         default=None,
@@ -273,7 +320,41 @@ class AdaptiveModelSpec(_Api):
                 ),
                 rule(
                     "!self.tiers.all(t, has(t.replicas) && has(t.replicas.max) && t.replicas.max == 0)",
-                    "at least one of tiers[].replicas.max must be greater than 0, else nothing can serve",
+                    "at least one of tiers[].replicas.max must be greater than 0, else nothing can serve;"
+                    " raise one, or leave it out",
+                ),
+                rule(
+                    "!has(self.routing) || !has(self.routing.warmTier) || !self.tiers.exists(t, t.name =="
+                    " self.routing.warmTier && has(t.replicas) && has(t.replicas.max) && t.replicas.max == 0)",
+                    "routing.warmTier names a tier whose replicas.max is 0; raise its max or choose another tier",
+                ),
+                rule(
+                    "!has(self.accelerators) || !has(self.accelerators.budget) || self.tiers.map(t, has(t.replicas)"
+                    " && has(t.replicas.min) ? t.replicas.min * t.replica.accelerators : 0).sum()"
+                    " <= self.accelerators.budget",
+                    "tiers[].replicas.min of all tiers together need more than accelerators.budget;"
+                    " lower a min or raise the budget",
+                ),
+                rule(
+                    "!has(self.quality) || !has(self.quality.floorPermille)"
+                    " || !self.tiers.all(t, has(t.card) && t.card.qualityPermille < self.quality.floorPermille)",
+                    "quality.floorPermille is above tiers[].card.qualityPermille of every tier, so nothing could serve;"
+                    " lower the floor or add a better tier",
+                ),
+                rule(
+                    "self.tiers.all(a, !has(a.card) || !has(a.card.referencePromptTokens) || self.tiers.all(b,"
+                    " !has(b.card) || !has(b.card.referencePromptTokens)"
+                    " || (a.card.referencePromptTokens == b.card.referencePromptTokens"
+                    " && has(a.card.referenceOutputTokens) && has(b.card.referenceOutputTokens)"
+                    " && a.card.referenceOutputTokens == b.card.referenceOutputTokens)))",
+                    "tiers[].card must describe the same reference request in every tier, else capacities cannot be"
+                    " compared; use equal referencePromptTokens and referenceOutputTokens",
+                ),
+                rule(
+                    "!has(self.scaling) || !has(self.scaling.startDeadlineSeconds) || self.tiers.all(t, !has(t.card) ||"
+                    " !has(t.card.loadSeconds) || t.card.loadSeconds < self.scaling.startDeadlineSeconds)",
+                    "scaling.startDeadlineSeconds must be longer than tiers[].card.loadSeconds, else the tier never"
+                    " becomes ready in time; raise the deadline",
                 ),
             ]
         }

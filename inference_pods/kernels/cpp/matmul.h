@@ -6,6 +6,10 @@
 #pragma once
 #include "format.h"
 
+#ifndef PREFETCH_BYTES
+#define PREFETCH_BYTES 2048  // how far ahead weights are asked for: more than one DRAM latency of work
+#endif
+
 // Activations of up to `rows` tokens, in the form the precision wants.
 struct Activations {
     const float* fp32;   // [rows][stride] when the precision is fp32
@@ -62,8 +66,8 @@ template <int B> static void dot_fp32(const uint8_t* w, int64_t step, int64_t co
 #pragma GCC unroll 4
     for (int64_t k = 0; k < columns; k++) {
         vf v0 = f_load(w0 + k * LANES), v1 = f_load(w1 + k * LANES);
-        prefetch(w0 + k * LANES + 512);
-        prefetch(w1 + k * LANES + 512);
+        prefetch(w0 + k * LANES + PREFETCH_BYTES / 4);
+        prefetch(w1 + k * LANES + PREFETCH_BYTES / 4);
 #pragma GCC unroll 8
         for (int b = 0; b < B; b++) {
             vf xb = f_set(x[b * a.stride + k]);
@@ -87,7 +91,7 @@ template <int B> static void dot_int8_block(const uint8_t* w, int64_t groups, co
 #pragma GCC unroll 16
         for (int p = 0; p < GROUP / 2; p++) {
             vi v = i_load_i8(w + 2 * LANES + p * 2 * LANES);
-            if (p % 2 == 0) prefetch(w + 2 * LANES + p * 2 * LANES + 1024);
+            if (p % 2 == 0) prefetch(w + 2 * LANES + p * 2 * LANES + PREFETCH_BYTES);
 #pragma GCC unroll 8
             for (int b = 0; b < B; b++)
                 dot[b][p % CHAINS] = i_dot(dot[b][p % CHAINS], v, i_set(load_pair(x + b * a.stride + g * GROUP + 2 * p)));
@@ -114,7 +118,7 @@ template <int B> static void dot_int4_block(const uint8_t* w, int64_t groups, co
 #pragma GCC unroll 4
         for (int q = 0; q < 4; q++) {
             vi packed = i_load(w + 4 * LANES + q * 4 * LANES);
-            prefetch(w + 4 * LANES + q * 4 * LANES + 1024);
+            prefetch(w + 4 * LANES + q * 4 * LANES + PREFETCH_BYTES);
             vi v[4] = {i_nibble<0>(packed), i_nibble<1>(packed), i_nibble<2>(packed), i_nibble<3>(packed)};
 #pragma GCC unroll 4
             for (int i = 0; i < 4; i++)
@@ -150,13 +154,19 @@ template <int P, int B> INLINE void dot_pair(const uint8_t* w, int64_t step, int
 }
 
 // Widest activation block: what the registers hold beside the weights.
+#ifdef PORTABLE
+template <int P> constexpr int widest() { return 2; }
+#else
 template <int P> constexpr int widest() { return P == FP32 && LANES == 8 ? 4 : 8; }
+#endif
 
 template <int P, int B, class Sink> INLINE void tile_rows(const uint8_t* w, int64_t step, int64_t columns, const Activations& a,
                                                           int64_t row0, Sink&& sink) {
-    vf out[2][B];
-    dot_pair<P, B>(w, step, columns, a, row0, out);
-    for (int b = 0; b < B; b++) sink(row0 + b, out[0][b], out[1][b]);
+    if constexpr (B <= widest<P>()) {
+        vf out[2][B];
+        dot_pair<P, B>(w, step, columns, a, row0, out);
+        for (int b = 0; b < B; b++) sink(row0 + b, out[0][b], out[1][b]);
+    }
 }
 
 // All `rows` activation rows against one pair of row blocks; sink(row, first block's lanes, second block's lanes).

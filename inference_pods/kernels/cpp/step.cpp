@@ -140,18 +140,29 @@ struct Walk {
         return f_sum(total);
     }
 
-    void mix_values(int layer, int head, const int32_t* table, int64_t length, const float* weights, float scale, float* out) const {
+    // Weighted sum of the values for all query heads of this KV head; each value vector is loaded once.
+    template <int G> void mix_values(int layer, int head, const int32_t* table, int64_t length, int64_t stride,
+                                     const float (&scales)[G], float* out) const {
         int64_t hd = m.c.head_dim;
         for (int64_t d = 0; d < hd; d += 2 * LANES) {
-            vf first = f_zero(), second = f_zero();
+            vf first[G], second[G];
+#pragma GCC unroll 8
+            for (int g = 0; g < G; g++) first[g] = second[g] = f_zero();
             for (int64_t t = 0; t < length; t++) {
                 const float* value = m.values(layer, table[t / BLOCK_TOKENS], head) + t % BLOCK_TOKENS * hd + d;
-                vf weight = f_set(weights[t]);
-                first = f_fma(f_load(value), weight, first);
-                second = f_fma(f_load(value + LANES), weight, second);
+                vf low = f_load(value), high = f_load(value + LANES);
+#pragma GCC unroll 8
+                for (int g = 0; g < G; g++) {
+                    vf weight = f_set(own.scores[g * stride + t]);
+                    first[g] = f_fma(low, weight, first[g]);
+                    second[g] = f_fma(high, weight, second[g]);
+                }
             }
-            f_store(out + d, f_mul(first, f_set(scale)));
-            f_store(out + d + LANES, f_mul(second, f_set(scale)));
+#pragma GCC unroll 8
+            for (int g = 0; g < G; g++) {
+                f_store(out + g * hd + d, f_mul(first[g], f_set(scales[g])));
+                f_store(out + g * hd + d + LANES, f_mul(second[g], f_set(scales[g])));
+            }
         }
     }
 
@@ -166,11 +177,9 @@ struct Walk {
         }
         for (int64_t b = 0; b * BLOCK_TOKENS < length; b++)
             score_block<G>(m.keys(layer, table[b], head), queries, own.scores + b * BLOCK_TOKENS, stride);
-        for (int g = 0; g < G; g++) {
-            float total = soften(own.scores + g * stride, length);
-            mix_values(layer, head, table, length, own.scores + g * stride, 1.0f / total,
-                       m.attention + row * m.q_stride + ((int64_t)head * G + g) * hd);
-        }
+        float scales[G];
+        for (int g = 0; g < G; g++) scales[g] = 1.0f / soften(own.scores + g * stride, length);
+        mix_values<G>(layer, head, table, length, stride, scales, m.attention + row * m.q_stride + (int64_t)head * G * hd);
     }
 
     void attend_any(int layer, int64_t row, int head) const {
@@ -309,6 +318,10 @@ API int al_step(Model* m, int64_t rows, const int32_t* tokens, const int32_t* po
     bool many_rows = false;
     for (int64_t r = 0; r < rows; r++) {
         if (tokens[r] < 0 || tokens[r] >= m->c.vocab || positions[r] < 0 || positions[r] >= m->c.max_positions) return 1;
+        for (int64_t b = 0; b <= positions[r] / BLOCK_TOKENS; b++) {
+            int32_t block = tables[sequences[r] * table_stride + b];
+            if (block < 0 || block >= m->c.kv_blocks) return 1;
+        }
         many_rows |= r > 0 && sequences[r] == sequences[r - 1];
     }
     std::vector<std::atomic<int64_t>> counters(6 * m->c.layers + 4);

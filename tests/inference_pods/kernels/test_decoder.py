@@ -1,0 +1,118 @@
+"""The compiled decoder against the plain-torch one, on a model small enough to draw at random."""
+
+import numpy as np
+import pytest
+
+from inference_pods.kernels.decoder import Chunk, Decoder, DecoderLimits, DecoderShape, DecoderUnsupportedError
+from inference_pods.kernels.formats import Precision, SourceType, TensorRole
+from inference_pods.kernels.reference_decoder import ReferenceDecoder
+
+pytestmark = pytest.mark.timeout(300)  # the first use of a variant compiles it
+
+SHAPE = DecoderShape(
+    layers=3, dim=96, ffn=160, heads=6, kv_heads=2, head_dim=32, vocab=131, rms_eps=1e-5, rope_base=10000.0
+)
+LIMITS = DecoderLimits(max_rows=48, max_outputs=6, max_positions=96, kv_blocks=24, threads=2)
+
+
+def load_random_weights(decoder, seed=0):
+    random = np.random.default_rng(seed)
+    q_dim, kv_dim = SHAPE.heads * SHAPE.head_dim, SHAPE.kv_heads * SHAPE.head_dim
+    sizes = {
+        TensorRole.ATTN_NORM: (1, SHAPE.dim),
+        TensorRole.FFN_NORM: (1, SHAPE.dim),
+        TensorRole.Q: (q_dim, SHAPE.dim),
+        TensorRole.K: (kv_dim, SHAPE.dim),
+        TensorRole.V: (kv_dim, SHAPE.dim),
+        TensorRole.O: (SHAPE.dim, q_dim),
+        TensorRole.GATE: (SHAPE.ffn, SHAPE.dim),
+        TensorRole.UP: (SHAPE.ffn, SHAPE.dim),
+        TensorRole.DOWN: (SHAPE.dim, SHAPE.ffn),
+    }
+    plan = [(TensorRole.HEAD, 0, (SHAPE.vocab, SHAPE.dim)), (TensorRole.OUTPUT_NORM, 0, (1, SHAPE.dim))]
+    plan += [(role, layer, size) for layer in range(SHAPE.layers) for role, size in sizes.items()]
+    for role, layer, (rows, columns) in plan:
+        weights = random.standard_normal((rows, columns), dtype=np.float32) * np.float32(columns**-0.5)
+        if rows == 1:
+            weights = 1.0 + weights
+        source = np.frombuffer(weights.astype(np.float32).tobytes(), np.uint8)
+        row_map = random.permutation(rows).astype(np.int32) if rows > 1 else None
+        decoder.load(role, layer, source, SourceType.F32, rows, columns, row_map, None)
+    return decoder
+
+
+def run_script(decoder):
+    """Two prompts in chunks, then decoding together with a third that joins; scores of every output."""
+    tables = [[3, 1, 8], [2, 5, 9], [7, 4, 11]]
+    random = np.random.default_rng(9)
+    prompts = [random.integers(0, SHAPE.vocab, count).tolist() for count in (21, 33, 5)]
+    steps = [
+        [Chunk(prompts[0][:10], 0, tables[0], False), Chunk(prompts[1][:30], 0, tables[1], False)],
+        [Chunk(prompts[0][10:], 10, tables[0], True), Chunk(prompts[1][30:], 30, tables[1], True)],
+        [Chunk([7], 21, tables[0], True), Chunk(prompts[2], 0, tables[2], True), Chunk([8], 33, tables[1], True)],
+        [Chunk([1], 22, tables[0], True), Chunk([2], 5, tables[2], True), Chunk([3], 34, tables[1], True)],
+    ]
+    return [
+        (scores.best, scores.log_total, scores.logits.copy()) for chunks in steps for scores in decoder.step(chunks)
+    ]
+
+
+@pytest.mark.parametrize("precision", list(Precision))
+def test_a_step_equals_the_reference_for_prompts_and_decoding_mixed(variant, precision):
+    expected = run_script(load_random_weights(ReferenceDecoder(SHAPE, LIMITS, precision)))
+    actual = run_script(load_random_weights(Decoder(SHAPE, LIMITS, precision, variant)))
+    tolerance = 2e-5 if precision is Precision.FP32 else 5e-3
+    for (best, log_total, logits), (expected_best, expected_log_total, expected_logits) in zip(actual, expected, strict=True):
+        assert np.abs(logits - expected_logits).max() < tolerance
+        assert log_total == pytest.approx(expected_log_total, abs=tolerance)
+        assert expected_logits[best] == pytest.approx(expected_logits[expected_best], abs=tolerance)
+
+
+@pytest.mark.parametrize("precision", list(Precision))
+def test_the_result_does_not_depend_on_the_number_of_threads(variant, precision):
+    results = []
+    for threads in (1, 3):
+        limits = DecoderLimits(LIMITS.max_rows, LIMITS.max_outputs, LIMITS.max_positions, LIMITS.kv_blocks, threads)
+        results.append(run_script(load_random_weights(Decoder(SHAPE, limits, precision, variant))))
+    for (_, _, one), (_, _, three) in zip(*results, strict=True):
+        assert np.array_equal(one, three)
+
+
+def test_weights_of_int8_and_int4_take_a_quarter_and_less(variant):
+    sizes = {p: Decoder(SHAPE, LIMITS, p, variant).weight_bytes for p in Precision}
+    assert sizes[Precision.INT8] < 0.4 * sizes[Precision.FP32]
+    assert sizes[Precision.INT4] < 0.75 * sizes[Precision.INT8]
+
+
+@pytest.mark.parametrize(
+    "chunk",
+    [
+        Chunk([SHAPE.vocab], 0, [0], True),
+        Chunk([-1], 0, [0], True),
+        Chunk([1] * 49, 0, [0, 1, 2, 3], True),
+        Chunk([1], 0, [LIMITS.kv_blocks], True),
+    ],
+    ids=["token beyond the vocabulary", "negative token", "more rows than reserved", "block beyond the cache"],
+)
+def test_a_step_out_of_range_is_refused_before_it_runs(variant, chunk):
+    decoder = load_random_weights(Decoder(SHAPE, LIMITS, Precision.FP32, variant))
+    with pytest.raises(ValueError, match="exceeds"):
+        decoder.step([chunk])
+
+
+def test_a_block_table_that_is_too_short_is_refused(variant):
+    decoder = Decoder(SHAPE, LIMITS, Precision.FP32, variant)
+    with pytest.raises(ValueError, match="too short"):
+        decoder.step([Chunk([1] * 17, 0, [0], True)])
+
+
+def test_shapes_that_the_kernels_cannot_run_are_named(variant):
+    shape = DecoderShape(1, 96, 160, 5, 1, 32, 131, 1e-5, 10000.0)
+    with pytest.raises(DecoderUnsupportedError, match="ratio"):
+        Decoder(shape, LIMITS, Precision.FP32, variant)
+
+
+def test_a_tensor_of_the_wrong_size_is_refused(variant):
+    decoder = Decoder(SHAPE, LIMITS, Precision.FP32, variant)
+    with pytest.raises(DecoderUnsupportedError, match="does not fit"):
+        decoder.load(TensorRole.Q, 0, np.zeros(4 * 96, np.uint8), SourceType.F32, 1, 96)

@@ -12,6 +12,7 @@ from enum import StrEnum
 
 from adaptive_operator.api.v1alpha1 import AdaptiveModelStatus, Condition, Mode
 from adaptive_operator.decide.decision import Decision
+from adaptive_operator.names import ANNOTATION_EPOCH
 from adaptive_operator.observe.observation import ModelObservation, PodObservation, PodPhase, Sample, Unknown
 from adaptive_operator.plan.clock import format_time
 from adaptive_operator.plan.settings import PlanSettings
@@ -168,7 +169,8 @@ def judge_degraded(facts: Facts) -> Verdict:
     if facts.newer_children:
         what = ", ".join(facts.newer_children)
         message = (
-            f"{what}: written under a newer epoch; another operator acts on this model. Run one operator per namespace"
+            f"{what}: written under a newer epoch, so another operator acts on this model and this one changes nothing."
+            f" If there is no other operator, remove the annotation {ANNOTATION_EPOCH} from it"
         )
         return Verdict(Truth.TRUE, ConditionReason.NEWER_EPOCH, message)
     rolled_back = _describe_rollback(facts)
@@ -226,7 +228,8 @@ def _describe_taken(facts: Facts) -> str:
 def _ready_wanted(facts: Facts, name: str) -> int:
     """Ready pods among the wanted ordinals of one StatefulSet."""
     group = next(step.group for step in facts.choreography.steps if step.group.name == name)
-    return sum(1 for ordinal, pod in group.pods.items() if ordinal < group.wanted and pod.phase is PodPhase.READY)
+    counted = min(group.asked, group.wanted)
+    return sum(1 for ordinal, pod in group.pods.items() if ordinal < counted and pod.phase is PodPhase.READY)
 
 
 def _with_trouble(text: str, pods: list[PodObservation] | tuple[PodObservation, ...]) -> str:

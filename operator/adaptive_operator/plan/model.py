@@ -47,7 +47,8 @@ def plan_model(model: ModelObservation, decision: Decision, settings: PlanSettin
     revisions = current_revisions(model, settings.engine_image)
     taken = taken_names(model, frozenset(item.name for item in revisions.values()))
     written = parse_written_table(model.routing_table)
-    acts = model.spec.mode is Mode.ACTIVE and not taken
+    newer = newer_children(model, epoch)
+    acts = model.spec.mode is Mode.ACTIVE and not taken and not newer  # a stale leader starts nothing either
     if acts:
         rules = DrainRules(now, model.spec.scaling.drain_deadline_seconds, settings.drain_settle_seconds)
         uids = written.draining if written is not None else frozenset()
@@ -55,7 +56,7 @@ def plan_model(model: ModelObservation, decision: Decision, settings: PlanSettin
     else:
         choreography = keep_choreography(model, decision, revisions, epoch)
     table = plan_table(model, decision, choreography.draining, written, settings.weight_hysteresis)
-    facts = Facts(model, decision, choreography, taken, newer_children(model, epoch), settings, now, epoch)
+    facts = Facts(model, decision, choreography, taken, newer, settings, now, epoch)
     report, events = _report(facts, written, table)
     effects = tuple(_effects(model, choreography, table, settings, epoch)) if acts else ()
     silent = model.spec.mode is Mode.DRY_RUN

@@ -199,9 +199,13 @@ def _orphaned_accelerators(model: ModelObservation) -> int:
 
 
 def _is_ready(group: ReplicaSet, replicas: int) -> bool:
-    """Whether every wanted replica that was started so far is Ready."""
-    started = (group.pods.get(ordinal) for ordinal in range(min(replicas, group.wanted)))
-    return all(pod is not None and pod.phase is PodPhase.READY for pod in started)
+    """Whether every wanted replica that was started so far is Ready.
+
+    A pod that is no longer asked for does not count, even if it is asked for again in this pass: it may be ending already.
+    """
+    started = min(replicas, group.wanted)
+    pods = (group.pods.get(ordinal) for ordinal in range(started))
+    return started <= group.asked and all(pod is not None and pod.phase is PodPhase.READY for pod in pods)
 
 
 def _idle_surplus(group: ReplicaSet) -> int:

@@ -41,7 +41,7 @@ def run_pass(cluster: ToyCluster, decision: Decision, epoch: int = 1, kill_after
 def settle(cluster: ToyCluster, decision: Decision, epoch: int = 1, rounds: int = 60) -> None:
     for _ in range(rounds):
         plan = run_pass(cluster, decision, epoch)
-        if not plan.steps and all(cluster.is_ready(pod) for pod in cluster.pods):
+        if not plan.steps and cluster.is_at_rest():
             return
         cluster.run_controllers()
 
@@ -184,8 +184,18 @@ def test_an_edited_tier_is_exchanged_and_its_old_stateful_set_goes() -> None:
     cluster.spec = make_spec(tiers)
     decision = make_decision({"full": 1, "int4": 1})
     settle(cluster, decision, rounds=12)
-    sets = [name for kind, name in cluster.objects if kind == "StatefulSet"]
-    assert len(sets) == 2
+    memory = {
+        item["metadata"]["labels"]["adaptivellm.dev/tier"]: item["spec"]["template"]["spec"]["containers"][0][
+            "resources"
+        ]
+        for (kind, _), item in cluster.objects.items()
+        if kind == "StatefulSet"
+    }
+    assert [(tier, shape["limits"]["memory"]) for tier, shape in sorted(memory.items())] == [
+        ("full", "1Gi"),
+        ("int4", "2Gi"),
+    ]
+    assert len(cluster.pods) == 2
     assert writes_of(plan_model(cluster.observe(), decision, SETTINGS, cluster.now, 1)) == []
 
 
@@ -201,6 +211,19 @@ def test_a_new_operator_image_restarts_no_pod() -> None:
     assert {pod.uid for pod in cluster.pods} == pods
     images = {item["spec"]["template"]["spec"]["containers"][0]["image"] for item in cluster._stateful_sets()}
     assert images == {SETTINGS.engine_image}
+
+
+def test_going_back_to_an_earlier_edit_finds_its_pods_again() -> None:
+    cluster = start_with({"full": 1, "int4": 1})
+    pods = {pod.uid for pod in cluster.pods}
+    decision = make_decision({"full": 1, "int4": 1})
+    edited = demo_tiers()
+    edited[2]["replica"]["memory"] = "2Gi"
+    for tiers in (edited, demo_tiers()):
+        cluster.spec = make_spec(tiers)
+        run_pass(cluster, decision)
+    settle(cluster, decision)
+    assert {pod.uid for pod in cluster.pods} == pods
 
 
 def test_busy_replicas_go_at_the_drain_deadline_at_the_latest() -> None:

@@ -134,6 +134,13 @@ def test_the_last_ready_replica_stays_when_only_the_grant_shrank() -> None:
     assert result.draining == frozenset()
 
 
+def test_a_replica_that_is_asked_for_again_counts_as_ready_only_when_it_stayed() -> None:
+    leaving = with_set(running(int4=[READY]), "full", [READY], replicas=0, draining={"full-new-0": NOW - 5})
+    result = choreograph(leaving, make_decision({"full": 1, "int8": 0, "int4": 0}))
+    assert replicas_of(result)["full"] == 1
+    assert "int4-new-0" not in result.draining
+
+
 def test_a_wanted_pod_loses_its_drain_stamp() -> None:
     model = with_set(running(int4=[READY]), "full", [READY], draining={"full-new-0": NOW - 5})
     result = choreograph(model, make_decision({"full": 1, "int8": 0, "int4": 1}))
@@ -171,6 +178,28 @@ def test_a_replica_is_removed_when(
     name = next(pod.name for pod in model.pods if pod.tier == "full")
     model = replace(model, metrics=replace(METRICS, pod_work={name: work} if work else {}))
     assert replicas_of(choreograph(model, make_decision(SHED), frozenset(written)))["full"] == replicas
+
+
+def test_replicas_go_one_by_one_from_the_highest_ordinal_each_when_it_is_idle() -> None:
+    stamps = {"int8-new-0": NOW - 10, "int8-new-1": NOW - 10, "int8-new-2": NOW - 10}
+    model = with_set(running(full=[READY]), "int8", [READY, READY, READY], draining=stamps)
+    pods = {pod.ordinal: pod.name for pod in model.pods if pod.tier == "int8"}
+    decision = make_decision({"full": 1, "int8": 0, "int4": 0}, granted=5)
+    for idle, replicas in (({2}, 2), ({1, 2}, 1), ({0, 1}, 3), ({0, 1, 2}, 0)):
+        work = {pods[ordinal]: Sample(0 if ordinal in idle else 1, 1) for ordinal in pods}
+        observed = replace(model, metrics=replace(METRICS, pod_work=work))
+        result = choreograph(observed, decision, frozenset(stamps))
+        assert replicas_of(result)["int8"] == replicas
+        assert result.draining == set(stamps)
+
+
+def test_what_comes_free_anyway_is_not_drained_for_twice() -> None:
+    old = with_set(running(int8=[READY]), "int4", [STARTING], revision="0ld")  # never served: goes in any case
+    result = choreograph(old, make_decision({"full": 1, "int8": 0, "int4": 0}, granted=2))
+    assert result.draining == {"int4-0ld-0", "int8-new-0"}
+    ending = with_set(running(int8=[READY, READY]), "full", [TERMINATING], revision="0ld", replicas=0)
+    result = choreograph(ending, make_decision({"full": 1, "int8": 1, "int4": 0}))
+    assert result.draining == frozenset()
 
 
 def test_a_replica_whose_pod_was_never_made_is_removed_at_once() -> None:

@@ -176,6 +176,11 @@ class ToyCluster:
             asked[tier] = asked.get(tier, 0) + manifest["spec"]["replicas"]
         return asked
 
+    def is_at_rest(self) -> bool:
+        """Whether time alone changes nothing any more."""
+        complete = len(self.pods) == sum(self.asked().values())
+        return complete and not self.draining() and all(self.is_ready(pod) for pod in self.pods)
+
     # --- what the operator sees -------------------------------------------------------------------------------------
     def observe(self) -> ModelObservation:
         config_map = self.objects.get(("ConfigMap", "assistant-routing"))

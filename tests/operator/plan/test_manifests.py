@@ -1,0 +1,182 @@
+"""Manifests: golden files, Pod Security, and what counts as a difference from what exists."""
+
+from __future__ import annotations
+
+import copy
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from adaptive_operator import names
+from adaptive_operator.plan import PlanSettings, plan_model
+from adaptive_operator.plan.metadata import is_current, stamp_manifest
+from adaptive_operator.plan.plan import ApplyObject
+from adaptive_operator.plan.revisions import current_revision, tier_inputs
+from tests.operator.plan.situations import (
+    NOW,
+    READY,
+    SETTINGS,
+    demo_tiers,
+    make_decision,
+    make_model,
+    make_spec,
+    with_set,
+)
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def golden_manifests() -> dict[str, Any]:
+    """All objects of a new model with two routers, by kind and name."""
+    model = make_model(make_spec(demo_tiers()[::2], routing={"routerReplicas": 2}))
+    decision = make_decision({"full": 1, "int4": 1}, {"full": 0.7, "int4": 0.3})
+    steps = plan_model(model, decision, SETTINGS, NOW, epoch=5).steps
+    manifests = [step.manifest for step in steps if isinstance(step, ApplyObject)]
+    return {f"{item['kind'].lower()}-{item['metadata']['name']}": item for item in manifests}
+
+
+def stateful_set(settings: PlanSettings = SETTINGS, **spec: Any) -> Any:
+    steps = plan_model(make_model(make_spec(**spec)), make_decision({"full": 1}), settings, NOW, 1).steps
+    return next(
+        step.manifest for step in steps if isinstance(step, ApplyObject) and step.manifest["kind"] == "StatefulSet"
+    )
+
+
+def pod_specs() -> list[Any]:
+    return [
+        item["spec"]["template"]["spec"] for item in golden_manifests().values() if "template" in item.get("spec", {})
+    ]
+
+
+def test_the_golden_files_are_the_objects_of_a_model_and_no_others() -> None:
+    assert {path.stem for path in GOLDEN.glob("*.yaml")} == set(golden_manifests())
+
+
+@pytest.mark.parametrize("name", sorted(golden_manifests()))
+def test_a_manifest_is_as_in_its_golden_file(name: str) -> None:
+    assert json.loads(json.dumps(golden_manifests()[name])) == yaml.safe_load((GOLDEN / f"{name}.yaml").read_text())
+
+
+@pytest.mark.parametrize("index", [0, 1, 2])
+def test_pods_pass_pod_security_restricted_on_a_read_only_root(index: int) -> None:
+    pod = pod_specs()[index]
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert {key for volume in pod["volumes"] for key in volume} <= {"name", "emptyDir", "configMap"}
+    for container in pod["containers"]:
+        security = container["securityContext"]
+        assert security["capabilities"] == {"drop": ["ALL"]}
+        assert security["allowPrivilegeEscalation"] is False
+        assert security["readOnlyRootFilesystem"] is True
+        assert container["resources"]["requests"] == container["resources"]["limits"]
+
+
+def test_a_replica_that_loads_for_long_is_not_killed_for_it() -> None:
+    container = stateful_set()["spec"]["template"]["spec"]["containers"][0]
+    startup = container["startupProbe"]
+    assert startup["periodSeconds"] * startup["failureThreshold"] >= 1200
+    assert container["livenessProbe"]["httpGet"]["path"] == "/ping"
+
+
+def test_a_pod_gets_longer_to_end_than_its_engine_to_drain() -> None:
+    pod = stateful_set(scaling={"drainDeadlineSeconds": 40})["spec"]["template"]["spec"]
+    arguments = pod["containers"][0]["args"]
+    assert pod["terminationGracePeriodSeconds"] > int(arguments[arguments.index("--drain-seconds") + 1]) == 40
+
+
+def test_no_seed_gives_no_argument() -> None:
+    container = stateful_set(model={"source": "file:///models/a.gguf"})["spec"]["template"]["spec"]["containers"][0]
+    assert "--permutation-seed" not in container["args"]
+
+
+def test_the_administrators_choices_reach_the_pods() -> None:
+    chosen = replace(
+        SETTINGS,
+        node_selector={"gpu": "a100"},
+        priority_class="high",
+        image_pull_secrets=("pull",),
+        accelerator_toleration=False,
+    )
+    pod = stateful_set(chosen)["spec"]["template"]["spec"]
+    assert pod["nodeSelector"] == {"gpu": "a100"}
+    assert pod["priorityClassName"] == "high"
+    assert pod["imagePullSecrets"] == [{"name": "pull"}]
+    assert "tolerations" not in pod
+
+
+EDITS: list[tuple[str, Any, bool]] = [
+    ("precision", lambda tier: tier["recipe"].update(precision="int8"), True),
+    ("memory", lambda tier: tier["replica"].update(memory="2Gi"), True),
+    ("cpu", lambda tier: tier["replica"].update(cpu="4"), True),
+    ("accelerators", lambda tier: tier["replica"].update(accelerators=3), True),
+    ("bounds", lambda tier: tier.update(replicas={"min": 1, "max": 2}), False),
+    ("card", lambda tier: tier["card"].update(qualityPermille=990), False),
+    ("the-default-engine-by-name", lambda tier: tier.update(engine="native"), False),
+]
+
+
+@pytest.mark.parametrize(("edit", "changes"), [pytest.param(edit, new, id=name) for name, edit, new in EDITS])
+def test_only_what_changes_a_pod_makes_a_new_revision(edit: Any, changes: bool) -> None:
+    tiers = demo_tiers()
+    edit(tiers[0])
+    before, after = make_spec(), make_spec(tiers)
+    assert (tier_inputs(before, before.tiers[0]) != tier_inputs(after, after.tiers[0])) is changes
+
+
+def test_a_revision_keeps_the_image_that_it_was_made_with() -> None:
+    model = with_set(make_model(), "full", [READY])
+    kept = current_revision(model, model.spec.tiers[0], "registry.example/engine:2")
+    made = current_revision(make_model(), model.spec.tiers[0], "registry.example/engine:2")
+    assert kept.image == SETTINGS.engine_image
+    assert made.image == "registry.example/engine:2"
+    assert kept.revision != made.revision
+
+
+WANTED = stamp_manifest(golden_manifests()["deployment-assistant-router"], epoch=5)
+
+
+def test_what_the_api_server_adds_and_rewrites_is_no_difference() -> None:
+    seen = copy.deepcopy(WANTED)
+    container = seen["spec"]["template"]["spec"]["containers"][0]
+    container["terminationMessagePath"] = "/dev/termination-log"
+    container["resources"]["limits"] = {"cpu": "0.25", "memory": "262144Ki"}
+    seen["spec"]["template"]["spec"]["containers"].append({"name": "sidecar-of-somebody"})
+    seen["metadata"]["managedFields"] = []
+    assert is_current(WANTED, seen)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        ("spec", "replicas"),
+        ("spec", "strategy", "rollingUpdate", "maxUnavailable"),
+        ("metadata", "labels", names.LABEL_MODEL),
+        ("metadata", "annotations", names.ANNOTATION_EPOCH),
+        ("metadata", "annotations", names.ANNOTATION_MANIFEST),
+        ("spec", "template", "spec", "containers"),
+    ],
+    ids=".".join,
+)
+def test_an_edit_by_hand_is_a_difference(path: tuple[str, ...]) -> None:
+    for edit in ("change", "remove"):
+        seen: Any = copy.deepcopy(WANTED)
+        parent = seen
+        for key in path[:-1]:
+            parent = parent[key]
+        if edit == "remove":
+            del parent[path[-1]]
+        else:
+            parent[path[-1]] = "edited"
+        assert not is_current(WANTED, seen)
+
+
+def test_a_new_leader_changes_the_epoch_and_nothing_else() -> None:
+    unstamped = {"metadata": {"annotations": {}}, "spec": {"replicas": 1}}
+    old, new = stamp_manifest(unstamped, 4), stamp_manifest(unstamped, 5)
+    assert old["metadata"]["annotations"].pop(names.ANNOTATION_EPOCH) == "4"
+    assert new["metadata"]["annotations"].pop(names.ANNOTATION_EPOCH) == "5"
+    assert old == new

@@ -1,0 +1,332 @@
+"""Status, conditions and Events: written on a change of meaning, in words that name cause and remedy."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from adaptive_operator.api.v1alpha1 import AdaptiveModelStatus, Condition
+from adaptive_operator.decide.decision import Decision, Finding
+from adaptive_operator.observe.observation import ModelObservation, PolicyMemory, Sample, Unknown
+from adaptive_operator.plan import plan_model
+from adaptive_operator.plan.plan import EmitEvent, WriteStatus
+from adaptive_operator.reasons import ConditionReason, Reason
+from tests.operator.plan.situations import (
+    FAILED,
+    METRICS,
+    NOW,
+    PENDING,
+    READY,
+    SETTINGS,
+    TERMINATING,
+    demo_tiers,
+    make_decision,
+    make_model,
+    make_spec,
+    make_swap,
+    with_set,
+)
+
+DECISION = make_decision({"full": 1, "int8": 0, "int4": 1}, {"full": 0.7, "int4": 0.3})
+BOTH = with_set(with_set(make_model(), "full", [READY]), "int4", [READY])
+
+
+def write(model: ModelObservation, decision: Decision = DECISION, now: float = NOW) -> AdaptiveModelStatus:
+    """The status after one pass: what the plan writes, else what was there."""
+    steps = plan_model(model, decision, SETTINGS, now, 1).steps
+    written = [step for step in steps if isinstance(step, WriteStatus)]
+    if not written:
+        assert model.status is not None
+        return model.status
+    return AdaptiveModelStatus.model_validate(written[0].status["status"])
+
+
+def seen(model: ModelObservation, decision: Decision = DECISION) -> ModelObservation:
+    """The model after its first status."""
+    return replace(model, status=write(model, decision))
+
+
+def condition(model: ModelObservation, kind: str, decision: Decision = DECISION) -> Condition:
+    return next(item for item in write(seen(model), decision).conditions if item.type == kind)
+
+
+def events(model: ModelObservation, decision: Decision = DECISION) -> list[EmitEvent]:
+    return [step for step in plan_model(model, decision, SETTINGS, NOW, 1).steps if isinstance(step, EmitEvent)]
+
+
+def test_at_first_sight_ready_is_unknown_and_every_condition_is_there() -> None:
+    status = write(make_model())
+    assert [item.type for item in status.conditions] == [
+        "Ready",
+        "TiersReady",
+        "MetricsAvailable",
+        "ModelLoaded",
+        "CapacityLimited",
+        "Degraded",
+    ]
+    assert (status.conditions[0].status, status.conditions[0].reason) == ("Unknown", "FirstSeen")
+    assert {item.observed_generation for item in status.conditions} == {3}
+    assert status.observed_generation == 3
+
+
+@pytest.mark.parametrize(
+    ("model", "kind", "status", "reason", "words"),
+    [
+        pytest.param(BOTH, "Ready", "True", "Serving", "answers", id="ready"),
+        pytest.param(
+            replace(BOTH, routers_ready=0), "Ready", "False", "RouterNotReady", "assistant-router", id="no-router"
+        ),
+        pytest.param(
+            with_set(
+                make_model(), "full", [PENDING], trouble="0/1 nodes are available: 1 Insufficient nvidia.com/gpu."
+            ),
+            "Ready",
+            "False",
+            "NoReadyReplica",
+            "Insufficient nvidia.com/gpu",
+            id="no-replica-says-why-in-the-schedulers-words",
+        ),
+        pytest.param(BOTH, "TiersReady", "True", "ReplicasReady", "every", id="all-tiers-ready"),
+        pytest.param(
+            with_set(make_model(), "full", [READY]),
+            "TiersReady",
+            "False",
+            "ReplicasNotReady",
+            "int4 0/1",
+            id="a-tier-is-missing",
+        ),
+        pytest.param(
+            with_set(BOTH, "int8", [TERMINATING], replicas=0),
+            "TiersReady",
+            "False",
+            "Swapping",
+            "int8",
+            id="a-replica-still-ends",
+        ),
+        pytest.param(BOTH, "MetricsAvailable", "True", "SamplesFresh", "fresh", id="fresh-samples"),
+        pytest.param(
+            replace(BOTH, metrics=replace(METRICS, arrivals=Unknown("sum(rate(x[15s]))", "connection refused"))),
+            "MetricsAvailable",
+            "False",
+            "SamplesUnknown",
+            "sum(rate(x[15s])): connection refused",
+            id="no-prometheus-names-the-query",
+        ),
+        pytest.param(
+            replace(BOTH, routers_ready=0, metrics=replace(METRICS, arrivals=Unknown("q", "no samples yet"))),
+            "MetricsAvailable",
+            "Unknown",
+            "SamplesUnknown",
+            "no samples yet",
+            id="nothing-to-scrape-yet-is-no-fault",
+        ),
+        pytest.param(
+            replace(BOTH, metrics=replace(METRICS, queue=Sample(0, 31))),
+            "MetricsAvailable",
+            "False",
+            "SamplesStale",
+            "queue: the last sample is older than 30 s",
+            id="stale-samples",
+        ),
+        pytest.param(
+            with_set(BOTH, "int8", [FAILED], load_failure_reason="ModelCorrupt", trouble="ModelCorrupt: bad magic"),
+            "ModelLoaded",
+            "False",
+            "ModelCorrupt",
+            "tier int8 cannot load: ModelCorrupt: bad magic",
+            id="a-corrupt-file",
+        ),
+        pytest.param(
+            with_set(BOTH, "int8", [FAILED], load_failure_reason="x; rm -rf", trouble="made up"),
+            "ModelLoaded",
+            "False",
+            "EngineFailed",
+            "made up",
+            id="a-containers-own-reason-is-not-taken-over",
+        ),
+        pytest.param(
+            with_set(BOTH, "int8", [FAILED], trouble="ImagePullBackOff: not found"),
+            "ModelLoaded",
+            "False",
+            "EngineFailed",
+            "ImagePullBackOff",
+            id="a-missing-image",
+        ),
+        pytest.param(BOTH, "ModelLoaded", "True", "Loaded", "loaded", id="loaded"),
+        pytest.param(make_model(), "ModelLoaded", "Unknown", "Loading", "yet", id="not-loaded-yet"),
+        pytest.param(BOTH, "CapacityLimited", "False", "WithinBudget", "carries", id="enough-capacity"),
+        pytest.param(BOTH, "Degraded", "False", "AsWanted", "nothing", id="not-degraded"),
+    ],
+)
+def test_conditions(model: ModelObservation, kind: str, status: str, reason: str, words: str) -> None:
+    found = condition(model, kind)
+    assert (found.status, found.reason) == (status, reason)
+    assert words in found.message
+
+
+def test_a_failing_tier_does_not_make_a_serving_model_unready() -> None:
+    assert condition(with_set(BOTH, "int8", [FAILED], trouble="x"), "Ready").status == "True"
+
+
+def test_capacity_limited_tells_who_got_what() -> None:
+    finding = Finding(Reason.BUDGET_SHARED, "demo/a holds 3, demo/b holds 1 of 4")
+    found = condition(BOTH, "CapacityLimited", replace(DECISION, findings=(finding,)))
+    assert (found.status, found.reason, found.message) == ("True", "BudgetShared", finding.message)
+
+
+def test_a_tier_in_quarantine_keeps_the_model_degraded_with_the_pods_words() -> None:
+    memory = PolicyMemory(
+        quarantined_until={"int8": NOW + 900}, quarantine_causes={"int8": "1 Insufficient nvidia.com/gpu"}
+    )
+    found = condition(BOTH, "Degraded", replace(DECISION, memory=memory))
+    assert (found.status, found.reason) == ("True", "SwapRolledBack")
+    assert "int8" in found.message
+    assert "Insufficient nvidia.com/gpu" in found.message
+
+
+def test_a_load_failure_stays_told_while_its_tier_is_in_quarantine() -> None:
+    failing = seen(seen(with_set(BOTH, "int8", [FAILED], load_failure_reason="ModelNotFound", trouble="no such file")))
+    memory = PolicyMemory(quarantined_until={"int8": NOW + 900})
+    after = replace(BOTH, status=failing.status)
+    told = next(i for i in write(after, replace(DECISION, memory=memory)).conditions if i.type == "ModelLoaded")
+    assert (told.status, told.reason) == ("False", "ModelNotFound")
+    assert next(item for item in write(after).conditions if item.type == "ModelLoaded").status == "True"
+
+
+def test_a_transition_time_moves_only_with_the_status() -> None:
+    first = write(seen(BOTH), now=NOW)
+    limited = replace(DECISION, findings=(Finding(Reason.CAPACITY_LIMITED, "a"),))
+    second = write(replace(BOTH, status=first), limited, now=NOW + 60)
+    third = write(
+        replace(BOTH, status=second), replace(limited, findings=(Finding(Reason.BUDGET_SHARED, "b"),)), NOW + 90
+    )
+    times = [{item.type: item.last_transition_time for item in status.conditions} for status in (first, second, third)]
+    changed = {kind for kind in times[0] if times[0][kind] != times[1][kind]}
+    assert changed == {"CapacityLimited"}
+    assert times[2] == times[1]
+
+
+@pytest.mark.parametrize(
+    ("readings", "told"),
+    [
+        ([998.0], [990]),
+        ([1000.0], [1000]),
+        ([999.99], [1000]),
+        ([1000.0, 995.0], [1000, 1000]),
+        ([1000.0, 985.0], [1000, 980]),
+        ([998.0, 992.0, 989.0, 981.0, 1000.0], [990, 990, 990, 990, 990]),
+        ([998.0, 979.0], [990, 970]),
+        ([880.0, None], [880, 880]),
+        ([None], [None]),
+    ],
+    ids=str,
+)
+def test_served_quality_is_rounded_with_hysteresis_and_unknown_keeps_it(
+    readings: list[float | None], told: list[int | None]
+) -> None:
+    model, values = BOTH, []
+    for reading in readings:
+        quality = Unknown("q", "no requests") if reading is None else Sample(reading, 1)
+        model = replace(model, metrics=replace(METRICS, served_quality_permille=quality))
+        model = replace(model, status=write(model))
+        assert model.status is not None
+        values.append(model.status.served_quality_permille)
+    assert values == told
+
+
+def test_the_summaries_say_what_runs_what_is_wanted_and_what_it_costs() -> None:
+    status = write(with_set(BOTH, "int8", [PENDING]), make_decision({"full": 1, "int8": 2, "int4": 1}))
+    assert status.tiers_summary == "full 1/1 · int8 0/2 · int4 1/1"
+    assert (status.accelerators_summary, status.served_quality_summary) == ("4/4", "100%")
+
+
+def test_the_operators_budget_counts_when_it_is_the_smaller_one() -> None:
+    settings = replace(SETTINGS, accelerator_budgets={"nvidia.com/gpu": 3})
+    step = plan_model(BOTH, DECISION, settings, NOW, 1).steps[0]
+    assert isinstance(step, WriteStatus)
+    assert step.status["status"]["acceleratorsSummary"] == "3/3"
+
+
+def test_history_gets_an_entry_only_for_another_reason_or_other_replicas() -> None:
+    model = seen(seen(BOTH))
+    again = replace(DECISION, message="demand 1.01/s", inputs="demand 1.01/s (age 2 s)")
+    assert write(model, again) == model.status
+    other = write(model, replace(DECISION, reason=Reason.HELD_BY_DWELL))
+    assert [entry.reason for entry in other.history] == ["Steady", "HeldByDwell"]
+    assert other.last_decision == other.history[-1]
+
+
+def test_history_keeps_the_last_ten() -> None:
+    model = BOTH
+    for turn in range(12):
+        reason = Reason.HELD_BY_DWELL if turn % 2 else Reason.STEADY
+        model = replace(model, status=write(model, replace(DECISION, reason=reason), NOW + turn))
+    assert model.status is not None
+    assert len(model.status.history) == 10
+    assert model.status.history[-1].reason == "HeldByDwell"
+
+
+def test_while_a_swap_runs_from_and_to_stay_what_it_leads_from_and_to() -> None:
+    target = {"full": 0, "int8": 3, "int4": 1}
+    swap = make_swap({"full": 1, "int4": 1}, target)
+    decision = make_decision(target, reason=Reason.SWAPPED_TO_CHEAPER_TIER, swap=swap)
+    for model in (BOTH, with_set(BOTH, "int8", [PENDING])):
+        entry = write(model, decision).last_decision
+        assert entry is not None
+        assert (entry.from_, entry.to) == ("full 1 · int4 1", "int8 3 · int4 1")
+
+
+def test_agreement_that_only_waits_for_the_dwell_is_not_written_again() -> None:
+    enough = PolicyMemory(agreed_plan="p", agreed_count=3, agreed_at=NOW)
+    model = seen(seen(BOTH, replace(DECISION, memory=enough)), replace(DECISION, memory=enough))
+    later = replace(DECISION, memory=replace(enough, agreed_count=9, agreed_at=NOW + 15))
+    assert write(model, later) == model.status
+
+
+def test_whatever_is_too_long_is_cut_and_the_status_stays_valid() -> None:
+    tiers = [{**demo_tiers()[2], "name": f"tier-with-a-very-long-name-{n:02}"} for n in range(16)]
+    replicas = {tier["name"]: 1 for tier in tiers}
+    swap = make_swap({**replicas, "gone": 1, "gone-too": 0}, replicas, id="x" * 100)
+    decision = make_decision(
+        replicas, message="m" * 5000, swap=swap, findings=(Finding(Reason.CAPACITY_LIMITED, "c" * 5000),)
+    )
+    status = write(make_model(make_spec(tiers)), decision)
+    assert status.last_decision is not None
+    assert len(status.last_decision.message) == 1024
+    assert status.swap is not None
+    assert len(status.swap.from_) == 16
+
+
+@pytest.mark.parametrize(
+    ("decision", "expected"),
+    [
+        pytest.param(DECISION, [], id="nothing-new"),
+        pytest.param(replace(DECISION, reason=Reason.HELD_BY_DWELL), [], id="a-hold-is-no-event"),
+        pytest.param(
+            make_decision({"full": 0, "int8": 3, "int4": 1}, reason=Reason.SWAPPED_TO_CHEAPER_TIER, message="too much"),
+            [EmitEvent(Reason.SWAPPED_TO_CHEAPER_TIER, "full 1 · int4 1 → int8 3 · int4 1: too much")],
+            id="a-change-tells-old-and-new",
+        ),
+        pytest.param(
+            replace(DECISION, findings=(Finding(Reason.FLOOR_LIMITED, "floor 990"),)),
+            [EmitEvent(Reason.FLOOR_LIMITED, "floor 990", warning=True)],
+            id="a-condition-that-turns-bad",
+        ),
+        pytest.param(
+            replace(DECISION, reason=Reason.CAPACITY_LIMITED, message="full"),
+            [EmitEvent(Reason.CAPACITY_LIMITED, "full", warning=True)],
+            id="one-event-for-reason-and-condition",
+        ),
+    ],
+)
+def test_events(decision: Decision, expected: list[Any]) -> None:
+    model = seen(seen(BOTH))
+    assert events(model, decision) == expected
+
+
+def test_getting_ready_is_told_once() -> None:
+    model = seen(BOTH)
+    assert [event.reason for event in events(model)] == [ConditionReason.SERVING]
+    assert events(seen(model)) == []

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 import yaml
-from kubernetes import client, config
+from kubernetes import client
 from kubernetes.client.exceptions import ApiException
 
 CHART = Path(__file__).parents[2] / "helm" / "adaptive-llm"
@@ -105,22 +105,19 @@ class Release:
 
 
 @pytest.fixture
-def release(tmp_path: Path) -> Iterator[Release]:
+def release(api: client.ApiClient, tmp_path: Path) -> Iterator[Release]:
     """A copy of the chart, a namespace, and afterwards neither."""
-    wanted = os.environ.get("ADAPTIVE_TEST_CONTEXT")
-    assert wanted, "set ADAPTIVE_TEST_CONTEXT to the context that these tests may write to"
     suffix = uuid.uuid4().hex[:8]
-    with config.new_client_from_config(context=wanted) as api:
-        release = Release(api, tmp_path / "chart", f"release-{suffix}", f"things{suffix}s")
-        shutil.copytree(CHART, release.chart)
-        release.write_definition("first")
-        client.CoreV1Api(api).create_namespace({"metadata": {"name": release.name}})
-        try:
-            yield release
-        finally:
-            release.helm("uninstall", release.name, "--ignore-not-found")
-            client.CoreV1Api(api).delete_namespace(release.name)
-            _remove_definition(api, release.definition)
+    release = Release(api, tmp_path / "chart", f"release-{suffix}", f"things{suffix}s")
+    shutil.copytree(CHART, release.chart)
+    release.write_definition("first")
+    client.CoreV1Api(api).create_namespace({"metadata": {"name": release.name}})
+    try:
+        yield release
+    finally:
+        release.helm("uninstall", release.name, "--ignore-not-found")
+        client.CoreV1Api(api).delete_namespace(release.name)
+        _remove_definition(api, release.definition)
 
 
 def _remove_definition(api: client.ApiClient, name: str) -> None:

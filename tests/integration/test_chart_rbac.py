@@ -110,16 +110,6 @@ class Installation:
         return f"system:serviceaccount:{self.home}:{self.release}-operator"
 
 
-@pytest.fixture(scope="module")
-def api() -> Iterator[client.ApiClient]:
-    wanted = os.environ.get("ADAPTIVE_TEST_CONTEXT")
-    _, current = config.list_kube_config_contexts()
-    assert wanted, "set ADAPTIVE_TEST_CONTEXT to the context that these tests may write to"
-    assert current["name"] == wanted, f"the current context is {current['name']}, not {wanted}: refusing to touch it"
-    with config.new_client_from_config(context=wanted) as api:
-        yield api
-
-
 def _render(release: str, home: str, values: Manifest) -> tuple[Manifest, ...]:
     helm = os.environ.get("HELM") or shutil.which("helm")
     assert helm, "helm is not on the PATH: run these tests with `python -m e2e.cluster exec -- …`, or install helm"

@@ -67,9 +67,12 @@ integration: setup ## Tests against a real API server
 e2e: setup ## Core end-to-end tests on a real cluster
 	$(PY) -m e2e.run
 
-.PHONY: docs
-docs: setup ## Generate the CRDs and their reference
+.PHONY: docs crds
+docs: crds ## Generate what is generated: the CRDs, the chart's copy of them, the CRD reference
+crds: setup
 	$(PY) -m adaptive_operator.api.crd
+	mkdir -p helm/adaptive-llm/files/crds
+	cp crds/*.yaml helm/adaptive-llm/files/crds/
 
 .PHONY: bench-tiers
 bench-tiers: setup ## Measure the decode speed of each tier on this CPU

@@ -117,6 +117,22 @@ def ensure_base_image(buildah: Buildah) -> str:
     return inputs
 
 
+def ensure_variant(buildah: Buildah, base: str, sources: str) -> str:
+    """The base image under a name of its own for each source of Python packages; returns that name.
+
+    Cached layers are found by the image they start from, and pip's answer depends on what it was offered: without this
+    a torch with CUDA would stay in the cache when the CPU build is named later.
+    """
+    inputs = hashlib.sha256(f"{base} {sources}".encode()).hexdigest()
+    name = f"{BASE_IMAGE}-{inputs[:8]}"
+    if not buildah.has(name):
+        with tempfile.TemporaryDirectory(dir=buildah.folder) as folder:
+            dockerfile = Path(folder) / "Dockerfile"
+            dockerfile.write_text(f"FROM {BASE_IMAGE}\nLABEL adaptivellm.dev/packages={inputs}\n")
+            buildah.build(["--tag", name, "--quiet", "--file", str(dockerfile), folder])
+    return name
+
+
 def _bootstrap(rootfs: Path, mirror: str) -> None:
     debootstrap = find_command("debootstrap")
     if not debootstrap:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from e2e.cluster import debian, network, pip_access
 from e2e.cluster.archive import ImageArchive, open_archive
-from e2e.cluster.buildah import BASE_IMAGE, Buildah, ensure_base_image, open_store
+from e2e.cluster.buildah import Buildah, ensure_base_image, ensure_variant, open_store
 from e2e.cluster.dockerfile import hash_inputs
 from e2e.cluster.settings import Cluster, ClusterError, cache_folder
 from e2e.cluster.shell import last_lines, locked, run
@@ -40,6 +40,15 @@ IMAGES = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """What all images of one run are built on."""
+
+    context: Path  # the Dockerfiles' build context
+    base: str  # name of the base image
+    mounts: tuple[str, ...]  # arguments for `buildah bud`
+
+
 def provide_images(
     cluster: Cluster,
     tag: str,
@@ -53,36 +62,37 @@ def provide_images(
     with locked(cache_folder() / "images.lock", "another process is building images; waiting for it"):
         buildah = open_store()
         buildah.prune()
-        base = ensure_base_image(buildah)
+        sources = pip_access.find_environment(os.environ, REPOSITORY_ROOT)
+        base = ensure_variant(buildah, ensure_base_image(buildah), pip_access.describe_sources(sources))
+        mounts = pip_access.list_mounts(buildah.folder / "pip", sources)
         for image in images:
-            _provide(cluster, buildah, image, tag, context, base)
+            _provide(cluster, buildah, image, tag, Ground(context, base, tuple(mounts)))
 
 
-def _provide(cluster: Cluster, buildah: Buildah, image: Image, tag: str, context: Path, base: str) -> None:
+def _provide(cluster: Cluster, buildah: Buildah, image: Image, tag: str, ground: Ground) -> None:
     started = time.monotonic()
     reference = f"{image.repository}:{tag}"
-    identity, built = _build(buildah, image, reference, context, base)
+    identity, built = _build(buildah, image, reference, ground)
     finished = time.monotonic()
     moved = _import(cluster, buildah, reference, identity)
     seconds = f"build {finished - started:.0f} s, import {time.monotonic() - finished:.0f} s"
     print(f"{reference}: {'built' if built else 'unchanged'}, {moved} ({seconds})", flush=True)
 
 
-def _build(buildah: Buildah, image: Image, reference: str, context: Path, base: str) -> tuple[str, bool]:
+def _build(buildah: Buildah, image: Image, reference: str, ground: Ground) -> tuple[str, bool]:
     """Build, or tag an image of the same content; returns the image's id and whether something was built."""
-    dockerfile = context / image.dockerfile
+    dockerfile = ground.context / image.dockerfile
     if not dockerfile.is_file():
         raise ClusterError(f"{dockerfile}: not there, so the image {image.name} cannot be built")
-    inputs = hash_inputs(dockerfile, context, [image.repository, image.target, base])
+    inputs = hash_inputs(dockerfile, ground.context, [image.repository, image.target, ground.base])
     known = buildah.recall("inputs", inputs)
     if known and buildah.has(known):
         buildah.run("tag", known, reference)
         return known, False
     print(f"{reference}: building", flush=True)
-    arguments = ["--tag", reference, "--build-arg", f"BASE_IMAGE={BASE_IMAGE}"]
+    arguments = ["--tag", reference, "--build-arg", f"BASE_IMAGE={ground.base}"]
     arguments += ["--target", image.target] if image.target else []
-    arguments += pip_access.list_mounts(buildah.folder / "pip", os.environ)
-    identity = buildah.build([*arguments, "--file", str(dockerfile), str(context)])
+    identity = buildah.build([*arguments, *ground.mounts, "--file", str(dockerfile), str(ground.context)])
     buildah.remember("inputs", inputs, identity)
     return identity, True
 

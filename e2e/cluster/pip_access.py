@@ -20,6 +20,21 @@ _BUNDLES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.
 _BUNDLE_INSIDE = "/etc/ssl/certs/ca-certificates.crt"
 
 
+def find_environment(environment: Mapping[str, str], repository: Path) -> dict[str, str]:
+    """The environment with TORCH_FIND_LINKS as the Makefile sets it, for callers that did not come through it."""
+    wheels = repository.parent / "shared" / "wheels"
+    named = "TORCH_FIND_LINKS" in environment or "TORCH_INDEX" in environment
+    return dict(environment) if named or not wheels.is_dir() else {**environment, "TORCH_FIND_LINKS": str(wheels)}
+
+
+def describe_sources(environment: Mapping[str, str]) -> str:
+    """What the choice of a package depends on besides the lock file: the wheels at hand, the further index."""
+    links = environment.get("TORCH_FIND_LINKS", "").strip()
+    folder = Path(links) if links and "://" not in links else None
+    wheels = sorted(f"{p.name} {p.stat().st_size}" for p in folder.glob("*.whl")) if folder else [links]
+    return " ".join([*wheels, environment.get("TORCH_INDEX", "").strip()])
+
+
 def list_mounts(folder: Path, environment: Mapping[str, str]) -> list[str]:
     """Arguments for `buildah bud`; the generated pip configuration is written below `folder`.
 

@@ -7,6 +7,7 @@ ignores tables that are older than its own.
 from __future__ import annotations
 
 import asyncio
+import importlib
 import logging
 from pathlib import Path
 from typing import Final
@@ -57,11 +58,10 @@ async def offer_static_endpoints(app: RouterApp) -> None:
 
 
 async def follow_cluster(app: RouterApp) -> None:
-    """Watch EndpointSlices and the table's ConfigMap. The client library takes a second to import: not before
-    serving."""
-    from inference_pods.router.watch import watch_cluster
-
-    await watch_cluster(app.settings, app.fleet)
+    """Watch EndpointSlices and the table's ConfigMap. The client library takes a second of CPU to import, several in a
+    small pod: in a thread, so that requests and probes are answered meanwhile."""
+    watch = await asyncio.to_thread(importlib.import_module, "inference_pods.router.watch")
+    await watch.watch_cluster(app.settings, app.fleet)
 
 
 def offer_table_text(fleet: Fleet, text: str, model: str, source: str) -> None:

@@ -201,7 +201,7 @@ def _orphaned_accelerators(model: ModelObservation) -> int:
 def _is_ready(group: ReplicaSet, replicas: int) -> bool:
     """Whether every wanted replica that was started so far is Ready.
 
-    A pod that is no longer asked for does not count, even if it is asked for again in this pass: it may be ending already.
+    A pod that is no longer asked for does not count, even if this pass asks for it again: it may be ending already.
     """
     started = min(replicas, group.wanted)
     pods = (group.pods.get(ordinal) for ordinal in range(started))

@@ -1,0 +1,108 @@
+"""The inference pods' side of the names that they share with the operator (tests/fixtures/contract.json)."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from inference_pods import protocol
+from inference_pods.engine.errors import LoadReason
+from inference_pods.engine.metrics import EngineMetrics
+from inference_pods.engine.settings import parse_settings
+from inference_pods.router.admission import Admission
+from inference_pods.router.fleet import Fleet
+from inference_pods.router.metrics import RouterMetrics
+from inference_pods.router.settings import parse_arguments
+from inference_pods.router.table import parse_table
+
+CONTRACT: dict[str, Any] = json.loads((Path(__file__).parents[1] / "fixtures" / "contract.json").read_text())
+
+
+def metric_names(prefix: str) -> set[str]:
+    return {
+        value
+        for name, value in vars(protocol).items()
+        if name.startswith(prefix) and str(value).startswith("adaptive_")
+    }
+
+
+def test_labels_ports_headers_and_paths_are_those_of_the_contract() -> None:
+    labels = CONTRACT["labels"]
+    assert (labels["model"], labels["tier"], labels["component"]) == (
+        protocol.LABEL_MODEL,
+        protocol.LABEL_TIER,
+        protocol.LABEL_COMPONENT,
+    )
+    assert CONTRACT["components"]["engine"] == protocol.COMPONENT_ENGINE
+    assert CONTRACT["components"]["router"] == protocol.COMPONENT_ROUTER
+    assert CONTRACT["ports"] == {"engine": protocol.ENGINE_PORT, "router": protocol.ROUTER_PORT}
+    headers = {value for name, value in vars(protocol).items() if name.startswith("HEADER_")}
+    assert set(CONTRACT["headers"].values()) == headers
+    assert CONTRACT["probes"] == {
+        "ready": protocol.ROUTE_HEALTH,
+        "engineAlive": protocol.ROUTE_PING,
+        "metrics": protocol.ROUTE_METRICS,
+    }
+
+
+def test_an_engine_takes_the_operators_arguments() -> None:
+    settings = parse_settings(CONTRACT["engineArguments"])
+    assert (settings.tier, settings.served_model_name, settings.permutation_seed) == ("int4", "assistant", 7)
+    assert (settings.port, settings.drain_seconds) == (protocol.ENGINE_PORT, 120.0)
+
+
+def test_a_router_takes_the_operators_arguments() -> None:
+    settings = parse_arguments(CONTRACT["routerArguments"])
+    assert (settings.model, settings.namespace) == ("assistant", "demo")
+    assert settings.table_configmap == "assistant-routing"
+    assert str(settings.table_path) == f"/etc/adaptive/{protocol.TABLE_KEY}"
+
+
+def test_a_router_reads_the_operators_table() -> None:
+    table = parse_table(json.dumps(CONTRACT["table"]["example"]), "assistant")
+    assert table.version == (3, 12)
+    assert table.draining == {"full-new-1"}
+    assert [(route.key.tier, route.quality_permille, route.mu, route.weight) for route in table.routes] == [
+        ("full", 1000, 0.8, 0.7),
+        ("int4", 780, 0.65, 0.3),
+        ("plain", None, None, 0.0),
+    ]
+    assert CONTRACT["table"]["key"] == protocol.TABLE_KEY
+    assert CONTRACT["table"]["example"]["schemaVersion"] == protocol.TABLE_SCHEMA_VERSION
+
+
+@pytest.mark.parametrize(("prefix", "component"), [("ROUTER_", "router"), ("ENGINE_", "engine")])
+def test_metric_names_are_those_of_the_contract(prefix: str, component: str) -> None:
+    assert metric_names(prefix) == set(CONTRACT["metrics"][component])
+
+
+def shown_labels(exposition: bytes) -> dict[str, set[str]]:
+    """Label names by metric, as Prometheus would see them."""
+    shown: dict[str, set[str]] = {}
+    for family in text_string_to_metric_families(exposition.decode()):
+        name = f"{family.name}_total" if family.type == "counter" else family.name
+        shown[name] = {label for sample in family.samples for label in sample.labels} - {"le"}
+    return {name: labels for name, labels in shown.items() if not name.endswith("_created")}
+
+
+def test_an_engine_shows_its_metrics_with_the_contracts_labels_from_the_start() -> None:
+    shown = shown_labels(EngineMetrics("assistant", "int4", 8).render())
+    assert shown == {name: set(labels) for name, labels in CONTRACT["metrics"]["engine"].items()}
+
+
+async def test_a_router_shows_its_metrics_with_the_contracts_labels_once_it_has_a_table() -> None:
+    fleet = Fleet(asyncio.get_running_loop().time)
+    metrics, admission = RouterMetrics("assistant"), Admission(fleet, asyncio.get_running_loop().time)
+    fleet.offer_table(parse_table(json.dumps(CONTRACT["table"]["example"]), "assistant"))
+    metrics.follow(fleet)
+    shown = shown_labels(metrics.render(admission))
+    assert shown == {name: set(labels) for name, labels in CONTRACT["metrics"]["router"].items()}
+
+
+def test_load_failures_end_with_the_contracts_exit_codes() -> None:
+    assert {reason.value: reason.exit_code for reason in LoadReason} == CONTRACT["loadFailures"]

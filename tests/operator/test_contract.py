@@ -1,0 +1,102 @@
+"""The operator's side of the names that it shares with routers and engines (tests/fixtures/contract.json)."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adaptive_operator import names
+from adaptive_operator.observe import queries
+from adaptive_operator.plan import plan_model
+from adaptive_operator.plan.plan import ApplyObject
+from adaptive_operator.plan.routing import parse_written_table, plan_table
+from adaptive_operator.reasons import ConditionReason
+from tests.operator.plan.situations import (
+    NOW,
+    READY,
+    SETTINGS,
+    make_decision,
+    make_model,
+    make_spec,
+    make_tier,
+    with_set,
+)
+
+CONTRACT: dict[str, Any] = json.loads((Path(__file__).parents[1] / "fixtures" / "contract.json").read_text())
+
+
+def containers() -> dict[str, Any]:
+    """The engine container of tier int4 and the router container, by name."""
+    model = make_model(make_spec([make_tier("int4", "int4", 1)]))
+    steps = plan_model(model, make_decision({"int4": 1}), SETTINGS, NOW, 1).steps
+    manifests = [step.manifest for step in steps if isinstance(step, ApplyObject)]
+    specs = [item["spec"]["template"]["spec"] for item in manifests if "template" in item.get("spec", {})]
+    return {container["name"]: container for spec in specs for container in spec["containers"]}
+
+
+def test_labels_and_components_are_those_of_the_contract() -> None:
+    assert CONTRACT["labels"] == {
+        "managedBy": names.LABEL_MANAGED_BY,
+        "component": names.LABEL_COMPONENT,
+        "model": names.LABEL_MODEL,
+        "tier": names.LABEL_TIER,
+        "revision": names.LABEL_REVISION,
+    }
+    assert CONTRACT["components"] == {
+        "engine": names.COMPONENT_ENGINE,
+        "router": names.COMPONENT_ROUTER,
+        "routing": names.COMPONENT_ROUTING,
+    }
+
+
+@pytest.mark.parametrize("component", ["engine", "router"])
+def test_containers_get_the_arguments_ports_and_probes_of_the_contract(component: str) -> None:
+    container = containers()[component]
+    assert container["args"] == CONTRACT[f"{component}Arguments"]
+    assert [port["containerPort"] for port in container["ports"]] == [CONTRACT["ports"][component]]
+    assert container["readinessProbe"]["httpGet"]["path"] == CONTRACT["probes"]["ready"]
+
+
+def test_an_engine_is_alive_while_it_answers_ping() -> None:
+    assert containers()["engine"]["livenessProbe"]["httpGet"]["path"] == CONTRACT["probes"]["engineAlive"]
+
+
+def test_the_routing_table_is_written_as_in_the_contract() -> None:
+    example = CONTRACT["table"]["example"]
+    tiers = [make_tier("full", "fp32", 2, 1000), make_tier("int4", "int4", 1, 780), make_tier("plain", "int8", 1)]
+    for tier in tiers[:2]:
+        tier["card"].update(referencePromptTokens=16, referenceOutputTokens=24)
+    spec = make_spec(
+        tiers, slo=example["slo"], quality={"floorPermille": 750}, routing={"maxQueueSeconds": 60}, accelerators={}
+    )
+    model = with_set(with_set(make_model(spec), "full", [READY, READY]), "int4", [READY])
+    decision = make_decision({"full": 1, "int4": 1, "plain": 0}, {"full": 0.7, "int4": 0.3})
+    table = plan_table(model, decision, frozenset({"full-new-1"}), None, 0.05)
+    written = json.loads(replace(table, generation=12).to_text(epoch=3))
+    assert written == example
+    assert CONTRACT["table"]["key"] == names.TABLE_KEY
+
+
+def test_the_operator_reads_the_table_of_the_contract_back() -> None:
+    written = parse_written_table(json.dumps(CONTRACT["table"]["example"]))
+    assert written is not None
+    assert (written.epoch, written.generation, written.draining) == (3, 12, {"full-new-1"})
+
+
+def test_queries_ask_for_metrics_of_the_contract_only() -> None:
+    known = {name for group in CONTRACT["metrics"].values() for name in group}
+    asked = {
+        value
+        for value in vars(queries).values()
+        if isinstance(value, str) and value.startswith(("adaptive_router_", "adaptive_engine_"))
+    }
+    assert asked
+    assert asked <= known
+
+
+def test_every_load_failure_of_an_engine_is_a_reason_of_model_loaded() -> None:
+    assert set(CONTRACT["loadFailures"]) <= set(ConditionReason)

@@ -61,9 +61,15 @@ def remove_outside_files(cluster: Cluster) -> None:
     for link in Path("/var/log/containers").glob("*.log"):
         if link.is_symlink() and str(link.readlink()).startswith(f"{cluster.folder}/"):
             link.unlink()
-    identifier = "[0-9a-f]" * 64
-    for path in Path("/var/lib/cni/results").glob(f"{cluster.context}-{identifier}-*"):
+    for path in list_network_results(cluster, Path("/var/lib/cni/results")):
         path.unlink(missing_ok=True)
+
+
+def list_network_results(cluster: Cluster, results: Path) -> list[Path]:
+    """CNI's notes about this cluster's sandboxes: of its own network, and of `cni-loopback`, which all share."""
+    sandboxes = cluster.folder / "containerd" / "root" / "io.containerd.grpc.v1.cri" / "sandboxes"
+    loopback = [results / f"cni-loopback-{sandbox.name}-lo" for sandbox in sandboxes.glob("*")]
+    return [*results.glob(f"{cluster.context}-{'[0-9a-f]' * 64}-*"), *(path for path in loopback if path.exists())]
 
 
 def _arguments(pid: int) -> list[str]:

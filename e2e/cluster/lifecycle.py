@@ -37,6 +37,11 @@ _START_SECONDS = 90
 def bring_up(cluster: Cluster) -> None:
     """Make the cluster as asked; what already runs as it should is left alone."""
     _require_root()
+    if cluster.mode is Mode.FULL and node.has_foreign_kubelet(Path("/proc/net/unix").read_text()):
+        raise ClusterError(
+            "this machine is a Kubernetes node already, and a second kubelet would cut off its device plugins: "
+            "use that cluster (DEMO_CONTEXT=<context>), or another machine"
+        )
     with _cluster_lock(cluster):
         started = time.monotonic()
         binaries.build_binaries()

@@ -127,6 +127,11 @@ def build_coredns(cluster: Cluster, binaries: Mapping[str, Path]) -> ProcessSpec
     return ProcessSpec("coredns", argv, tuple(enter(cluster)), (corefile, kubeconfig))
 
 
+def has_foreign_kubelet(sockets: str) -> bool:
+    """Whether the host's /proc/net/unix shows a kubelet; those of our clusters live in other namespaces."""
+    return any(line.endswith(" /var/lib/kubelet/device-plugins/kubelet.sock") for line in sockets.splitlines())
+
+
 def write_resolv_conf(cluster: Cluster) -> None:
     """Make service names work for processes that are run inside the namespace, as in a pod of `default`."""
     search = f"default.svc.{CLUSTER_DOMAIN} svc.{CLUSTER_DOMAIN} {CLUSTER_DOMAIN}"

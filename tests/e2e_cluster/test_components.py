@@ -121,16 +121,36 @@ def test_mounts_below_the_folder_are_listed_deepest_first_and_others_never():
     ("command", "expected"),
     [
         (
-            ["/x/containerd-shim-runc-v2", "-namespace", "k8s.io", "-id", "a", "-address", "/s/dev/containerd.sock"],
+            ["/x/shim", "-namespace", "k8s.io", "-id", "a", "-address", "/s/dev/containerd.sock"],
             True,
         ),
-        (["/x/containerd-shim-runc-v2", "-namespace", "k8s.io", "-id", "a", "-address", "/run/c.sock"], False),
+        (["/x/shim", "-namespace", "k8s.io", "-id", "a", "-address", "/run/c.sock"], False),
         (["grep", "/s/dev/containerd.sock"], False),
         (["x", "-address"], False),
     ],
 )
 def test_a_shim_is_known_by_the_socket_it_serves(command: list[str], expected: bool):
     assert leftovers.is_shim(command, "/s/dev/containerd.sock") is expected
+
+
+def test_only_the_cluster_s_own_network_results_are_removed(cluster: Cluster, tmp_path: Path):
+    sandboxes = cluster.folder / "containerd" / "root" / "io.containerd.grpc.v1.cri" / "sandboxes"
+    (sandboxes / ("a" * 64)).mkdir(parents=True)
+    results = tmp_path / "results"
+    results.mkdir()
+    own = [f"cni-loopback-{'a' * 64}-lo", f"adaptive-test-{'a' * 64}-eth0", f"adaptive-test-{'c' * 64}-eth0"]
+    other = [f"cni-loopback-{'b' * 64}-lo", f"adaptive-test-2-{'b' * 64}-eth0"]
+    for name in own + other:
+        (results / name).touch()
+    assert sorted(p.name for p in leftovers.list_network_results(cluster, results)) == sorted(own)
+
+
+LISTENING = "0: 00000002 00000000 00010000 0001 01 21 /var/lib/kubelet/device-plugins/kubelet.sock"
+
+
+@pytest.mark.parametrize(("sockets", "expected"), [(LISTENING, True), ("Num RefCount", False), ("", False)])
+def test_a_kubelet_of_the_host_s_own_is_noticed(sockets: str, expected: bool):
+    assert node.has_foreign_kubelet(sockets) is expected
 
 
 def test_pip_settings_come_from_every_level_and_secrets_of_other_commands_stay():

@@ -87,9 +87,7 @@ def test_a_killed_process_is_seen_as_gone_and_started_again(cluster: Cluster):
     [{"start_ticks": 1}, {"boot_id": "another boot"}, {"path": "/another/program"}],
     ids=["started at another time", "from before a reboot", "another program"],
 )
-def test_a_process_that_only_has_the_same_pid_is_neither_adopted_nor_killed(
-    cluster: Cluster, change: dict[str, object]
-):
+def test_a_process_that_only_has_the_same_pid_is_left_alone(cluster: Cluster, change: dict[str, object]):
     processes.start(cluster, sleeper())
     own = alive(cluster)
     stranger = replace(own, **change)

@@ -48,12 +48,12 @@ def build_registry(
         by_account = kopf.login_with_service_account(settings=settings, logger=logger)
         return by_account or kopf.login_with_kubeconfig(settings=settings, logger=logger)
 
-    @kopf.on.event(GROUP, VERSION, PLURAL, registry=registry)  # type: ignore[untyped-decorator,unused-ignore]
+    @kopf.on.event(GROUP, VERSION, PLURAL, id="notice_model", registry=registry)  # type: ignore[untyped-decorator,unused-ignore]
     async def notice_model(body: kopf.Body, **kwargs: Any) -> None:
         if changes.is_news(str(body.metadata.uid), model_meaning(body), gone=kwargs.get("type") == "DELETED"):
             nudge()
 
-    @kopf.on.event("", "v1", "pods", registry=registry)  # type: ignore[untyped-decorator,unused-ignore]
+    @kopf.on.event("", "v1", "pods", id="notice_pod", registry=registry)  # type: ignore[untyped-decorator,unused-ignore]
     async def notice_pod(body: kopf.Body, **kwargs: Any) -> None:
         if changes.is_news(str(body.metadata.uid), pod_meaning(body), gone=kwargs.get("type") == "DELETED"):
             nudge()

@@ -1,7 +1,7 @@
 """Reads the cluster, live and once per pass: AdaptiveModels and everything that carries our label.
 
-Lists come from the store, not from a watch cache: counted from an old view, the budget would be handed out twice. Parses
-nothing: `pools.py` does.
+Lists come from the store, not from a watch cache: counted from an old view, the budget would be handed out twice.
+Parses nothing: `pools.py` does.
 """
 
 from __future__ import annotations

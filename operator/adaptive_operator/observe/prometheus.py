@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import requests
+import urllib3
 from prometheus_api_client import PrometheusConnect
 from prometheus_api_client.exceptions import PrometheusApiClientException
 from urllib3.util.retry import Retry
@@ -128,12 +129,12 @@ class PrometheusReader:
             return Failed(f"the answer is larger than {MAX_ANSWER_BYTES // 2**20} MiB"), None
         except PrometheusApiClientException as error:
             return Failed(f"Prometheus refused the query: {_shorten(str(error))}"), None
-        except requests.Timeout:
-            failed = Failed(f"Prometheus at {self._url} answers too slowly")
-        except (requests.RequestException, OSError) as error:
-            failed = Failed(f"no connection to Prometheus at {self._url}: {type(error).__name__}")
-        except (KeyError, TypeError, ValueError) as error:
+        except (requests.JSONDecodeError, KeyError, TypeError, ValueError) as error:
             return Failed(f"unexpected answer from Prometheus: {type(error).__name__}"), None
+        except (requests.Timeout, urllib3.exceptions.TimeoutError):
+            failed = Failed(f"Prometheus at {self._url} answers too slowly")
+        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+            failed = Failed(f"no connection to Prometheus at {self._url}: {type(error).__name__}")
         return failed, failed
 
 

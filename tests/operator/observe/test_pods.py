@@ -1,0 +1,112 @@
+"""Raw pods as observations: where a replica stands, and the words of whoever stopped it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from adaptive_operator.observe.observation import PodPhase
+from adaptive_operator.observe.pods import parse_pod, parse_router_pod
+from tests.operator.raw_objects import NOT_READY, READY, RESOURCE, build_pod
+
+
+def waiting(reason: str, message: str = "") -> dict[str, Any]:
+    return {"name": "engine", "state": {"waiting": {"reason": reason, "message": message}}}
+
+
+def ended(message: str, key: str = "lastState", reason: str = "Error", restarts: int = 1) -> dict[str, Any]:
+    return {"name": "engine", "restartCount": restarts, key: {"terminated": {"reason": reason, "message": message}}}
+
+
+UNSCHEDULABLE = {
+    "PodScheduled": {"status": "False", "reason": "Unschedulable", "message": "0/1 nodes: Insufficient gpu."}
+}
+NOT_FOUND = json.dumps({"reason": "ModelNotFound", "message": "no file x"})
+
+
+@pytest.mark.parametrize(
+    ("pod", "phase", "trouble"),
+    [
+        (build_pod(conditions={}, phase="Pending"), PodPhase.PENDING, None),
+        (
+            build_pod(conditions=UNSCHEDULABLE, phase="Pending"),
+            PodPhase.PENDING,
+            "Unschedulable: 0/1 nodes: Insufficient gpu.",
+        ),
+        (build_pod(conditions=NOT_READY), PodPhase.STARTING, None),
+        (build_pod(conditions=READY), PodPhase.READY, None),
+        (build_pod(conditions=READY, deleted=True), PodPhase.TERMINATING, None),
+        (
+            build_pod(conditions=NOT_READY, containers=[waiting("ImagePullBackOff", "Back-off pulling x")]),
+            PodPhase.FAILED,
+            "ImagePullBackOff: Back-off pulling x",
+        ),
+        (build_pod(conditions=NOT_READY, containers=[waiting("ContainerCreating")]), PodPhase.STARTING, None),
+        (
+            build_pod(conditions=NOT_READY, containers=[waiting("CrashLoopBackOff")]),
+            PodPhase.FAILED,
+            "CrashLoopBackOff",
+        ),
+        (build_pod(conditions={}, phase="Failed"), PodPhase.FAILED, "Failed"),
+    ],
+    ids=lambda value: None,
+)
+def test_where_a_replica_stands(pod: dict[str, Any], phase: PodPhase, trouble: str | None) -> None:
+    parsed = parse_pod(pod, RESOURCE)
+    assert (parsed.phase, parsed.trouble) == (phase, trouble)
+
+
+@pytest.mark.parametrize("key", ["state", "lastState"])
+def test_the_engines_last_words_name_the_cause_also_between_restarts(key: str) -> None:
+    parsed = parse_pod(build_pod(conditions=NOT_READY, containers=[ended(f"log line\n{NOT_FOUND}\n", key)]), RESOURCE)
+    assert parsed.phase is PodPhase.FAILED
+    assert parsed.load_failure_reason == "ModelNotFound"
+    assert parsed.trouble == "ModelNotFound: no file x"
+
+
+def test_a_ready_pod_has_no_load_failure_although_it_failed_before() -> None:
+    parsed = parse_pod(build_pod(conditions=READY, containers=[ended(NOT_FOUND)]), RESOURCE)
+    assert (parsed.phase, parsed.load_failure_reason, parsed.trouble) == (PodPhase.READY, None, None)
+
+
+@pytest.mark.parametrize("message", ["", "no json", "[1]", '"text"', '{"message": "no reason"}', '{"reason": 5}', "{"])
+def test_other_last_words_are_no_load_failure(message: str) -> None:
+    parsed = parse_pod(build_pod(conditions=NOT_READY, containers=[ended(message)]), RESOURCE)
+    assert (parsed.phase, parsed.load_failure_reason) == (PodPhase.STARTING, None)
+
+
+@pytest.mark.parametrize(("restarts", "reason"), [(1, None), (2, "OutOfMemory")])
+def test_killed_for_memory_twice_is_a_load_failure(restarts: int, reason: str | None) -> None:
+    pod = build_pod(conditions=NOT_READY, containers=[ended("", reason="OOMKilled", restarts=restarts)])
+    assert parse_pod(pod, RESOURCE).load_failure_reason == reason
+
+
+def test_identity_place_and_weight_come_along() -> None:
+    parsed = parse_pod(build_pod("assistant-full-aaaaaaaa-12", conditions=READY), RESOURCE)
+    assert (parsed.stateful_set, parsed.ordinal, parsed.accelerators) == ("assistant-full-aaaaaaaa", 12, 2)
+    assert parsed.ready_since == parsed.created_at == 1767225600.0
+    assert parse_pod(build_pod(), "other.example/npu").accelerators == 0
+
+
+def test_a_long_message_is_one_bounded_line() -> None:
+    parsed = parse_pod(build_pod(conditions=NOT_READY, containers=[waiting("ErrImagePull", "a\nb " * 1000)]), RESOURCE)
+    assert parsed.trouble is not None
+    assert len(parsed.trouble) == 500
+    assert "\n" not in parsed.trouble
+
+
+def test_started_follows_the_startup_probe() -> None:
+    assert parse_pod(build_pod(containers=[{"started": True}]), RESOURCE).started
+    assert not parse_pod(build_pod(containers=[{"started": False}]), RESOURCE).started
+
+
+def test_only_a_router_that_is_ready_and_stays_counts() -> None:
+    assert parse_router_pod(build_pod("router-x", component="router", conditions=READY)) is not None
+    assert parse_router_pod(build_pod("router-x", component="router", conditions=NOT_READY)) is None
+    assert parse_router_pod(build_pod("router-x", component="router", conditions=READY, deleted=True)) is None
+
+
+def test_a_pod_without_anything_is_pending() -> None:
+    assert parse_pod({}, RESOURCE).phase is PodPhase.PENDING

@@ -1,0 +1,44 @@
+"""The questions of one pass: each parses, and names only the models it is asked for."""
+
+from __future__ import annotations
+
+import promql_parser
+import pytest
+
+from adaptive_operator.observe.queries import ModelScope, QueryName, Windows, build_queries
+
+MODELS = [ModelScope("demo", "a", 300), ModelScope("demo", "b", 20), ModelScope("prod", "a", 300)]
+
+
+def test_every_query_parses_and_keeps_its_labels() -> None:
+    for query in build_queries(MODELS, Windows(2.0)):
+        tree = promql_parser.parse(query.expression)
+        assert tree is not None
+        if query.name not in (QueryName.TTFT_P95, QueryName.TPOT_P95):
+            assert f"by ({', '.join(query.labels)})" in query.expression
+
+
+def test_each_question_is_asked_once_per_pool_and_the_peak_once_per_hold_window() -> None:
+    names = [(q.name, q.hold_seconds) for q in build_queries(MODELS, Windows(2.0))]
+    assert len(names) == len(set(names))
+    assert {hold for name, hold in names if name is QueryName.PEAK_ARRIVALS} == {20, 300}
+    assert {name for name, _ in names} == set(QueryName)
+
+
+def test_the_number_of_questions_does_not_grow_with_the_models() -> None:
+    many = [ModelScope("demo", f"model-{i}", 300) for i in range(500)]
+    assert len(build_queries(many, Windows(15.0))) == len(build_queries(many[:1], Windows(15.0)))
+
+
+@pytest.mark.parametrize(
+    ("scrape", "stable", "recent"), [(1.0, 15.0, 6.0), (2.0, 15.0, 6.0), (5.0, 20.0, 15.0), (15.0, 60.0, 45.0)]
+)
+def test_windows_follow_the_scrape_interval(scrape: float, stable: float, recent: float) -> None:
+    windows = Windows(scrape)
+    assert (windows.stable_seconds, windows.recent_seconds) == (stable, recent)
+
+
+def test_a_hold_window_shorter_than_a_rate_window_still_holds_two_evaluations() -> None:
+    queries = build_queries([ModelScope("demo", "a", 1)], Windows(15.0))
+    peak = next(q for q in queries if q.name is QueryName.PEAK_ARRIVALS)
+    assert peak.expression.endswith("[60000ms:30000ms])")

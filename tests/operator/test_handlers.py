@@ -1,0 +1,58 @@
+"""The framework's wiring: it watches and nudges, and never writes."""
+
+from __future__ import annotations
+
+import itertools
+
+import kopf
+
+from adaptive_operator.handlers import EndlessBackoffs, build_registry, configure_kopf, model_meaning, pod_meaning
+from tests.operator.raw_objects import NOT_READY, READY, build_model, build_pod
+
+
+def test_retries_never_end_and_start_anew() -> None:
+    backoffs = EndlessBackoffs()
+    assert list(itertools.islice(backoffs, 500))[-1] == 5
+    assert next(iter(backoffs)) == 0.5
+
+
+def test_no_handler_needs_a_finalizer_or_writes_an_annotation() -> None:
+    registry = build_registry(lambda: None, lambda: None, ())
+    assert [h.id for h in registry._changing.get_all_handlers()] == []
+    assert [h.id for h in registry._spawning.get_all_handlers()] == []
+    assert {h.id for h in registry._watching.get_all_handlers()} == {"notice_model", "notice_pod"}
+
+
+def test_timeouts_are_integers_where_they_go_into_a_query() -> None:
+    settings = kopf.OperatorSettings()
+    configure_kopf(settings, scans=True)
+    assert isinstance(settings.watching.server_timeout, int)
+    assert settings.posting.enabled is False
+    assert settings.peering.standalone is True
+
+
+def test_only_our_pods_are_watched() -> None:
+    settings = kopf.OperatorSettings()
+    configure_kopf(settings, scans=True)
+    assert settings.watching.label_selectors["", "v1", "pods"] == "app.kubernetes.io/managed-by=adaptive-llm"
+
+
+def test_named_namespaces_need_no_scanning() -> None:
+    settings = kopf.OperatorSettings()
+    configure_kopf(settings, scans=False)
+    assert settings.scanning.disabled is True
+
+
+def test_a_status_write_means_nothing_and_a_spec_edit_does() -> None:
+    before = build_model()
+    after = build_model() | {"status": {"x": 1}}
+    assert model_meaning(before) == model_meaning(after)
+    after["metadata"]["generation"] = 4
+    assert model_meaning(before) != model_meaning(after)
+
+
+def test_a_pod_that_became_ready_means_something_and_its_heartbeat_does_not() -> None:
+    assert pod_meaning(build_pod(conditions=READY)) != pod_meaning(build_pod(conditions=NOT_READY))
+    again = build_pod(conditions=READY)
+    again["metadata"]["resourceVersion"] = "10"
+    assert pod_meaning(build_pod(conditions=READY)) == pod_meaning(again)

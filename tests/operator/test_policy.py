@@ -1,0 +1,56 @@
+"""A model whose decision fails does not take its pool down with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from adaptive_operator.decide.decision import Decision, PoolDecision
+from adaptive_operator.decide.settings import DecideSettings
+from adaptive_operator.observe.cluster import Snapshot
+from adaptive_operator.observe.observation import PolicyMemory, PoolObservation
+from adaptive_operator.observe.pools import build_pools
+from adaptive_operator.plan.plan import Plan
+from adaptive_operator.plan.settings import PlanSettings
+from adaptive_operator.policy import Policy
+from adaptive_operator.reasons import Reason
+from tests.operator.raw_objects import build_model, build_pod, build_stateful_set
+
+
+def build_pool(*names: str) -> PoolObservation:
+    models = [build_model(name) for name in names]
+    sets = [build_stateful_set(name, replicas=1, accelerators=2) for name in names]
+    pods = [build_pod(f"{name}-full-aaaaaaaa-0", name) for name in names]
+    pool = build_pools(Snapshot(models, pods, sets), {"nvidia.com/gpu": 8}, 0.0).pools[0]
+    return PoolObservation(0.0, pool.resource, pool.budget, 1, 0.0, tuple(m.observation for m in pool.models))
+
+
+def build_policy(fails: Callable[[PoolObservation], bool], budgets: list[int]) -> Policy:
+    def decide(pool: PoolObservation, _settings: DecideSettings) -> PoolDecision:
+        if fails(pool):
+            raise ZeroDivisionError("defect")
+        budgets.append(pool.budget)
+        memory = PolicyMemory()
+        decisions = (Decision(m.key, Reason.STEADY, "", "", {}, {}, memory, None, 0) for m in pool.models)
+        return PoolDecision(pool.resource, tuple(decisions))
+
+    return Policy(decide, lambda model, *_: Plan(model.key, ()), DecideSettings(), PlanSettings("e", "r"))
+
+
+def test_all_is_well() -> None:
+    decisions, failed = build_policy(lambda _pool: False, []).decide(build_pool("a", "b"))
+    assert (list(decisions), failed) == (["demo/a", "demo/b"], {})
+
+
+def test_the_failing_model_is_set_aside_and_what_it_holds_leaves_the_budget() -> None:
+    budgets: list[int] = []
+    policy = build_policy(lambda pool: any(m.name == "b" for m in pool.models), budgets)
+    decisions, failed = policy.decide(build_pool("a", "b", "c"))
+    assert list(decisions) == ["demo/a", "demo/c"]
+    assert list(failed) == ["demo/b"]
+    assert budgets[-1] == 6
+
+
+def test_models_that_fail_together_only_are_all_left_as_they_are() -> None:
+    decisions, failed = build_policy(lambda pool: len(pool.models) > 1, []).decide(build_pool("a", "b"))
+    assert decisions == {}
+    assert set(failed) == {"demo/a", "demo/b"}

@@ -1,0 +1,219 @@
+"""One pass, with the real policy and an API server in memory: who may fail without hurting whom, what is said once."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from adaptive_operator.apply.events import EventRecorder
+from adaptive_operator.apply.lease import LeaseHolder, LeaseSettings, NotLeaderError
+from adaptive_operator.apply.steps import StepTaker
+from adaptive_operator.decide.pool import decide_pool
+from adaptive_operator.decide.settings import DecideSettings
+from adaptive_operator.kube import ForbiddenError, UnavailableError
+from adaptive_operator.metrics import OperatorMetrics
+from adaptive_operator.observe.cluster import ClusterReader, InventoryError
+from adaptive_operator.observe.prometheus import Answers, Failed
+from adaptive_operator.observe.queries import Query, Windows
+from adaptive_operator.plan.model import plan_model
+from adaptive_operator.plan.settings import PlanSettings
+from adaptive_operator.policy import Policy
+from adaptive_operator.reconcile import PassSettings, Reconciler
+from tests.operator.fake_kube import FakeKube
+from tests.operator.raw_objects import build_model
+
+NOW = 1767225700.0
+
+
+class NoPrometheus:
+    async def read(self, queries: Sequence[Query]) -> Answers:
+        return dict.fromkeys(queries, Failed("no connection to Prometheus"))
+
+
+class Scene:
+    def __init__(self, *models: dict[str, Any], plan: Any = plan_model) -> None:
+        self.kube: Any = FakeKube(models)
+        self.lease = LeaseHolder(self.kube, LeaseSettings("system", "lock", "me"), wall_clock=lambda: NOW)
+        self.metrics = OperatorMetrics()
+        self.reconciler = Reconciler(
+            cluster=ClusterReader(self.kube),
+            prometheus=NoPrometheus(),  # type: ignore[arg-type]
+            policy=Policy(decide_pool, plan, DecideSettings(), PlanSettings("engine:1", "router:1")),
+            steps=StepTaker(self.kube, self.lease, EventRecorder(self.kube, "me")),
+            lease=self.lease,
+            metrics=self.metrics,
+            settings=PassSettings({"nvidia.com/gpu": 8}, Windows(2.0), 5.0),
+            wall_clock=lambda: NOW,
+        )
+
+    async def run(self, passes: int = 1) -> int:
+        if not self.lease.is_leading:
+            await self.lease.step()
+        return [await self.reconciler.run_pass() for _ in range(passes)][-1]
+
+    def names(self, kind: str) -> list[str]:
+        return sorted(name for of_kind, _, name in self.kube.objects if of_kind == kind)
+
+    def conditions(self, name: str = "assistant") -> dict[str, tuple[str, str]]:
+        status = self.kube.objects["AdaptiveModel", "demo", name].get("status") or {}
+        return {c["type"]: (c["status"], c["reason"]) for c in status.get("conditions", [])}
+
+
+async def test_a_new_model_gets_its_children_and_a_status_in_one_pass() -> None:
+    scene = Scene(build_model())
+    assert await scene.run() > 0
+    assert scene.names("Deployment") == ["assistant-router"]
+    assert len(scene.names("StatefulSet")) == 2
+    assert "assistant" in scene.names("Service")
+    assert scene.conditions()["Ready"] == ("Unknown", "FirstSeen")
+    assert scene.conditions()["MetricsAvailable"][0] in ("False", "Unknown")
+
+
+async def test_converged_is_quiet() -> None:
+    scene = Scene(build_model())
+    await scene.run(3)
+    before = len(scene.kube.writes)
+    assert await scene.run(5) == 0
+    assert len(scene.kube.writes) == before
+
+
+async def test_who_does_not_lead_does_nothing() -> None:
+    scene = Scene(build_model())
+    with pytest.raises(NotLeaderError):
+        await scene.reconciler.run_pass()
+    assert scene.kube.calls == []
+
+
+async def test_a_model_that_does_not_parse_is_told_so_once_and_its_neighbour_is_served() -> None:
+    broken = build_model("broken", tiers=[{"name": "full"}])
+    scene = Scene(broken, build_model())
+    await scene.run(3)
+    assert scene.conditions("broken") == {"Ready": ("False", "InvalidSpec"), "Degraded": ("True", "InvalidSpec")}
+    assert len(scene.names("StatefulSet")) == 2
+    assert [call for call in scene.kube.writes if call[2] == "broken"] == [("patch", "AdaptiveModel", "broken")]
+
+
+async def test_a_model_whose_plan_raises_is_told_so_and_its_neighbour_is_served() -> None:
+    def plan(model: Any, *rest: Any) -> Any:
+        if model.name == "odd":
+            raise KeyError("defect")
+        return plan_model(model, *rest)
+
+    scene = Scene(build_model("odd"), build_model(), plan=plan)
+    await scene.run(3)
+    assert scene.conditions("odd")["Degraded"] == ("True", "InternalError")
+    assert scene.names("Deployment") == ["assistant-router"]
+    assert [call[2] for call in scene.kube.writes].count("odd") == 1
+
+
+async def test_a_refused_write_is_told_with_verb_and_resource_and_forgotten_when_it_works() -> None:
+    scene = Scene(build_model())
+    scene.kube.fail = lambda verb, kind, _name: (
+        ForbiddenError("patch", "deployments", 403, "no rule") if (verb, kind) == ("patch", "Deployment") else None
+    )
+    await scene.run(2)
+    assert scene.conditions()["Degraded"] == ("True", "Forbidden")
+    message = scene.kube.objects["AdaptiveModel", "demo", "assistant"]["status"]["conditions"][-1]["message"]
+    assert message.startswith("may not patch deployments: no rule")
+    versions = scene.kube.objects["AdaptiveModel", "demo", "assistant"]["metadata"]["resourceVersion"]
+    await scene.run(2)
+    assert scene.kube.objects["AdaptiveModel", "demo", "assistant"]["metadata"]["resourceVersion"] == versions
+    scene.kube.fail = lambda *_: None
+    await scene.run(2)
+    assert scene.conditions()["Degraded"] == ("False", "AsWanted")
+
+
+async def test_children_that_cannot_be_listed_stop_everything_and_the_models_say_why() -> None:
+    scene = Scene(build_model())
+    scene.kube.fail = lambda verb, kind, _name: (
+        ForbiddenError("list", "pods", 403, "no rule") if (verb, kind) == ("list", "Pod") else None
+    )
+    with pytest.raises(InventoryError):
+        await scene.run()
+    assert scene.conditions()["Degraded"] == ("True", "Forbidden")
+    assert scene.names("StatefulSet") == []
+
+
+async def test_an_api_server_that_is_away_is_nobodys_fault() -> None:
+    scene = Scene(build_model())
+    await scene.lease.step()
+    scene.kube.fail = lambda verb, kind, _name: UnavailableError(verb, kind, 503, "away") if kind == "Pod" else None
+    with pytest.raises(InventoryError):
+        await scene.run()
+    assert scene.conditions() == {}
+
+
+async def test_an_edit_between_read_and_write_ends_the_models_pass_and_the_next_one_catches_up() -> None:
+    scene = Scene(build_model())
+    touched = []
+
+    def edit(verb: str, kind: str, name: str) -> None:
+        if (verb, kind) == ("list", "Pod") and not touched:
+            touched.append(name)
+            scene.kube.touch("AdaptiveModel", "demo", "assistant")
+
+    scene.kube.fail = edit
+    assert await scene.run() == 0
+    assert scene.names("StatefulSet") == []
+    await scene.run()
+    assert len(scene.names("StatefulSet")) == 2
+
+
+async def test_children_of_a_later_epoch_raise_ours_instead_of_stopping_us() -> None:
+    scene = Scene(build_model())
+    await scene.run()
+    for key, raw in scene.kube.objects.items():
+        if key[0] == "StatefulSet":
+            raw["metadata"]["annotations"]["adaptivellm.dev/epoch"] = "41"
+    await scene.run()
+    assert scene.lease.epoch == 42
+    stamps = {
+        raw["metadata"]["annotations"]["adaptivellm.dev/epoch"]
+        for key, raw in scene.kube.objects.items()
+        if key[0] in ("StatefulSet", "Service", "Deployment")
+    }
+    assert stamps == {"42"}
+
+
+async def test_a_deleted_model_gets_no_children_while_it_waits_for_its_own() -> None:
+    model = build_model()
+    model["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    scene = Scene(model)
+    assert await scene.run() == 0
+    assert scene.names("StatefulSet") == []
+
+
+async def test_a_decision_is_logged_once_and_counted_in_each_pass(caplog: pytest.LogCaptureFixture) -> None:
+    scene = Scene(build_model())
+    with caplog.at_level(logging.INFO, logger="adaptive_operator.reconcile"):
+        await scene.run(2)
+        caplog.clear()
+        await scene.run(3)
+    assert [r for r in caplog.records if "decision" in r.getMessage()] == []
+    counted = [
+        sample.value
+        for metric in scene.metrics.registry.collect()
+        for sample in metric.samples
+        if sample.name == "adaptive_operator_decision_total"
+    ]
+    assert sum(counted) == 5
+
+
+async def test_the_series_of_a_model_that_is_gone_are_gone() -> None:
+    scene = Scene(build_model())
+    await scene.run()
+    del scene.kube.objects["AdaptiveModel", "demo", "assistant"]
+    await scene.run()
+    names = {s.name for m in scene.metrics.registry.collect() for s in m.samples if "model" in s.labels}
+    assert names == set()
+
+
+async def test_the_budget_is_shown_with_what_is_held() -> None:
+    scene = Scene(build_model())
+    await scene.run(2)
+    value = scene.metrics.registry.get_sample_value
+    assert value("adaptive_operator_budget_total", {"resource": "nvidia.com/gpu"}) == 8.0
+    assert value("adaptive_operator_budget_held", {"resource": "nvidia.com/gpu"}) == 3.0

@@ -21,6 +21,7 @@ from adaptive_operator.plan.text import trim
 from adaptive_operator.reasons import ConditionReason, ConditionType, Reason
 
 _MESSAGE_LENGTH = 2048
+_LEAST_STALE_SECONDS = 10.0  # with scrapes of 2 s, a late one would make the condition flap
 _LIMITS = (Reason.BUDGET_EXCEEDED, Reason.CAPACITY_LIMITED, Reason.BUDGET_SHARED, Reason.FLOOR_LIMITED)
 _LOAD_FAILURES = {
     reason.value: reason
@@ -129,7 +130,7 @@ def judge_metrics_available(facts: Facts) -> Verdict:
             message = f"{reading.query}: {reading.cause}; replicas are kept as they are until it can be read again"
             truth = Truth.FALSE if facts.model.routers_ready else Truth.UNKNOWN  # nothing to scrape yet is no fault
             return Verdict(truth, ConditionReason.SAMPLES_UNKNOWN, message)
-    limit = facts.settings.stale_after_seconds
+    limit = max(facts.settings.stale_after_seconds, _LEAST_STALE_SECONDS)
     names = ("arrivals", "recent arrivals", "queue", "peak arrivals")
     for name, reading in zip(names, readings, strict=True):
         if isinstance(reading, Sample) and reading.age_seconds > limit:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import platform
 import tarfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +18,8 @@ from e2e.cluster.processes import check_alive, explain_death
 from e2e.cluster.runtime import PAUSE_IMAGE
 from e2e.cluster.settings import Cluster, ClusterError
 from e2e.cluster.shell import is_success, run
+
+_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
 def ensure_pause_image(cluster: Cluster, paths: Mapping[str, Path]) -> None:
@@ -38,7 +41,7 @@ def build_archive(program: bytes, reference: str) -> bytes:
     layer = _tar({"pause": program}, mode=0o755)
     digest = hashlib.sha256(layer).hexdigest()
     config = {
-        "architecture": "amd64",
+        "architecture": _ARCHITECTURES.get(platform.machine(), platform.machine()),
         "os": "linux",
         "config": {"Entrypoint": ["/pause"], "User": "65535:65535"},
         "rootfs": {"type": "layers", "diff_ids": [f"sha256:{digest}"]},

@@ -85,11 +85,20 @@ class Buildah:
         return memory
 
     def prune(self) -> None:
-        """Drop interrupted builds, and layers of former builds that are older than a week."""
+        """Drop interrupted builds, and what former builds and test tags left more than a week ago."""
         self.run("rm", "--all")
-        for image in json.loads(self.run("images", "--json", "--filter", "dangling=true") or "[]") or []:
-            if time.time() - int(image["created"]) > _UNUSED_DAYS * 86400:
-                subprocess.run(self.command("rmi", str(image["id"])), check=False, capture_output=True)
+        oldest = time.time() - _UNUSED_DAYS * 86400
+        dangling = json.loads(self.run("images", "--json", "--filter", "dangling=true") or "[]") or []
+        tagged = json.loads(self.run("images", "--json") or "[]") or []
+        outdated = [str(image["id"]) for image in dangling if image["created"] < oldest]
+        outdated += [n for i in tagged if i["created"] < oldest for n in i.get("names") or [] if not is_lasting(n)]
+        for name in outdated:
+            subprocess.run(self.command("rmi", name), check=False, capture_output=True)
+
+
+def is_lasting(name: str) -> bool:
+    """Whether an image is kept whatever its age: base images, and the tag that every run uses anew."""
+    return name.startswith(BASE_IMAGE) or name.endswith(":dev")
 
 
 def open_store() -> Buildah:

@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from e2e.cluster import access, controlplane, leftovers, node, pki, prometheus, runtime
+from e2e.cluster.buildah import is_lasting
 from e2e.cluster.kubectl import has_accelerators, is_ready_node
 from e2e.cluster.pip_access import build_pip_configuration, describe_sources, parse_pip_settings
 from e2e.cluster.settings import Cluster, ClusterError
@@ -189,3 +190,16 @@ def test_a_command_in_a_cluster_that_is_not_up_says_how_to_start_it(cluster: Clu
 def test_an_empty_command_is_refused_with_an_example(cluster: Cluster):
     with pytest.raises(ClusterError, match="exec --name N -- kubectl"):
         access.replace_by(cluster, [])
+
+
+@pytest.mark.parametrize(
+    ("name", "lasting"),
+    [
+        ("localhost/adaptive-base:bookworm", True),
+        ("localhost/adaptive-base:bookworm-0a1b2c3d", True),
+        ("localhost/adaptive-llm-engine:dev", True),
+        ("localhost/adaptive-llm-engine:upgrade-2", False),
+    ],
+)
+def test_only_tags_made_for_a_test_are_forgotten_with_time(name: str, lasting: bool):
+    assert is_lasting(name) is lasting

@@ -34,6 +34,7 @@ logger = logging.getLogger(__name__)
 MAX_ATTEMPTS: Final = 3
 SAME_REPLICA_SECONDS: Final = 1.0  # without another replica, a failed one is asked again after this time
 LAST_WRITE_SECONDS: Final = 5.0
+PROLONG_FRACTION: Final = 0.05  # of the idle time: how stale its timer may be
 CONNECT_ERRORS: Final = (aiohttp.ClientError, TimeoutError, OSError)
 
 
@@ -262,6 +263,7 @@ class Relay:
         """Forward until the end. Raises UpstreamBrokeError or ClientGoneError; each step may take `idle_seconds`."""
         now = asyncio.get_running_loop().time
         idle_seconds = self._settings.idle_seconds
+        prolong_at = 0.0
         reading = False
         try:
             async with asyncio.timeout(idle_seconds) as idle:
@@ -269,7 +271,9 @@ class Relay:
                 while True:
                     if data:
                         await response.write(data)
-                    idle.reschedule(now() + idle_seconds)
+                    if now() > prolong_at:  # not at every frame: setting a timer costs as much as relaying one
+                        idle.reschedule(now() + idle_seconds)
+                        prolong_at = now() + idle_seconds * PROLONG_FRACTION
                     reading = True
                     chunk = await upstream.content.readany()
                     reading = False

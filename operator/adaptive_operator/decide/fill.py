@@ -35,7 +35,7 @@ def fill(demand: float, rates: Sequence[float], qualities: Sequence[int], floor_
     for rate, quality in zip(rates, qualities, strict=True):
         share = min(left, rate)
         if quality < floor_permille:
-            share = min(share, slack / (floor_permille - quality))
+            share = min(share, max(0.0, slack) / (floor_permille - quality))
         slack += (quality - floor_permille) * share
         left -= share
         total += share

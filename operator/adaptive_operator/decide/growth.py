@@ -99,12 +99,18 @@ def limit_findings(situation: Situation, mix: Mix, limit: int) -> tuple[Finding,
 
 
 def _target(situation: Situation, space: PlanSpace, limit: int, demand: float) -> Plan | None:
-    """The best plan that serves more of the demand than what is wanted, and is worth its dip; None: there is none."""
-    keep = as_plan(space, situation.wanted)
-    unserved = space.fill(keep, demand).unserved
-    spaces = (space, plan_space(situation, limit, additions_only=True))
-    for choice in spaces:
-        plan = best_plan(choice, demand * situation.settings.growth_headroom, situation.settings.exact_plans)
+    """The best plan that serves more of the demand than what is wanted, and is worth its dip; None: there is none.
+
+    Additions alone come first where they carry the demand with headroom: they are there sooner, and nothing is drained.
+    """
+    need = demand * situation.settings.growth_headroom
+    additions = plan_space(situation, limit, additions_only=True)
+    plan = best_plan(additions, need, situation.settings.exact_plans)
+    if plan is not None and carries(additions, plan, need):
+        return as_plan(space, as_mix(situation, additions, plan))
+    unserved = space.fill(as_plan(space, situation.wanted), demand).unserved
+    for choice in (space, additions):
+        plan = best_plan(choice, need, situation.settings.exact_plans)
         if plan is None or unserved - choice.fill(plan, demand).unserved <= _TOLERANCE * demand:
             continue
         mix = as_mix(situation, choice, plan)

@@ -164,8 +164,8 @@ def _bounds_text(outside: Mix) -> list[str]:
 
 def _carrying(situation: Situation, mix: dict[str, int], limit: int) -> dict[str, int]:
     """This mix, or the best one from it on where it does not carry the demand or does not fit."""
-    if not any(mix.values()):
-        return start_mix(situation, limit)
+    if not any(mix.values()) or (situation.removed and mix == minimum_mix(situation, limit)):
+        mix = start_mix(situation, limit)
     moved, demand = replace_wanted(situation, mix), known_demand(situation)
     space = plan_space(moved, limit)
     fits = situation.cost(mix) <= limit

@@ -1,0 +1,484 @@
+"""Single decisions as tables: what is seen, what is decided, and which words say so."""
+
+from __future__ import annotations
+
+import re
+import time
+from dataclasses import replace
+
+import pytest
+
+from adaptive_operator.decide.pool import decide_pool
+from adaptive_operator.observe.observation import PodPhase, PolicyMemory, PoolObservation, Sample, SwapRecord, Unknown
+from adaptive_operator.reasons import Reason
+from tests.operator.decide.plant import (
+    DEMO_SETTINGS,
+    Model,
+    Plant,
+    decide_one,
+    demo_spec,
+    metrics,
+    observe_one,
+    tier,
+)
+
+NOW = 10_000.0
+IDLE = {"full": 1, "int4": 1}
+CHEAP = {"int8": 3, "int4": 1}
+MISSING = Unknown("sum(rate(adaptive_router_arrivals_total[15s]))", "no samples yet")
+
+
+def wanted(decision) -> dict[str, int]:
+    return {tier: n for tier, n in decision.replicas.items() if n}
+
+
+def finding(decision, reason: Reason) -> str:
+    return next((f.message for f in decision.findings if f.reason is reason), "")
+
+
+LOADS = {
+    "an idle model stays": (IDLE, metrics(0.0), IDLE, Reason.STEADY),
+    "what full carries needs no change": (IDLE, metrics(0.6), IDLE, Reason.STEADY),
+    "what passes both tiers is answered by a swap": (IDLE, metrics(1.8), CHEAP, Reason.SWAPPED_TO_CHEAPER_TIER),
+    "a little more than both tiers is answered by one more": (
+        IDLE,
+        metrics(1.4),
+        {"full": 1, "int8": 1, "int4": 1},
+        Reason.ADDED_REPLICA,
+    ),
+    "a jump shows in the panic window first": (IDLE, metrics(0.4, recent=1.8), CHEAP, Reason.SWAPPED_TO_CHEAPER_TIER),
+    "a small jump in the panic window is noise": (
+        IDLE,
+        metrics(1.0, peak=1.0, recent=1.8),
+        IDLE,
+        Reason.HELD_FOR_AGREEMENT,
+    ),
+    "what waits counts as demand": (IDLE, metrics(0.9, queue=30), CHEAP, Reason.SWAPPED_TO_CHEAPER_TIER),
+    "load that nothing carries is said": (CHEAP, metrics(5.0), CHEAP, Reason.CAPACITY_LIMITED),
+    "a load that fell comes back": (CHEAP, metrics(0.4), CHEAP, Reason.HELD_FOR_AGREEMENT),
+    "the hold window's maximum holds": (CHEAP, metrics(0.4, peak=2.0), CHEAP, Reason.HELD_BY_HOLD_WINDOW),
+    "no peak, no restore": (CHEAP, metrics(0.4, peak=MISSING), CHEAP, Reason.HELD_FOR_MISSING_METRICS),
+    "stale demand takes nothing away": (CHEAP, metrics(0.4, age=5.0), CHEAP, Reason.HELD_FOR_STALE_METRICS),
+    "stale demand may still add": (IDLE, metrics(1.8, age=5.0), CHEAP, Reason.SWAPPED_TO_CHEAPER_TIER),
+    "demand older than two minutes holds all": (IDLE, metrics(1.8, age=121.0), IDLE, Reason.HELD_FOR_STALE_METRICS),
+    "unknown demand holds all": (IDLE, metrics(MISSING), IDLE, Reason.HELD_FOR_MISSING_METRICS),
+}
+
+
+@pytest.mark.parametrize("name", LOADS)
+def test_load(name):
+    present, seen, to, reason = LOADS[name]
+    decision = decide_one(observe_one(demo_spec(), present, seen))
+    assert (wanted(decision), decision.reason) == (to, reason)
+    assert (decision.swap is not None) == (to != present)
+
+
+def test_missing_metrics_name_the_query_and_never_count_as_zero():
+    decision = decide_one(observe_one(demo_spec(), CHEAP, metrics(MISSING)))
+    assert MISSING.query in decision.message
+    assert finding(decision, Reason.HELD_FOR_MISSING_METRICS) == f"{MISSING.query}: no samples yet"
+
+
+def test_weights_stay_where_they_were_while_demand_is_unknown():
+    memory = PolicyMemory(wanted=IDLE, generation=1, planned_demand_milli=1000)
+    known = decide_one(observe_one(demo_spec(), IDLE, metrics(1.0), memory=memory))
+    unknown = decide_one(observe_one(demo_spec(), IDLE, metrics(MISSING), memory=memory))
+    assert unknown.weights == known.weights == {"full": 0.72, "int8": 0.0, "int4": 0.28}
+
+
+HOLDS = {
+    "the dwell": (
+        {"memory": PolicyMemory(wanted=CHEAP, generation=1, last_change_at=NOW - 19)},
+        0.0,
+        Reason.HELD_BY_DWELL,
+    ),
+    "a restart": ({}, NOW - 19, Reason.HELD_AFTER_RESTART),
+    "agreement": ({}, 0.0, Reason.HELD_FOR_AGREEMENT),
+}
+
+
+@pytest.mark.parametrize("name", HOLDS)
+def test_a_restore_is_held_by(name):
+    changes, acting_since, reason = HOLDS[name]
+    decision = decide_one(observe_one(demo_spec(), CHEAP, metrics(0.4), **changes), acting_since=acting_since)
+    assert (decision.reason, wanted(decision)) == (reason, CHEAP)
+    assert "full 1 · int4 1 would be better, but" in decision.message
+
+
+def test_a_restore_is_held_when_what_stays_would_not_carry_the_load():
+    """Within 3 accelerators both int8 have to go before full can load, and int4 alone carries 0.59/s."""
+    spec = demo_spec(accelerators={"budget": 3}, quality={"floorPermille": 0})
+    agreed = PolicyMemory(wanted={"int8": 2, "int4": 1}, generation=1)
+    decision = decide_one(observe_one(spec, {"int8": 2, "int4": 1}, metrics(0.62), memory=agreed), budget=3)
+    assert decision.reason is Reason.HELD_BY_SURVIVOR_CHECK
+
+
+def test_plans_agree_once_per_period_however_often_the_planner_is_nudged():
+    model = observe_one(demo_spec(), CHEAP, metrics(0.4))
+    for offset, count in ((0.0, 1), (0.3, 1), (1.0, 1), (3.0, 1)):
+        decision = decide_one(model, now=NOW + offset)
+        assert (decision.reason, decision.memory.agreed_count) == (Reason.HELD_FOR_AGREEMENT, count)
+        model = replace(model, memory=decision.memory)
+    assert decide_one(model, now=NOW + 5.0).reason is Reason.RESTORED_TIER
+
+
+def test_a_hold_writes_nothing_new_while_it_lasts():
+    model = observe_one(demo_spec(), CHEAP, metrics(0.4, peak=2.0))
+    first = decide_one(model)
+    later = decide_one(replace(model, memory=first.memory, metrics=metrics(0.43, peak=2.05)), now=NOW + 5)
+    assert (later.message, later.memory, later.weights) == (first.message, first.memory, first.weights)
+
+
+def test_steady_noise_moves_neither_message_nor_memory_nor_weights():
+    model = observe_one(demo_spec(), IDLE, metrics(0.4))
+    first = decide_one(model)
+    for i, rate in enumerate((0.38, 0.42, 0.4, 0.5, 0.3)):
+        later = decide_one(replace(model, memory=first.memory, metrics=metrics(rate)), now=NOW + 5 * i)
+        assert (later.reason, later.message, later.memory, later.weights) == (
+            first.reason,
+            first.message,
+            first.memory,
+            first.weights,
+        )
+
+
+def test_every_wanted_tier_is_open_so_that_the_routers_can_shed_onto_it():
+    decision = decide_one(observe_one(demo_spec(), IDLE, metrics(0.1)))
+    assert decision.weights == {"full": 0.99, "int8": 0.0, "int4": 0.01}
+
+
+FLOORS = {
+    "a floor of 750 lets int4 take all it can": (750, {"full": 0.56, "int4": 0.44}),
+    "a floor of 950 caps the share of int4": (950, {"full": 0.78, "int4": 0.22}),
+    "a floor of 1000 closes it": (1000, {"full": 1.0, "int4": 0.0}),
+}
+
+
+@pytest.mark.parametrize("name", FLOORS)
+def test_the_floor_bounds_the_mean_not_the_tier(name):
+    floor, weights = FLOORS[name]
+    spec = demo_spec(quality={"floorPermille": floor}, tiers=[tier(0), tier(2)])
+    assert decide_one(observe_one(spec, IDLE, metrics(1.3)), budget=3).weights == weights
+
+
+def test_rather_than_below_the_floor_requests_wait_and_it_is_said():
+    spec = demo_spec(quality={"floorPermille": 999}, tiers=[tier(0), tier(2)], accelerators={"budget": 3})
+    decision = decide_one(observe_one(spec, IDLE, metrics(1.2)), budget=3)
+    assert (decision.reason, wanted(decision)) == (Reason.FLOOR_LIMITED, IDLE)
+    assert "quality floor of 999 permille" in decision.message
+
+
+def test_a_floor_that_no_tier_reaches_is_said_and_the_best_tier_serves():
+    spec = demo_spec(quality={"floorPermille": 999}, tiers=[tier(1), tier(2)])
+    decision = decide_one(observe_one(spec, {"int8": 1, "int4": 1}, metrics(0.3)))
+    assert decision.weights == {"int8": 1.0, "int4": 0.0}
+    assert "out of reach" in finding(decision, Reason.FLOOR_LIMITED)
+
+
+STARTS = {
+    "the best tier and the warm one": ({}, 4, IDLE),
+    "what fits, when the best does not": ({}, 2, {"int8": 1, "int4": 1}),
+    "the warm tier alone": ({}, 1, {"int4": 1}),
+    "a named warm tier": ({"routing": {"warmTier": "int8"}}, 4, {"full": 1, "int8": 1}),
+    "a warm tier with minimum 0 on purpose": (
+        {"tiers": [tier(0), tier(1), tier(2, replicas={"min": 0})]},
+        4,
+        {"full": 1},
+    ),
+    "minimums": ({"tiers": [tier(0), tier(1), tier(2, replicas={"min": 2})]}, 4, {"full": 1, "int4": 2}),
+    "a single tier once": ({"tiers": [tier(0)]}, 4, {"full": 1}),
+    "only a model and two tiers without cards": (
+        {"tiers": [tier(0, card=None), tier(2, card=None)]},
+        4,
+        {"full": 1, "int4": 1},
+    ),
+    "a tier without a card beside one with": ({"tiers": [tier(0, card=None), tier(2)]}, 4, {"int4": 1}),
+    "not a tier that may not run": (
+        {"tiers": [tier(0, replicas={"max": 0}), tier(1), tier(2)]},
+        4,
+        {"int8": 1, "int4": 1},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", STARTS)
+def test_a_new_model_starts_with(name):
+    overrides, budget, to = STARTS[name]
+    seen = metrics(MISSING)
+    decision = decide_one(observe_one(demo_spec(accelerators={}, **overrides), {}, seen), budget=budget)
+    assert (wanted(decision), decision.reason) == (to, Reason.STARTING_UP)
+    assert decision.accelerators_granted <= budget
+    assert decision.swap is not None
+
+
+def test_tiers_without_cards_serve_and_it_is_said_what_is_missing():
+    spec = demo_spec(tiers=[tier(0, card=None), tier(2, card=None)], quality={})
+    decision = decide_one(observe_one(spec, IDLE, metrics(9.0)))
+    assert (decision.reason, wanted(decision)) == (Reason.STEADY, IDLE)
+    assert "declare tiers[].card" in finding(decision, Reason.NO_TIER_CARD)
+    assert decision.weights == {"full": 0.99, "int4": 0.01}
+
+
+def test_a_budget_that_fits_not_even_one_replica_is_said():
+    decision = decide_one(observe_one(demo_spec(tiers=[tier(0)], accelerators={}), {}, metrics(0.0)), budget=1)
+    assert (decision.reason, wanted(decision)) == (Reason.CAPACITY_LIMITED, {})
+    assert "not even one replica fits in 1 accelerator of nvidia.com/gpu" in decision.message
+
+
+EDITS = {
+    "a removed tier goes": (
+        demo_spec(tiers=[tier(0), tier(2)]),
+        {"full": 1, "int8": 1, "int4": 1},
+        IDLE,
+        "int8 was removed",
+    ),
+    "a raised minimum is kept": (
+        demo_spec(tiers=[tier(0), tier(1, replicas={"min": 1}), tier(2)]),
+        IDLE,
+        {"full": 1, "int8": 1, "int4": 1},
+        "int8 keeps 1 by its bounds",
+    ),
+    "a lowered maximum is kept": (
+        demo_spec(tiers=[tier(0), tier(1, replicas={"max": 1}), tier(2)]),
+        CHEAP,
+        {"int8": 1, "int4": 1},
+        "int8 keeps 1 by its bounds",
+    ),
+    "the last tier that served is replaced": (
+        demo_spec(tiers=[tier(1), tier(2)]),
+        {"full": 1},
+        {"int8": 1, "int4": 1},
+        "full was removed",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", EDITS)
+@pytest.mark.parametrize("seen", [metrics(0.3), metrics(MISSING)], ids=["demand known", "demand unknown"])
+def test_a_spec_edit_is_followed(name, seen):
+    spec, present, to, words = EDITS[name]
+    memory = PolicyMemory(wanted=present, generation=1)
+    model = observe_one(demo_spec(), present, seen)
+    model = replace(model, spec=spec, memory=memory, generation=2)
+    decision = decide_one(model)
+    assert (wanted(decision), decision.reason) == (to, Reason.SPEC_CHANGED)
+    assert words in decision.message
+    again = replace(model, memory=decision.memory, swap=decision.swap)
+    assert wanted(decide_one(again)) == to
+
+
+def test_paused_keeps_what_exists_and_drops_the_swap_in_flight():
+    swap = SwapRecord("id", "RestoredTier", CHEAP, IDLE, "Starting", NOW, NOW + 100, 1)
+    decision = decide_one(observe_one(demo_spec(mode="Paused"), CHEAP, metrics(9.0), swap=swap))
+    assert (decision.reason, wanted(decision), decision.swap) == (Reason.PAUSED, CHEAP, None)
+
+
+def test_dry_run_decides_but_records_nothing():
+    model = observe_one(demo_spec(mode="DryRun"), IDLE, metrics(1.8))
+    decision = decide_one(model)
+    assert (decision.reason, wanted(decision)) == (Reason.SWAPPED_TO_CHEAPER_TIER, CHEAP)
+    assert decision.swap is None
+    assert decision.memory.last_add_at is None
+    assert decision.accelerators_granted == 3
+    assert finding(decision, Reason.DRY_RUN)
+    again = decide_one(replace(model, memory=decision.memory), now=NOW + 5)
+    assert (again.message, again.memory) == (decision.message, decision.memory)
+
+
+def loading(phase: PodPhase, age: float = 200.0, **changes):
+    """full 1 · int4 1 with a swap to int8 3 · int4 1 in flight, whose first int8 pod is in `phase`."""
+    model = observe_one(demo_spec(), {**IDLE, "int8": 1}, metrics(1.8))
+    pods = [
+        replace(pod, phase=phase, created_at=NOW - age, **changes) if pod.tier == "int8" else pod for pod in model.pods
+    ]
+    swap = SwapRecord(
+        "id", "SwappedToCheaperTier", {**IDLE, "int8": 0}, {**CHEAP, "full": 0}, "Starting", NOW - age, NOW + 100, 1
+    )
+    return replace(model, pods=tuple(pods), swap=swap)
+
+
+def test_a_swap_in_flight_goes_on_with_its_own_reason_and_nothing_is_added_for_the_same_deficit():
+    decision = decide_one(loading(PodPhase.STARTING, age=20.0))
+    assert (decision.reason, wanted(decision)) == (Reason.SWAPPED_TO_CHEAPER_TIER, CHEAP)
+    assert decision.swap == loading(PodPhase.STARTING, age=20.0).swap
+
+
+FAILURES = {
+    "the scheduler's words at the deadline": (
+        {"phase": PodPhase.PENDING, "trouble": "0/1 nodes are available: 1 Insufficient cpu"},
+        "int8: not ready within 120 s: 0/1 nodes are available: 1 Insufficient cpu",
+    ),
+    "the engine's words at once": (
+        {"phase": PodPhase.FAILED, "age": 5.0, "load_failure_reason": "ModelCorrupt", "trouble": "sha256 differs"},
+        "int8: ModelCorrupt: sha256 differs",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FAILURES)
+def test_a_tier_that_does_not_start_is_left_out_and_the_rest_serves_with(name):
+    changes, words = FAILURES[name]
+    model = loading(**changes)
+    decision = decide_one(model)
+    assert decision.reason is Reason.SWAP_ROLLED_BACK
+    assert decision.message.startswith(words)
+    assert decision.replicas["int8"] == 0
+    assert decision.replicas["int4"] >= 1
+    assert decision.memory.quarantined_until == {"int8": NOW + 900}
+    later = decide_one(
+        replace(model, memory=decision.memory, swap=decision.swap, pods=(), stateful_sets=()), now=NOW + 5
+    )
+    assert later.replicas["int8"] == 0
+    assert words.removeprefix("int8: ") in finding(later, Reason.SWAP_ROLLED_BACK)
+
+
+def test_without_metrics_a_rollback_leads_to_where_the_swap_came_from():
+    model = replace(loading(PodPhase.PENDING), metrics=metrics(MISSING))
+    decision = decide_one(model)
+    assert (decision.reason, wanted(decision)) == (Reason.SWAP_ROLLED_BACK, IDLE)
+
+
+def test_what_works_of_a_failed_tier_is_kept():
+    model = loading(PodPhase.PENDING)
+    more = replace(model.pods[0], name="x", tier="int8", ordinal=7, stateful_set="assistant-int8", phase=PodPhase.READY)
+    decision = decide_one(replace(model, pods=(*model.pods, more)))
+    assert decision.reason is Reason.SWAP_ROLLED_BACK
+    assert decision.replicas["int8"] <= 1
+
+
+def test_a_tier_that_was_left_out_is_tried_again_later():
+    memory = PolicyMemory(wanted={"full": 1, "int4": 1}, generation=1, quarantined_until={"int8": NOW + 10})
+    model = observe_one(demo_spec(), IDLE, metrics(1.4), memory=memory)
+    assert decide_one(model).replicas["int8"] == 0
+    assert decide_one(model, now=NOW + 11).replicas["int8"] == 1
+
+
+def test_a_spec_edit_gives_a_failed_tier_another_chance_at_once():
+    memory = PolicyMemory(wanted={"full": 1, "int4": 1}, generation=1, quarantined_until={"int8": NOW + 500})
+    model = observe_one(demo_spec(), IDLE, metrics(1.4), memory=memory, generation=2)
+    assert decide_one(model).replicas["int8"] == 1
+
+
+def test_a_tier_that_never_starts_does_not_keep_the_others_from_serving():
+    model = Model("assistant", demo_spec(), lambda now: 0.3)
+    plant = Plant([model], never_ready=frozenset({"full"}))
+    plant.run(400)
+    assert model.mix() == {"int8": 1, "int4": 1}
+    assert "SwapRolledBack" in model.reasons()
+    assert model.decisions[-1][1].weights["int8"] >= 0.9
+
+
+def test_when_no_tier_starts_the_last_one_stays_wanted_so_that_its_cause_can_be_seen():
+    model = Model("assistant", demo_spec(), lambda now: 0.3)
+    plant = Plant([model], never_ready=frozenset({"full", "int8", "int4"}))
+    plant.run(2000)
+    assert sum(model.mix().values()) >= 1
+
+
+def test_a_ready_pod_that_restarts_for_a_moment_is_not_a_failed_start():
+    model = observe_one(demo_spec(), IDLE, metrics(0.4))
+    pods = tuple(replace(p, phase=PodPhase.STARTING, started=True) if p.tier == "full" else p for p in model.pods)
+    assert decide_one(replace(model, pods=pods)).reason is Reason.STEADY
+
+
+def test_a_lowered_budget_starts_nothing_and_gives_up_what_is_worth_least():
+    decision = decide_one(
+        observe_one(demo_spec(accelerators={}), {"full": 1, "int8": 1, "int4": 1}, metrics(0.5)), budget=3
+    )
+    assert (decision.reason, wanted(decision)) == (Reason.BUDGET_EXCEEDED, IDLE)
+    assert decision.accelerators_granted <= 3
+    assert "the budget is 3" in finding(decision, Reason.BUDGET_EXCEEDED)
+
+
+def pair(budget: int = 4, **names) -> PoolObservation:
+    """Two models of the demo's spec on one pool; a name's value is (mix, metrics)."""
+    models = [observe_one(demo_spec(accelerators={}), mix, seen, name=name) for name, (mix, seen) in names.items()]
+    return PoolObservation(NOW, "nvidia.com/gpu", budget, 1, 0.0, tuple(models))
+
+
+def test_two_new_models_share_the_budget_and_it_is_said_who_got_what():
+    decisions = decide_pool(pair(a=({}, metrics(MISSING)), b=({}, metrics(MISSING))), DEMO_SETTINGS).decisions
+    assert [wanted(d) for d in decisions] == [{"int8": 1, "int4": 1}] * 2
+    assert [d.accelerators_granted for d in decisions] == [2, 2]
+    for decision in decisions:
+        text = finding(decision, Reason.BUDGET_SHARED)
+        assert "full 1 · int4 1 would serve better" in text
+        assert "demo/a 2, demo/b 2 of 4 nvidia.com/gpu" in text
+
+
+def test_a_model_that_holds_everything_gives_a_new_one_its_minimum_and_no_more():
+    pool = pair(a=({"int8": 3, "int4": 1}, metrics(2.2)), b=({}, metrics(MISSING)))
+    first, second = decide_pool(pool, DEMO_SETTINGS).decisions
+    assert (first.reason, sum(first.replicas.values())) == (Reason.BUDGET_SHARED, 3)
+    assert wanted(second) == {"int4": 1}
+    assert second.accelerators_granted == 0
+
+
+def test_growth_is_split_by_need():
+    pool = pair(10, a=({"int8": 1, "int4": 1}, metrics(9.0)), b=({"int8": 1, "int4": 1}, metrics(9.0)))
+    decisions = decide_pool(pool, DEMO_SETTINGS).decisions
+    assert [sum(d.replicas.values()) for d in decisions] == [
+        5,
+        5,
+    ]
+    assert all(re.search("demo/a 5, demo/b 5 of 10", finding(d, Reason.BUDGET_SHARED)) for d in decisions)
+
+
+def test_two_models_of_one_pool_in_time_never_pass_it_and_neither_falls_below_its_minimum():
+    a = Model("a", demo_spec(accelerators={}), lambda now: 2.0 if int(now / 400) % 2 else 0.3)
+    b = Model("b", demo_spec(accelerators={}), lambda now: 0.3 if int(now / 400) % 2 else 2.0)
+    plant = Plant([a, b], budget=6)
+    for _ in range(400):
+        plant.step()
+        plant.now += plant.period
+        if plant.now > 10_100:
+            assert all(model.mix().get("int4", 0) >= 1 for model in plant.models)
+
+
+def test_a_pool_of_a_hundred_thousand_accelerators_and_sixteen_tiers_is_decided_in_bounded_time():
+    tiers = [
+        tier(0, name=f"t{i}", card={"qualityPermille": 1000 - 10 * i, "capacityMilliRequestsPerSecond": 500 + 90 * i})
+        | {"replica": {"accelerators": 1 + i % 4, "cpu": "1", "memory": "1Gi"}}
+        for i in range(16)
+    ]
+    spec = demo_spec(tiers=tiers, accelerators={"budget": 100_000})
+    model = observe_one(spec, {"t0": 10, "t15": 1}, metrics(20_000.0))
+    began = time.process_time()
+    decision = decide_one(model, budget=100_000)
+    assert time.process_time() - began < 5.0
+    capacity = sum(0.9 * (0.5 + 0.09 * i) * decision.replicas[f"t{i}"] for i in range(16))
+    assert capacity >= 20_000.0
+
+
+def test_the_whole_state_survives_a_restart_at_every_pass():
+    """Nothing is kept outside the observation: a plant whose operator forgets all between passes does the same."""
+    model = Model("assistant", demo_spec(), lambda now: 1.8 if 10_060 <= now < 10_200 else 0.4)
+    plant = Plant([model])
+    plant.run(400)
+    assert [r for r in model.reasons() if r.startswith(("Swapped", "Restored"))] == [
+        "SwappedToCheaperTier",
+        "RestoredTier",
+    ]
+
+
+def test_pods_of_a_rolling_exchange_of_revisions_change_no_count():
+    model = observe_one(demo_spec(), {**IDLE}, metrics(0.4))
+    old = next(s for s in model.stateful_sets if s.tier == "full")
+    new = replace(old, name="assistant-full-r2", revision="r2")
+    pod = replace(model.pods[0], name="n", uid="n", stateful_set=new.name, revision="r2", phase=PodPhase.STARTING)
+    rolling = replace(model, stateful_sets=(*model.stateful_sets, new), pods=(*model.pods, pod))
+    assert decide_one(rolling, budget=8).replicas == {"full": 1, "int8": 0, "int4": 1}
+
+
+def test_a_queue_after_an_addition_is_the_same_deficit():
+    memory = PolicyMemory(wanted={"full": 1, "int8": 1, "int4": 1}, generation=1, last_add_at=NOW - 30)
+    model = observe_one(demo_spec(), {"full": 1, "int8": 1, "int4": 1}, metrics(1.7, queue=60), memory=memory)
+    assert wanted(decide_one(model)) == {"full": 1, "int8": 1, "int4": 1}
+    assert decide_one(model, now=NOW + 40).reason is Reason.SWAPPED_TO_CHEAPER_TIER
+
+
+def test_sample_ages_do_not_flicker_in_messages():
+    messages = {
+        decide_one(observe_one(demo_spec(), IDLE, metrics(Sample(0.4, age)))).message for age in (130.0, 150.0, 170.0)
+    }
+    assert len(messages) == 1

@@ -1,0 +1,160 @@
+"""What holds for every observation: budget, weights, floor, determinism, and that unknown never moves a replica."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from adaptive_operator.api.v1alpha1 import AdaptiveModelSpec
+from adaptive_operator.decide.pool import decide_pool
+from adaptive_operator.observe.holding import held_accelerators
+from adaptive_operator.observe.observation import ModelObservation, PolicyMemory, PoolObservation, Unknown
+from tests.operator.decide.plant import DEMO_SCALING, DEMO_SETTINGS, Model, Plant, Pod, metrics
+
+NOW = 10_000.0
+RATES = st.one_of(st.just(0.0), st.floats(0.01, 20.0))
+MISSING = Unknown("adaptive_router_arrivals_total", "no samples yet")
+
+
+@st.composite
+def tiers(draw: st.DrawFn) -> list[dict[str, Any]]:
+    """One to four tiers, with or without card and bounds."""
+    found = []
+    for i in range(draw(st.integers(1, 4))):
+        tier: dict[str, Any] = {
+            "name": f"t{i}",
+            "recipe": {"precision": "fp32"},
+            "replica": {"accelerators": draw(st.integers(1, 4)), "cpu": "1", "memory": "1Gi"},
+        }
+        if draw(st.integers(0, 4)) > 0:
+            tier["card"] = {
+                "qualityPermille": draw(st.integers(0, 1000)),
+                "capacityMilliRequestsPerSecond": draw(st.integers(50, 5000)),
+            }
+        if draw(st.booleans()):
+            low = draw(st.integers(0, 2))
+            tier["replicas"] = {"min": low, "max": draw(st.integers(low, 5))}
+        found.append(tier)
+    return found
+
+
+@st.composite
+def models(draw: st.DrawFn, name: str = "m0") -> Model:
+    """A model with any replicas running, in any phase the plant knows."""
+    spec: dict[str, Any] = {
+        "model": {"source": "file:///model"},
+        "quality": {"floorPermille": draw(st.integers(0, 1000))},
+        "tiers": draw(tiers()),
+        "scaling": DEMO_SCALING,
+    }
+    if draw(st.booleans()):
+        spec["accelerators"] = {"budget": draw(st.integers(4, 10))}
+    model = Model(name, AdaptiveModelSpec.model_validate(spec), lambda now: 0.0)
+    for tier in spec["tiers"]:
+        for ordinal in range(draw(st.integers(0, 3))):
+            gone = draw(st.sampled_from([None, None, None, NOW + 5]))
+            model.pods.append(Pod(tier["name"], ordinal, NOW - draw(st.sampled_from([5.0, 500.0])), gone))
+    seen = metrics(draw(RATES), peak=draw(RATES), queue=draw(st.floats(0, 50)), recent=draw(RATES))
+    if draw(st.integers(0, 5)) == 0:
+        seen = replace(seen, arrivals=MISSING)
+    model.metrics = lambda now: seen
+    if draw(st.booleans()):
+        model.memory = PolicyMemory(
+            wanted={name: n for name, n in model.mix().items() if n},
+            generation=draw(st.sampled_from([1, 0])),
+            planned_demand_milli=draw(st.one_of(st.none(), st.integers(0, 20_000))),
+            last_change_at=draw(st.one_of(st.none(), st.just(NOW - 500))),
+        )
+    return model
+
+
+@st.composite
+def pools(draw: st.DrawFn) -> PoolObservation:
+    found = [draw(models(f"m{i}")) for i in range(draw(st.integers(1, 4)))]
+    return Plant(found, budget=draw(st.integers(1, 24)), now=NOW).observe()
+
+
+def cost(model: ModelObservation, replicas: dict[str, int]) -> int:
+    return sum(t.replica.accelerators * replicas.get(t.name, 0) for t in model.spec.tiers)
+
+
+@settings(max_examples=150, deadline=None)
+@given(pools())
+def test_grants_never_sum_to_more_than_the_budget(pool):
+    decisions = decide_pool(pool, DEMO_SETTINGS).decisions
+    assert sum(d.accelerators_granted for d in decisions) <= pool.budget
+    assert all(d.accelerators_granted >= 0 for d in decisions)
+
+
+@settings(max_examples=150, deadline=None)
+@given(pools())
+def test_wanted_replicas_never_cost_more_than_the_budget(pool):
+    decisions = decide_pool(pool, DEMO_SETTINGS).decisions
+    for model, decision in zip(pool.models, decisions, strict=True):
+        own = model.spec.accelerators.budget or pool.budget
+        assert cost(model, dict(decision.replicas)) <= min(own, pool.budget)
+    assert sum(cost(m, dict(d.replicas)) for m, d in zip(pool.models, decisions, strict=True)) <= pool.budget
+
+
+@settings(max_examples=150, deadline=None)
+@given(pools())
+def test_what_is_held_and_newly_wanted_fits_unless_more_is_held_already(pool):
+    """Growth of one model never counts on accelerators that another one still holds; only minimums are owed."""
+    decisions = decide_pool(pool, DEMO_SETTINGS).decisions
+    pairs = list(zip(pool.models, decisions, strict=True))
+    held = sum(held_accelerators(model) for model, _ in pairs)
+    reachable = sum(max(held_accelerators(m), cost(m, dict(d.replicas))) for m, d in pairs)
+    owed = {"StartingUp", "BudgetShared", "BudgetExceeded", "SpecChanged"}
+    detail = [(d.reason.value, held_accelerators(m), cost(m, dict(d.replicas)), d.message) for m, d in pairs]
+    assert reachable <= max(pool.budget, held) or any(d.reason in owed for _, d in pairs), (pool.budget, detail)
+
+
+@settings(max_examples=150, deadline=None)
+@given(pools())
+def test_weights_sum_to_one_or_are_all_zero_and_keep_the_floor(pool):
+    for model, decision in zip(pool.models, decide_pool(pool, DEMO_SETTINGS).decisions, strict=True):
+        total = sum(decision.weights.values())
+        assert total == pytest.approx(1.0) or total == 0
+        assert all(0 <= weight <= 1 for weight in decision.weights.values())
+        assert set(decision.weights) == {t.name for t in model.spec.tiers} == set(decision.replicas)
+        used = [t for t in model.spec.tiers if decision.weights[t.name] > 0]
+        if len(used) > 1 and all(t.card for t in model.spec.tiers):
+            mean = sum(decision.weights[t.name] * t.card.quality_permille for t in used if t.card)
+            best = max(t.card.quality_permille for t in model.spec.tiers if t.card)
+            assert mean >= min(model.spec.quality.floor_permille, best) - 1e-6
+
+
+@settings(max_examples=100, deadline=None)
+@given(pools())
+def test_the_same_observation_gives_the_same_decision(pool):
+    assert decide_pool(pool, DEMO_SETTINGS) == decide_pool(pool, DEMO_SETTINGS)
+
+
+@settings(max_examples=80, deadline=None)
+@given(models(), st.booleans())
+def test_unknown_or_too_old_demand_changes_no_replica(model, too_old):
+    plant = Plant([model], budget=100, now=NOW)
+    seen = metrics(5.0, age=500.0) if too_old else replace(metrics(5.0), arrivals=MISSING)
+    model.metrics = lambda now: seen
+    plant.run(60)  # let bounds and start-up have their way first
+    before = plant.step()[0].replicas
+    plant.run(900)
+    assert plant.step()[0].replicas == before
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(models(), min_size=1, max_size=3), st.integers(2, 12))
+def test_a_plant_that_follows_the_grants_never_passes_the_budget_and_comes_to_rest(found, budget):
+    for i, model in enumerate(found):
+        model.name, model.pods, model.memory = f"m{i}", [], PolicyMemory()
+    plant = Plant(found, budget=budget, now=NOW)
+    plant.run(400)
+    before = [d.replicas for d in plant.step()]
+    plant.run(200)
+    assert [d.replicas for d in plant.step()] == before
+    assert all(model.swap is None for model in found)
+    assert [model.mix() for model in found] == [{t: n for t, n in r.items() if n} for r in before]

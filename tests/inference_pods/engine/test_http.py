@@ -1,0 +1,300 @@
+"""Both API families over HTTP with a scripted model: bodies, errors, streams, cancellation, overload, draining."""
+
+import asyncio
+import io
+import json
+
+import pytest
+
+from inference_pods.engine.service import Phase
+
+TGI = "/generate"
+CHAT = "/v1/chat/completions"
+
+
+def generate_body(**parameters):
+    return {"inputs": "Hello there", "parameters": {"max_new_tokens": 4, **parameters}}
+
+
+def chat_body(**fields):
+    return {"messages": [{"role": "user", "content": "Hi"}], "temperature": 0, "max_tokens": 4, **fields}
+
+
+async def post(http, url, body):
+    data = io.BytesIO((body if isinstance(body, str) else json.dumps(body)).encode())
+    async with http.post(url, data=data) as response:
+        return response.status, json.loads(await response.text()), response.headers
+
+
+async def post_frames(http, url, body):
+    """Status and the payloads of all SSE frames, format checked."""
+    async with http.post(url, json=body) as response:
+        raw = await response.read()
+        assert response.headers["Content-Type"].startswith("text/event-stream")
+        assert raw.endswith(b"\n\n")
+        lines = raw.decode().removesuffix("\n\n").split("\n\n")
+        assert all(line.startswith("data: ") and "\n" not in line for line in lines)
+        payloads = [line.removeprefix("data: ") for line in lines]
+        return response.status, [p if p == "[DONE]" else json.loads(p) for p in payloads]
+
+
+async def test_generate_answers_with_text_details_and_counts(serve, scripted_runner, http):
+    engine = await serve(scripted_runner)
+    status, answer, headers = await post(http, engine.url + TGI, generate_body(details=True, top_n_tokens=2))
+    assert (status, answer["generated_text"]) == (200, "abcd")
+    details = answer["details"]
+    assert (details["finish_reason"], details["generated_tokens"], details["seed"]) == ("length", 4, None)
+    assert [token["text"] for token in details["tokens"]] == ["a", "b", "c", "d"]
+    assert [len(tokens) for tokens in details["top_tokens"]] == [2, 2, 2, 2]
+    assert headers["x-generated-tokens"] == "4"
+    assert int(headers["x-prompt-tokens"]) > 1
+
+
+async def test_root_answers_a_list_and_repeats_the_prompt_unless_told_not_to(serve, scripted_runner, http):
+    engine = await serve(scripted_runner)
+    _, answer, _ = await post(http, engine.url + "/", generate_body())
+    assert answer == [{"generated_text": "Hello thereabcd"}]
+    _, answer, _ = await post(http, engine.url + "/", generate_body(return_full_text=False))
+    assert answer == [{"generated_text": "abcd"}]
+
+
+@pytest.mark.parametrize(("path", "extra"), [("/generate_stream", {}), ("/", {"stream": True})])
+async def test_a_tgi_stream_ends_with_text_and_details_and_no_done(serve, scripted_runner, http, path, extra):
+    engine = await serve(scripted_runner)
+    body = generate_body(return_full_text=False, seed=3, temperature=0.01) | extra
+    status, frames = await post_frames(http, engine.url + path, body)
+    assert status == 200
+    assert [frame["index"] for frame in frames] == [1, 2, 3, 4]
+    assert [frame["generated_text"] for frame in frames] == [None, None, None, "abcd"]
+    assert frames[-1]["details"] == {"finish_reason": "length", "generated_tokens": 4, "seed": 3, "input_length": 2}
+
+
+async def test_a_chat_stream_has_role_deltas_finish_usage_and_done(serve, scripted_runner, http):
+    engine = await serve(scripted_runner)
+    body = chat_body(stream=True, stream_options={"include_usage": True})
+    _, frames = await post_frames(http, engine.url + CHAT, body)
+    assert frames[0]["choices"][0]["delta"] == {"role": "assistant", "content": ""}
+    assert [frame["choices"][0]["delta"].get("content") for frame in frames[1:5]] == ["a", "b", "c", "d"]
+    assert frames[5]["choices"][0] == {"index": 0, "delta": {}, "logprobs": None, "finish_reason": "length"}
+    assert frames[6]["choices"] == []
+    assert frames[6]["usage"]["completion_tokens"] == 4
+    assert frames[7] == "[DONE]"
+    assert len({frame["id"] for frame in frames[:-1]}) == 1
+
+
+async def test_openai_cuts_the_stop_string_and_tgi_keeps_it(serve, scripted_runner, http):
+    engine = await serve(scripted_runner)
+    _, answer, _ = await post(http, engine.url + CHAT, chat_body(max_tokens=20, stop="cd"))
+    assert answer["choices"][0]["message"]["content"] == "ab"
+    assert answer["choices"][0]["finish_reason"] == "stop"
+    _, frames = await post_frames(http, engine.url + CHAT, chat_body(max_tokens=20, stop=["cd"], stream=True))
+    assert "".join(f["choices"][0]["delta"].get("content", "") for f in frames[:-1]) == "ab"
+    _, answer, _ = await post(http, engine.url + TGI, generate_body(max_new_tokens=20, stop=["cd"], details=True))
+    assert (answer["generated_text"], answer["details"]["finish_reason"]) == ("abcd", "stop_sequence")
+
+
+async def test_plain_completions_take_text_or_tokens_and_give_logprobs(serve, scripted_runner, http, tokenizer):
+    engine = await serve(scripted_runner)
+    for prompt in ("Hello", ["Hello"], tokenizer.encode("Hello")):
+        body = {"prompt": prompt, "max_tokens": 2, "temperature": 0, "logprobs": 1}
+        status, answer, _ = await post(http, engine.url + "/v1/completions", body)
+        assert status == 200
+        choice = answer["choices"][0]
+        assert (choice["text"], choice["logprobs"]["tokens"]) == ("ab", ["a", "b"])
+        assert answer["usage"]["total_tokens"] == answer["usage"]["prompt_tokens"] + 2
+
+
+@pytest.mark.parametrize(
+    ("parameters", "field"),
+    [
+        ({"max_new_tokens": 0}, "max_new_tokens"),
+        ({"temperature": 0}, "temperature"),
+        ({"top_p": 1.0}, "top_p"),
+        ({"top_k": 0}, "top_k"),
+        ({"stop": ["a"] * 5}, "stop"),
+        ({"top_n_tokens": 6}, "top_n_tokens"),
+        ({"best_of": 2}, "best_of"),
+        ({"watermark": True}, "watermark"),
+        ({"decoder_input_details": True}, "decoder_input_details"),
+        ({"grammar": {"type": "regex", "value": "a"}}, "grammar"),
+        ({"max_new_tokens": 5000}, "max_new_tokens"),
+    ],
+)
+async def test_what_tgi_refuses_names_the_field_as_body_or_first_frame(serve, scripted_runner, http, parameters, field):
+    engine = await serve(scripted_runner)
+    status, answer, _ = await post(http, engine.url + TGI, generate_body(**parameters))
+    assert (status, answer["error_type"]) == (422, "validation")
+    assert field in answer["error"]
+    status, frames = await post_frames(http, engine.url + "/generate_stream", generate_body(**parameters))
+    assert (status, len(frames), frames[0]["error_type"]) == (200, 1, "validation")
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"messages": []}, "messages"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]}, "messages"),
+        ({"n": 2}, "n"),
+        ({"tools": [{"type": "function"}]}, "tools"),
+        ({"response_format": {"type": "json_object"}}, "response_format"),
+        ({"temperature": -1}, "temperature"),
+        ({"max_tokens": 100000}, "max_new_tokens"),
+    ],
+)
+async def test_what_openai_routes_refuse_names_the_field_in_their_dialect(serve, scripted_runner, http, fields, field):
+    engine = await serve(scripted_runner)
+    for stream in (False, True):
+        status, answer, _ = await post(http, engine.url + CHAT, chat_body(**fields, stream=stream))
+        assert status == 422
+        assert answer["error"]["type"] == "invalid_request_error"
+        assert field in answer["error"]["message"]
+
+
+async def test_an_input_that_is_too_long_names_the_limit_and_can_be_truncated(serve, scripted_runner, http):
+    engine = await serve(scripted_runner, total_tokens=32, blocks=4)
+    body = {"inputs": "word " * 60, "parameters": {"max_new_tokens": 2}}
+    status, answer, _ = await post(http, engine.url + TGI, body)
+    assert status == 422
+    assert "32 tokens" in answer["error"]
+    body["parameters"]["truncate"] = 8
+    status, _, headers = await post(http, engine.url + TGI, body)
+    assert (status, headers["x-prompt-tokens"]) == (200, "8")
+
+
+@pytest.mark.parametrize("raw", ["", "{", "[]", '{"inputs": 3}', "\x00"])
+async def test_a_broken_body_gets_json_in_both_dialects_without_echoing_it(serve, scripted_runner, http, raw):
+    engine = await serve(scripted_runner)
+    status, answer, _ = await post(http, engine.url + TGI, raw)
+    assert (status, answer["error_type"]) == (422, "validation")
+    status, answer, _ = await post(http, engine.url + CHAT, raw)
+    assert (status, answer["error"]["code"]) == (422, "validation")
+
+
+async def test_unknown_routes_methods_and_huge_bodies_get_json_too(serve, scripted_runner, http):
+    engine = await serve(scripted_runner)
+    async with http.get(engine.url + "/no/such") as response:
+        assert (response.status, (await response.json())["error_type"]) == (404, "not_found")
+    async with http.get(engine.url + CHAT) as response:
+        assert (response.status, (await response.json())["error"]["code"]) == (405, "method_not_allowed")
+    status, answer, _ = await post(http, engine.url + TGI, {"inputs": "a" * (2 * 1024 * 1024)})
+    assert status == 413
+    assert "2097152 bytes" in answer["error"]
+
+
+async def test_tokenize_gives_ids_and_places(serve, scripted_runner, http):
+    engine = await serve(scripted_runner)
+    _, answer, _ = await post(http, engine.url + "/tokenize", {"inputs": "The capital"})
+    assert [(piece["text"], piece["start"], piece["stop"]) for piece in answer] == [("The", 0, 3), (" capital", 3, 11)]
+
+
+@pytest.mark.parametrize("path", ["/generate", "/generate_stream", "/", CHAT])
+async def test_a_client_that_goes_away_leaves_the_batch_within_one_step(serve, scripted_runner, http, path):
+    engine = await serve(scripted_runner, batch=1)
+    scripted_runner.gate.clear()
+    body = chat_body(max_tokens=500, stream=True) if path == CHAT else generate_body(max_new_tokens=500)
+    client = asyncio.create_task(post(http, engine.url + path, body))
+    await engine.wait_for(lambda: engine.service.engine.scheduler.running)
+    client.cancel()
+    await engine.wait_for(lambda: engine.service.live_requests == 0)
+    steps = len(scripted_runner.steps)
+    scripted_runner.gate.set()
+    await engine.wait_for(lambda: engine.service.engine.scheduler.is_idle)
+    assert len(scripted_runner.steps) <= steps + 2  # the step in progress, and at most one that had begun
+    assert engine.service.engine.scheduler.blocks.used_blocks == 0
+
+
+async def test_a_full_line_is_refused_at_once_with_retry_after(serve, scripted_runner, http):
+    engine = await serve(scripted_runner, batch=1, waiting=1)
+    scripted_runner.gate.clear()
+    accepted = [asyncio.create_task(post(http, engine.url + TGI, generate_body())) for _ in range(2)]
+    await engine.wait_for(lambda: engine.service.live_requests == 2)
+    status, answer, headers = await post(http, engine.url + TGI, generate_body())
+    assert (status, answer["error_type"]) == (429, "overloaded")
+    assert 1 <= int(headers["Retry-After"]) <= 60
+    status, frames = await post_frames(http, engine.url + "/generate_stream", generate_body())
+    assert (status, frames[0]["error_type"]) == (200, "overloaded")
+    status, answer, headers = await post(http, engine.url + CHAT, chat_body(stream=True))
+    assert (status, answer["error"]["type"]) == (429, "rate_limit_error")
+    assert "Retry-After" in headers
+    scripted_runner.gate.set()
+    assert [(await task)[0] for task in accepted] == [200, 200]
+
+
+async def test_while_stopping_new_requests_are_refused_and_running_ones_finish(serve, scripted_runner, http):
+    engine = await serve(scripted_runner)
+    scripted_runner.gate.clear()
+    running = asyncio.create_task(post(http, engine.url + TGI, generate_body()))
+    await engine.wait_for(lambda: engine.service.live_requests == 1)
+    engine.service.phase = Phase.STOPPING
+    for path in (TGI, "/generate_stream", "/"):
+        status, answer, headers = await post(http, engine.url + path, generate_body())
+        assert (status, answer["error_type"]) == (503, "unhealthy")
+        assert "Retry-After" in headers
+    status, answer, _ = await post(http, engine.url + CHAT, chat_body(stream=True))
+    assert (status, answer["error"]["type"]) == (503, "service_unavailable_error")
+    assert not await engine.service.wait_idle(0.02)
+    scripted_runner.gate.set()
+    assert (await running)[1]["generated_text"] == "abcd"
+    assert await engine.service.wait_idle(1.0)
+
+
+@pytest.mark.parametrize(
+    ("phase", "status"), [(Phase.LOADING, 503), (Phase.READY, 200), (Phase.STOPPING, 503)], ids=lambda value: str(value)
+)
+async def test_health_is_good_only_when_ready(serve, scripted_runner, http, phase, status):
+    engine = await serve(scripted_runner, phase=phase)
+    for path in ("/health", "/ping", "/"):
+        async with http.get(engine.url + path) as response:
+            assert response.status == status
+            if status == 503:
+                assert (await response.json())["error_type"] == "healthcheck"
+
+
+async def test_readiness_is_proved_by_a_token(serve, scripted_runner):
+    engine = await serve(scripted_runner, phase=Phase.LOADING)
+    await engine.service.prove()
+    assert len(scripted_runner.steps) == 1
+    assert engine.service.live_requests == 0
+
+
+async def test_a_failing_model_is_an_error_of_the_request_in_each_dialect(serve, scripted_runner, http):
+    engine = await serve(scripted_runner)
+    scripted_runner.fail = True
+    status, answer, _ = await post(http, engine.url + TGI, generate_body())
+    assert (status, answer["error_type"]) == (424, "generation")
+    _, frames = await post_frames(http, engine.url + "/generate_stream", generate_body())
+    assert frames[-1]["error_type"] == "generation"
+    _, frames = await post_frames(http, engine.url + CHAT, chat_body(stream=True))
+    assert frames[-2]["error"]["code"] == "generation"
+    assert frames[-1] == "[DONE]"
+    scripted_runner.fail = False
+    assert (await post(http, engine.url + TGI, generate_body()))[0] == 200
+
+
+async def test_metrics_exist_at_zero_and_count(serve, scripted_runner, http):
+    engine = await serve(scripted_runner)
+    labels = '{model="smol",tier="full"}'
+
+    async def value(name):
+        async with http.get(engine.url + "/metrics") as response:
+            lines = (await response.text()).splitlines()
+        return float(next(line.split()[-1] for line in lines if line.startswith(name + labels)))
+
+    names = ("running", "waiting", "kv_blocks_used", "prompt_tokens_total", "generated_tokens_total", "load_seconds")
+    assert [await value(f"adaptive_engine_{name}") for name in (*names, "step_seconds_count")] == [0.0] * 7
+    assert await value("adaptive_engine_kv_blocks_total") == 128
+    await post(http, engine.url + TGI, generate_body())
+    assert await value("adaptive_engine_generated_tokens_total") == 4
+    assert await value("adaptive_engine_prompt_tokens_total") == 2
+    assert await value("adaptive_engine_step_seconds_count") == 4
+
+
+async def test_prompts_never_reach_the_log(serve, scripted_runner, http, caplog):
+    caplog.set_level("DEBUG")
+    engine = await serve(scripted_runner)
+    scripted_runner.fail = True
+    secret = "xylophone-4711"
+    await post(http, engine.url + TGI, {"inputs": secret, "parameters": {"max_new_tokens": 99999}})
+    await post(http, engine.url + TGI, {"inputs": secret})
+    await post(http, engine.url + CHAT, {"messages": [{"role": secret, "content": None}]})
+    assert secret not in caplog.text

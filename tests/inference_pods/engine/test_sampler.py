@@ -1,0 +1,78 @@
+import numpy as np
+import pytest
+
+from inference_pods.engine.sampler import Sampler, top_tokens
+from inference_pods.engine.sequence import SamplingParams
+from inference_pods.kernels.decoder import TokenScores
+
+
+def scores_of(*logits):
+    array = np.array(logits, np.float32)
+    return TokenScores(int(array.argmax()), float(np.log(np.exp(array).sum())), array)
+
+
+SCORES = scores_of(1.0, 3.0, 2.0, 0.0, -1.0)
+
+
+def draws(params, count=400, scores=SCORES):
+    sampler = Sampler(params)
+    return [sampler.choose(scores, [0], 1) for _ in range(count)]
+
+
+def test_without_wishes_the_best_token_is_taken():
+    assert draws(SamplingParams(), 3) == [1, 1, 1]
+
+
+def test_sampling_follows_the_probabilities():
+    taken = np.bincount(draws(SamplingParams(do_sample=True, seed=1), 4000), minlength=5) / 4000
+    expected = np.exp(SCORES.logits) / np.exp(SCORES.logits).sum()
+    assert np.abs(taken - expected).max() < 0.03
+
+
+@pytest.mark.parametrize(
+    ("params", "allowed"),
+    [
+        (SamplingParams(top_k=1), {1}),
+        (SamplingParams(top_k=2, seed=2), {1, 2}),
+        (SamplingParams(top_p=0.6, seed=2), {1}),
+        (SamplingParams(top_p=0.8, seed=2), {1, 2}),
+        (SamplingParams(temperature=0.01, seed=2), {1}),
+        (SamplingParams(typical_p=0.2, seed=2), {2}),  # 1.44 nats of surprise: nearest to the entropy of 0.97
+    ],
+)
+def test_filters_imply_sampling_and_limit_the_candidates(params, allowed):
+    assert set(draws(params)) == allowed
+
+
+def test_the_same_seed_repeats_and_another_differs():
+    first, again, other = (draws(SamplingParams(do_sample=True, seed=seed), 50) for seed in (7, 7, 8))
+    assert first == again
+    assert first != other
+
+
+def test_a_seed_is_reported_only_when_it_mattered():
+    assert Sampler(SamplingParams()).seed is None
+    assert Sampler(SamplingParams(do_sample=True, seed=5)).seed == 5
+    assert Sampler(SamplingParams(do_sample=True)).seed is not None
+
+
+@pytest.mark.parametrize(
+    ("params", "history", "prompt_tokens", "expected"),
+    [
+        (SamplingParams(repetition_penalty=2.0), [1], 1, 2),
+        (SamplingParams(frequency_penalty=2.0), [0, 1], 1, 2),
+        (SamplingParams(frequency_penalty=2.0), [1], 1, 1),
+        (SamplingParams(presence_penalty=1.5), [0, 1, 1], 1, 2),
+    ],
+    ids=["repetition counts the prompt", "frequency", "frequency ignores the prompt", "presence"],
+)
+def test_penalties_turn_greedy_decoding_away_from_what_was_said(params, history, prompt_tokens, expected):
+    assert Sampler(params).choose(SCORES, history, prompt_tokens) == expected
+
+
+def test_top_tokens_are_ordered_with_the_models_own_logprobs():
+    tokens = top_tokens(SCORES, 3)
+    assert [token for token, _ in tokens] == [1, 2, 0]
+    assert np.exp([logprob for _, logprob in tokens]).sum() < 1.0
+    assert tokens[0][1] == pytest.approx(3.0 - SCORES.log_total)
+    assert top_tokens(SCORES, 0) == []

@@ -1,0 +1,142 @@
+"""Policy and choreography together on a toy cluster that keeps all state: only status and objects survive a pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import pytest
+
+from adaptive_operator.decide.decision import Decision
+from adaptive_operator.decide.pool import decide_pool
+from adaptive_operator.observe.observation import ModelObservation, PodPhase, PoolObservation
+from adaptive_operator.observe.remembered import recall_memory, recall_swap
+from adaptive_operator.plan import plan_model
+from tests.operator.decide.plant import DEMO_SETTINGS, demo_spec, metrics
+from tests.operator.plan.situations import SETTINGS
+from tests.operator.plan.toy_cluster import ToyCluster
+
+BUDGET = 4
+PERIOD = 5.0
+
+
+@dataclass
+class World:
+    """An operator that forgets everything between passes, on a toy cluster, under a load (requests/s)."""
+
+    load: Callable[[float], float]
+    cluster: ToyCluster = field(
+        default_factory=lambda: ToyCluster(demo_spec(), {"full": 4, "int8": 4, "int4": 4}, end_rounds=1, busy_rounds=1)
+    )
+    seen: list[tuple[float, float]] = field(default_factory=list)
+    decisions: list[Decision] = field(default_factory=list)
+    born: dict[str, float] = field(default_factory=dict)
+    writes: list[int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.began = self.cluster.now
+
+    def observe(self) -> ModelObservation:
+        model = self.cluster.observe()
+        rate = self.load(self.cluster.now - self.began)
+        self.seen.append((self.cluster.now, rate))
+        peak = max(r for at, r in self.seen if at >= self.cluster.now - 20)
+        pods = tuple(
+            replace(
+                pod,
+                created_at=self.born.setdefault(pod.uid, self.cluster.now),
+                trouble="0/1 nodes are available" if pod.phase is PodPhase.STARTING else None,
+            )
+            for pod in model.pods
+        )
+        work = model.metrics.pod_work
+        return replace(
+            model,
+            spec=self.cluster.spec,
+            pods=pods,
+            memory=recall_memory(model.status),
+            swap=recall_swap(model.status),
+            metrics=replace(metrics(rate, peak=peak), pod_work=work),
+        )
+
+    def step(self, kill_after: int | None = None) -> Decision:
+        model = self.observe()
+        pool = PoolObservation(self.cluster.now, "nvidia.com/gpu", BUDGET, 1, 0.0, (model,))
+        decision = decide_pool(pool, DEMO_SETTINGS).decisions[0]
+        steps = plan_model(model, decision, SETTINGS, self.cluster.now, 1).steps
+        for step in steps[:kill_after]:
+            self.cluster.take(step)
+            assert self.cluster.held() <= BUDGET
+        self.decisions.append(decision)
+        self.writes.append(len(steps))
+        return decision
+
+    def run(self, seconds: float, kill_after: Callable[[int], int | None] = lambda n: None) -> None:
+        for i in range(int(seconds / PERIOD)):
+            self.step(kill_after(i))
+            self.cluster.run_controllers(PERIOD)
+
+    def mixes(self) -> list[dict[str, int]]:
+        wanted = [{t: n for t, n in d.replicas.items() if n} for d in self.decisions]
+        return [mix for i, mix in enumerate(wanted) if i == 0 or wanted[i - 1] != mix]
+
+    def history(self) -> list[str]:
+        assert self.cluster.status is not None
+        return [entry.reason for entry in self.cluster.status.history]
+
+
+def surge(at: float) -> float:
+    return 1.8 if 100 <= at < 250 else 0.4
+
+
+FULL, CHEAP = {"full": 1, "int4": 1}, {"int8": 3, "int4": 1}
+
+
+def test_the_main_job_from_an_empty_cluster_and_back_with_all_state_in_the_cluster():
+    world = World(surge)
+    world.run(600)
+    assert world.mixes() == [FULL, CHEAP, FULL]
+    assert {t: n for t, n in world.cluster.asked().items() if n} == FULL
+    assert world.cluster.removed_undrained == []
+    order = [r for r in world.history() if r in ("StartingUp", "SwappedToCheaperTier", "RestoredTier")]
+    assert order == ["StartingUp", "SwappedToCheaperTier", "RestoredTier"]
+
+
+def test_at_rest_nothing_is_written():
+    world = World(lambda at: 0.4 + 0.02 * (at % 3))
+    world.run(400)
+    assert world.writes[-40:] == [0] * 40
+
+
+@pytest.mark.parametrize("every", [0, 1, 2, 3])
+def test_an_operator_that_dies_in_every_other_pass_comes_to_the_same_end(every):
+    world = World(surge)
+    world.run(900, kill_after=lambda i: every if i % 2 else None)
+    assert world.mixes()[-1] == FULL
+    assert CHEAP in world.mixes()
+    assert {t: n for t, n in world.cluster.asked().items() if n} == FULL
+
+
+def test_a_tier_that_never_becomes_ready_is_rolled_back_with_its_words_and_something_always_serves():
+    world = World(surge)
+    world.cluster.load_rounds["int8"] = None
+    world.run(60)
+    for _ in range(100):
+        world.step()
+        world.cluster.run_controllers(PERIOD)
+        assert world.cluster.routable()
+    assert "SwapRolledBack" in world.history()
+    rolled = next(d for d in world.decisions if d.reason == "SwapRolledBack")
+    assert "0/1 nodes are available" in rolled.message
+    assert world.cluster.asked().get("int8", 0) == 0
+
+
+def test_an_edit_of_one_tier_during_a_swap_still_ends():
+    world = World(surge)
+    world.run(115)
+    spec = world.cluster.spec
+    tiers = [t.model_copy(update={"replica": t.replica.model_copy(update={"memory": "3Gi"})}) for t in spec.tiers]
+    world.cluster.spec = spec.model_copy(update={"tiers": tuple(tiers)})
+    world.run(900)
+    assert world.mixes()[-1] == FULL
+    assert world.decisions[-1].swap is None

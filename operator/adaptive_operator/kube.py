@@ -41,6 +41,11 @@ _MERGE: Final = "application/merge-patch+json"
 Manifest = dict[str, Any]
 
 
+def api_version(kind: str) -> str:
+    """`apps/v1` of a StatefulSet, `v1` of a Pod."""
+    return PATHS[kind][0].removeprefix("/apis/").removeprefix("/api/")
+
+
 class KubeError(Exception):
     """A call that failed. `verb` and `resource` are in the words of RBAC; `status` is 0 when there was no answer."""
 
@@ -104,12 +109,16 @@ class KubeClient:
         return await self._call("get", "GET", kind, namespace, name)
 
     async def list(self, kind: str, namespace: str | None, label_selector: str | None = None) -> list[Manifest]:
-        """All objects of a kind, read from the store and not from a cache; `namespace` None: all namespaces."""
+        """All objects of a kind, read from the store and not from a cache; `namespace` None: all namespaces.
+
+        Each says its kind and apiVersion, which the API server leaves out of the items of a list.
+        """
+        identity = {"apiVersion": api_version(kind), "kind": kind}
         items: list[Manifest] = []
         query = {"limit": str(_PAGE_SIZE)} | ({"labelSelector": label_selector} if label_selector else {})
         while True:
             page = await self._call("list", "GET", kind, namespace, None, query=query)
-            items += page.get("items") or []
+            items += [{**identity, **item} for item in page.get("items") or []]
             token = (page.get("metadata") or {}).get("continue")
             if not token:
                 return items

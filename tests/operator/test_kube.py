@@ -18,6 +18,7 @@ from adaptive_operator.kube import (
     NotFoundError,
     RejectedError,
     UnavailableError,
+    api_version,
 )
 
 
@@ -56,6 +57,13 @@ async def test_server_side_apply_names_its_manager_and_force(scene: tuple[Api, K
     assert (body, content_type) == (POD, "application/apply-patch+yaml")
 
 
+@pytest.mark.parametrize(
+    ("kind", "version"), [("Pod", "v1"), ("StatefulSet", "apps/v1"), ("AdaptiveModel", "adaptivellm.dev/v1alpha1")]
+)
+def test_each_kind_has_its_version(kind: str, version: str) -> None:
+    assert api_version(kind) == version
+
+
 async def test_delete_carries_its_preconditions(scene: tuple[Api, KubeClient]) -> None:
     api, client = scene
     await client.delete("StatefulSet", "demo", "s", uid="u", resource_version="7")
@@ -69,7 +77,8 @@ async def test_lists_follow_their_pages(scene: tuple[Api, KubeClient]) -> None:
         web.json_response({"items": [{"a": 1}], "metadata": {"continue": "next"}}),
         web.json_response({"items": [{"a": 2}], "metadata": {}}),
     ]
-    assert await client.list("Pod", None, "a=b") == [{"a": 1}, {"a": 2}]
+    identity = {"apiVersion": "v1", "kind": "Pod"}
+    assert await client.list("Pod", None, "a=b") == [{**identity, "a": 1}, {**identity, "a": 2}]
     assert [(path, query.get("continue"), query["labelSelector"]) for _, path, query, _, _ in api.seen] == [
         ("/api/v1/pods", None, "a=b"),
         ("/api/v1/pods", "next", "a=b"),

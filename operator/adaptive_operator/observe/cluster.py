@@ -81,7 +81,7 @@ class ClusterReader:
 
     async def _list(self, kind: str, selector: str | None) -> list[Raw]:
         pages = await asyncio.gather(*(self._kube.list(kind, namespace, selector) for namespace in self._namespaces))
-        return [without_managed_fields({"kind": kind, **raw}) for page in pages for raw in page]
+        return [without_managed_fields(raw) for page in pages for raw in page]
 
     async def _find_strangers(self, models: Sequence[Raw], found: Mapping[str, Sequence[Raw]]) -> dict[str, list[Raw]]:
         """Objects that carry a child's name without our label: somebody else's, or ours with the label edited away.
@@ -102,7 +102,7 @@ class ClusterReader:
     async def _get(self, limit: asyncio.Semaphore, kind: str, namespace: str, name: str) -> Raw | None:
         async with limit:
             try:
-                return without_managed_fields({"kind": kind, **await self._kube.get(kind, namespace, name)})
+                return without_managed_fields(await self._kube.get(kind, namespace, name))
             except NotFoundError:
                 return None
 

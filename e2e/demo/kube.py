@@ -26,7 +26,7 @@ class Kube:
 
     async def text(self, path: str, **query: str) -> str:
         """Body of a GET; NotFoundError on 404, DemoError on any other failure."""
-        prepared = self._api.param_serialize(
+        prepared = await self._api.param_serialize(
             "GET",
             path,
             query_params=list(query.items()),

@@ -104,10 +104,11 @@ class Readings:
             value = self._value(name, key, limit, hold)
             return Sample(value, age.value) if isinstance(value, float) else value
 
+        arrivals = reading(QueryName.ARRIVALS, rate_limit)
         return ModelMetrics(
-            arrivals=reading(QueryName.ARRIVALS, rate_limit),
+            arrivals=arrivals,
             recent_arrivals=reading(QueryName.RECENT_ARRIVALS, rate_limit),
-            peak_arrivals=reading(QueryName.PEAK_ARRIVALS, rate_limit, hold),
+            peak_arrivals=_at_least(reading(QueryName.PEAK_ARRIVALS, rate_limit, hold), arrivals),
             queue=self._queue(reading(QueryName.ROUTER_QUEUE, _MAX_QUEUE), subject),
             ttft_p95_seconds=reading(QueryName.TTFT_P95, _MAX_LATENCY_SECONDS),
             tpot_p95_seconds=reading(QueryName.TPOT_P95, _MAX_LATENCY_SECONDS),
@@ -188,6 +189,13 @@ class Readings:
 
     def _answer(self, name: QueryName, hold: int | None = None) -> Answer:
         return self._answers.get((name, hold), Failed("not asked"))
+
+
+def _at_least(peak: Reading, present: Reading) -> Reading:
+    """The peak, the present included: a subquery's last step lies up to one step back, and a rise since is not in it."""
+    if isinstance(peak, Unknown) or isinstance(present, Unknown):
+        return peak
+    return Sample(max(peak.value, present.value), peak.age_seconds)
 
 
 # Divisions that have nothing to divide while nobody calls: no fault of the source.

@@ -80,6 +80,13 @@ def test_a_rate_that_cannot_be_true_is_unknown_and_counted(name: QueryName, valu
     assert rejected == [(name, cause)]
 
 
+def test_a_peak_is_never_below_the_present() -> None:
+    metrics, _ = read({QueryName.ARRIVALS: Rows({MODEL: 5.0})})
+    assert metrics.peak_arrivals == Sample(5.0, 1.0)
+    metrics, _ = read({QueryName.PEAK_ARRIVALS: Failed("refused")})
+    assert isinstance(metrics.peak_arrivals, Unknown)
+
+
 def test_zero_is_a_value() -> None:
     metrics, rejected = read({QueryName.ARRIVALS: Rows({MODEL: 0.0})})
     assert (metrics.arrivals, rejected) == (Sample(0.0, 1.0), [])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 
 from adaptive_operator.decide.decision import Decision
 from adaptive_operator.observe.holding import held_accelerators
@@ -21,6 +21,7 @@ class OperatorMetrics:
     """All metrics of one process, in a registry of their own."""
 
     def __init__(self, is_leading: Callable[[], bool] = lambda: False) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # one more series per counter, of use to nobody
         self.registry = CollectorRegistry()
         self._decisions = Counter(
             "adaptive_operator_decision",

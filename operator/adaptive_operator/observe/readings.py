@@ -192,7 +192,7 @@ class Readings:
 
 
 def _at_least(peak: Reading, present: Reading) -> Reading:
-    """The peak, the present included: a subquery's last step lies up to one step back, and a rise since is not in it."""
+    """The peak, the present included: a subquery's last step lies up to one step back, without a rise since then."""
     if isinstance(peak, Unknown) or isinstance(present, Unknown):
         return peak
     return Sample(max(peak.value, present.value), peak.age_seconds)

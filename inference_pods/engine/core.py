@@ -61,6 +61,13 @@ class EngineCore:
         if live := self._live.pop(request_id, None):
             self.scheduler.remove(live.sequence)
 
+    def fail_all(self, error: str) -> list[TokenEvent]:
+        """Ends every request with an error."""
+        request_ids = list(self._live)
+        for request_id in request_ids:
+            self.cancel(request_id)
+        return [TokenEvent(request_id, error=error) for request_id in request_ids]
+
     def step(self) -> StepResult:
         plan = self.scheduler.schedule()
         scores = self._run(plan) if plan else []

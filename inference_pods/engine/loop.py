@@ -30,6 +30,7 @@ class EngineLoop:
         self._added: list[tuple[int, GenerationRequest]] = []
         self._cancelled: list[int] = []
         self._stopping = False
+        self._crashed = False
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
     def start(self) -> None:
@@ -44,7 +45,12 @@ class EngineLoop:
 
     @property
     def is_alive(self) -> bool:
-        return self._thread.is_alive()
+        return self._thread.is_alive() and not self._crashed
+
+    @property
+    def has_crashed(self) -> bool:
+        """The thread ended although nobody asked it to."""
+        return self._crashed
 
     def submit(self, request_id: int, request: GenerationRequest) -> None:
         with self._changed:
@@ -57,6 +63,16 @@ class EngineLoop:
             self._changed.notify()
 
     def _run(self) -> None:
+        try:
+            self._step_until_stopped()
+        except Exception:
+            logger.exception("the engine loop ended by an error; open requests are failed")
+            with self._changed:
+                self._crashed = True
+                unseen = [TokenEvent(request_id, error="the engine stopped") for request_id, _ in self._added]
+            self._deliver(self._core.fail_all("the engine stopped") + unseen)
+
+    def _step_until_stopped(self) -> None:
         while self._take_changes():
             if self._core.scheduler.is_idle:
                 continue

@@ -23,6 +23,14 @@ async def _health(request: web.Request) -> web.Response:
     return error_response(error, openai=False)
 
 
+@routes.get(ROUTE_PING)
+async def _ping(request: web.Request) -> web.Response:
+    """Liveness: loading and draining are fine, only an engine that no longer steps asks to be restarted."""
+    if request.app[SERVICE].is_alive:
+        return web.Response()
+    return error_response(UnavailableError("the engine's loop has ended"), openai=False)
+
+
 @routes.get(ROUTE_METRICS)
 async def _metrics(request: web.Request) -> web.Response:
     service = request.app[SERVICE]
@@ -35,7 +43,7 @@ async def _metrics(request: web.Request) -> web.Response:
 def build_app(service: Service) -> web.Application:
     app = web.Application(middlewares=[answer_errors], client_max_size=MAX_BODY_BYTES)
     app[SERVICE] = service
-    for path in (ROUTE_HEALTH, ROUTE_PING, ROUTE_ROOT):
+    for path in (ROUTE_HEALTH, ROUTE_ROOT):
         app.router.add_get(path, _health)
     for table in (routes, http_tgi.routes, http_openai.routes):
         app.router.add_routes(table)

@@ -31,7 +31,6 @@ class Phase(StrEnum):
     LOADING = "loading"
     READY = "ready"
     STOPPING = "stopping"
-    FAILED = "failed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +152,11 @@ class Service:
         return self.phase is Phase.READY and self._engine is not None and self._engine.loop.is_alive
 
     @property
+    def is_alive(self) -> bool:
+        """False once the loop of a loaded engine has ended by itself; only a restart helps then."""
+        return self._engine is None or not self._engine.loop.has_crashed
+
+    @property
     def live_requests(self) -> int:
         return len(self._live)
 
@@ -167,8 +171,9 @@ class Service:
 
     def check_phase(self) -> None:
         """Raises UnavailableError unless ready."""
-        if self.phase is not Phase.READY:
-            raise UnavailableError(f"the engine is {self.phase}; another replica may serve", retry_after_seconds=1)
+        if not self.is_healthy:
+            state = self.phase if self.is_alive else "broken"
+            raise UnavailableError(f"the engine is {state}; another replica may serve", retry_after_seconds=1)
 
     def check_admission(self) -> None:
         """Raises UnavailableError unless ready, OverloadedError when the waiting line is full."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import platform
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -52,21 +53,45 @@ def detect_cpu() -> Cpu:
         return Cpu(model=platform.machine(), flags=frozenset())
 
 
-def read_quota_cores(root: Path = Path("/sys/fs/cgroup")) -> float | None:
-    """Cores that the CPU quota of this container allows; None without a quota. Understands cgroup v2 and v1."""
+def _own_cgroups(text: str) -> dict[str, str]:
+    """Path of this process by controller list in /proc/self/cgroup; "" is the controller list of version 2."""
+    entries = (line.split(":", 2) for line in text.splitlines() if line.count(":") >= 2)
+    return {controllers: path.strip("/") for _, controllers, path in entries}
+
+
+def _ancestors(mount: Path, path: str) -> list[Path]:
+    """The cgroup's folder and those above it. In a container only the mount itself may exist."""
+    parts = [part for part in path.split("/") if part and part != ".."]
+    return [mount.joinpath(*parts[:depth]) for depth in range(len(parts), -1, -1)]
+
+
+def _read_v2(folder: Path) -> float | None:
+    quota, period = (folder / "cpu.max").read_text().split()
+    return None if quota == "max" else int(quota) / int(period)
+
+
+def _read_v1(folder: Path) -> float | None:
+    quota_us = int((folder / "cpu.cfs_quota_us").read_text())
+    period_us = int((folder / "cpu.cfs_period_us").read_text())
+    return quota_us / period_us if quota_us > 0 and period_us > 0 else None
+
+
+def read_quota_cores(
+    root: Path = Path("/sys/fs/cgroup"), own_cgroups: Path = Path("/proc/self/cgroup")
+) -> float | None:
+    """Cores that the CPU quotas of this process's cgroups allow; None without a quota. Understands versions 1 and 2."""
     try:
-        quota, period = (root / "cpu.max").read_text().split()
-        return None if quota == "max" else int(quota) / int(period)
-    except (OSError, ValueError):
-        pass
-    for folder in ("cpu", "cpu,cpuacct"):
-        try:
-            quota_us = int((root / folder / "cpu.cfs_quota_us").read_text())
-            period_us = int((root / folder / "cpu.cfs_period_us").read_text())
-        except (OSError, ValueError):
+        own = _own_cgroups(own_cgroups.read_text())
+    except OSError:
+        own = {}
+    quotas = []
+    for controllers, path in {"": "", "cpu": "", "cpu,cpuacct": "", **own}.items():
+        if controllers and "cpu" not in controllers.split(","):
             continue
-        return quota_us / period_us if quota_us > 0 and period_us > 0 else None
-    return None
+        for folder in _ancestors(root / controllers, path):
+            with suppress(OSError, ValueError):
+                quotas.append(_read_v1(folder) if controllers else _read_v2(folder))
+    return min((quota for quota in quotas if quota is not None), default=None)
 
 
 def allowed_threads(available_cores: int, quota_cores: float | None) -> int:

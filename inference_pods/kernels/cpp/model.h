@@ -22,19 +22,20 @@ struct Layer {
     uint8_t *qkv, *o, *gate_up, *down;
 };
 
-// Anonymous memory, aligned to and asking for 2 MiB pages: +9..34 % read bandwidth over 4 KiB ones.
+// Anonymous memory. Huge pages give +9..34 % read bandwidth; memory that fills slowly (the KV cache) goes without, because
+// one token in each of its planes would make 2 MiB resident per plane.
 struct Arena {
     uint8_t* base = nullptr;
     int64_t bytes = 0;
     void* mapping = MAP_FAILED;
     static constexpr int64_t HUGE_PAGE = 2 << 20;
-    bool map(int64_t size) {
+    bool map(int64_t size, bool huge_pages) {
         bytes = size;
         mapping = mmap(nullptr, size + HUGE_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         if (mapping == MAP_FAILED) return false;
         base = (uint8_t*)(((uintptr_t)mapping + HUGE_PAGE - 1) & ~(uintptr_t)(HUGE_PAGE - 1));
 #ifdef MADV_HUGEPAGE
-        madvise(base, size, MADV_HUGEPAGE);
+        madvise(base, size, huge_pages ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
 #endif
         return true;
     }
@@ -155,7 +156,9 @@ static Model* create_model(const Config& c) {
     m->own = new Scratch[c.threads];
     m->team = nullptr;
     int64_t kv_bytes = 2LL * c.layers * c.kv_blocks * m->kv_dim * BLOCK_TOKENS * 4;
-    if (!m->weights.map(place_weights(*m, nullptr)) || !m->scratch.map(place_scratch(*m, nullptr)) || !m->kv.map(kv_bytes)) {
+    bool mapped = m->weights.map(place_weights(*m, nullptr), true) && m->scratch.map(place_scratch(*m, nullptr), false) &&
+                  m->kv.map(kv_bytes, false);
+    if (!mapped) {
         destroy_model(m);
         return nullptr;
     }

@@ -243,7 +243,9 @@ async def test_while_stopping_new_requests_are_refused_and_running_ones_finish(s
 )
 async def test_health_is_good_only_when_ready(serve, scripted_runner, http, phase, status):
     engine = await serve(scripted_runner, phase=phase)
-    for path in ("/health", "/ping", "/"):
+    async with http.get(engine.url + "/ping") as response:
+        assert response.status == 200, "liveness must not end a replica that loads or drains"
+    for path in ("/health", "/"):
         async with http.get(engine.url + path) as response:
             assert response.status == status
             if status == 503:
@@ -269,6 +271,23 @@ async def test_a_failing_model_is_an_error_of_the_request_in_each_dialect(serve,
     assert frames[-1] == "[DONE]"
     scripted_runner.fail = False
     assert (await post(http, engine.url + TGI, generate_body()))[0] == 200
+
+
+async def test_an_engine_whose_loop_ended_fails_its_requests_and_asks_for_a_restart(
+    serve, scripted_runner, http, monkeypatch, caplog
+):
+    engine = await serve(scripted_runner)
+    scripted_runner.gate.clear()
+    running = asyncio.create_task(post(http, engine.url + TGI, generate_body()))
+    await engine.wait_for(lambda: engine.service.engine.scheduler.running)
+    monkeypatch.setattr(engine.service.engine.scheduler, "commit", lambda plan: plan[99])
+    scripted_runner.gate.set()
+    assert (await running)[0] == 424
+    assert (await post(http, engine.url + TGI, generate_body()))[0] == 503
+    for path in ("/ping", "/health"):
+        async with http.get(engine.url + path) as response:
+            assert response.status == 503
+    assert "ended by an error" in caplog.text
 
 
 async def test_metrics_exist_at_zero_and_count(serve, scripted_runner, http):

@@ -33,14 +33,45 @@ def test_a_cpu_without_flags_gets_the_portable_variant():
         ({"cpu,cpuacct/cpu.cfs_quota_us": "150000", "cpu,cpuacct/cpu.cfs_period_us": "100000"}, 1.5),
         ({}, None),
         ({"cpu.max": "broken"}, None),
+        (
+            {
+                "self": "0::/pods/engine",
+                "cpu.max": "max 1000",
+                "pods/cpu.max": "3000 1000",
+                "pods/engine/cpu.max": "500 1000",
+            },
+            0.5,
+        ),
+        (
+            {
+                "self": "4:memory:/pod\n3:cpu,cpuacct:/pod",
+                "cpu,cpuacct/cpu.cfs_quota_us": "-1",
+                "cpu,cpuacct/cpu.cfs_period_us": "100000",
+                "cpu,cpuacct/pod/cpu.cfs_quota_us": "2500",
+                "cpu,cpuacct/pod/cpu.cfs_period_us": "10000",
+            },
+            0.25,
+        ),
+        ({"self": "0::/only/visible/from/the/host", "cpu.max": "2000 1000"}, 2.0),
     ],
-    ids=["v2 quota", "v2 none", "v1 10 ms period", "v1 none", "v1 joined controllers", "no cgroup", "unreadable"],
+    ids=[
+        "v2 quota",
+        "v2 none",
+        "v1 10 ms period",
+        "v1 none",
+        "v1 joined controllers",
+        "no cgroup",
+        "unreadable",
+        "v2 nested: the smallest counts",
+        "v1 own group",
+        "a container sees its group as the root",
+    ],
 )
 def test_the_quota_is_read_from_both_cgroup_versions(tmp_path, files, cores):
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
-    assert read_quota_cores(tmp_path) == cores
+    assert read_quota_cores(tmp_path, tmp_path / "self") == cores
 
 
 @pytest.mark.parametrize(

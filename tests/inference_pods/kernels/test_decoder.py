@@ -62,7 +62,9 @@ def test_a_step_equals_the_reference_for_prompts_and_decoding_mixed(variant, pre
     expected = run_script(load_random_weights(ReferenceDecoder(SHAPE, LIMITS, precision)))
     actual = run_script(load_random_weights(Decoder(SHAPE, LIMITS, precision, variant)))
     tolerance = 2e-5 if precision is Precision.FP32 else 5e-3
-    for (best, log_total, logits), (expected_best, expected_log_total, expected_logits) in zip(actual, expected, strict=True):
+    for (best, log_total, logits), (expected_best, expected_log_total, expected_logits) in zip(
+        actual, expected, strict=True
+    ):
         assert np.abs(logits - expected_logits).max() < tolerance
         assert log_total == pytest.approx(expected_log_total, abs=tolerance)
         assert expected_logits[best] == pytest.approx(expected_logits[expected_best], abs=tolerance)

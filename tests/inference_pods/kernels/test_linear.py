@@ -105,6 +105,8 @@ def test_gguf_blocks_are_read_like_the_reference_reads_them(kind):
         source = torch.randn(rows * columns).to(dtype).view(torch.uint8).numpy()
     else:  # any codes, but scales that are numbers
         blocks = source.reshape(-1, kind.row_bytes(32))
-        blocks[:, :4] = np.frombuffer(random.standard_normal(blocks.shape[0] * 2).astype(np.float16).tobytes(), np.uint8).reshape(-1, 4)
+        blocks[:, :4] = np.frombuffer(
+            random.standard_normal(blocks.shape[0] * 2).astype(np.float16).tobytes(), np.uint8
+        ).reshape(-1, 4)
     expected = reference.dequantise(torch.from_numpy(source.copy()), kind, rows, columns).numpy()
     assert np.allclose(kernel.dequantise(source, kind, rows, columns), expected, rtol=1e-6, atol=1e-6)

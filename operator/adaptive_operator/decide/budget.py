@@ -39,7 +39,8 @@ def shares(claims: Sequence[Claim], budget: int) -> dict[str, Share]:
     extra = _in_proportion(above, budget - sum(minimums.values()))
     bases = {c.key: minimums[c.key] + extra[c.key] for c in claims}
     free = free_accelerators(claims, bases, budget)
-    return {c.key: _share(c, bases, free, budget) for c in claims}
+    exceeded = sum(max(bases[c.key], c.held) for c in claims) > budget
+    return {c.key: _share(c, bases, free, budget, exceeded) for c in claims}
 
 
 def free_accelerators(claims: Sequence[Claim], owned: Mapping[str, int], budget: int) -> int:
@@ -70,12 +71,11 @@ def grants(claims: Sequence[Claim], wishes: Sequence[Mapping[str, int]], budget:
     return granted
 
 
-def _share(claim: Claim, bases: Mapping[str, int], free: int, budget: int) -> Share:
-    """A model may also plan with what it still holds itself (its own Terminating pods), unless it has to shrink."""
+def _share(claim: Claim, bases: Mapping[str, int], free: int, budget: int, exceeded: bool) -> Share:
+    """A model may also plan with its own pods on their way out, unless more is held in all than there is."""
     base = bases[claim.key]
     others = sum(bases.values()) - base
-    held = min(claim.held, claim.most) if base >= claim.wanted else 0
-    own = min(max(base, held), budget - others)
+    own = base if exceeded else max(base, min(claim.held, claim.most))
     return Share(own, max(own, min(claim.most, own + free, budget - others)))
 
 

@@ -5,6 +5,7 @@ Reads accepted samples only; how they were had is not known here.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -30,6 +31,7 @@ class Demand:
     peak: float | None  # most of the hold window, never less than `rate`
     stale: bool = False  # the doubt is age, not absence
     doubt: str = ""  # which query is missing or stale and why; empty when all is well
+    chance: float = 0.0  # standard deviation of `rate` from counting arrivals (requests/s)
 
 
 def read_demand(metrics: ModelMetrics, settings: DecideSettings) -> Demand:
@@ -45,7 +47,8 @@ def read_demand(metrics: ModelMetrics, settings: DecideSettings) -> Demand:
     total = rate + queue / settings.backlog_seconds
     peak = max(total, metrics.peak_arrivals.value) if isinstance(metrics.peak_arrivals, Sample) else None
     stale, doubt = _doubt(metrics, settings)
-    return Demand(Trust.UPWARD if doubt else Trust.FULL, total, rate, peak, stale, doubt)
+    chance = math.sqrt(rate / settings.arrivals_window_seconds)
+    return Demand(Trust.UPWARD if doubt else Trust.FULL, total, rate, peak, stale, doubt, chance)
 
 
 def _with_panic(stable: float, recent: Reading, settings: DecideSettings) -> float:

@@ -93,7 +93,7 @@ def limit_findings(situation: Situation, mix: Mix, limit: int) -> tuple[Finding,
     demand = growth_demand(situation)
     space = plan_space(situation, limit)
     plan = as_plan(space, mix)
-    if demand is None or carries(space, plan, demand):
+    if demand is None or carries(space, plan, max(0.0, demand - situation.demand.chance)):
         return ()
     return (_limit_of(situation, space, plan, demand),)
 
@@ -152,7 +152,9 @@ def _adds(space: PlanSpace, keep: Plan, plan: Plan) -> bool:
     return plan != keep and all(new >= old for new, old in zip(plan, keep, strict=True))
 
 
-def _limited(situation: Situation, space: PlanSpace, keep: Plan, demand: float) -> Proposal:
+def _limited(situation: Situation, space: PlanSpace, keep: Plan, demand: float) -> Proposal | None:
+    if carries(space, keep, max(0.0, demand - situation.demand.chance)):
+        return None  # may be chance, and there is nothing to be done about it
     finding = _limit_of(situation, space, keep, demand)
     return Proposal(finding.reason, finding.message, situation.wanted, situation.memory)
 

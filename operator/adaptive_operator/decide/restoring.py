@@ -28,7 +28,8 @@ def restore(situation: Situation, limit: int) -> Proposal | None:
     if not can_act_on_demand(situation) or demand.rate is None:
         return None
     space = plan_space(situation, limit)
-    now = _improvement(situation, space, demand.rate)
+    # Seen with everything that may be chance on top, so that a hold is said when the load fell, not when it flickers.
+    now = _improvement(situation, space, demand.rate + situation.settings.significance * demand.chance)
     if demand.trust is not Trust.FULL or demand.peak is None:
         return None if now is None else _held_for_metrics(situation, now)
     mix = _improvement(situation, space, demand.peak)
@@ -97,8 +98,8 @@ def _survives(situation: Situation, space: PlanSpace, mix: dict[str, int], limit
 def _improvement(situation: Situation, space: PlanSpace, demand: float) -> dict[str, int] | None:
     """The best mix for a demand (requests/s) with headroom, if it is better than the wanted one; else None.
 
-    Fewer accelerators count when the quality is the same even at demand x headroom; more quality counts when it
-    shows at the demand itself. The gap between the two is the hysteresis: what was added at demand d goes at d / 1.15.
+    Fewer accelerators count when the quality is the same even at demand x headroom; more quality counts when it shows
+    at the demand that is there beyond chance. The gap between the two is the hysteresis.
     """
     need = demand * situation.settings.shrink_headroom
     plan = best_plan(space, need, situation.settings.exact_plans)
@@ -108,9 +109,16 @@ def _improvement(situation: Situation, space: PlanSpace, demand: float) -> dict[
     old, new = space.fill(keep, need), space.fill(plan, need)
     if new.unserved > old.unserved + _TOLERANCE * need:
         return None
-    gain = min(new.quality_permille - old.quality_permille, _gain(space, keep, plan, demand))
+    surely = min(demand, _beyond_chance(situation))
+    gain = min(new.quality_permille - old.quality_permille, _gain(space, keep, plan, surely))
     cheaper = space.cost(plan) < space.cost(keep) and gain >= -_SAME_QUALITY_PERMILLE
     return as_mix(situation, space, plan) if cheaper or gain >= situation.settings.least_gain_permille else None
+
+
+def _beyond_chance(situation: Situation) -> float:
+    """Demand that is there even if the count of arrivals was high by chance (requests/s)."""
+    seen = situation.demand
+    return max(0.0, (seen.rate or 0.0) - situation.settings.significance * seen.chance)
 
 
 def _gain(space: PlanSpace, keep: Plan, plan: Plan, demand: float) -> float:

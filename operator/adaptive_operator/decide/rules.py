@@ -29,7 +29,11 @@ def finish_swap(situation: Situation, limit: int) -> Proposal | None:
     further = grow_further(situation, limit)
     if further is not None:
         return further
-    message = f"{mix_text(situation.swap.origin)} to {mix_text(situation.swap.target)} under way"
+    origin, target = (
+        {tier.name: mix.get(tier.name, 0) for tier in situation.tiers}
+        for mix in (situation.swap.origin, situation.swap.target)
+    )
+    message = f"{mix_text(origin)} to {mix_text(target)} under way"
     return Proposal(_reason_of(situation.swap.reason), message, situation.wanted, situation.memory)
 
 

@@ -40,10 +40,21 @@ class DecideSettings:
     default_load_seconds: float = 60.0
     # A better plan has to raise the served quality by this much, or to need fewer accelerators.
     least_gain_permille: float = 1.0
+    # Arrivals are counted over a window, so at low rates most of their movement is chance: sqrt(rate / window). What is
+    # optional (an upgrade) has to show beyond this many standard deviations, a limit is reported beyond one; adding
+    # capacity does not wait for certainty. At 0.5/s and 15 s one deviation is 0.18/s.
+    significance: float = 2.0
     # Weights move when some tier's share would change by this much: fewer routing tables, same traffic (the routers
     # follow their own arrivals anyway).
-    weight_step: float = 0.05
+    weight_step: float = 0.1
+    # The same on the way back to better tiers.
+    weight_restore_step: float = 0.2
     # Share that an open tier gets at least: a weight of 0 would close it, and nothing could be shed onto it in seconds.
     open_weight: float = 0.01
     # Plans that are enumerated completely; beyond that a local search takes over.
     exact_plans: int = 2000
+
+    @property
+    def arrivals_window_seconds(self) -> float:
+        """Window of the stable arrivals: the query takes at least four scrapes."""
+        return max(15.0, 4 * self.scrape_interval_seconds)

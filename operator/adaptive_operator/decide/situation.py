@@ -83,7 +83,7 @@ class Situation:
     @property
     def floor_permille(self) -> float:
         """The quality floor, or the best tier's quality where no tier reaches it: serving goes on, and says so."""
-        known = [tier.card.quality_permille for tier in self.tiers if tier.card and tier.high > 0]
+        known = [tier.card.quality_permille for tier in self.tiers if tier.card and tier.most > 0]
         return float(min([self.model.spec.quality.floor_permille, max(known, default=0)]))
 
     @property

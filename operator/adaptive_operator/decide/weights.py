@@ -52,7 +52,7 @@ def _moved(
     peak = situation.demand.peak
     if situation.demand.trust is Trust.FULL and peak is not None and peak < planned:
         restored = _shares(situation, counts, wanted, peak)
-        if _distance(before, restored) >= situation.settings.weight_step:
+        if _distance(before, restored) >= situation.settings.weight_restore_step:
             return Weights(restored, _rounded_up(peak), +1)
     return Weights(before, planned, 0)
 

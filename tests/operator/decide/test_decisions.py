@@ -51,7 +51,7 @@ LOADS = {
         IDLE,
         metrics(1.0, peak=1.0, recent=1.8),
         IDLE,
-        Reason.HELD_FOR_AGREEMENT,
+        Reason.STEADY,
     ),
     "what waits counts as demand": (IDLE, metrics(0.9, queue=30), CHEAP, Reason.SWAPPED_TO_CHEAPER_TIER),
     "load that nothing carries is said": (CHEAP, metrics(5.0), CHEAP, Reason.CAPACITY_LIMITED),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
+from contextlib import suppress
 
 import aiohttp
 
@@ -21,7 +22,6 @@ class BudgetWatch:
     def __init__(self, kube: Kube, resource: str) -> None:
         self.most = 0
         self.most_by_model: defaultdict[str, int] = defaultdict(int)
-        self.looks = 0
         self._kube = kube
         self._resource = resource
 
@@ -33,15 +33,12 @@ class BudgetWatch:
     async def run(self) -> None:
         """Look until cancelled."""
         while True:
-            with_error = False
-            try:
-                await self._look()
-            except (NotFoundError, DemoError, aiohttp.ClientError, TimeoutError, OSError):
-                with_error = True
-            self.looks += not with_error
+            with suppress(NotFoundError, DemoError, aiohttp.ClientError, TimeoutError, OSError):
+                await self.look()
             await asyncio.sleep(PERIOD_SECONDS)
 
-    async def _look(self) -> None:
+    async def look(self) -> None:
+        """One look, now."""
         pods = (await self._kube.json("/api/v1/pods", labelSelector=_SELECTOR))["items"]
         self.most = max(self.most, held_accelerators(pods, self._resource))
         for model in {pod["metadata"]["labels"][LABEL_MODEL] for pod in pods}:

@@ -16,8 +16,8 @@ from e2e.tests.models import condition, decisions, namespace, tier_status, varia
 from e2e.tests.traffic import eventually, traffic
 
 RATE = 0.5  # requests/s, well within what the replicas really carry
-PLENTY = {"card": {"capacityMilliRequestsPerSecond": 5000}}
-NEARLY_NOTHING = {"card": {"capacityMilliRequestsPerSecond": 100}}
+PLENTY = {"card": {"capacityMilliRequestsPerSecond": 5000, "loadSeconds": 20}}
+NEARLY_NOTHING = {"card": {"capacityMilliRequestsPerSecond": 100, "loadSeconds": 20}}
 QUICK = {"dwellSeconds": 5, "holdSeconds": 10, "plannerPeriodSeconds": 2}
 START = {"full": 1, "int4": 1}
 
@@ -52,7 +52,7 @@ async def test_a_tier_that_cannot_be_scheduled_is_rolled_back_and_said_so(settin
     unschedulable = {"replica": {"cpu": "900"}, **PLENTY}
     tiers: dict[str, Any] = {"full": PLENTY, "int8": unschedulable, "int4": NEARLY_NOTHING}
     with namespace(settings, "unschedulable") as ns:
-        quick = {"scaling": {**QUICK, "startDeadlineSeconds": 20}}
+        quick = {"scaling": {**QUICK, "startDeadlineSeconds": 25}}
         apply(settings, variant(settings, ns, "m", tiers, **quick))
         ready = await to_thread(wait_ready, settings, ns, "m", START)
         before = {pod["metadata"]["uid"] for pod in await engine_pods(kube, ns)}

@@ -11,7 +11,7 @@ from adaptive_operator.decide.candidates import Plan, PlanSpace, best_plan
 from adaptive_operator.decide.damping import survivors
 from adaptive_operator.decide.decision import Finding
 from adaptive_operator.decide.proposal import Proposal
-from adaptive_operator.decide.situation import Mix, Situation, as_mix, as_plan, can_act_on_demand, plan_space
+from adaptive_operator.decide.situation import Mix, Moves, Situation, as_mix, as_plan, can_act_on_demand, plan_space
 from adaptive_operator.decide.swaps import load_seconds
 from adaptive_operator.decide.wording import accelerators_text, mix_text, passes_text, rate_text
 from adaptive_operator.reasons import Reason
@@ -63,21 +63,22 @@ def grow(situation: Situation, limit: int) -> Proposal | None:
 
 
 def grow_further(situation: Situation, limit: int) -> Proposal | None:
-    """While a swap is in flight: only add to its target, so that nothing that loads is thrown away.
+    """While a swap is in flight: go further, but throw away nothing that loads.
 
-    A swap towards a better or smaller mix is overtaken by any plan that carries the demand.
+    Re-deciding freely while replicas load would start over for ever. A swap towards a better or smaller mix is
+    overtaken by any plan that carries the demand.
     """
     demand = growth_demand(situation)
     if demand is None or situation.swap is None:
         return None
     downward = situation.swap.reason in (Reason.RESTORED_TIER, Reason.REMOVED_REPLICA)
     base = replace_wanted(situation, situation.existing) if downward else situation
-    space = plan_space(base, limit, additions_only=not downward)
+    space = plan_space(base, limit, Moves.ANY if downward else Moves.KEEP_LOADING)
     keep = as_plan(space, situation.wanted)
     if carries(space, keep, demand):
         return None
     target = _target(base, space, limit, demand)
-    if target is None or (not downward and not _adds(space, keep, target)):
+    if target is None:
         message = f"demand passes {rate_text(capacity(situation, situation.wanted))}; the swap in flight ends first"
         return Proposal(Reason.HELD_WHILE_SWAPPING, message, situation.wanted, situation.memory)
     return _grown(base, space, as_mix(base, space, target), limit, demand)
@@ -104,7 +105,7 @@ def _target(situation: Situation, space: PlanSpace, limit: int, demand: float) -
     Additions alone come first where they carry the demand with headroom: they are there sooner, and nothing is drained.
     """
     need = demand * situation.settings.growth_headroom
-    additions = plan_space(situation, limit, additions_only=True)
+    additions = plan_space(situation, limit, Moves.ADDITIONS)
     plan = best_plan(additions, need, situation.settings.exact_plans)
     if plan is not None and carries(additions, plan, need):
         return as_plan(space, as_mix(situation, additions, plan))
@@ -123,7 +124,8 @@ def _is_worth_its_dip(situation: Situation, space: PlanSpace, mix: Mix, limit: i
     """Requests lost while replicas are exchanged, against requests gained over the plan's life."""
     load = max((load_seconds(situation, t) for t in situation.tiers), default=0.0)
     life = max(_LEAST_PLAN_LIFE_SECONDS, 5 * load)
-    before = demand - space.fill(as_plan(space, situation.wanted), demand).unserved
+    ready = {t.name: min(t.ready, t.wanted) for t in situation.tiers}
+    before = demand - space.fill(as_plan(space, ready), demand).unserved
     during = demand - space.fill(as_plan(space, survivors(situation, mix, limit)), demand).unserved
     after = demand - space.fill(as_plan(space, mix), demand).unserved
     return (before - during) * load < (after - before) * life

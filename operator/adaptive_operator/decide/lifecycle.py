@@ -13,6 +13,7 @@ from adaptive_operator.decide.growth import carries, growth_demand, replace_want
 from adaptive_operator.decide.proposal import Proposal
 from adaptive_operator.decide.situation import (
     Mix,
+    Moves,
     Situation,
     TierState,
     as_mix,
@@ -86,7 +87,7 @@ def fit_budget(situation: Situation, limit: int) -> Proposal | None:
     """More is wanted than this model may plan with: start nothing, give up what is worth least."""
     if situation.cost(situation.wanted) <= limit:
         return None
-    space = plan_space(situation, limit, no_starts=True)
+    space = plan_space(situation, limit, Moves.REMOVALS)
     plan = best_plan(space, known_demand(situation), situation.settings.exact_plans)
     mix = as_mix(situation, space, plan) if plan is not None else dict.fromkeys(situation.wanted, 0)
     if situation.cost(mix) > limit:

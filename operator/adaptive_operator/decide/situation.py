@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from enum import StrEnum
 
 from adaptive_operator.api.v1alpha1 import Mode, Tier
 from adaptive_operator.decide.candidates import Plan, PlanSpace, PlanTier
@@ -128,7 +129,16 @@ def build_situation(
     )
 
 
-def plan_space(situation: Situation, limit: int, additions_only: bool = False, no_starts: bool = False) -> PlanSpace:
+class Moves(StrEnum):
+    """Which plans a space holds, seen from what is wanted."""
+
+    ANY = "Any"
+    ADDITIONS = "Additions"  # nothing is given up
+    KEEP_LOADING = "KeepLoading"  # nothing of a tier whose replicas are not all ready is given up
+    REMOVALS = "Removals"  # nothing is started
+
+
+def plan_space(situation: Situation, limit: int, moves: Moves = Moves.ANY) -> PlanSpace:
     """Plans over the tiers with a card, within `limit` accelerators; the others' replicas are paid for first."""
     fixed = sum(t.accelerators * fixed_replicas(situation, t) for t in situation.tiers if t.card is None)
     tiers = [
@@ -137,17 +147,21 @@ def plan_space(situation: Situation, limit: int, additions_only: bool = False, n
             accelerators=tier.accelerators,
             rate=tier.card.requests_per_second * situation.settings.utilisation,
             quality_permille=tier.card.quality_permille,
-            low=max(tier.low, min(tier.wanted, tier.high)) if additions_only else tier.low,
-            high=min(tier.high, tier.wanted) if no_starts else tier.high,
+            low=max(tier.low, min(tier.wanted, tier.high)) if _is_kept(tier, moves) else tier.low,
+            high=min(tier.high, tier.wanted) if moves is Moves.REMOVALS else tier.high,
             present=tier.wanted,
         )
         for tier in situation.tiers
         if tier.card is not None and tier.high > 0
     ]
-    if no_starts:
+    if moves is Moves.REMOVALS:
         tiers = [replace(tier, low=min(tier.low, tier.high)) for tier in tiers]
     tiers.sort(key=lambda t: (-t.quality_permille, t.accelerators / t.rate))
     return PlanSpace(_affordable(tuple(tiers), limit - fixed), situation.floor_permille, max(0, limit - fixed))
+
+
+def _is_kept(tier: TierState, moves: Moves) -> bool:
+    return moves is Moves.ADDITIONS or (moves is Moves.KEEP_LOADING and tier.ready < tier.wanted)
 
 
 def as_mix(situation: Situation, space: PlanSpace, plan: Plan) -> dict[str, int]:

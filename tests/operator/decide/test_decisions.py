@@ -303,6 +303,38 @@ def test_a_swap_in_flight_goes_on_with_its_own_reason_and_nothing_is_added_for_t
     assert decision.swap == loading(PodPhase.STARTING, age=20.0).swap
 
 
+def in_flight(reason: str, origin: dict[str, int], target: dict[str, int], there: dict[str, int], rate: float):
+    """A swap in flight whose int8 replicas are all still loading."""
+    model = observe_one(demo_spec(), there, metrics(rate))
+    pods = tuple(replace(p, phase=PodPhase.STARTING, created_at=NOW) if p.tier == "int8" else p for p in model.pods)
+    swap = SwapRecord("id", reason, origin, {"full": 0, "int8": 0} | target, "Starting", NOW - 5, NOW + 100, 1)
+    return replace(model, pods=pods, swap=swap)
+
+
+def test_more_load_takes_an_addition_in_flight_further_and_throws_away_nothing_that_loads():
+    three = {"full": 1, "int8": 1, "int4": 1}
+    decision = decide_one(in_flight("AddedReplica", IDLE, three, three, 2.1))
+    assert (decision.reason, wanted(decision)) == (Reason.SWAPPED_TO_CHEAPER_TIER, CHEAP)
+    assert decision.swap is not None
+    assert (decision.swap.origin, decision.swap.started_at) == (IDLE, NOW - 5)
+
+
+def test_what_would_throw_away_loading_replicas_waits_for_the_swap_to_end():
+    spec = demo_spec(
+        tiers=[tier(0), tier(1, card={"qualityPermille": 998, "capacityMilliRequestsPerSecond": 300}), tier(2)]
+    )
+    model = replace(in_flight("AddedReplica", IDLE, CHEAP, CHEAP, 2.0), spec=spec)
+    decision = decide_one(model)
+    assert (decision.reason, wanted(decision)) == (Reason.HELD_WHILE_SWAPPING, CHEAP)
+
+
+def test_load_that_returns_overtakes_a_restore_in_flight():
+    model = observe_one(demo_spec(), {"int8": 2, "int4": 1}, metrics(1.8))
+    swap = SwapRecord("id", "RestoredTier", CHEAP, IDLE | {"int8": 0}, "Draining", NOW - 5, NOW + 100, 1)
+    decision = decide_one(replace(model, swap=swap))
+    assert (decision.reason, wanted(decision)) == (Reason.ADDED_REPLICA, CHEAP)
+
+
 FAILURES = {
     "the scheduler's words at the deadline": (
         {"phase": PodPhase.PENDING, "trouble": "0/1 nodes are available: 1 Insufficient cpu"},

@@ -1,6 +1,6 @@
 """Runs the core end-to-end tests: cluster up, images in, pytest inside the cluster's network, cluster down.
 
-`DEMO_CONTEXT=<context>` takes an existing cluster of the present kubeconfig instead; it must already have the images and
+`DEMO_CONTEXT=<context>` takes an existing cluster of the present kubeconfig instead; it must have the images and
 a Prometheus. Further arguments go to pytest. Knows nothing of what is tested.
 """
 

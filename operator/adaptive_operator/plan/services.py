@@ -21,7 +21,11 @@ def build_endpoint_service(model: ModelObservation) -> dict[str, Any]:
 
 
 def build_tier_service(model: ModelObservation, tier: str) -> dict[str, Any]:
-    """Headless Service over all revisions of a tier; its EndpointSlices inherit the labels that routers watch."""
+    """Headless Service over all revisions of a tier; its EndpointSlices inherit the labels that routers watch.
+
+    publishNotReadyAddresses stays unset, which means false: the API server drops a false, so the Service would never
+    equal what was applied and each pass would write it again.
+    """
     labels = {**model_labels(model.name, names.COMPONENT_ENGINE), names.LABEL_TIER: tier}
     selector = {
         names.LABEL_MODEL: model.name,
@@ -30,7 +34,6 @@ def build_tier_service(model: ModelObservation, tier: str) -> dict[str, Any]:
     }
     spec = {
         "clusterIP": "None",
-        "publishNotReadyAddresses": False,
         "selector": selector,
         "ports": [{"name": "http", "port": names.ENGINE_PORT, "targetPort": names.ENGINE_PORT, "protocol": "TCP"}],
     }

@@ -24,6 +24,7 @@ from adaptive_operator.health import Health, HealthSettings, build_app, start_se
 from adaptive_operator.kube import KubeClient, load_configuration
 from adaptive_operator.metrics import OperatorMetrics
 from adaptive_operator.observe.cluster import ClusterReader
+from adaptive_operator.observe.inventory import NodeInventory
 from adaptive_operator.observe.prometheus import PrometheusReader
 from adaptive_operator.plan.model import plan_model
 from adaptive_operator.planner import Planner, PlannerSettings
@@ -52,6 +53,7 @@ def build_parts(settings: OperatorSettings, kube: KubeClient, prometheus: Promet
     events = EventRecorder(kube, lease_settings.identity)
     reconciler = Reconciler(
         cluster=ClusterReader(kube, settings.namespaces),
+        nodes=NodeInventory(kube, settings.discover_accelerators, settings.engine_node_selector),
         prometheus=prometheus,
         policy=Policy(decide_pool, plan_model, settings.decide_settings(), settings.plan_settings()),
         steps=StepTaker(kube, lease, events),

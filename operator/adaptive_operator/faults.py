@@ -21,7 +21,8 @@ class FaultReason(StrEnum):
     """Why a model's pass could not finish."""
 
     INVALID_SPEC = "InvalidSpec"  # the stored object does not parse: older or newer than this operator
-    BUDGET_UNKNOWN = "BudgetUnknown"  # neither the model nor the operator says how many accelerators there are
+    BUDGET_UNKNOWN = "BudgetUnknown"  # nobody says how many accelerators there are, and the nodes do not tell
+    NO_ACCELERATORS = "NoAccelerators"  # the budget is what nodes advertise, and none advertises any
     FORBIDDEN = "Forbidden"  # RBAC, quota or admission refused a write
     REJECTED = "Rejected"  # the API server finds an object invalid
     INTERNAL_ERROR = "InternalError"  # a defect of the operator; other models are not affected

@@ -44,9 +44,11 @@ class Policy:
         except Exception as error:  # noqa: BLE001 they fail together only: nobody moves
             return {}, {**failed, **{model.key: error for model in healthy}}
 
-    def plan(self, model: ModelObservation, decision: Decision, now: float, epoch: int) -> Plan:
-        """Steps for one model."""
-        return self.plan_model(model, decision, self.plan_settings, now, epoch)
+    def plan(
+        self, model: ModelObservation, decision: Decision, budgets: Mapping[str, int], now: float, epoch: int
+    ) -> Plan:
+        """Steps for one model. `budgets`, by resource, are for its status to tell."""
+        return self.plan_model(model, decision, replace(self.plan_settings, accelerator_budgets=budgets), now, epoch)
 
     def _decide(self, pool: PoolObservation) -> Mapping[str, Decision]:
         if not pool.models:

@@ -19,6 +19,7 @@ from adaptive_operator.faults import Fault, FaultReason, build_fault, is_told
 from adaptive_operator.kube import ConflictError, KubeError, NotFoundError
 from adaptive_operator.metrics import OperatorMetrics
 from adaptive_operator.observe.cluster import ClusterReader, InventoryError, Snapshot
+from adaptive_operator.observe.inventory import NodeInventory, find_unnamed
 from adaptive_operator.observe.observation import ModelObservation, PoolObservation
 from adaptive_operator.observe.pools import BlockedModel, Pool, SeenModel, block_all, build_pools, with_metrics
 from adaptive_operator.observe.prometheus import PrometheusReader
@@ -43,6 +44,7 @@ class Reconciler:
     """The pass and its collaborators. Between passes it remembers nothing but what to say only once."""
 
     cluster: ClusterReader
+    nodes: NodeInventory
     prometheus: PrometheusReader
     policy: Policy
     steps: StepTaker
@@ -59,7 +61,9 @@ class Reconciler:
         Raises NotLeaderError, KubeError or InventoryError when there was nothing to decide on.
         """
         epoch, now = self.lease.epoch, self.wall_clock()
-        seen = build_pools(await self._read_cluster(epoch, now), self.settings.budgets, now)
+        snapshot, budgets = await self._read_cluster(epoch, now), self.settings.budgets
+        advertised = await self.nodes.read(find_unnamed(snapshot.models, budgets), snapshot.pods)
+        seen = build_pools(snapshot, budgets, now, advertised)
         if seen.highest_epoch > epoch:
             await self.lease.raise_epoch(seen.highest_epoch)
             epoch = self.lease.epoch
@@ -87,7 +91,11 @@ class Reconciler:
             if model.key in failed:
                 self._note_failure(model.key, failed[model.key], model.generation)
         pairs = zip(pool.models, observation.models, strict=True)
-        runs = (self._run_model(was, model, decisions.get(model.key), observation.now, epoch) for was, model in pairs)
+        budgets = {pool.resource: pool.total}
+        runs = (
+            self._run_model(was, model, decisions.get(model.key), budgets, observation.now, epoch)
+            for was, model in pairs
+        )
         return sum(await asyncio.gather(*runs))
 
     async def _observe(self, pool: Pool, epoch: int) -> PoolObservation:
@@ -102,7 +110,13 @@ class Reconciler:
         return PoolObservation(now, pool.resource, pool.budget, epoch, self.lease.acting_since, models)
 
     async def _run_model(
-        self, raw: SeenModel, seen: ModelObservation, decision: Decision | None, now: float, epoch: int
+        self,
+        raw: SeenModel,
+        seen: ModelObservation,
+        decision: Decision | None,
+        budgets: Mapping[str, int],
+        now: float,
+        epoch: int,
     ) -> int:
         """Plan and apply for one model. Whatever happens here stays here."""
         target = ModelTarget(seen.namespace, seen.name, seen.uid, raw.resource_version, self._faults.get(seen.key))
@@ -111,7 +125,8 @@ class Reconciler:
                 return await self._tell_fault(target, raw.raw_status, epoch)
             self._say_decision(seen.namespace, seen.name, decision)
             async with asyncio.timeout(self.settings.model_timeout_seconds):
-                changed = await self.steps.take_all(self.policy.plan(seen, decision, now, epoch), target, epoch)
+                plan = self.policy.plan(seen, decision, budgets, now, epoch)
+                changed = await self.steps.take_all(plan, target, epoch)
         except (NotLeaderError, ConflictError, NotFoundError, TimeoutError) as error:
             # Somebody else acted, or there was no time: the next pass sees what is there.
             _LOG.info("pass ended early model=%s cause=%s", seen.key, error or type(error).__name__)

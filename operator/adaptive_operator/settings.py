@@ -61,8 +61,11 @@ class OperatorSettings(BaseSettings):
     api_timeout_seconds: float = Field(default=10.0, gt=0, le=120)
 
     # Accelerators that all models of a resource may hold together, e.g. {"nvidia.com/gpu": 4}. A resource that is not
-    # named here gets the largest spec.accelerators.budget of its models.
+    # named here gets the largest spec.accelerators.budget of its models, or what nodes advertise when none names one.
     accelerator_budgets: dict[_Resource, Annotated[int, Field(ge=0, le=100_000)]] = Field(default_factory=dict)
+
+    # Count what nodes advertise where nobody names a budget; needs the right to list nodes.
+    discover_accelerators: bool = True
 
     # Images of the pods. The engine image is pinned per revision: a new one restarts no running pod.
     engine_image: str = Field(default="localhost/adaptive-llm-engine:dev", min_length=1, max_length=512)
@@ -170,7 +173,6 @@ class OperatorSettings(BaseSettings):
             router_memory=self.router_memory,
             router_drain_seconds=self.router_drain_seconds,
             stale_after_seconds=self.stale_after_scrapes * self.scrape_interval_seconds,
-            accelerator_budgets=self.accelerator_budgets,
         )
 
 

@@ -24,6 +24,7 @@ from adaptive_operator.decide.settings import DecideSettings
 from adaptive_operator.kube import KubeClient
 from adaptive_operator.metrics import OperatorMetrics
 from adaptive_operator.observe.cluster import ClusterReader
+from adaptive_operator.observe.inventory import NodeInventory
 from adaptive_operator.observe.prometheus import Answers, Failed, Rows
 from adaptive_operator.observe.queries import Query, QueryName, Windows
 from adaptive_operator.plan.model import plan_model
@@ -208,9 +209,7 @@ class Operator:
     lease: LeaseHolder
     reconciler: Reconciler
     writes: list[str] = field(default_factory=list)
-    crash_before: int | None = (
-        None  # dies before this write, counted from 1; Services, which no swap changes, don't count
-    )
+    crash_before: int | None = None  # dies before this write, counted from 1
 
     async def run(self, passes: int = 1) -> int:
         """Passes, with the Lease renewed before each; returns how many writes changed something in the last one."""
@@ -222,8 +221,7 @@ class Operator:
 
     def note_write(self, what: str) -> None:
         self.writes.append(what)
-        effects = sum(not write.startswith("Service ") for write in self.writes)
-        if self.crash_before is not None and effects >= self.crash_before:
+        if self.crash_before is not None and len(self.writes) >= self.crash_before:
             raise SimulatedCrash(what)
 
 
@@ -234,6 +232,7 @@ class Stage:
     context: str
     cluster: Cluster
     prometheus: ScriptedPrometheus
+    node_labels: dict[str, str] = field(default_factory=dict)  # of the nodes that count for this stage
     started: float = field(default_factory=time.time)
     elapsed: float = 0.0
 
@@ -242,7 +241,11 @@ class Stage:
 
     @asynccontextmanager
     async def operator(
-        self, identity: str = "operator", lease_seconds: float = 30.0, namespaces: tuple[str, ...] | None = None
+        self,
+        identity: str = "operator",
+        lease_seconds: float = 30.0,
+        namespaces: tuple[str, ...] | None = None,
+        discovers: bool = True,
     ) -> AsyncIterator[Operator]:
         configuration = Configuration()
         await aio_config.load_kube_config(client_configuration=configuration, context=self.context)
@@ -253,6 +256,7 @@ class Stage:
         operator = Operator(kube, lease, None)  # type: ignore[arg-type]
         operator.reconciler = Reconciler(
             cluster=ClusterReader(kube, namespaces or (self.cluster.namespace,)),
+            nodes=NodeInventory(kube, discovers, self.node_labels, lambda: self.elapsed),
             prometheus=self.prometheus,  # type: ignore[arg-type]
             policy=Policy(
                 decide_pool,

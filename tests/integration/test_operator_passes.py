@@ -11,11 +11,11 @@ import pytest
 from kubernetes import client
 
 from adaptive_operator.apply.lease import NotLeaderError
-from tests.integration.operator_fixtures import Cluster, SimulatedCrash, Stage, build_stage
+from tests.integration.operator_fixtures import RESOURCE, Cluster, SimulatedCrash, Stage, build_stage
 
 START = {"full": 1, "int4": 1}
 SWAPPED = {"int4": 1, "int8": 3}
-SWAP_WRITES = 15  # of one swap without a crash, Services apart: each of them is a crash point
+SWAP_WRITES = 15  # of one swap without a crash: each of them is a crash point
 HIGH_LOAD = 2.0  # requests/s: full 1 · int4 1 carry 1.3, int8 3 · int4 1 carry 2.3
 
 
@@ -93,12 +93,13 @@ async def test_converged_is_quiet(stage: Stage) -> None:
             await operator.run()
             stage.elapsed += 5.0
         await asyncio.sleep(1.0)  # the controllers write their own status
-        before = stage.cluster.versions()
+        before, writes = stage.cluster.versions(), len(operator.writes)
         for load in (0.10, 0.104, 0.097, 0.10, 0.095):
             stage.prometheus.arrivals = load
             assert await operator.run() == 0
             stage.elapsed += 5.0
     assert stage.cluster.versions() == before
+    assert operator.writes[writes:] == []
 
 
 async def test_a_strangers_service_under_the_models_name_is_left_alone_and_said_so(stage: Stage) -> None:
@@ -118,7 +119,7 @@ async def test_a_strangers_service_under_the_models_name_is_left_alone_and_said_
 async def test_a_model_without_a_budget_is_told_what_to_set_and_its_neighbour_is_served(stage: Stage) -> None:
     stage.cluster.create_model("unlimited", accelerators={"resource": "example.com/npu"})
     stage.cluster.create_model()
-    async with stage.operator() as operator:
+    async with stage.operator(discovers=False) as operator:
         await stage.play(operator, lambda: is_settled(stage.cluster, START))
         versions = stage.cluster.model("unlimited")["metadata"]["resourceVersion"]
         await operator.run(2)
@@ -126,7 +127,55 @@ async def test_a_model_without_a_budget_is_told_what_to_set_and_its_neighbour_is
     assert told["metadata"]["resourceVersion"] == versions
     conditions = {c["type"]: c for c in told["status"]["conditions"]}
     assert (conditions["Ready"]["status"], conditions["Degraded"]["reason"]) == ("False", "BudgetUnknown")
-    assert "ADAPTIVE_ACCELERATOR_BUDGETS" in conditions["Degraded"]["message"]
+    for remedy in ("ADAPTIVE_ACCELERATOR_BUDGETS", "accelerators.budgets", "spec.accelerators.budget"):
+        assert remedy in conditions["Degraded"]["message"]
+
+
+@pytest.fixture
+def node(api: client.ApiClient, stage: Stage) -> Iterator[str]:
+    """A node of this stage alone, Ready, with 3 accelerators."""
+    core = client.CoreV1Api(api)
+    name = f"node-{stage.cluster.namespace}"
+    stage.node_labels = {"stage": stage.cluster.namespace}
+    core.create_node({"metadata": {"name": name, "labels": stage.node_labels}})
+    patch_node(core, name, "3")
+    yield name
+    core.delete_node(name)
+
+
+def patch_node(core: client.CoreV1Api, name: str, accelerators: str) -> None:
+    """Say what a kubelet would."""
+    resources = {"nvidia.com/gpu": accelerators, "cpu": "64", "memory": "256Gi", "pods": "110"}
+    ready = {"type": "Ready", "status": "True", "reason": "KubeletReady"}
+    status = {"conditions": [ready], "allocatable": resources, "capacity": resources}
+    core.patch_node_status(name, {"status": status})
+
+
+def budget_of(stage: Stage) -> tuple[int | None, str]:
+    """What the model's status says: the budget, and why nothing is done if so."""
+    status = stage.cluster.model().get("status") or {}
+    conditions = {c["type"]: c for c in status.get("conditions", [])}
+    return status.get("acceleratorsBudget"), conditions.get("Degraded", {}).get("reason", "")
+
+
+async def test_a_model_without_a_budget_runs_on_what_the_nodes_advertise(
+    stage: Stage, node: str, api: client.ApiClient
+) -> None:
+    core = client.CoreV1Api(api)
+    core.patch_node(node, {"spec": {"unschedulable": True}})
+    stage.cluster.create_model(accelerators={"resource": RESOURCE})
+    async with stage.operator() as operator:
+        await operator.run(2)
+        assert budget_of(stage) == (None, "NoAccelerators")
+        assert stage.cluster.replicas() == {}
+        core.patch_node(node, {"spec": {"unschedulable": False}})
+        stage.elapsed += 15.0
+        await stage.play(operator, lambda: is_settled(stage.cluster, START), budget=3)
+        assert budget_of(stage) == (3, "AsWanted")
+        patch_node(core, node, "5")
+        stage.elapsed += 15.0
+        await operator.run(2)
+    assert budget_of(stage) == (5, "AsWanted")
 
 
 async def test_events_are_aggregated_on_the_model(stage: Stage) -> None:
@@ -165,7 +214,7 @@ async def swap_under_load(stage: Stage, crash_before: int | None) -> list[str]:
 
 async def test_a_swap_under_load_keeps_the_budget_and_is_recorded_before_its_first_effect(stage: Stage) -> None:
     writes = await swap_under_load(stage, crash_before=None)
-    assert len([write for write in writes if not write.startswith("Service ")]) == SWAP_WRITES
+    assert len(writes) == SWAP_WRITES
     assert writes[0] == "status"
     assert any(write.startswith("StatefulSet assistant-int8") for write in writes)
     history = [entry["reason"] for entry in stage.cluster.model()["status"]["history"]]

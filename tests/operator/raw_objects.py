@@ -111,6 +111,18 @@ def build_pod(
     }
 
 
+def build_node(
+    name: str, allocatable: dict[str, str], *, ready: str = "True", closed: bool = False, **labels: str
+) -> Raw:
+    """A node without a namespace: the fake API server keeps it under ""."""
+    return {
+        "kind": "Node",
+        "metadata": {"name": name, "namespace": "", "uid": f"uid-{name}", "resourceVersion": "3", "labels": labels},
+        "spec": {"unschedulable": True} if closed else {},
+        "status": {"allocatable": allocatable, "conditions": [{"type": "Ready", "status": ready}]},
+    }
+
+
 READY = {"PodScheduled": "True", "Ready": "True"}
 NOT_READY = {"PodScheduled": "True", "Ready": "False"}
 

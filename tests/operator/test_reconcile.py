@@ -16,6 +16,7 @@ from adaptive_operator.decide.settings import DecideSettings
 from adaptive_operator.kube import ForbiddenError, UnavailableError
 from adaptive_operator.metrics import OperatorMetrics
 from adaptive_operator.observe.cluster import ClusterReader, InventoryError
+from adaptive_operator.observe.inventory import NodeInventory
 from adaptive_operator.observe.prometheus import Answers, Failed
 from adaptive_operator.observe.queries import Query, Windows
 from adaptive_operator.plan.model import plan_model
@@ -23,7 +24,7 @@ from adaptive_operator.plan.settings import PlanSettings
 from adaptive_operator.policy import Policy
 from adaptive_operator.reconcile import PassSettings, Reconciler
 from tests.operator.fake_kube import FakeKube
-from tests.operator.raw_objects import build_model
+from tests.operator.raw_objects import build_model, build_node
 
 NOW = 1767225700.0
 
@@ -36,10 +37,12 @@ class NoPrometheus:
 class Scene:
     def __init__(self, *models: dict[str, Any], plan: Any = plan_model) -> None:
         self.kube: Any = FakeKube(models)
+        self.monotonic = 0.0
         self.lease = LeaseHolder(self.kube, LeaseSettings("system", "lock", "me"), wall_clock=lambda: NOW)
         self.metrics = OperatorMetrics()
         self.reconciler = Reconciler(
             cluster=ClusterReader(self.kube),
+            nodes=NodeInventory(self.kube, monotonic=lambda: self.monotonic),
             prometheus=NoPrometheus(),  # type: ignore[arg-type]
             policy=Policy(decide_pool, plan, DecideSettings(), PlanSettings("engine:1", "router:1")),
             steps=StepTaker(self.kube, self.lease, EventRecorder(self.kube, "me")),
@@ -217,3 +220,40 @@ async def test_the_budget_is_shown_with_what_is_held() -> None:
     value = scene.metrics.registry.get_sample_value
     assert value("adaptive_operator_budget_total", {"resource": "nvidia.com/gpu"}) == 8.0
     assert value("adaptive_operator_budget_held", {"resource": "nvidia.com/gpu"}) == 3.0
+
+
+async def test_a_model_without_a_budget_runs_on_what_nodes_advertise_and_its_status_says_how_much() -> None:
+    scene = Scene(build_model(accelerators={"resource": "example.com/npu"}), build_node("a", {"example.com/npu": "3"}))
+    await scene.run(2)
+    assert len(scene.names("StatefulSet")) == 2
+    status = scene.kube.objects["AdaptiveModel", "demo", "assistant"]["status"]
+    assert status["acceleratorsBudget"] == 3
+    assert scene.metrics.registry.get_sample_value("adaptive_operator_budget_total", {"resource": "example.com/npu"})
+
+
+async def test_nodes_are_not_read_while_somebody_names_the_budget() -> None:
+    scene = Scene(build_model("own"), build_model("shared", accelerators={}))
+    await scene.run(2)
+    assert [call for call in scene.kube.calls if call[1] == "Node"] == []
+
+
+async def test_nothing_moves_while_the_nodes_cannot_be_read_and_the_model_says_so_once() -> None:
+    scene = Scene(build_model(accelerators={"resource": "example.com/npu"}), build_node("a", {"example.com/npu": "3"}))
+    await scene.run(2)
+    replicas = {
+        name: scene.kube.objects["StatefulSet", "demo", name]["spec"]["replicas"] for name in scene.names("StatefulSet")
+    }
+    scene.kube.fail = lambda verb, kind, _name: (
+        ForbiddenError("list", "nodes", 403, "no rule") if kind == "Node" else None
+    )
+    scene.monotonic += 60.0
+    scene.kube.calls.clear()
+    await scene.run(3)
+    assert scene.conditions()["Degraded"] == ("True", "BudgetUnknown")
+    message = scene.kube.objects["AdaptiveModel", "demo", "assistant"]["status"]["conditions"][-1]["message"]
+    assert "the nodes could not be asked (list nodes: no rule (HTTP 403))" in message
+    assert scene.kube.writes == [("patch", "AdaptiveModel", "assistant")]
+    assert {n: scene.kube.objects["StatefulSet", "demo", n]["spec"]["replicas"] for n in replicas} == replicas
+    scene.kube.fail = lambda *_: None
+    await scene.run()
+    assert scene.conditions()["Degraded"] == ("False", "AsWanted")

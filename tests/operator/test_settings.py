@@ -30,7 +30,7 @@ def test_lists_and_maps_are_json(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ADAPTIVE_ACCELERATOR_BUDGETS", '{"nvidia.com/gpu": 4}')
     settings = load_settings()
     assert settings.namespaces == ("a", "b")
-    assert settings.plan_settings().accelerator_budgets == {"nvidia.com/gpu": 4}
+    assert settings.accelerator_budgets == {"nvidia.com/gpu": 4}
 
 
 @pytest.mark.parametrize(

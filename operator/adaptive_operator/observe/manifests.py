@@ -55,10 +55,11 @@ def parse_time(text: str | None) -> float | None:
 def count_accelerators(pod_spec: Raw, resource: str) -> int:
     """Units of an extended resource that one pod of this spec holds."""
     containers = pod_spec.get("containers") or []
-    return sum(_quantity(((c.get("resources") or {}).get("limits") or {}).get(resource)) for c in containers)
+    return sum(parse_quantity(((c.get("resources") or {}).get("limits") or {}).get(resource)) for c in containers)
 
 
-def _quantity(value: Any) -> int:
+def parse_quantity(value: Any) -> int:
+    """Whole units of an extended resource; 0 for what is none."""
     try:
         return int(Decimal(str(value or 0)))
     except (InvalidOperation, ValueError):

@@ -28,6 +28,7 @@ from adaptive_operator.names import (
 )
 from adaptive_operator.observe.cluster import Snapshot
 from adaptive_operator.observe.holding import held_accelerators
+from adaptive_operator.observe.inventory import Advertised
 from adaptive_operator.observe.manifests import (
     Raw,
     annotations_of,
@@ -51,6 +52,7 @@ from adaptive_operator.observe.readings import RouterPod
 from adaptive_operator.observe.remembered import recall_memory, recall_swap
 from adaptive_operator.plan.draining import parse_draining
 
+_NOT_ADVERTISED = Advertised()
 _NOT_READ = Unknown("all", "not read")
 _NO_METRICS = ModelMetrics(_NOT_READ, _NOT_READ, _NOT_READ, _NOT_READ, _NOT_READ, _NOT_READ, _NOT_READ)
 
@@ -85,6 +87,7 @@ class Pool:
     budget: int  # for these models: what strangers hold is taken off
     models: tuple[SeenModel, ...]  # sorted by key
     held_by_others: int = 0
+    total: int = 0  # the budget before that
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +108,13 @@ class _Index:
     children: dict[tuple[str, str], list[Raw]] = field(default_factory=dict)
 
 
-def build_pools(snapshot: Snapshot, budgets: Mapping[str, int], now: float) -> Seen:
-    """Sort the snapshot into pools. `budgets` are the operator's, by resource; `now` in seconds since the epoch."""
+def build_pools(
+    snapshot: Snapshot, budgets: Mapping[str, int], now: float, advertised: Advertised = _NOT_ADVERTISED
+) -> Seen:
+    """Sort the snapshot into pools. `budgets` are the operator's, by resource; `now` in seconds since the epoch.
+
+    What nodes advertise counts for a resource for which neither the operator nor a model names a budget.
+    """
     index = _build_index(snapshot)
     seen: list[SeenModel] = []
     blocked: list[BlockedModel] = []
@@ -117,8 +125,8 @@ def build_pools(snapshot: Snapshot, budgets: Mapping[str, int], now: float) -> S
             seen.append(parse_model(raw, index))
         except ValidationError as error:
             blocked.append(_block(raw, FaultReason.INVALID_SPEC, describe_validation(error), now))
-    pools, without_budget = _split_pools(seen, snapshot, budgets)
-    blocked += [_block_without_budget(model, now) for model in without_budget]
+    pools, without_budget = _split_pools(seen, snapshot, budgets, advertised.by_resource)
+    blocked += [_block_without_budget(model, advertised, now) for model in without_budget]
     return Seen(pools, tuple(blocked), _highest_epoch(snapshot, seen))
 
 
@@ -257,7 +265,7 @@ def _table_generation(table: str | None) -> int:
 
 
 def _split_pools(
-    seen: Iterable[SeenModel], snapshot: Snapshot, budgets: Mapping[str, int]
+    seen: Iterable[SeenModel], snapshot: Snapshot, budgets: Mapping[str, int], advertised: Mapping[str, int]
 ) -> tuple[tuple[Pool, ...], list[SeenModel]]:
     by_resource: dict[str, list[SeenModel]] = {}
     for model in seen:
@@ -265,20 +273,25 @@ def _split_pools(
     pools: list[Pool] = []
     without_budget: list[SeenModel] = []
     for resource, models in sorted(by_resource.items()):
-        budget = find_budget(resource, (m.observation.spec.accelerators.budget for m in models), budgets)
+        asked = [m.observation.spec.accelerators.budget for m in models]
+        budget = find_budget(resource, asked, budgets, advertised)
         if budget is None:
             without_budget += models
             continue
         models.sort(key=lambda m: m.observation.key)
         others = _held_in_all(snapshot, resource) - sum(held_accelerators(m.observation) for m in models)
-        pools.append(Pool(resource, max(0, budget - others), tuple(models), others))
+        pools.append(Pool(resource, max(0, budget - others), tuple(models), others, budget))
     return tuple(pools), without_budget
 
 
-def find_budget(resource: str, asked: Iterable[int | None], budgets: Mapping[str, int]) -> int | None:
-    """The operator's budget for the resource, else the largest that one of its models names, else None."""
+def find_budget(
+    resource: str, asked: Iterable[int | None], budgets: Mapping[str, int], advertised: Mapping[str, int]
+) -> int | None:
+    """The operator's budget, else the largest that a model names, else what nodes advertise; None if they don't."""
+    if resource in budgets:
+        return budgets[resource]
     named = [budget for budget in asked if budget is not None]
-    return budgets.get(resource, max(named) if named else None)
+    return max(named) if named else advertised.get(resource) or None
 
 
 def _held_in_all(snapshot: Snapshot, resource: str) -> int:
@@ -306,14 +319,33 @@ def _block(raw: Raw, reason: FaultReason, message: str, now: float) -> BlockedMo
     return BlockedModel(*identity, str(metadata["resourceVersion"]), raw.get("status") or {}, fault)
 
 
-def _block_without_budget(model: SeenModel, now: float) -> BlockedModel:
+def _block_without_budget(model: SeenModel, advertised: Advertised, now: float) -> BlockedModel:
     seen, resource = model.observation, model.observation.spec.accelerators.resource
+    reason, cause = _explain_no_budget(resource, advertised)
     message = (
-        f"nobody says how many {resource} there are: set spec.accelerators.budget of the model, or the operator's"
-        f' ADAPTIVE_ACCELERATOR_BUDGETS (chart: accelerators.budgets), e.g. {{"{resource}": 4}}'
+        f"{cause}; or set spec.accelerators.budget of the model, or the chart's accelerators.budgets (the operator's"
+        f' ADAPTIVE_ACCELERATOR_BUDGETS), e.g. {{"{resource}": 4}}'
     )
-    fault = Fault(FaultReason.BUDGET_UNKNOWN, message, seen.generation, format_time(now), blocks=True)
+    fault = Fault(reason, message, seen.generation, format_time(now), blocks=True)
     return BlockedModel(seen.namespace, seen.name, seen.uid, model.resource_version, model.raw_status, fault)
+
+
+def _explain_no_budget(resource: str, advertised: Advertised) -> tuple[FaultReason, str]:
+    """Why there is no budget, up to the remedy that is special to the cause."""
+    if resource in advertised.by_resource:
+        return FaultReason.NO_ACCELERATORS, (
+            f"no node that is Ready, schedulable and open to engine pods advertises {resource}, so nothing is started:"
+            " install its device plugin, or uncordon a node"
+        )
+    if advertised.trouble is not None:
+        return FaultReason.BUDGET_UNKNOWN, (
+            f"nobody says how many {resource} there are, and the nodes could not be asked ({advertised.trouble}), so"
+            " replicas stay as they are: let the operator list nodes (chart: accelerators.discover)"
+        )
+    return FaultReason.BUDGET_UNKNOWN, (
+        f"nobody says how many {resource} there are, and the operator may not count them on the nodes: allow it"
+        " (chart: accelerators.discover, with scope cluster only)"
+    )
 
 
 def _highest_epoch(snapshot: Snapshot, seen: Iterable[SeenModel]) -> int:

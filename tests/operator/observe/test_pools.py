@@ -11,6 +11,7 @@ import pytest
 from adaptive_operator.faults import FaultReason
 from adaptive_operator.observe.cluster import Snapshot
 from adaptive_operator.observe.holding import held_accelerators
+from adaptive_operator.observe.inventory import Advertised
 from adaptive_operator.observe.pools import Seen, build_pools, find_budget
 from tests.operator.raw_objects import READY, build_model, build_owner, build_pod, build_stateful_set
 
@@ -22,9 +23,10 @@ def see(
     pods: Sequence[Raw] = (),
     sets: Sequence[Raw] = (),
     budgets: dict[str, int] | None = None,
+    advertised: Advertised | None = None,
     **children: Sequence[Raw],
 ) -> Seen:
-    return build_pools(Snapshot(models, pods, sets, children), budgets or {}, now=1767225700.0)
+    return build_pools(Snapshot(models, pods, sets, children), budgets or {}, 1767225700.0, advertised or Advertised())
 
 
 def test_models_of_one_resource_share_a_pool_sorted_by_key() -> None:
@@ -38,27 +40,58 @@ def test_models_of_one_resource_share_a_pool_sorted_by_key() -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "budgets", "expected"),
+    ("asked", "budgets", "advertised", "expected"),
     [
-        ([4, None, 6], {}, 6),
-        ([4, 6], {"g": 5}, 5),
-        ([None], {"g": 0}, 0),
-        ([None, None], {}, None),
-        ([None], {"other": 3}, None),
+        pytest.param([4, None, 6], {}, {"g": 8}, 6, id="largest of the models"),
+        pytest.param([4, 6], {"g": 5}, {"g": 8}, 5, id="the operator decides"),
+        pytest.param([None], {"g": 0}, {"g": 8}, 0, id="zero is a budget"),
+        pytest.param([None, None], {}, {"g": 8}, 8, id="what nodes advertise, where nobody says"),
+        pytest.param([12], {}, {"g": 8}, 12, id="a model's budget is not capped"),
+        pytest.param([None], {}, {"g": 0}, None, id="nodes advertise none"),
+        pytest.param([None, None], {}, {}, None, id="nobody says and nobody was asked"),
+        pytest.param([None], {"other": 3}, {"other": 8}, None, id="another resource"),
     ],
-    ids=["largest of the models", "the operator decides", "zero is a budget", "nobody says", "another resource"],
 )
-def test_the_budget_of_a_pool(asked: list[int | None], budgets: dict[str, int], expected: int | None) -> None:
-    assert find_budget("g", asked, budgets) == expected
+def test_the_budget_of_a_pool(
+    asked: list[int | None], budgets: dict[str, int], advertised: dict[str, int], expected: int | None
+) -> None:
+    assert find_budget("g", asked, budgets, advertised) == expected
 
 
-def test_a_model_without_any_budget_is_set_aside_and_told_what_to_set() -> None:
-    seen = see([build_model(accelerators={"resource": "nvidia.com/gpu"})])
+@pytest.mark.parametrize(
+    ("advertised", "reason", "words"),
+    [
+        pytest.param(Advertised(), FaultReason.BUDGET_UNKNOWN, "accelerators.discover", id="may not ask the nodes"),
+        pytest.param(
+            Advertised(trouble="list nodes: no rule (HTTP 403)"),
+            FaultReason.BUDGET_UNKNOWN,
+            "list nodes: no rule (HTTP 403)",
+            id="could not read the nodes",
+        ),
+        pytest.param(
+            Advertised({"nvidia.com/gpu": 0}),
+            FaultReason.NO_ACCELERATORS,
+            "no node that is Ready, schedulable and open to engine pods advertises nvidia.com/gpu",
+            id="nodes advertise none",
+        ),
+    ],
+)
+def test_a_model_without_any_budget_is_set_aside_and_told_why_and_what_to_set(
+    advertised: Advertised, reason: FaultReason, words: str
+) -> None:
+    seen = see([build_model(accelerators={"resource": "nvidia.com/gpu"})], advertised=advertised)
     assert seen.pools == ()
     fault = seen.blocked[0].fault
-    assert fault.reason is FaultReason.BUDGET_UNKNOWN
-    assert "spec.accelerators.budget" in fault.message
-    assert "ADAPTIVE_ACCELERATOR_BUDGETS" in fault.message
+    assert (fault.reason, fault.blocks) == (reason, True)
+    for part in (words, "spec.accelerators.budget", "accelerators.budgets", "ADAPTIVE_ACCELERATOR_BUDGETS"):
+        assert part in fault.message
+
+
+def test_a_model_without_a_budget_gets_what_nodes_advertise_less_what_strangers_hold() -> None:
+    model = build_model(accelerators={})
+    strangers = [build_pod("lost-x-0", "nobody", accelerators=1)]
+    seen = see([model], strangers, advertised=Advertised({"nvidia.com/gpu": 4}))
+    assert (seen.pools[0].budget, seen.pools[0].held_by_others, seen.pools[0].total) == (3, 1, 4)
 
 
 def test_a_model_that_does_not_parse_is_set_aside_with_the_field_and_its_neighbour_goes_on() -> None:

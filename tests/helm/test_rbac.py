@@ -31,7 +31,17 @@ def test_no_rule_has_a_wildcard_or_touches_secrets(render: Render, variant: dict
     for role in _roles(render(variant)):
         for rule in role["rules"]:
             assert "*" not in rule["apiGroups"] + rule["resources"] + rule["verbs"], role["metadata"]["name"]
-            assert not [r for r in rule["resources"] if "secret" in r or r.startswith(("nodes", "pods/"))]
+            assert not [r for r in rule["resources"] if "secret" in r or r.startswith(("nodes/", "pods/"))]
+
+
+def _node_verbs(manifests: list[Manifest]) -> list[str]:
+    return [verb for rule in _operator_rules(manifests) if "nodes" in rule["resources"] for verb in rule["verbs"]]
+
+
+def test_nodes_are_listed_to_count_accelerators_and_only_then(render: Render, namespaced: dict[str, Any]) -> None:
+    assert _node_verbs(render()) == ["list"]
+    assert _node_verbs(render({"accelerators": {"discover": False}})) == []
+    assert _node_verbs(render(namespaced)) == []
 
 
 def test_no_rule_lets_the_operator_raise_its_own_rights(render: Render, variant: dict[str, Any]) -> None:

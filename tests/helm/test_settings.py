@@ -93,6 +93,22 @@ def test_the_scope_reaches_the_operator(
     assert _load(_environment(render(namespaced)), monkeypatch).namespaces == ("team-a", "team-b")
 
 
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [({}, True), ({"accelerators": {"discover": False}}, False), (None, False)],
+    ids=["by default", "turned off", "some namespaces only"],
+)
+def test_the_operator_counts_accelerators_only_where_it_may_see_nodes(
+    render: Render,
+    namespaced: dict[str, Any],
+    values: dict[str, Any] | None,
+    expected: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    settings = _load(_environment(render(namespaced if values is None else values)), monkeypatch)
+    assert settings.discover_accelerators is expected
+
+
 def test_a_token_for_prometheus_is_mounted_by_reference(render: Render, everything_on: dict[str, Any]) -> None:
     (deployment,) = [m for m in render(everything_on) if m["kind"] == "Deployment"]
     spec = deployment["spec"]["template"]["spec"]

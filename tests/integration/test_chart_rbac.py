@@ -44,6 +44,7 @@ USED_WITH_MODELS: dict[str, str] = {
 USED_CLUSTER_WIDE: dict[str, str] = {
     "apiextensions.k8s.io/customresourcedefinitions": "list watch",
     "/namespaces": "list watch",
+    "/nodes": "list",
 }
 # in the release's namespace; update and get by name only
 USED_AT_HOME: dict[str, str] = {"coordination.k8s.io/leases": "get update create"}
@@ -52,7 +53,7 @@ LEASE = "adaptive-llm-operator"
 REFUSED: dict[str, str] = {
     "*/*": "*",
     "/secrets": "get list watch create update patch delete",
-    "/nodes": "get list watch create update patch delete",
+    "/nodes": "get watch create update patch delete",
     "/nodes/status": "get update patch",
     "/nodes/proxy": "get create",
     "/pods": "create update patch delete deletecollection",
@@ -235,6 +236,13 @@ def test_the_lease_is_reached_in_the_releases_namespace_only(
         assert not _may(api, installation.user, pair, installation.models, LEASE)
         if pair[1] != "create":
             assert not _may(api, installation.user, pair, installation.home, "kube-scheduler")
+
+
+@pytest.mark.parametrize("pair", _pairs(USED_CLUSTER_WIDE), ids="-".join)
+def test_namespace_scope_sees_nothing_cluster_wide(
+    api: client.ApiClient, namespaced: Installation, pair: tuple[str, str]
+) -> None:
+    assert not _may(api, namespaced.user, pair, None)
 
 
 def _granted(installation: Installation, namespace: str) -> set[tuple[str, str]]:

@@ -48,4 +48,10 @@ server for each of them, and for what must be refused. Server-side apply needs p
 - apiGroups: [""]
   resources: [namespaces]
   verbs: [list, watch]
+{{- if .Values.accelerators.discover }}
+# What nodes advertise is the budget of a resource for which nobody names one.
+- apiGroups: [""]
+  resources: [nodes]
+  verbs: [list]
+{{- end }}
 {{- end -}}

@@ -23,6 +23,8 @@ operator's own code.
 {{- end }}
 - name: ADAPTIVE_ACCELERATOR_BUDGETS
   value: {{ .Values.accelerators.budgets | toJson | quote }}
+- name: ADAPTIVE_DISCOVER_ACCELERATORS
+  value: {{ and .Values.accelerators.discover (eq .Values.scope "cluster") | quote }}
 {{- with .Values.planner }}
 - name: ADAPTIVE_PLANNER_PERIOD_SECONDS
   value: {{ .periodSeconds | quote }}

@@ -77,25 +77,28 @@ class Refused(Exception):  # noqa: N818 - an answer, not a fault
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """What one request may use. `avoid`: replicas that failed it already. `held_bytes`: its body, while it waits."""
+    """What one request may use. `avoid`: replicas that failed it already. `held_bytes`: its body, while it waits.
+    `streams`: its first token will be seen; without, only the end of the answer."""
 
     tier: str | None = None
     quality_min: int | None = None
     avoid: frozenset[str] = frozenset()
     held_bytes: int = field(default=0, compare=False)
+    streams: bool = field(default=False, compare=False)
 
     @property
     def is_free(self) -> bool:
         return self.tier is None and self.quality_min is None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Placement:
     """A place that is taken until it is released."""
 
     route: Route
     replica: Replica
     reason: RouteReason
+    streams: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -115,6 +118,7 @@ class Admission:
         self._waiters: dict[_Waiter, None] = {}  # ordered: first come, first served
         self._waiting: Counter[Demand] = Counter()
         self._held_bytes = 0
+        self._awaiting: set[Placement] = set()  # streams without their first token: the queues inside the engines
         self.in_flight: dict[RouteKey, int] = {}
         fleet.on_change.append(self._follow)
         fleet.held_requests = lambda: self.held_free
@@ -138,9 +142,18 @@ class Admission:
         self._check_queue(demand)
         return await self._wait(demand, deadline)
 
+    def note_first_token(self, placement: Placement) -> None:
+        """The stream has left its engine's queue: there is room for the next. Further calls have no effect."""
+        if placement in self._awaiting:
+            self._awaiting.remove(placement)
+            self._fleet.book.note_first_token(placement.replica)
+            self._serve_waiters()
+
     def release(self, placement: Placement) -> None:
         self.in_flight[placement.route.key] -= 1
-        self._fleet.book.finish(placement.replica)
+        awaiting = placement in self._awaiting
+        self._awaiting.discard(placement)
+        self._fleet.book.finish(placement.replica, streams=placement.streams, awaiting=awaiting)
         self._serve_waiters()
 
     def retry_after_seconds(self) -> int:
@@ -220,16 +233,19 @@ class Admission:
     def _room(self, lane: Lane, demand: Demand) -> Replica | None:
         if demand.tier is None and not self._purse.allows(lane.route.quality_permille, self._floor()):
             return None
-        return self._fleet.book.least_loaded(lane.replicas, lane.replica_limit, self._clock(), demand.avoid)
+        return self._fleet.book.least_loaded(lane.replicas, lane.limits, self._clock(), demand.avoid)
 
     def _take(self, route: Route, replica: Replica, demand: Demand, reason: RouteReason) -> Placement:
-        self._fleet.book.start(replica)
+        self._fleet.book.start(replica, streams=demand.streams)
         self.in_flight[route.key] = self.in_flight.get(route.key, 0) + 1
         if (
             demand.tier is None
         ):  # a pin is the client's own choice: it neither fills nor empties the purse of the others
             self._purse.record(route.quality_permille, self._floor())
-        return Placement(route, replica, reason)
+        placement = Placement(route, replica, reason, demand.streams)
+        if demand.streams:
+            self._awaiting.add(placement)
+        return placement
 
     def _allowed_lanes(self, demand: Demand) -> list[Lane]:
         if demand.tier is not None:

@@ -7,10 +7,14 @@ shapes only; deliberately does not know when something is an error.
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
+from inference_pods.protocol import ROUTE_GENERATE, ROUTE_GENERATE_STREAM
+
+_STREAM_WANTED: Final = re.compile(rb'"stream"\s*:\s*true')
 _TGI_TYPES: Final = {
     400: "validation",
     404: "not_found",
@@ -52,6 +56,17 @@ class UpstreamError:
 
     status: int
     body: bytes
+
+
+def wants_stream(path: str, body: bytes) -> bool:
+    """Whether the answer will come as a stream.
+
+    A search instead of parsing a body of up to 2 MB: inside a JSON string the quotes would be escaped, so text of the
+    prompt never matches.
+    """
+    if path in (ROUTE_GENERATE, ROUTE_GENERATE_STREAM):
+        return path == ROUTE_GENERATE_STREAM
+    return _STREAM_WANTED.search(body) is not None
 
 
 def dialect_of(path: str) -> Dialect:

@@ -9,25 +9,36 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 from inference_pods.router.arrivals import ArrivalWindow
 from inference_pods.router.endpoints import NO_ENDPOINTS, EndpointSet, Replica
-from inference_pods.router.pick import ReplicaBook
+from inference_pods.router.pick import ReplicaBook, ReplicaLimits
 from inference_pods.router.shares import UTILISATION, ShareInputs, SharePlan, TierLoad, plan_shares
 from inference_pods.router.table import Route, RouteKey, RoutingTable
+
+QUEUE_FRACTION: Final = 0.5  # of the TTFT objective may pass waiting inside an engine; the rest absorbs errors of mu
+USUAL_FRACTION: Final = 0.2  # of the TTFT objective: so many requests wait for their first token without any overload
 
 
 @dataclass(frozen=True, slots=True)
 class Lane:
-    """A route, its ready replicas that are not draining, and how many requests each may hold from this router."""
+    """A route, its ready replicas that are not draining, and what each of them may hold of this router's requests.
+
+    `usual_queue`: requests per replica that wait for their first token although it isn't overloaded.
+    """
 
     route: Route
     replicas: tuple[Replica, ...]
-    replica_limit: int
+    limits: ReplicaLimits
+    usual_queue: float
 
     @property
     def key(self) -> RouteKey:
         return self.route.key
+
+
+_UNLIMITED: Final = ReplicaLimits(in_flight=1 << 30)
 
 
 class Fleet:
@@ -91,7 +102,7 @@ class Fleet:
     def any_replica(self) -> Replica | None:
         """The least busy ready replica of any tier, for requests that every engine answers alike."""
         replicas = [replica for lane in self.lanes for replica in lane.replicas]
-        return self.book.least_loaded(replicas, 1 << 30, self._clock())
+        return self.book.least_loaded(replicas, _UNLIMITED, self._clock())
 
     def capacity(self) -> float:
         """Requests/s that the ready replicas carry for this router; 0 = unknown."""
@@ -109,19 +120,29 @@ class Fleet:
     def _build_lane(self, table: RoutingTable, route: Route) -> Lane:
         ready = self.endpoints.of_tier(route.key.tier)
         replicas = tuple(replica for replica in ready if replica.uid not in table.draining)
-        return Lane(route, replicas, max(math.ceil(table.replica_limit(route) / self.endpoints.routers), 1))
+        routers = self.endpoints.routers
+        startable = table.first_token_capacity(route) / routers
+        queued = startable * QUEUE_FRACTION
+        limits = ReplicaLimits(
+            in_flight=max(math.ceil(table.replica_limit(route) / routers), 1),
+            queued=max(math.ceil(queued - 1e-9), 1) if math.isfinite(queued) else math.inf,
+            decoding=table.decoding_capacity(route) / routers,
+        )
+        return Lane(route, replicas, limits, max(startable * USUAL_FRACTION, 1.0))
 
     def _has_ready_lane(self) -> bool:
         return any(lane.replicas for lane in self.lanes)
 
     def _tier_load(self, lane: Lane) -> TierLoad:
-        comfortable = UTILISATION * lane.replica_limit * len(lane.replicas)
+        comfortable = UTILISATION * lane.limits.in_flight * len(lane.replicas)
         in_flight = sum(self.book.in_flight(replica) for replica in lane.replicas)
+        queued = sum(self.book.queued(replica, lane.limits) for replica in lane.replicas)
+        usual = lane.usual_queue * len(lane.replicas)
         return TierLoad(
             key=lane.key,
             quality_permille=lane.route.quality_permille,
             mu=lane.route.mu,
             weight=lane.route.weight,
             ready=len(lane.replicas),
-            backlog=max(in_flight - comfortable, 0.0),
+            backlog=max(in_flight - comfortable, queued - usual, 0.0),
         )

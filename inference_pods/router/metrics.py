@@ -46,7 +46,7 @@ class RouterMetrics:
         self._requests = Counter(requests, "Requests answered, by status", [*tier, "code"], registry=registry)
         self._quality = Counter(quality, "Sum of quality (0..1) of requests answered 200", tier, registry=registry)
         self._ttft = Histogram(
-            protocol.ROUTER_TTFT_SECONDS, "Arrival to first frame, waiting included", tier, registry=registry,
+            protocol.ROUTER_TTFT_SECONDS, "Arrival to first token, waiting included", tier, registry=registry,
             buckets=TTFT_BUCKETS,
         )  # fmt: skip
         self._tpot = Histogram(

@@ -5,6 +5,7 @@ Deliberately does not know why a tier has its share, nor HTTP: a replica is a na
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -50,25 +51,48 @@ class SmoothChoice:
         return {key: plan.of(key) / total for key in keys} if total > 0 else None
 
 
+@dataclass(frozen=True, slots=True)
+class ReplicaLimits:
+    """What one replica may hold of this router's requests.
+
+    `queued`: requests that wait inside it, where they cannot change tier any more. `decoding`: whole answers that it
+    works on at once; an answer that is not streamed shows nothing before its end, so those beyond count as queued.
+    """
+
+    in_flight: int
+    queued: float = math.inf
+    decoding: float = math.inf
+
+
 @dataclass(slots=True)
 class _Standing:
     in_flight: int = 0
+    awaiting: int = 0  # streams without their first token
+    whole: int = 0  # answers that are not streamed
     last_turn: int = 0
     failures: int = 0
     aside_until: float = 0.0
 
+    def queued(self, limits: ReplicaLimits) -> float:
+        """Requests that wait inside the replica, as far as this router can see."""
+        started = self.in_flight - self.awaiting
+        return self.awaiting + min(max(started - limits.decoding, 0.0), self.whole)
+
+    def has_room(self, limits: ReplicaLimits) -> bool:
+        return self.in_flight < limits.in_flight and self.queued(limits) < limits.queued
+
 
 class ReplicaBook:
-    """Requests in flight per replica, and which replicas failed a moment ago (passive health)."""
+    """Requests in flight and waiting per replica, and which replicas failed a moment ago (passive health)."""
 
     def __init__(self) -> None:
         self._standings: dict[str, _Standing] = {}
         self._turn = 0
 
     def least_loaded(
-        self, replicas: Iterable[Replica], limit: int, now: float, avoid: Collection[str] = ()
+        self, replicas: Iterable[Replica], limits: ReplicaLimits, now: float, avoid: Collection[str] = ()
     ) -> Replica | None:
-        """The replica with room (< `limit` in flight) and the fewest requests; equals take turns.
+        """The replica with room (below both limits) and the fewest requests; equals take turns.
 
         Replicas put aside come last: they are tried only when all others are put aside too or absent. `avoid` is
         absolute.
@@ -83,20 +107,34 @@ class ReplicaBook:
             aside = standing.aside_until > now
             all_aside &= aside
             rank = (aside, standing.in_flight, standing.last_turn)
-            if standing.in_flight < limit and (best is None or rank < best):
+            if standing.has_room(limits) and (best is None or rank < best):
                 best, chosen = rank, replica
         if best is not None and best[0] and not all_aside:
             return None  # a healthy replica is merely full: wait for it rather than bother a failing one
         return chosen
 
-    def start(self, replica: Replica) -> None:
+    def start(self, replica: Replica, *, streams: bool) -> None:
         standing = self._standings.setdefault(replica.uid, _Standing())
         self._turn += 1
         standing.in_flight += 1
+        standing.awaiting += streams
+        standing.whole += not streams
         standing.last_turn = self._turn
 
-    def finish(self, replica: Replica) -> None:
-        self._standings[replica.uid].in_flight -= 1
+    def note_first_token(self, replica: Replica) -> None:
+        """One of its streams has left the replica's queue."""
+        self._standings[replica.uid].awaiting -= 1
+
+    def finish(self, replica: Replica, *, streams: bool, awaiting: bool) -> None:
+        """The request is over; `awaiting`: a stream that never had its first token."""
+        standing = self._standings[replica.uid]
+        standing.in_flight -= 1
+        standing.awaiting -= awaiting
+        standing.whole -= not streams
+
+    def queued(self, replica: Replica, limits: ReplicaLimits) -> float:
+        standing = self._standings.get(replica.uid)
+        return standing.queued(limits) if standing else 0.0
 
     def in_flight(self, replica: Replica) -> int:
         standing = self._standings.get(replica.uid)

@@ -21,7 +21,7 @@ from yarl import URL
 
 from inference_pods.router.admission import Admission, Demand, Placement, Refused
 from inference_pods.router.contract import RequestContract
-from inference_pods.router.dialect import Dialect, UpstreamError, build_error_frames
+from inference_pods.router.dialect import Dialect, UpstreamError, build_error_frames, wants_stream
 from inference_pods.router.fleet import Fleet
 from inference_pods.router.headers import EVENT_STREAM, request_headers, response_headers, served_headers
 from inference_pods.router.metrics import CLIENT_GONE, UPSTREAM_BROKE, RouterMetrics
@@ -75,7 +75,7 @@ class Exchange:
     placement: Placement | None = None
     response: web.StreamResponse | None = None
     frames: FrameWatch | None = None  # of a stream whose first frame is there
-    first_frame_at: float = 0.0
+    first_token_at: float | None = None
 
 
 class Relay:
@@ -139,7 +139,12 @@ class Relay:
             self._active.discard(task)
 
     async def _serve(self, exchange: Exchange) -> web.StreamResponse:
-        demand = Demand(exchange.contract.tier, exchange.contract.quality_min, held_bytes=len(exchange.body))
+        demand = Demand(
+            exchange.contract.tier,
+            exchange.contract.quality_min,
+            held_bytes=len(exchange.body),
+            streams=wants_stream(exchange.request.path, exchange.body),
+        )
         deadline = exchange.arrived + self._wait_seconds(exchange.contract)
         failure: TryAnother | None = None
         attempts = 0
@@ -218,15 +223,14 @@ class Relay:
         first = await self._first_frame(watch, upstream)
         if watch.error is not None and watch.data_frames == 1:
             return self._answer_error(exchange, placement, watch.error)
-        now = asyncio.get_running_loop().time()
-        exchange.frames, exchange.first_frame_at = watch, now
+        exchange.frames = watch
         exchange.body = b""  # from here on nothing can be repeated
         self._fleet.book.mark_healthy(placement.replica)
-        self._metrics.observe_ttft(placement.route, now - exchange.arrived)
+        self._note_first_token(exchange, placement, watch)
         headers = response_headers(exchange.contract.request_id, placement, upstream)
         response = exchange.response = web.StreamResponse(status=upstream.status, headers=headers)
         try:
-            await self._pump(exchange, response, upstream, watch, first)
+            await self._pump(exchange, placement, response, upstream, watch, first)
         except UpstreamBrokeError as error:
             await self._end_broken(exchange, placement, response, error)
         else:
@@ -257,8 +261,8 @@ class Relay:
         return collected
 
     async def _pump(
-        self, exchange: Exchange, response: web.StreamResponse, upstream: aiohttp.ClientResponse, watch: FrameWatch,
-        data: bytes,
+        self, exchange: Exchange, placement: Placement, response: web.StreamResponse,
+        upstream: aiohttp.ClientResponse, watch: FrameWatch, data: bytes,
     ) -> None:  # fmt: skip
         """Forward until the end. Raises UpstreamBrokeError or ClientGoneError; each step may take `idle_seconds`."""
         now = asyncio.get_running_loop().time
@@ -280,6 +284,8 @@ class Relay:
                     if not chunk:
                         break
                     data = watch.feed(chunk)
+                    if exchange.first_token_at is None:
+                        self._note_first_token(exchange, placement, watch)
                 await response.write(_checked_end(watch))
                 await response.write_eof()
         except CONNECT_ERRORS as error:
@@ -289,6 +295,14 @@ class Relay:
                 raise UpstreamBrokeError(f"stream broke off: {type(error).__name__}") from error
             else:
                 raise ClientGoneError from error
+
+    def _note_first_token(self, exchange: Exchange, placement: Placement, watch: FrameWatch) -> None:
+        """With its first token the request has left the engine's queue."""
+        if not watch.has_token():
+            return
+        now = exchange.first_token_at = asyncio.get_running_loop().time()
+        self._admission.note_first_token(placement)
+        self._metrics.observe_ttft(placement.route, now - exchange.arrived)
 
     def _answer_error(self, exchange: Exchange, placement: Placement, error: UpstreamError) -> web.StreamResponse:
         """The engine's first frame is an error: send it as what it is, with its status."""
@@ -315,8 +329,8 @@ class Relay:
             return
         self._count(placement, 200)
         tokens = frames.token_count()
-        if tokens > 1:
-            elapsed = asyncio.get_running_loop().time() - exchange.first_frame_at
+        if tokens > 1 and exchange.first_token_at is not None:
+            elapsed = asyncio.get_running_loop().time() - exchange.first_token_at
             self._metrics.observe_tpot(placement.route, elapsed / (tokens - 1))
 
     def _count_departure(self, exchange: Exchange) -> None:

@@ -47,6 +47,11 @@ class FrameWatch:
         self._scan(rest)
         return rest + b"\n\n" if self.is_complete() else b""
 
+    def has_token(self) -> bool:
+        """Whether an output token has come. An engine may name the role of a chat answer while the request still
+        waits: that frame says nothing of its queue."""
+        return self.data_frames > 1 or (self.data_frames == 1 and not _is_role_only(self.first_data))
+
     def is_complete(self) -> bool:
         """Whether the stream has had its final frame (an error frame of the engine is one too)."""
         if self.error is not None:

@@ -57,6 +57,7 @@ class RoutingTable:
     model: str
     floor_permille: int
     latency_seconds: float | None  # of one reference request that just meets the objective; None = not stated
+    ttft_seconds: float | None  # the objective's part of it until the first token; None = not stated
     max_queue_seconds: float
     routes: tuple[Route, ...]
     draining: frozenset[str]
@@ -81,6 +82,21 @@ class RoutingTable:
         if route.mu is None or self.latency_seconds is None:
             return UNKNOWN_REPLICA_LIMIT
         return min(max(math.ceil(route.mu * self.latency_seconds - 1e-9), 1), MAX_REPLICA_LIMIT)
+
+    def first_token_capacity(self, route: Route) -> float:
+        """Requests that one replica can start within the TTFT objective, one after the other; infinite if unknown.
+
+        Example: mu 2.24/s, TTFT 3 s: the seventh in its queue would just meet the objective, so 6.72.
+        """
+        if route.mu is None or self.ttft_seconds is None:
+            return math.inf
+        return route.mu * self.ttft_seconds
+
+    def decoding_capacity(self, route: Route) -> float:
+        """Requests that one replica decodes at once at the TPOT objective (Little's law); infinite if unknown."""
+        if route.mu is None or self.latency_seconds is None or self.ttft_seconds is None:
+            return math.inf
+        return route.mu * (self.latency_seconds - self.ttft_seconds)
 
 
 Permille = Annotated[int, Field(ge=0, le=1000)]
@@ -157,6 +173,7 @@ def parse_table(text: str | bytes, model: str) -> RoutingTable:
         model=document.model,
         floor_permille=document.floor_permille or 0,
         latency_seconds=_reference_latency_seconds(document),
+        ttft_seconds=document.slo.ttft_milliseconds / 1000 if document.slo else None,
         max_queue_seconds=document.max_queue_seconds,
         routes=tuple(route.to_route() for route in document.routes),
         draining=frozenset(document.draining),

@@ -180,6 +180,30 @@ async def test_bodies_that_wait_are_bounded_by_bytes(tools):
     await asyncio.gather(waiting, return_exceptions=True)
 
 
+async def test_a_stream_makes_room_with_its_first_token_not_only_with_its_end(tools):
+    world = build_world(tools, {"full": 1000}, full=1)
+    table = tools.build_table(
+        generation=2,
+        routes=[{"tier": "full", "qualityPermille": 1000, "mu": 1.0, "weight": 1.0}],
+        slo={"ttftMilliseconds": 1000, "tpotMilliseconds": 900, "attainmentPercent": 90},
+    )
+    world.fleet.offer_table(parse_table(json.dumps(table), "assistant"))  # 10 in flight, 1 without its first token
+    first = await acquire(world, streams=True)
+    waiting = asyncio.create_task(acquire(world, 2, streams=True))
+    await asyncio.sleep(0.01)
+    assert world.admission.held == 1
+    world.admission.note_first_token(first)
+    world.admission.note_first_token(first)
+    second = await waiting
+    with pytest.raises(Refused):  # counted once, although it was said twice
+        await acquire(world, streams=True)
+    world.admission.release(first)
+    with pytest.raises(Refused):  # `second` still waits inside the engine
+        await acquire(world, streams=True)
+    world.admission.release(second)
+    world.admission.release(await acquire(world, streams=True))
+
+
 @given(
     st.lists(
         st.tuples(

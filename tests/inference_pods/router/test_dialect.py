@@ -6,7 +6,14 @@ import json
 
 import pytest
 
-from inference_pods.router.dialect import Dialect, build_error_body, build_error_frames, dialect_of, parse_stream_error
+from inference_pods.router.dialect import (
+    Dialect,
+    build_error_body,
+    build_error_frames,
+    dialect_of,
+    parse_stream_error,
+    wants_stream,
+)
 
 
 @pytest.mark.parametrize(
@@ -44,3 +51,19 @@ def test_the_frames_that_end_a_broken_stream_are_read_as_an_error(dialect):
 @pytest.mark.parametrize("payload", [b"{", b'"error"', b'{"error": null}', b'{"text": "\\"error\\""}', b'["error"]'])
 def test_what_only_looks_like_an_error_is_none(payload):
     assert parse_stream_error(payload) is None
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "streams"),
+    [
+        ("/generate_stream", b'{"inputs": "x"}', True),
+        ("/generate", b'{"inputs": "x", "stream": true}', False),
+        ("/", b'{"inputs": "x", "stream" : true}', True),
+        ("/", b'{"inputs": "x", "stream":false}', False),
+        ("/v1/chat/completions", b'{"messages": [], "stream":true}', True),
+        ("/v1/completions", b'{"prompt": "x"}', False),
+        ("/v1/completions", json.dumps({"prompt": 'write {"stream": true}'}).encode(), False),
+    ],
+)
+def test_a_stream_is_recognised_by_route_and_body(path, body, streams):
+    assert wants_stream(path, body) is streams

@@ -9,6 +9,7 @@ import pytest
 
 from inference_pods.router.endpoints import EndpointSet, Replica
 from inference_pods.router.fleet import Fleet
+from inference_pods.router.pick import ReplicaLimits
 from inference_pods.router.table import RouteKey, parse_table
 
 
@@ -41,10 +42,10 @@ def test_without_a_table_nothing_is_open_and_the_loop_does_nothing(world):
 def test_each_router_takes_its_part_of_every_replica(world):
     world.offer_table()
     world.offer(full=2)
-    assert world.fleet.lanes[0].replica_limit == 100
+    assert world.fleet.lanes[0].limits == ReplicaLimits(100, queued=25, decoding=50)
     assert world.fleet.capacity() == pytest.approx(100)
     world.offer(full=2, routers=3)
-    assert world.fleet.lanes[0].replica_limit == 34
+    assert world.fleet.lanes[0].limits == ReplicaLimits(34, queued=9, decoding=pytest.approx(50 / 3))
     assert world.fleet.capacity() == pytest.approx(100 / 3)
 
 
@@ -94,20 +95,38 @@ def test_load_from_own_arrivals_moves_the_shares(world):
     assert world.fleet.plan.of(RouteKey("full")) == pytest.approx(45 / 80, abs=0.03)
 
 
-def test_requests_in_flight_beyond_the_comfortable_number_count_as_backlog(world):
+@pytest.mark.parametrize(
+    ("streams", "started", "usual"),
+    [
+        (False, 0, 60),  # whole answers: 50 are decoded at once, 10 wait even without an overload
+        (True, 0, 10),  # streams show themselves when they start: 10 wait even without an overload
+        (True, 20, 30),  # and those that have started do not wait
+    ],
+)
+def test_what_waits_inside_an_engine_beyond_the_usual_takes_from_its_tiers_share(world, streams, started, usual):
     world.offer_table()
     world.offer(full=1, int4=1)
     replica = world.fleet.lanes[0].replicas[0]
-    for _ in range(100):
-        world.fleet.book.start(replica)
+    for _ in range(usual):
+        world.fleet.book.start(replica, streams=streams)
+    for _ in range(started):
+        world.fleet.book.note_first_token(replica)
     for step in range(1600):
         world.time.now += 0.025
         world.fleet.arrivals.record(world.time.now)
         if step % 20 == 0:
             world.fleet.rebalance()
-    # 40/s fit into 45/s; with 10 too many in flight only 45 - 10/5 = 43/s are planned: still all
     assert world.fleet.plan.of(RouteKey("full")) == pytest.approx(1.0, abs=0.01)
-    for _ in range(40):
-        world.fleet.book.start(replica)
+    for _ in range(50):
+        world.fleet.book.start(replica, streams=streams)
     world.fleet.rebalance()
-    assert world.fleet.plan.of(RouteKey("full")) == pytest.approx(35 / 40, abs=0.05)
+    # 45/s less 50 requests within 5 s
+    assert world.fleet.plan.of(RouteKey("full")) == pytest.approx(35 / 40, abs=0.01)
+
+
+def test_without_a_known_capacity_only_the_number_in_flight_limits_a_replica(world):
+    world.offer_table(routes=[{"tier": "plain", "weight": 1}])
+    world.offer(plain=1)
+    assert world.fleet.lanes[0].limits == ReplicaLimits(4)
+    world.offer_table(generation=2, slo=None)
+    assert world.fleet.lanes[0].limits == ReplicaLimits(4)

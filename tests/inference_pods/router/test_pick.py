@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inference_pods.router.endpoints import Replica
-from inference_pods.router.pick import ReplicaBook, SmoothChoice
+from inference_pods.router.pick import ReplicaBook, ReplicaLimits, SmoothChoice
 from inference_pods.router.shares import SharePlan
 from inference_pods.router.table import RouteKey
 
@@ -60,38 +60,38 @@ def test_the_least_loaded_replica_is_chosen_and_equals_take_turns():
     book, (a, b) = ReplicaBook(), replicas("a", "b")
     order = []
     for _ in range(4):
-        chosen = book.least_loaded([a, b], 9, 0.0)
-        book.start(chosen)
+        chosen = book.least_loaded([a, b], ReplicaLimits(9), 0.0)
+        book.start(chosen, streams=False)
         order.append(chosen.uid)
     assert order == ["a", "b", "a", "b"]
-    book.finish(b)
-    assert book.least_loaded([a, b], 9, 0.0) == b
+    book.finish(b, streams=False, awaiting=False)
+    assert book.least_loaded([a, b], ReplicaLimits(9), 0.0) == b
 
 
 def test_idle_replicas_take_turns_too():
     book, pool = ReplicaBook(), replicas("a", "b", "c")
     order = []
     for _ in range(6):
-        chosen = book.least_loaded(pool, 9, 0.0)
-        book.start(chosen)
-        book.finish(chosen)
+        chosen = book.least_loaded(pool, ReplicaLimits(9), 0.0)
+        book.start(chosen, streams=False)
+        book.finish(chosen, streams=False, awaiting=False)
         order.append(chosen.uid)
     assert order == ["a", "b", "c"] * 2
 
 
 def test_a_full_replica_has_no_room():
     book, (a,) = ReplicaBook(), replicas("a")
-    book.start(a)
-    assert book.least_loaded([a], 1, 0.0) is None
-    assert book.least_loaded([a], 2, 0.0) == a
+    book.start(a, streams=False)
+    assert book.least_loaded([a], ReplicaLimits(1), 0.0) is None
+    assert book.least_loaded([a], ReplicaLimits(2), 0.0) == a
 
 
 def test_a_failing_replica_is_left_alone_for_longer_each_time_and_returns():
     book, (a, b) = ReplicaBook(), replicas("a", "b")
     book.put_aside(a, 0.0)
-    book.start(b)
-    assert book.least_loaded([a, b], 9, 0.9) == b
-    assert book.least_loaded([a, b], 9, 1.1) == a
+    book.start(b, streams=False)
+    assert book.least_loaded([a, b], ReplicaLimits(9), 0.9) == b
+    assert book.least_loaded([a, b], ReplicaLimits(9), 1.1) == a
     book.put_aside(a, 2.0)
     assert book.is_aside(a, 3.9)
     assert not book.is_aside(a, 4.1)
@@ -104,28 +104,61 @@ def test_when_all_are_failing_they_are_tried_anyway():
     book, (a, b) = ReplicaBook(), replicas("a", "b")
     book.put_aside(a, 0.0)
     book.put_aside(b, 0.0)
-    assert book.least_loaded([a, b], 9, 0.5) is not None
+    assert book.least_loaded([a, b], ReplicaLimits(9), 0.5) is not None
 
 
 def test_a_failing_replica_is_not_bothered_because_the_healthy_one_is_full():
     book, (a, b) = ReplicaBook(), replicas("a", "b")
     book.put_aside(a, 0.0)
-    book.start(b)
-    assert book.least_loaded([a, b], 1, 0.5) is None
+    book.start(b, streams=False)
+    assert book.least_loaded([a, b], ReplicaLimits(1), 0.5) is None
 
 
 def test_avoided_replicas_are_never_chosen():
     book, (a, b) = ReplicaBook(), replicas("a", "b")
-    assert book.least_loaded([a, b], 9, 0.0, {"a"}) == b
-    assert book.least_loaded([a, b], 9, 0.0, {"a", "b"}) is None
+    assert book.least_loaded([a, b], ReplicaLimits(9), 0.0, {"a"}) == b
+    assert book.least_loaded([a, b], ReplicaLimits(9), 0.0, {"a", "b"}) is None
 
 
 def test_a_replica_that_is_gone_is_forgotten_when_its_last_stream_ends():
     book, (a, b) = ReplicaBook(), replicas("a", "b")
-    book.start(a)
+    book.start(a, streams=False)
     book.keep_only({"b"})
     assert book.in_flight(a) == 1
-    book.finish(a)
+    book.finish(a, streams=False, awaiting=False)
     book.keep_only({"b"})
     assert book.in_flight(a) == 0
     assert book.in_flight(b) == 0
+
+
+def test_streams_without_their_first_token_are_the_replicas_queue():
+    book, (a,), limits = ReplicaBook(), replicas("a"), ReplicaLimits(9, queued=2)
+    for _ in range(2):
+        book.start(a, streams=True)
+    assert book.queued(a, limits) == 2
+    assert book.least_loaded([a], limits, 0.0) is None
+    book.note_first_token(a)
+    assert book.least_loaded([a], limits, 0.0) == a
+    book.finish(a, streams=True, awaiting=True)  # one that never had it
+    book.finish(a, streams=True, awaiting=False)
+    assert (book.queued(a, limits), book.in_flight(a)) == (0, 0)
+
+
+def test_whole_answers_queue_beyond_those_that_a_replica_decodes_at_once():
+    book, (a,), limits = ReplicaBook(), replicas("a"), ReplicaLimits(9, queued=2, decoding=3)
+    for _ in range(4):
+        assert book.least_loaded([a], limits, 0.0) == a
+        book.start(a, streams=False)
+    assert book.queued(a, limits) == 1
+    book.start(a, streams=False)
+    assert book.least_loaded([a], limits, 0.0) is None
+
+
+def test_streams_that_have_started_are_never_a_queue_however_many():
+    book, (a,), limits = ReplicaBook(), replicas("a"), ReplicaLimits(99, queued=2, decoding=3)
+    for _ in range(20):
+        book.start(a, streams=True)
+        book.note_first_token(a)
+    assert book.queued(a, limits) == 0
+    book.start(a, streams=False)
+    assert book.queued(a, limits) == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from functools import partial
 
 import aiohttp
 import pytest
@@ -391,3 +392,40 @@ async def test_no_prompt_reaches_the_log_when_things_go_wrong(start_engine, star
             pass
     assert caplog.records
     assert "sesame" not in caplog.text
+
+
+async def _hold_back_tokens(engine, request, body, first=()):
+    """An engine whose queue is long: it opens the stream (and may name the role), but no token comes."""
+    response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+    await response.prepare(request)
+    for frame in first:
+        await response.write(frame)
+    await asyncio.sleep(30)
+    return response
+
+
+@pytest.mark.parametrize("path", ["/generate_stream", "/v1/chat/completions"])
+async def test_requests_that_wait_for_their_first_token_send_the_next_to_the_cheaper_tier(
+    start_engine, start_router, tools, path
+):
+    head = (tools.openai_frame("", role="assistant"),) if path.startswith("/v1/") else ()
+    full = await start_engine("f", "full", script=partial(_hold_back_tokens, first=head))
+    int4 = await start_engine("q", "int4")
+    routes = [
+        {"tier": "full", "qualityPermille": 1000, "mu": 2.0, "weight": 1.0},
+        {"tier": "int4", "qualityPermille": 780, "mu": 2.0, "weight": 1e-9},
+    ]  # 4 in flight, 1 of them without its first token
+    router = await start_router(full, int4, table={"routes": routes})
+    stuck = asyncio.create_task(router.stream(path))
+    await asyncio.sleep(0.3)
+    assert full.calls == 1
+    answers = [await router.stream(path) for _ in range(3)]
+    assert {answer.headers["x-tier-served"] for answer in answers} == {"int4"}
+    assert await router.metric("adaptive_router_ttft_seconds_count", tier="full") == 0
+    assert await router.metric("adaptive_router_ttft_seconds_count", tier="int4") == 3
+    stuck.cancel()
+    await asyncio.gather(stuck, return_exceptions=True)
+    await asyncio.sleep(0.3)
+    router.assert_idle()
+    replica = router.app.fleet.lanes[0].replicas[0]
+    assert router.app.fleet.book.queued(replica, router.app.fleet.lanes[0].limits) == 0

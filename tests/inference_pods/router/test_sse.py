@@ -105,3 +105,15 @@ def test_a_frame_that_never_ends_is_passed_on_rather_than_kept():
     watch = FrameWatch(Dialect.TGI)
     forwarded = sum(len(watch.feed(b"x" * 65536)) for _ in range(40))
     assert forwarded >= 40 * 65536 - MAX_HELD_BYTES - 65536
+
+
+def test_a_frame_that_only_names_the_role_is_not_a_token_yet(tools):
+    chat = FrameWatch(Dialect.OPENAI)
+    assert not chat.has_token()
+    chat.feed(tools.openai_frame("", role="assistant"))
+    assert not chat.has_token()
+    chat.feed(tools.openai_frame("a"))
+    assert chat.has_token()
+    plain = FrameWatch(Dialect.TGI)
+    plain.feed(tools.tgi_frame(1))
+    assert plain.has_token()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 
@@ -72,3 +73,12 @@ def test_epoch_beats_generation(tools, version, other, newer):
 def test_a_replica_holds_what_it_can_finish_in_time(tools, mu, slo, limit):
     table = parse(tools, slo=slo, routes=[{"tier": "full", "weight": 1, "mu": mu}])
     assert table.replica_limit(table.routes[0]) == limit
+
+
+def test_the_objective_says_how_many_may_start_and_how_many_decode_at_once(tools):
+    slo = {"ttftMilliseconds": 3000, "tpotMilliseconds": 300}
+    table = parse(tools, slo=slo, routes=[{"tier": "full", "weight": 1, "mu": 2.0}, {"tier": "int4", "weight": 1}])
+    known, unknown = table.routes
+    assert table.first_token_capacity(known) == pytest.approx(2.0 * 3)
+    assert table.decoding_capacity(known) == pytest.approx(2.0 * 10 * 0.3)
+    assert (table.first_token_capacity(unknown), table.decoding_capacity(unknown)) == (math.inf, math.inf)

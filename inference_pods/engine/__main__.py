@@ -1,90 +1,27 @@
-"""Composition root: settings -> HTTP server (not ready) -> model in a thread -> one real token -> ready -> drained."""
+"""`python -m inference_pods.engine`. Obeys SIGTERM from its first moment.
+
+As the first process of a container a program without a handler ignores SIGTERM, and importing takes seconds on a
+quarter of a core: a pod deleted meanwhile would hold its accelerators for the whole grace period. So the handler comes
+first, and the imports are `serve.py`'s.
+"""
 
 from __future__ import annotations
 
-import asyncio
-import json
 import logging
 import os
 import signal
 import sys
 import time
-from contextlib import suppress
-from pathlib import Path
-
-import uvloop
-
-from inference_pods.engine.errors import LoadError, LoadReason
-from inference_pods.engine.metrics import EngineMetrics
-from inference_pods.engine.server import start_server
-from inference_pods.engine.service import Limits, Phase, Service
-from inference_pods.engine.settings import Settings, parse_settings
-from inference_pods.engine.startup import build_engine
-
-logger = logging.getLogger("inference_pods.engine")
-TERMINATION_LOG = Path("/dev/termination-log")
-
-
-def _report_failure(error: LoadError) -> int:
-    """One JSON line for people (stderr) and for the operator (terminationMessagePath); returns the exit code."""
-    line = json.dumps({"reason": error.reason.value, "message": error.message})
-    sys.stderr.write(line + "\n")
-    sys.stderr.flush()
-    if TERMINATION_LOG.exists():
-        with suppress(OSError):
-            TERMINATION_LOG.write_text(line)
-    return error.reason.exit_code
-
-
-async def _load(service: Service, settings: Settings, started: float) -> None:
-    engine = await asyncio.to_thread(build_engine, settings, service.deliver, service.observe)
-    service.attach(engine)
-    engine.loop.start()
-    await service.prove()
-    service.metrics.load_seconds.set(time.monotonic() - started)
-    service.phase = Phase.READY
-    logger.info("ready after %.2f s", time.monotonic() - started)
-
-
-async def _serve(settings: Settings, started: float) -> int:
-    metrics = EngineMetrics(settings.served_model_name, settings.tier, settings.kv_blocks)
-    limits = Limits(settings.max_total_tokens, settings.max_batch_size, settings.max_waiting)
-    service = Service(limits, metrics, settings.served_model_name)
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    runner, port = await start_server(service, settings.host, settings.port)
-    logger.info("listening on %s:%d, loading %s as %s", settings.host, port, settings.model_source, settings.precision)
-    try:
-        return await _run_until_stopped(service, settings, started, stop)
-    except LoadError as error:
-        return _report_failure(error)
-    finally:
-        await runner.cleanup()
-
-
-async def _run_until_stopped(service: Service, settings: Settings, started: float, stop: asyncio.Event) -> int:
-    loading = asyncio.create_task(_load(service, settings, started))
-    stopped = asyncio.create_task(stop.wait())
-    await asyncio.wait({loading, stopped}, return_when=asyncio.FIRST_COMPLETED)
-    if not stop.is_set():
-        await loading
-    await stopped
-    service.phase = Phase.STOPPING
-    logger.info("stopping: %d requests to finish within %.0f s", service.live_requests, settings.drain_seconds)
-    if not await service.wait_idle(settings.drain_seconds):
-        logger.warning("%d requests were cut off", service.live_requests)
-    return 0
 
 
 def main() -> int:
+    """Exit code of the engine. Until it serves there is nothing to finish: a stop signal ends it at once."""
     started = time.monotonic()
-    settings = parse_settings()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
-    try:
-        return uvloop.run(_serve(settings, started))
-    except MemoryError:
-        return _report_failure(LoadError(LoadReason.OUT_OF_MEMORY, "not enough memory; raise replica.memory"))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda _number, _frame: os._exit(0))
+    from inference_pods.engine.serve import run
+
+    return run(started)
 
 
 if __name__ == "__main__":

@@ -97,7 +97,11 @@ async def _watch(settings: OperatorSettings, planner: Planner, stopping: asyncio
     """kopf: it returns on SIGTERM and SIGINT."""
     scope = {"namespaces": settings.namespaces} if settings.namespaces else {"clusterwide": True}
     await kopf.operator(
-        registry=build_registry(planner.nudge, stopping.set, settings.namespaces), standalone=True, **scope
+        registry=build_registry(planner.nudge, stopping.set, settings.namespaces),
+        standalone=True,
+        # Given, because kopf would look its user's name up, and a pod's account has none.
+        identity=settings.lease_settings().identity,  # type: ignore[arg-type]  # a NewType of str that kopf keeps private
+        **scope,
     )
 
 

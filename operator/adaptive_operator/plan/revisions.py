@@ -51,15 +51,31 @@ def current_revisions(model: ModelObservation, engine_image: str) -> dict[str, T
 
 
 def current_revision(model: ModelObservation, tier: Tier, engine_image: str) -> TierRevision:
-    """The existing StatefulSet with equal inputs, else a new revision with the engine image of today."""
+    """The existing StatefulSet with equal inputs, else a new revision with the engine image of today.
+
+    An image that no replica could start from is not kept once there is another: a mistyped tag would stay for ever.
+    """
     inputs = tier_inputs(model.spec, tier)
-    existing = [item for item in model.stateful_sets if item.tier == tier.name and item.tier_inputs == inputs]
+    existing = [
+        item
+        for item in model.stateful_sets
+        if item.tier == tier.name and item.tier_inputs == inputs
+        if item.image == engine_image or not _is_stillborn(model, item)
+    ]
     if existing:
         chosen = max(existing, key=lambda item: (_ready_pods(model, item), item.replicas, item.name))
         return TierRevision(tier.name, chosen.revision, inputs, chosen.image, chosen.name, tier.replica.accelerators)
     revision = names.tier_revision(model.name, tier.name, inputs, engine_image)
     name = names.stateful_set_name(model.name, tier.name, revision)
     return TierRevision(tier.name, revision, inputs, engine_image, name, tier.replica.accelerators)
+
+
+def _is_stillborn(model: ModelObservation, stateful_set: StatefulSetObservation) -> bool:
+    """Whether its replicas failed (or did, before a rollback took them away) and none may be on the way to serving."""
+    phases = {pod.phase for pod in model.pods if pod.stateful_set == stateful_set.name}
+    if not phases and stateful_set.replicas == 0:
+        return stateful_set.tier in model.memory.quarantined_until
+    return PodPhase.FAILED in phases and not phases & {PodPhase.READY, PodPhase.STARTING}
 
 
 def _ready_pods(model: ModelObservation, stateful_set: StatefulSetObservation) -> int:

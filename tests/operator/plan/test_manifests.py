@@ -12,14 +12,18 @@ import pytest
 import yaml
 
 from adaptive_operator import names
+from adaptive_operator.observe.observation import PodPhase, PolicyMemory
 from adaptive_operator.plan import PlanSettings, plan_model
 from adaptive_operator.plan.metadata import is_current, stamp_manifest
 from adaptive_operator.plan.plan import ApplyObject
 from adaptive_operator.plan.revisions import current_revision, tier_inputs
 from tests.operator.plan.situations import (
+    FAILED,
     NOW,
+    PENDING,
     READY,
     SETTINGS,
+    STARTING,
     demo_tiers,
     make_decision,
     make_model,
@@ -134,6 +138,39 @@ def test_a_revision_keeps_the_image_that_it_was_made_with() -> None:
     assert kept.image == SETTINGS.engine_image
     assert made.image == "registry.example/engine:2"
     assert kept.revision != made.revision
+
+
+@pytest.mark.parametrize(
+    ("phases", "image"),
+    [
+        pytest.param([FAILED], "registry.example/engine:2", id="none started: the mistake can be corrected"),
+        pytest.param([FAILED, PENDING], "registry.example/engine:2", id="some wait for a node"),
+        pytest.param([FAILED, READY], "registry.example/engine:1", id="one serves"),
+        pytest.param([FAILED, STARTING], "registry.example/engine:1", id="one may yet start"),
+        pytest.param([PENDING], "registry.example/engine:1", id="no fault of the image"),
+        pytest.param([], "registry.example/engine:1", id="no replica"),
+    ],
+)
+def test_an_image_that_no_replica_could_start_from_is_not_kept(phases: list[PodPhase], image: str) -> None:
+    model = with_set(make_model(), "int4", phases)
+    tier = next(item for item in model.spec.tiers if item.name == "int4")
+    current = current_revision(model, tier, "registry.example/engine:2")
+    assert current.image == image
+    assert (current.name == model.stateful_sets[0].name) == (image == SETTINGS.engine_image)
+
+
+def test_replicas_that_fail_under_the_present_image_stay_the_present_revision() -> None:
+    model = with_set(make_model(), "int4", [FAILED])
+    tier = next(item for item in model.spec.tiers if item.name == "int4")
+    assert current_revision(model, tier, SETTINGS.engine_image).name == model.stateful_sets[0].name
+
+
+def test_what_a_rollback_left_behind_is_not_taken_up_again_under_another_image() -> None:
+    rolled_back = PolicyMemory(quarantined_until={"int4": NOW + 900})
+    model = with_set(make_model(memory=rolled_back), "int4", [])
+    tier = next(item for item in model.spec.tiers if item.name == "int4")
+    assert current_revision(model, tier, "registry.example/engine:2").image == "registry.example/engine:2"
+    assert current_revision(model, tier, SETTINGS.engine_image).name == model.stateful_sets[0].name
 
 
 WANTED = stamp_manifest(golden_manifests()["deployment-assistant-router"], epoch=5)

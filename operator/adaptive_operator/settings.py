@@ -61,7 +61,7 @@ class OperatorSettings(BaseSettings):
     api_timeout_seconds: float = Field(default=10.0, gt=0, le=120)
 
     # Accelerators that all models of a resource may hold together, e.g. {"nvidia.com/gpu": 4}. A resource that is not
-    # named here gets the largest spec.accelerators.budget of its models, or what nodes advertise when none names one.
+    # named here gets what nodes advertise, or the largest spec.accelerators.budget of its models when none do.
     accelerator_budgets: dict[_Resource, Annotated[int, Field(ge=0, le=100_000)]] = Field(default_factory=dict)
 
     # Count what nodes advertise where nobody names a budget; needs the right to list nodes.

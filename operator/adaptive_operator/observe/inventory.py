@@ -1,4 +1,4 @@
-"""How many accelerators the nodes advertise: the budget of a resource for which nobody names one.
+"""How many accelerators the nodes advertise: the budget of a resource for which the operator has none.
 
 Nodes are asked for only when a model needs it, and not at every pass. Knows neither models' demands nor decisions.
 """
@@ -78,11 +78,11 @@ class NodeInventory:
 
 
 def find_unnamed(models: Iterable[Raw], budgets: Mapping[str, int]) -> set[str]:
-    """Resources of models without a budget of their own, for which the operator names none either."""
+    """Resources that models ask for and for which the operator names no budget."""
     wanted: set[str] = set()
     for raw in models:
         accelerators = (raw.get("spec") or {}).get("accelerators") or {}
-        if isinstance(accelerators, Mapping) and accelerators.get("budget") is None:
+        if isinstance(accelerators, Mapping):
             wanted.add(str(accelerators.get("resource") or _DEFAULT_RESOURCE))
     return wanted - set(budgets)
 

@@ -11,6 +11,8 @@ from adaptive_operator.names import ANNOTATION_EPOCH, KIND, LABEL_MODEL
 
 Raw = Mapping[str, Any]
 
+_EPOCH_DIGITS = 10
+
 
 def metadata_of(raw: Raw) -> Raw:
     """`metadata`."""
@@ -39,9 +41,12 @@ def owner_uid(raw: Raw) -> str | None:
 
 
 def epoch_of(raw: Raw) -> int:
-    """The epoch that was stamped; 0 when there is none or it was edited into something else."""
+    """The epoch that was stamped; 0 when there is none or it was edited into something else.
+
+    More than ten digits are something else: no Lease counts that far.
+    """
     text = annotations_of(raw).get(ANNOTATION_EPOCH, "")
-    return int(text) if text.isascii() and text.isdigit() else 0
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= _EPOCH_DIGITS else 0
 
 
 def parse_time(text: str | None) -> float | None:

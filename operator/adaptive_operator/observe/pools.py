@@ -54,6 +54,9 @@ from adaptive_operator.plan.draining import parse_draining
 
 _NOT_ADVERTISED = Advertised()
 _NOT_READ = Unknown("all", "not read")
+# No Lease changes hands that often: a higher epoch was edited by hand. Its child is left alone and the Lease is not
+# raised, so that one annotation cannot exhaust the Lease's 32-bit counter for all models.
+_EPOCH_TO_FOLLOW = 1_000_000_000
 _NO_METRICS = ModelMetrics(_NOT_READ, _NOT_READ, _NOT_READ, _NOT_READ, _NOT_READ, _NOT_READ, _NOT_READ)
 
 
@@ -287,11 +290,15 @@ def _split_pools(
 def find_budget(
     resource: str, asked: Iterable[int | None], budgets: Mapping[str, int], advertised: Mapping[str, int]
 ) -> int | None:
-    """The operator's budget, else the largest that a model names, else what nodes advertise; None if they don't."""
+    """The operator's budget, else what nodes advertise, else the largest that a model names; None if there is none.
+
+    A model's own budget caps that model alone: it neither makes accelerators nor takes them from its neighbours. It
+    stands for the pool only where nobody can count, or where nodes appear on demand.
+    """
     if resource in budgets:
         return budgets[resource]
     named = [budget for budget in asked if budget is not None]
-    return max(named) if named else advertised.get(resource) or None
+    return advertised.get(resource) or max(named, default=None)
 
 
 def _held_in_all(snapshot: Snapshot, resource: str) -> int:
@@ -350,8 +357,10 @@ def _explain_no_budget(resource: str, advertised: Advertised) -> tuple[FaultReas
 
 def _highest_epoch(snapshot: Snapshot, seen: Iterable[SeenModel]) -> int:
     swaps = (m.observation.swap.epoch for m in seen if m.observation.swap is not None)
-    children = (epoch_of(raw) for raws in (snapshot.stateful_sets, *snapshot.children.values()) for raw in raws)
-    return max((*swaps, *children), default=0)
+    uids = {m.observation.uid for m in seen}
+    written = (raw for raws in (snapshot.stateful_sets, *snapshot.children.values()) for raw in raws)
+    children = (epoch_of(raw) for raw in written if owner_uid(raw) in uids)
+    return max((epoch for epoch in (*swaps, *children) if epoch <= _EPOCH_TO_FOLLOW), default=0)
 
 
 def with_metrics(model: SeenModel, metrics: ModelMetrics) -> ModelObservation:

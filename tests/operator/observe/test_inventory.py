@@ -79,7 +79,7 @@ def test_only_resources_for_which_a_model_lacks_a_budget_and_the_operator_too_ar
         build_model("named", accelerators={"resource": "y.example/npu"}),
     ]
     assert find_unnamed(models, {"y.example/npu": 2}) == {RESOURCE, "x.example/npu"}
-    assert find_unnamed(models[:1], {}) == set()
+    assert find_unnamed(models[:1], {}) == {RESOURCE}, "a model's own budget caps that model alone"
     assert find_unnamed([{"spec": {"accelerators": "many"}}], {}) == set()
 
 

@@ -42,11 +42,13 @@ def test_models_of_one_resource_share_a_pool_sorted_by_key() -> None:
 @pytest.mark.parametrize(
     ("asked", "budgets", "advertised", "expected"),
     [
-        pytest.param([4, None, 6], {}, {"g": 8}, 6, id="largest of the models"),
+        pytest.param([4, None, 6], {}, {}, 6, id="largest of the models, where nobody can count"),
+        pytest.param([1, None], {}, {"g": 8}, 8, id="a model's budget takes nothing from its neighbours"),
         pytest.param([4, 6], {"g": 5}, {"g": 8}, 5, id="the operator decides"),
         pytest.param([None], {"g": 0}, {"g": 8}, 0, id="zero is a budget"),
         pytest.param([None, None], {}, {"g": 8}, 8, id="what nodes advertise, where nobody says"),
-        pytest.param([12], {}, {"g": 8}, 12, id="a model's budget is not capped"),
+        pytest.param([100], {}, {"g": 4}, 4, id="a model's budget makes no accelerators"),
+        pytest.param([12], {}, {"g": 0}, 12, id="nodes that appear on demand"),
         pytest.param([None], {}, {"g": 0}, None, id="nodes advertise none"),
         pytest.param([None, None], {}, {}, None, id="nobody says and nobody was asked"),
         pytest.param([None], {"other": 3}, {"other": 8}, None, id="another resource"),
@@ -152,6 +154,18 @@ def test_an_epoch_edited_by_hand_reads_as_zero_and_the_highest_epoch_is_found() 
     seen = see([build_model()], sets=[odd, build_stateful_set()])
     assert {s.epoch for s in seen.pools[0].models[0].observation.stateful_sets} == {0, 5}
     assert seen.highest_epoch == 5
+
+
+@pytest.mark.parametrize("text", ["2147483647", "9" * 5000])
+def test_an_absurd_epoch_raises_the_lease_for_nobody(text: str) -> None:
+    odd = build_stateful_set(tier="int4", **{"adaptivellm.dev/epoch": text})
+    assert see([build_model()], sets=[odd, build_stateful_set()]).highest_epoch == 5
+
+
+def test_the_epoch_of_a_strangers_object_counts_for_nobody() -> None:
+    stranger = build_stateful_set(tier="int4", **{"adaptivellm.dev/epoch": "77"})
+    stranger["metadata"]["ownerReferences"] = []
+    assert see([build_model()], sets=[stranger, build_stateful_set()]).highest_epoch == 5
 
 
 def test_the_epoch_of_a_swap_counts_too() -> None:

@@ -107,10 +107,13 @@ class Planner:
             self.metrics.note_pass(self.finished_at - start)
 
     async def _wait(self) -> None:
-        """Until the next pool is due, or a little after a nudge."""
+        """Until the next pool is due, or a little after a nudge; never longer than the operator's own period.
+
+        A pool may ask for a longer one: then the pass in between finds nothing due, and proves that the loop is alive.
+        """
         now = self.monotonic()
         period = min(self.settings.period_seconds, _RETRY_SECONDS) if self._last_error else self.settings.period_seconds
-        due = min(self._next_due.values(), default=now + period)
+        due = min(*self._next_due.values(), now + period) if self._next_due else now + period
         try:
             await asyncio.wait_for(self._nudged.wait(), max(0.05, due - now))
         except TimeoutError:

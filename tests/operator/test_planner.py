@@ -149,3 +149,11 @@ def test_the_echo_of_our_own_status_write_is_no_news() -> None:
     assert changes.is_news("uid", (2, None), gone=False)
     assert changes.is_news("uid", (2, None), gone=True)
     assert changes.is_news("uid", (2, None), gone=False)
+
+
+async def test_a_pool_with_a_long_period_does_not_make_the_loop_look_dead() -> None:
+    passes = Passes({"gpu": 600.0})
+    planner = build_planner(passes, period=0.1)
+    await run_for(planner, 0.6)
+    assert passes.ran == ["gpu"]
+    assert passes.count >= 4, "each pass proves progress to /healthz"

@@ -43,7 +43,11 @@ demo-down: setup ## Remove the demo's cluster
 	$(CLUSTER) down --name demo
 
 .PHONY: test
-test: lint unit integration e2e ## Lint, unit, integration and core end-to-end tests
+test: lint binaries unit integration e2e ## Lint, unit, integration and core end-to-end tests
+
+.PHONY: binaries
+binaries: setup ## Build what the cluster needs, once (about 10 minutes); the chart's unit tests need its helm
+	$(CLUSTER) build
 
 .PHONY: lint
 lint: setup ## ruff, mypy, import-linter, generated files up to date

@@ -102,6 +102,23 @@ async def test_converged_is_quiet(stage: Stage) -> None:
     assert operator.writes[writes:] == []
 
 
+async def test_a_quarantine_that_ends_leaves_the_status_writable(stage: Stage) -> None:
+    stage.cluster.create_model()
+    async with stage.operator() as operator:
+        await stage.play(operator, lambda: is_settled(stage.cluster, START))
+        model = stage.cluster.model()
+        quarantine = {"quarantinedUntil": {"int8": "2020-01-01T00:00:00Z"}, "quarantineCauses": {"int8": "no node"}}
+        status = {**model["status"], "memory": {**model["status"]["memory"], **quarantine}}
+        metadata = {"name": "assistant", "namespace": stage.cluster.namespace}
+        manifest = {"apiVersion": model["apiVersion"], "kind": model["kind"], "metadata": metadata, "status": status}
+        await operator.kube.apply(manifest, force=True, subresource="status")
+        await operator.run(2)
+    after = stage.cluster.model()["status"]
+    conditions = {c["type"]: c["reason"] for c in after["conditions"]}
+    assert conditions["Degraded"] == "AsWanted"
+    assert not after["memory"].keys() & quarantine.keys()
+
+
 async def test_a_strangers_service_under_the_models_name_is_left_alone_and_said_so(stage: Stage) -> None:
     body = {"metadata": {"name": "assistant"}, "spec": {"ports": [{"port": 5432}]}}
     stage.cluster.core.create_namespaced_service(stage.cluster.namespace, body)

@@ -59,8 +59,15 @@ def build_status(facts: Facts, written: WrittenTable | None, weights: Mapping[st
 
 
 def dump_status(status: AdaptiveModelStatus) -> dict[str, Any]:
-    """As it goes over the wire; unset fields are left out, so that server-side apply removes them."""
-    return status.model_dump(mode="json", by_alias=True, exclude_none=True)
+    """As it goes over the wire; unset fields are left out, so that server-side apply removes them.
+
+    So are memory's empty maps: when the last entry of a map goes and `{}` is applied, the API server merges both into
+    null, finds that invalid, and would refuse every status from then on.
+    """
+    document = status.model_dump(mode="json", by_alias=True, exclude_none=True)
+    if "memory" in document:
+        document["memory"] = {key: value for key, value in document["memory"].items() if value != {}}
+    return document
 
 
 def means_the_same(status: AdaptiveModelStatus, written: AdaptiveModelStatus | None) -> bool:

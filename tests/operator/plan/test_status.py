@@ -186,6 +186,14 @@ def test_a_tier_in_quarantine_keeps_the_model_degraded_with_the_pods_words() -> 
     assert "Insufficient nvidia.com/gpu" in found.message
 
 
+def test_an_empty_map_of_the_memory_is_left_out_for_the_api_server_would_make_it_null() -> None:
+    memory = PolicyMemory(quarantined_until={"int8": NOW + 900}, quarantine_causes={"int8": "no node"})
+    before = replace(BOTH, status=write(BOTH, replace(DECISION, memory=memory)))
+    steps = plan_model(before, DECISION, SETTINGS, NOW, 1).steps
+    written = next(step.status for step in steps if isinstance(step, WriteStatus))
+    assert not [key for key, value in written["status"].get("memory", {}).items() if value == {}]
+
+
 def test_a_load_failure_stays_told_while_its_tier_is_in_quarantine() -> None:
     failing = seen(seen(with_set(BOTH, "int8", [FAILED], load_failure_reason="ModelNotFound", trouble="no such file")))
     memory = PolicyMemory(quarantined_until={"int8": NOW + 900})

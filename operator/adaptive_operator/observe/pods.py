@@ -87,6 +87,8 @@ def _trouble(raw: Raw, ready_since: float | None) -> str | None:
     """What keeps the pod from serving, in the words of whoever noticed."""
     if ready_since is not None:
         return None
+    if metadata_of(raw).get("deletionTimestamp"):
+        return _leaving_trouble(raw)
     scheduled = _condition(raw, "PodScheduled")
     if scheduled is not None and scheduled.get("status") == "False":
         return _clip(f"{scheduled.get('reason', 'Unschedulable')}: {scheduled.get('message', '')}")
@@ -98,6 +100,19 @@ def _trouble(raw: Raw, ready_since: float | None) -> str | None:
     if has_ended(raw):
         return _clip(f"{pod_status.get('reason') or _pod_phase(raw)}: {pod_status.get('message', '')}")
     return None
+
+
+def _leaving_trouble(raw: Raw) -> str | None:
+    """Why a pod on its way out may not get there: only its node can say that it ended."""
+    evicted = _condition(raw, "DisruptionTarget") or {}
+    lost = _pod_status(raw, "reason") == "NodeLost"
+    if not lost and (evicted.get("status"), evicted.get("reason")) != ("True", "DeletionByTaintManager"):
+        return None
+    node = (raw.get("spec") or {}).get("nodeName", "")
+    return _clip(
+        f"its node {node} does not answer or was tainted, and until the node says that the pod has ended it holds its"
+        " accelerators: bring the node back, or delete the node if it is gone for good"
+    )
 
 
 def _load_failure(raw: Raw) -> tuple[str, str] | None:
@@ -147,7 +162,11 @@ def _waiting_reason(status: Raw) -> str:
 
 
 def _pod_phase(raw: Raw) -> str:
-    return str((raw.get("status") or {}).get("phase", ""))
+    return _pod_status(raw, "phase")
+
+
+def _pod_status(raw: Raw, field: str) -> str:
+    return str((raw.get("status") or {}).get(field, ""))
 
 
 def ordinal_of(raw: Raw) -> int:

@@ -58,6 +58,33 @@ def test_where_a_replica_stands(pod: dict[str, Any], phase: PodPhase, trouble: s
     assert (parsed.phase, parsed.trouble) == (phase, trouble)
 
 
+EVICTED = {"DisruptionTarget": {"status": "True", "reason": "DeletionByTaintManager", "message": "Taint manager"}}
+DRAINED = {"DisruptionTarget": {"status": "True", "reason": "EvictionByEvictionAPI", "message": "Eviction API"}}
+
+
+@pytest.mark.parametrize(
+    ("conditions", "reason", "is_told"),
+    [
+        pytest.param(NOT_READY | EVICTED, "", True, id="evicted because its node went silent"),
+        pytest.param(NOT_READY, "NodeLost", True, id="node lost"),
+        pytest.param(NOT_READY | DRAINED, "", False, id="drained by an administrator"),
+        pytest.param(NOT_READY, "", False, id="scaled down"),
+    ],
+)
+def test_a_pod_that_cannot_end_because_its_node_is_lost_holds_its_accelerators_and_says_so(
+    conditions: dict[str, Any], reason: str, is_told: bool
+) -> None:
+    pod = build_pod(conditions=conditions, deleted=True)
+    pod["spec"]["nodeName"] = "node-7"
+    pod["status"]["reason"] = reason
+    parsed = parse_pod(pod, RESOURCE)
+    assert (parsed.phase, parsed.accelerators) == (PodPhase.TERMINATING, 2)
+    assert (parsed.trouble is not None) == is_told
+    if is_told:
+        assert "its node node-7 does not answer" in str(parsed.trouble)
+        assert "holds its accelerators" in str(parsed.trouble)
+
+
 @pytest.mark.parametrize("key", ["state", "lastState"])
 def test_the_engines_last_words_name_the_cause_also_between_restarts(key: str) -> None:
     parsed = parse_pod(build_pod(conditions=NOT_READY, containers=[ended(f"log line\n{NOT_FOUND}\n", key)]), RESOURCE)

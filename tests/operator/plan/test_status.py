@@ -186,6 +186,16 @@ def test_a_tier_in_quarantine_keeps_the_model_degraded_with_the_pods_words() -> 
     assert "Insufficient nvidia.com/gpu" in found.message
 
 
+def test_a_replica_stuck_on_a_lost_node_keeps_tiers_from_being_ready_in_its_own_words() -> None:
+    words = "its node node-7 does not answer or was tainted"
+    model = with_set(with_set(make_model(), "int4", [READY]), "full", [TERMINATING], replicas=1, trouble=words)
+    found = condition(model, "TiersReady")
+    assert (found.status, found.reason) == ("False", "ReplicasNotReady")
+    assert "full 0/1" in found.message
+    assert words in found.message
+    assert write(model).accelerators_held == 3
+
+
 def test_an_empty_map_of_the_memory_is_left_out_for_the_api_server_would_make_it_null() -> None:
     memory = PolicyMemory(quarantined_until={"int8": NOW + 900}, quarantine_causes={"int8": "no node"})
     before = replace(BOTH, status=write(BOTH, replace(DECISION, memory=memory)))

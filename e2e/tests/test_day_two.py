@@ -21,6 +21,7 @@ from e2e.tests.models import condition, get, namespace, tier_status, variant, wa
 from e2e.tests.traffic import ask, eventually, throughout, traffic
 
 NS = "day-two"
+NAME = "m"
 MIX = {"int8": 1, "int4": 1}
 RATE = 0.5
 CHILDREN = "pods,statefulsets,deployments,services,configmaps,serviceaccounts,roles,rolebindings,poddisruptionbudgets"
@@ -31,9 +32,9 @@ def serving(settings: Settings) -> Iterator[str]:
     """A model of two one-accelerator tiers that serves."""
     with namespace(settings, NS):
         tiers: dict[str, Any] = {"int8": {"replicas": {"min": 1, "max": 1}}, "int4": {"replicas": {"max": 1}}}
-        apply(settings, variant(settings, NS, "m", tiers, accelerators={"budget": 3}))
-        wait_ready(settings, NS, "m", MIX)
-        yield "m"
+        apply(settings, variant(settings, NS, NAME, tiers, accelerators={"budget": 3}))
+        wait_ready(settings, NS, NAME, MIX)
+        yield NAME
 
 
 def pod_security_warnings(settings: Settings, name: str) -> str:
@@ -53,9 +54,9 @@ def pod_security_warnings(settings: Settings, name: str) -> str:
 
 
 async def engines(kube: Kube) -> dict[str, tuple[str, int, str]]:
-    """Each engine pod's identity: uid, restarts, image."""
+    """Identity of each engine pod of the model: uid, restarts, image. Broken neighbours' pods may still be ending."""
     found = {}
-    for pod in await kube.pods(NS, "app.kubernetes.io/component=engine"):
+    for pod in await kube.pods(NS, f"app.kubernetes.io/component=engine,adaptivellm.dev/model={NAME}"):
         restarts = sum(status["restartCount"] for status in pod["status"].get("containerStatuses", []))
         found[pod["metadata"]["name"]] = (pod["metadata"]["uid"], restarts, pod["spec"]["containers"][0]["image"])
     return found

@@ -232,9 +232,13 @@ class Stage:
     context: str
     cluster: Cluster
     prometheus: ScriptedPrometheus
-    node_labels: dict[str, str] = field(default_factory=dict)  # of the nodes that count for this stage
     started: float = field(default_factory=time.time)
     elapsed: float = 0.0
+
+    @property
+    def node_labels(self) -> dict[str, str]:
+        """Of the nodes that count here: those of another test, or of a cluster that has some, do not."""
+        return {"stage": self.cluster.namespace}
 
     def now(self) -> float:
         return self.started + self.elapsed

@@ -153,7 +153,6 @@ def node(api: client.ApiClient, stage: Stage) -> Iterator[str]:
     """A node of this stage alone, Ready, with 3 accelerators."""
     core = client.CoreV1Api(api)
     name = f"node-{stage.cluster.namespace}"
-    stage.node_labels = {"stage": stage.cluster.namespace}
     core.create_node({"metadata": {"name": name, "labels": stage.node_labels}})
     patch_node(core, name, "3")
     yield name

@@ -191,9 +191,23 @@ class Slo(_Api):
 
     ttft_milliseconds: int = Field(default=2000, ge=1, le=3_600_000, description="Time to first token.")
     tpot_milliseconds: int = Field(
-        default=100, ge=1, le=600_000, description="Mean time per output token after the first."
+        default=100,
+        ge=1,
+        le=600_000,
+        description=(
+            "Mean time per output token after the first. Routers use it together with the reference output tokens of"
+            " the tiers' cards."
+        ),
     )
-    attainment_percent: int = Field(default=95, ge=50, le=100, description="Share of requests that have to meet both.")
+    attainment_percent: int = Field(
+        default=95,
+        ge=50,
+        le=100,
+        description=(
+            "Share of requests that have to meet both. The capacity of every card has to hold at this attainment. It"
+            " is recorded, but not enforced by the operator yet."
+        ),
+    )
 
 
 class Quality(_Api):

@@ -204,7 +204,8 @@ def _explained(situation: Situation, proposal: Proposal, limits: Mapping[str, in
         more = f"{situation.held} accelerators are held, the budget is {situation.budget}: nothing is started"
         findings.append(Finding(Reason.BUDGET_EXCEEDED, more))
     if situation.model.spec.mode is Mode.DRY_RUN:
-        findings.append(Finding(Reason.DRY_RUN, "spec.mode is DryRun: this is decided, but not done"))
+        told = "spec.mode is DryRun: nothing was changed; set it to Active to have decisions carried out"
+        findings.append(Finding(Reason.DRY_RUN, told))
     message = f"{proposal.message} ({who})" if who and proposal.reason in limited else proposal.message
     return replace(proposal, message=message, findings=tuple(findings))
 

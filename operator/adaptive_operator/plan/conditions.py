@@ -23,6 +23,10 @@ from adaptive_operator.reasons import ConditionReason, ConditionType, Reason
 _MESSAGE_LENGTH = 2048
 _LEAST_STALE_SECONDS = 10.0  # with scrapes of 2 s, a late one would make the condition flap
 _LIMITS = (Reason.BUDGET_EXCEEDED, Reason.CAPACITY_LIMITED, Reason.BUDGET_SHARED, Reason.FLOOR_LIMITED)
+_UNKNOWN_DEMAND = {
+    Reason.HELD_FOR_MISSING_METRICS: ConditionReason.SAMPLES_UNKNOWN,
+    Reason.HELD_FOR_STALE_METRICS: ConditionReason.SAMPLES_STALE,
+}
 _LOAD_FAILURES = {
     reason.value: reason
     for reason in (
@@ -106,7 +110,19 @@ def judge_ready(facts: Facts) -> Verdict:
 
 
 def judge_tiers_ready(facts: Facts) -> Verdict:
-    """True when every wanted replica of every tier is ready, in its present revision, and nothing else runs."""
+    """True when every wanted replica of every tier is ready, in its present revision, and nothing else runs.
+
+    In a dry run what is wanted may stay away for ever: then it is the mode that is the reason, and it is named.
+    """
+    verdict = _compare_replicas(facts)
+    said = _found(facts).get(Reason.DRY_RUN)
+    if said is None:
+        return verdict
+    reason = verdict.reason if verdict.truth is Truth.TRUE else Reason.DRY_RUN
+    return Verdict(verdict.truth, reason, f"{verdict.message}; {said}")
+
+
+def _compare_replicas(facts: Facts) -> Verdict:
     steps = facts.choreography.steps
     waiting = [step.group for step in steps if _ready_wanted(facts, step.group.name) < step.group.wanted]
     if waiting:
@@ -115,9 +131,8 @@ def judge_tiers_ready(facts: Facts) -> Verdict:
         return Verdict(Truth.FALSE, ConditionReason.REPLICAS_NOT_READY, _with_trouble(f"ready of wanted: {text}", late))
     leaving = sorted({step.group.tier for step in steps if step.group.surplus or step.group.leaving_accelerators})
     if leaving:
-        return Verdict(
-            Truth.FALSE, ConditionReason.SWAPPING, f"replicas of {', '.join(leaving)} finish their requests and go"
-        )
+        what = "are more than is wanted" if Reason.DRY_RUN in _found(facts) else "finish their requests and go"
+        return Verdict(Truth.FALSE, ConditionReason.SWAPPING, f"replicas of {', '.join(leaving)} {what}")
     return Verdict(Truth.TRUE, ConditionReason.REPLICAS_READY, "every wanted replica is ready")
 
 
@@ -155,13 +170,27 @@ def judge_model_loaded(facts: Facts) -> Verdict:
 
 
 def judge_capacity_limited(facts: Facts) -> Verdict:
-    """True when the budget or the floor keeps the model from what its load needs; the message says who got what."""
-    found = {facts.decision.reason: facts.decision.message} | {
-        item.reason: item.message for item in facts.decision.findings
-    }
+    """True when the budget or the floor keeps the model from what its load needs; the message says who got what.
+
+    Unknown where nothing can be said of the load or of what replicas carry. Tiers without a card are named always.
+    """
+    verdict = _compare_load(facts)
+    without_cards = _found(facts).get(Reason.NO_TIER_CARD)
+    if without_cards is None or verdict.reason is Reason.NO_TIER_CARD:
+        return verdict
+    return Verdict(verdict.truth, verdict.reason, f"{verdict.message}; {without_cards}")
+
+
+def _compare_load(facts: Facts) -> Verdict:
+    found = {facts.decision.reason: facts.decision.message} | _found(facts)
     for reason in _LIMITS:
         if reason in found:
             return Verdict(Truth.TRUE, reason, found[reason])
+    if Reason.NO_TIER_CARD in found and all(tier.card is None for tier in facts.model.spec.tiers):
+        return Verdict(Truth.UNKNOWN, Reason.NO_TIER_CARD, found[Reason.NO_TIER_CARD])
+    for reason, told in _UNKNOWN_DEMAND.items():
+        if reason in found:
+            return Verdict(Truth.UNKNOWN, told, f"demand is unknown: {found[reason]}")
     return Verdict(Truth.FALSE, ConditionReason.WITHIN_BUDGET, "the budget carries the load")
 
 
@@ -218,6 +247,10 @@ def _previous(status: AdaptiveModelStatus | None, kind: ConditionType) -> Condit
     return next((item for item in conditions if item.type == kind), None)
 
 
+def _found(facts: Facts) -> dict[Reason, str]:
+    return {item.reason: item.message for item in facts.decision.findings}
+
+
 def _describe_taken(facts: Facts) -> str:
     what = ", ".join(facts.taken_names)
     return (
@@ -255,7 +288,7 @@ def _known_reason(text: str | None) -> ConditionReason:
 
 
 def _describe_rollback(facts: Facts) -> str | None:
-    found = {item.reason: item.message for item in facts.decision.findings}
+    found = _found(facts)
     if facts.decision.reason is Reason.SWAP_ROLLED_BACK:
         return facts.decision.message
     if Reason.SWAP_ROLLED_BACK in found:

@@ -14,13 +14,14 @@ from adaptive_operator.api.v1alpha1 import (
     AdaptiveModelStatus,
     DecisionStatus,
     MemoryStatus,
+    Mode,
     SwapStatus,
     TierStatus,
 )
 from adaptive_operator.observe.holding import held_accelerators
 from adaptive_operator.observe.observation import ModelObservation, PodPhase, PolicyMemory, Sample, SwapRecord
 from adaptive_operator.plan.clock import format_time
-from adaptive_operator.plan.conditions import Facts, build_conditions
+from adaptive_operator.plan.conditions import Facts, Truth, build_conditions, judge_metrics_available
 from adaptive_operator.plan.metadata import API_VERSION
 from adaptive_operator.plan.routing import WrittenTable
 from adaptive_operator.plan.steps import Choreography
@@ -30,13 +31,14 @@ HISTORY_LENGTH = 10
 _QUALITY_STEP_PERMILLE = 10
 _MAX_MAP_ENTRIES = 16
 _MAX_TIERS = 32
+_DRY_RUN_PREFIX = "dry run: "
 
 
 def build_status(facts: Facts, written: WrittenTable | None, weights: Mapping[str, float]) -> AdaptiveModelStatus:
     """The whole status, as it should read now. `weights` are those of the routing table, by tier."""
     model, decision = facts.model, facts.decision
     entry = _decision_entry(facts)
-    quality = _served_quality(model)
+    quality = _served_quality(facts)
     budget = _budget(facts)
     held = held_accelerators(model)
     tiers = _tiers(facts.choreography, model, weights)
@@ -92,11 +94,12 @@ def is_new_decision(status: AdaptiveModelStatus, written: AdaptiveModelStatus | 
 def _decision_entry(facts: Facts) -> DecisionStatus:
     """The last entry, as long as reason, from and to are the same: times and readings of a pass are no news."""
     decision, model = facts.decision, facts.model
+    prefix = _DRY_RUN_PREFIX if model.spec.mode is Mode.DRY_RUN else ""
     origin = decision.swap.origin if decision.swap is not None else _asked_replicas(facts.choreography)
     entry = DecisionStatus(
         time=format_time(facts.now),
         reason=decision.reason.value,
-        message=trim(decision.message, 1024),
+        message=trim(f"{prefix}{decision.message}", 1024),
         from_=trim(describe_replicas(_ordered(origin, model)), 512),
         to=trim(describe_replicas(_ordered(decision.replicas, model)), 512),
         inputs=trim(decision.inputs, 1024),
@@ -106,7 +109,9 @@ def _decision_entry(facts: Facts) -> DecisionStatus:
 
 
 def _is_same_decision(left: DecisionStatus, right: DecisionStatus) -> bool:
-    return (left.reason, left.from_, left.to) == (right.reason, right.from_, right.to)
+    """Whether it tells the same. What was only thought of in a dry run is another one than what is done."""
+    dry = [entry.message.startswith(_DRY_RUN_PREFIX) for entry in (left, right)]
+    return dry[0] == dry[1] and (left.reason, left.from_, left.to) == (right.reason, right.from_, right.to)
 
 
 def _history(status: AdaptiveModelStatus | None, entry: DecisionStatus) -> tuple[DecisionStatus, ...]:
@@ -168,16 +173,17 @@ def _budget(facts: Facts) -> int | None:
     return min((limit for limit in limits if limit is not None), default=None)
 
 
-def _served_quality(model: ModelObservation) -> int | None:
+def _served_quality(facts: Facts) -> int | None:
     """Rounded down to 10 permille; the written value stays until the reading leaves its neighbourhood.
 
-    Example: 990 written: readings of 981 to 1004 keep it, 979 makes it 970. Unknown (nothing was served) keeps it as
-    well.
+    Example: 990 written: readings of 981 to 1004 keep it, 979 makes it 970. Unknown keeps it for a while, until
+    it is certain that it tells of nothing any more.
     """
+    model = facts.model
     before = model.status.served_quality_permille if model.status is not None else None
     reading = model.metrics.served_quality_permille
     if not isinstance(reading, Sample):
-        return before
+        return None if _is_quality_outdated(facts) else before
     value = min(max(reading.value, 0.0), 1000.0)
     half = _QUALITY_STEP_PERMILLE / 2
     if before is not None and before < 1000 and abs(value - (before + half)) < 3 * half:
@@ -185,6 +191,16 @@ def _served_quality(model: ModelObservation) -> int | None:
     if before == 1000 and value > 1000 - _QUALITY_STEP_PERMILLE:
         return before
     return min(math.floor((value + 0.5) / _QUALITY_STEP_PERMILLE) * _QUALITY_STEP_PERMILLE, 1000)
+
+
+def _is_quality_outdated(facts: Facts) -> bool:
+    """Without a reading: can load not be seen at all, or was there none in the whole hold window?
+
+    A late scrape or a short pause of the load is neither, so that the value does not come and go.
+    """
+    peak = facts.model.metrics.peak_arrivals
+    idle = isinstance(peak, Sample) and peak.value == 0
+    return idle or judge_metrics_available(facts).truth is not Truth.TRUE
 
 
 def _swap(swap: SwapRecord | None, choreography: Choreography, epoch: int) -> SwapStatus | None:

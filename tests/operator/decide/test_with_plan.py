@@ -7,12 +7,14 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
+from adaptive_operator.api.v1alpha1 import AdaptiveModelStatus, Condition
 from adaptive_operator.decide.decision import Decision
 from adaptive_operator.decide.pool import decide_pool
-from adaptive_operator.observe.observation import ModelObservation, PodPhase, PoolObservation
+from adaptive_operator.observe.observation import ModelObservation, PodPhase, PoolObservation, Unknown
 from adaptive_operator.observe.remembered import recall_memory, recall_swap
 from adaptive_operator.plan import plan_model
-from tests.operator.decide.plant import DEMO_SETTINGS, demo_spec, metrics
+from adaptive_operator.plan.plan import WriteStatus
+from tests.operator.decide.plant import DEMO_SETTINGS, decide_one, demo_spec, metrics, observe_one, tier
 from tests.operator.plan.situations import SETTINGS
 from tests.operator.plan.toy_cluster import ToyCluster
 
@@ -140,3 +142,59 @@ def test_an_edit_of_one_tier_during_a_swap_still_ends():
     world.run(900)
     assert world.mixes()[-1] == FULL
     assert world.decisions[-1].swap is None
+
+
+NOW = 10_000.0
+MISSING = Unknown("sum(rate(adaptive_router_requests_total[15s]))", "connection refused")
+
+
+def told(model: ModelObservation) -> AdaptiveModelStatus:
+    """The status that a user reads after one pass of policy and plan."""
+    decision = decide_one(model, NOW)
+    written = [step for step in plan_model(model, decision, SETTINGS, NOW, 1).steps if isinstance(step, WriteStatus)]
+    return AdaptiveModelStatus.model_validate(written[0].status["status"])
+
+
+def condition(status: AdaptiveModelStatus, kind: str) -> Condition:
+    return next(item for item in status.conditions if item.type == kind)
+
+
+WITHOUT_CARDS = demo_spec(tiers=[tier(0, card=None), tier(2, card=None)], quality={})
+ONE_WITHOUT_CARD = demo_spec(tiers=[tier(0), tier(1, card=None), tier(2)])
+CAPACITY = {
+    "demand unknown": (demo_spec(), MISSING, 1.0, "Unknown", "SamplesUnknown", "demand is unknown: sum(rate("),
+    "demand too old": (demo_spec(), 0.3, 900.0, "Unknown", "SamplesStale", "demand is unknown: arrivals"),
+    "demand carried": (demo_spec(), 0.3, 1.0, "False", "WithinBudget", "the budget carries the load"),
+    "demand too high": (demo_spec(), 90.0, 1.0, "True", "CapacityLimited", "demand passes capacity"),
+    "no cards": (WITHOUT_CARDS, 9.0, 1.0, "Unknown", "NoTierCard", "spec.tiers full, int4 without a card"),
+    "no cards, no demand": (WITHOUT_CARDS, MISSING, 1.0, "Unknown", "NoTierCard", "declare tiers[].card"),
+    "one card missing": (ONE_WITHOUT_CARD, 0.3, 1.0, "False", "WithinBudget", "spec.tiers int8 without a card"),
+}
+
+
+@pytest.mark.parametrize("name", CAPACITY)
+def test_the_status_claims_no_more_of_the_capacity_than_is_known(name):
+    spec, arrivals, age, truth, reason, words = CAPACITY[name]
+    mix = CHEAP if name == "demand too high" else FULL
+    found = condition(told(observe_one(spec, mix, metrics(arrivals, age=age))), "CapacityLimited")
+    assert (found.status, found.reason) == (truth, reason)
+    assert words in found.message
+
+
+def test_the_status_of_a_dry_run_says_that_nothing_was_changed():
+    status = told(observe_one(demo_spec(mode="DryRun"), FULL, metrics(1.8)))
+    assert status.last_decision is not None
+    assert status.last_decision.reason == "SwappedToCheaperTier"
+    assert status.last_decision.message.startswith("dry run: demand ")
+    tiers = condition(status, "TiersReady")
+    assert (tiers.status, tiers.reason) == ("False", "DryRun")
+    assert "spec.mode is DryRun: nothing was changed" in tiers.message
+    assert condition(status, "Degraded").status == "False"
+
+
+@pytest.mark.parametrize(("before", "after"), [("DryRun", "Active"), ("Active", "DryRun")])
+def test_the_prefix_of_a_dry_run_comes_and_goes_with_the_mode(before, after):
+    model = observe_one(demo_spec(mode=before), FULL, metrics(0.3))
+    entry = told(replace(model, spec=demo_spec(mode=after), status=told(model))).last_decision
+    assert entry is not None
+    assert entry.message.startswith("dry run: ") is (after == "DryRun")

@@ -176,6 +176,24 @@ def test_capacity_limited_tells_who_got_what() -> None:
     assert (found.status, found.reason, found.message) == ("True", "BudgetShared", finding.message)
 
 
+@pytest.mark.parametrize(
+    ("reason", "told"),
+    [(Reason.HELD_FOR_MISSING_METRICS, "SamplesUnknown"), (Reason.HELD_FOR_STALE_METRICS, "SamplesStale")],
+)
+def test_nothing_is_claimed_of_the_capacity_while_demand_is_unknown(reason: Reason, told: str) -> None:
+    decision = replace(DECISION, findings=(Finding(reason, "sum(rate(x[15s])): connection refused"),))
+    found = condition(BOTH, "CapacityLimited", decision)
+    assert (found.status, found.reason) == ("Unknown", told)
+    assert found.message == "demand is unknown: sum(rate(x[15s])): connection refused"
+
+
+def test_a_limit_that_binds_is_told_even_while_demand_is_unknown() -> None:
+    unknown = Finding(Reason.HELD_FOR_MISSING_METRICS, "q: gone")
+    decision = replace(DECISION, findings=(unknown, Finding(Reason.BUDGET_EXCEEDED, "5 are held, the budget is 4")))
+    found = condition(BOTH, "CapacityLimited", decision)
+    assert (found.status, found.reason) == ("True", "BudgetExceeded")
+
+
 def test_a_tier_in_quarantine_keeps_the_model_degraded_with_the_pods_words() -> None:
     memory = PolicyMemory(
         quarantined_until={"int8": NOW + 900}, quarantine_causes={"int8": "1 Insufficient nvidia.com/gpu"}
@@ -236,12 +254,12 @@ def test_a_transition_time_moves_only_with_the_status() -> None:
         ([1000.0, 985.0], [1000, 980]),
         ([998.0, 992.0, 989.0, 981.0, 1000.0], [990, 990, 990, 990, 990]),
         ([998.0, 979.0], [990, 970]),
-        ([880.0, None], [880, 880]),
+        ([880.0, None, 885.0], [880, 880, 880]),
         ([None], [None]),
     ],
     ids=str,
 )
-def test_served_quality_is_rounded_with_hysteresis_and_unknown_keeps_it(
+def test_served_quality_is_rounded_with_hysteresis_and_a_missing_reading_keeps_it(
     readings: list[float | None], told: list[int | None]
 ) -> None:
     model, values = BOTH, []
@@ -252,6 +270,20 @@ def test_served_quality_is_rounded_with_hysteresis_and_unknown_keeps_it(
         assert model.status is not None
         values.append(model.status.served_quality_permille)
     assert values == told
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        pytest.param({}, "88%", id="a-short-pause-keeps-it"),
+        pytest.param({"peak_arrivals": Sample(0.0, 1.0)}, None, id="nothing-was-asked-for-in-the-hold-window"),
+        pytest.param({"arrivals": Unknown("q", "connection refused")}, None, id="prometheus-is-gone"),
+    ],
+)
+def test_served_quality_goes_when_it_tells_of_nothing_any_more(changes: dict[str, Any], told: str | None) -> None:
+    model = seen(replace(BOTH, metrics=replace(METRICS, served_quality_permille=Sample(885.0, 1.0))))
+    unread = replace(METRICS, served_quality_permille=Unknown("quality", "not a number"), **changes)
+    assert write(replace(model, metrics=unread)).served_quality_summary == told
 
 
 def test_the_summaries_say_what_runs_what_is_wanted_and_what_it_costs() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from contextlib import suppress
 
 import aiohttp
 
@@ -17,10 +16,12 @@ _SELECTOR = "app.kubernetes.io/managed-by=adaptive-llm,app.kubernetes.io/compone
 
 
 class BudgetWatch:
-    """The most that was ever held, together and per model."""
+    """The most that was ever held, together and per model. A look may fail, most may not."""
 
     def __init__(self, kube: Kube, resource: str) -> None:
         self.most = 0
+        self.looks = 0
+        self.failed_looks = 0
         self.most_by_model: defaultdict[str, int] = defaultdict(int)
         self._kube = kube
         self._resource = resource
@@ -33,9 +34,17 @@ class BudgetWatch:
     async def run(self) -> None:
         """Look until cancelled."""
         while True:
-            with suppress(NotFoundError, DemoError, aiohttp.ClientError, TimeoutError, OSError):
+            try:
                 await self.look()
+            except (NotFoundError, DemoError, aiohttp.ClientError, TimeoutError, OSError):
+                self.failed_looks += 1
             await asyncio.sleep(PERIOD_SECONDS)
+
+    def most_of(self, model: str) -> int:
+        """The most that one model held; AssertionError if that was not really watched."""
+        assert self.looks > self.failed_looks, f"{self.failed_looks} looks failed, {self.looks} did not"
+        assert self.most_by_model[model] > 0, f"{model} was never seen to hold anything"
+        return self.most_by_model[model]
 
     async def look(self) -> None:
         """One look, now."""
@@ -44,3 +53,4 @@ class BudgetWatch:
         for model in {pod["metadata"]["labels"][LABEL_MODEL] for pod in pods}:
             held = held_accelerators(pods, self._resource, model)
             self.most_by_model[model] = max(self.most_by_model[model], held)
+        self.looks += 1

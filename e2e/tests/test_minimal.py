@@ -12,7 +12,7 @@ from e2e.demo.install import apply
 from e2e.demo.kube import Kube
 from e2e.demo.settings import ROOT, Settings
 from e2e.load.probe import stream_text
-from e2e.tests.models import decisions, namespace, wait_ready
+from e2e.tests.models import condition, namespace, wait_ready
 from e2e.tests.traffic import ask
 
 
@@ -27,4 +27,5 @@ async def test_a_model_and_two_tiers_are_enough_to_serve(settings: Settings, kub
         assert (record.error, record.tier_served) == ("", "full")
         async with reach_model(settings, kube, ns, "minimal") as url:
             assert (await stream_text(url, 8))[1] == 8
-        assert decisions(status)[-1]["reason"]
+        limited = condition(status, "CapacityLimited")
+        assert (limited["status"], limited["reason"]) == ("Unknown", "NoTierCard")

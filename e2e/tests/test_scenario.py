@@ -7,15 +7,17 @@ from dataclasses import replace
 
 import pytest
 
+from e2e.demo.commands import kubectl
 from e2e.demo.progress import Progress
 from e2e.demo.settings import Settings
 from e2e.demo.story import live_through
 from e2e.demo.summary import describe, faults
 from e2e.load.accounting import account, account_by_tier
 from e2e.tests.budget import BudgetWatch
-from e2e.tests.models import decisions, get, namespace
+from e2e.tests.models import namespace
 
-SHED_WITHIN_SECONDS = 20
+# At a few requests per second two seconds hold too few arrivals to tell a step from chance (docs/benchmarks.md).
+SHED_WITHIN_SECONDS = 15
 SWAP_WITHIN_SECONDS = 80
 RESTORE_WITHIN_SECONDS = 160
 
@@ -27,12 +29,12 @@ async def test_load_is_shed_swapped_and_restored_without_a_failed_request(
     shorter = replace(settings, step_seconds=(25, 25, 80, 60), namespace="demo", model="assistant")
     with namespace(settings, "demo"):
         run = await live_through(shorter, Progress(time.time()))
-        model = get(settings, "demo", "am", "assistant")
+        told = kubectl(settings, "-n", "demo", "get", "events", "-o", "jsonpath={.items[*].reason}").split()
     print(describe(run))
     assert faults(run) == []
     total = account(run.records)
     assert total.sent == total.ok == sum(part.ok for part in account_by_tier(run.records).values())
-    assert budget.most_by_model["assistant"] <= run.budget
+    assert budget.most_of("assistant") <= run.budget
     seen = run.timeline
     assert seen is not None
     assert seen.shed_at is not None
@@ -41,6 +43,5 @@ async def test_load_is_shed_swapped_and_restored_without_a_failed_request(
     assert seen.swapped_at - run.step_starts[2] < SWAP_WITHIN_SECONDS
     assert seen.restored_at is not None
     assert seen.restored_at - run.step_starts[3] < RESTORE_WITHIN_SECONDS
-    reasons = [decision["reason"] for decision in decisions(model)]
-    assert "SwappedToCheaperTier" in reasons
-    assert "RestoredTier" in reasons[reasons.index("SwappedToCheaperTier") :]
+    assert seen.swapped_at < seen.restored_at
+    assert {"SwappedToCheaperTier", "RestoredTier"} <= set(told), "Events carry the decisions' reasons"

@@ -47,7 +47,7 @@ async def test_the_budget_holds_and_the_status_says_who_got_what(
             assert (await ask(settings, kube, NS, name)).ok
         await throughout(lambda: all_models(kube), _within, "what is held stays within what there is", 20)
         assert budget.most <= await budget.allocatable()
-        assert min(budget.most_by_model[name] for name in MODELS) >= 1
+        assert min(budget.most_of(name) for name in MODELS) >= 1
 
 
 async def all_models(kube: Kube) -> list[Any]:

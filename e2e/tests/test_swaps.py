@@ -75,7 +75,7 @@ async def test_a_tier_that_cannot_be_scheduled_is_rolled_back_and_said_so(settin
 
 
 def kill_operator(settings: Settings) -> None:
-    """Deleted by force, without a grace period: the Deployment starts another one."""
+    """Its pod is deleted by force, without the usual grace period: the Deployment starts another one."""
     pods = ("delete", "pods", "-l", "app.kubernetes.io/component=operator")
     kubectl(settings, "-n", settings.system_namespace, *pods, "--grace-period=0", "--force")
 

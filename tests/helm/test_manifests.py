@@ -190,6 +190,23 @@ def test_the_notes_name_the_commands_that_prove_the_installation(
     assert max(len(line) for line in text.splitlines()) <= 140
 
 
+@pytest.mark.parametrize(
+    ("values", "shared", "own_budget"),
+    [
+        ({}, True, False),
+        ({"accelerators": {"discover": False}}, True, True),
+        ({"scope": "namespaces", "namespaces": ["a"]}, True, True),
+        ({"accelerators": {"budgets": {"nvidia.com/gpu": 4}}}, False, False),
+    ],
+)
+def test_the_notes_ask_for_budgets_only_where_nodes_cannot_be_read(
+    notes: Callable[[Mapping[str, Any]], str], values: dict[str, Any], shared: bool, own_budget: bool
+) -> None:
+    text = notes(values)
+    assert ("what the nodes advertise" in text) is shared
+    assert ("spec.accelerators.budget" in text) is own_budget
+
+
 def test_the_notes_warn_when_uninstalling_deletes_models(notes: Callable[[Mapping[str, Any]], str]) -> None:
     assert "deletes every AdaptiveModel" in notes({"crds": {"keep": False}})
     assert "deletes every AdaptiveModel" not in notes({})

@@ -126,7 +126,7 @@ def _fill(tiers: Sequence[TierLoad], capacities: Sequence[float], demand: float,
         if margin < 0:
             rate = min(rate, surplus / -margin)
         rates[index] = rate
-        surplus += rate * margin
+        surplus = max(surplus + rate * margin, 0.0)  # spent to the last bit, rounding may leave it below zero
         remaining -= rate
     return rates
 

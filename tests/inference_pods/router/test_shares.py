@@ -193,6 +193,16 @@ inputs_of = st.builds(
 )
 
 
+def test_a_surplus_spent_to_the_last_bit_leaves_no_share_below_zero():
+    loads = [(608, 420.48078750534376, 3, 85.01576695648787), (309, None, 1, 0.0), (0, None, 1, 0.0)]
+    tiers = tuple(
+        TierLoad(RouteKey(f"t{i}"), quality, mu, 0.3, ready, backlog)
+        for i, (quality, mu, ready, backlog) in enumerate(loads)
+    )
+    plan = plan_shares(ShareInputs(tiers, 414.0, routers=5, floor_permille=461), None, 0.0)
+    assert min(plan.shares.values()) >= 0
+
+
 @given(st.lists(inputs_of, min_size=1, max_size=6), st.floats(0, 2))
 def test_shares_are_a_distribution_and_respect_the_floor_whatever_happened_before(history, step):
     plan = None

@@ -64,7 +64,9 @@ class Record:
             command = Path(f"/proc/{self.pid}/cmdline").read_bytes()
         except OSError:
             return False
-        return state != "Z" and start_ticks == self.start_ticks and self.path.encode() in command
+        # In the middle of an exec the command line reads as empty for a moment: still the same process.
+        is_ours = not command or self.path.encode() in command
+        return state not in ("Z", "X") and start_ticks == self.start_ticks and is_ours
 
 
 def parse_stat(text: str) -> tuple[int, str, int]:

@@ -65,6 +65,13 @@ def test_a_changed_command_line_restarts_the_process(cluster: Cluster):
     assert not first.is_alive()
 
 
+def test_a_process_in_the_middle_of_an_exec_is_still_the_same(cluster: Cluster, monkeypatch: pytest.MonkeyPatch):
+    processes.ensure(cluster, sleeper())
+    record = alive(cluster)
+    monkeypatch.setattr(Path, "read_bytes", lambda _path: b"")
+    assert record.is_alive()
+
+
 def test_a_changed_configuration_file_restarts_the_process(cluster: Cluster):
     config = cluster.folder / "config"
     config.write_text("a")

@@ -27,7 +27,7 @@ Samples = dict[tuple[Precision, str], list[float]]  # milliseconds by tier and w
 
 def build_batch(batch: int, position: int, table_blocks: int) -> list[Chunk]:
     tables = [list(range(row * table_blocks, (row + 1) * table_blocks)) for row in range(batch)]
-    return [Chunk([100 + row], position, tables[row], True) for row in range(batch)]
+    return [Chunk([100 + row], position, tables[row], 1) for row in range(batch)]
 
 
 def decode_ms(runner: Decoder, batch: int, steps: int, context: int) -> float:
@@ -41,7 +41,7 @@ def decode_ms(runner: Decoder, batch: int, steps: int, context: int) -> float:
 
 
 def prefill_ms(runner: Decoder) -> float:
-    chunk = Chunk([100] * PREFILL_TOKENS, 0, list(range(PREFILL_TOKENS // BLOCK_TOKENS)), True)
+    chunk = Chunk([100] * PREFILL_TOKENS, 0, list(range(PREFILL_TOKENS // BLOCK_TOKENS)), 1)
     started = time.perf_counter()
     runner.step([chunk])
     return (time.perf_counter() - started) * 1000

@@ -21,6 +21,8 @@ TABLE_KEY: Final = "table.json"
 TABLE_SCHEMA_VERSION: Final = 1
 
 HEADER_TIER: Final = "x-tier"
+HEADER_LEVEL: Final = "x-level"
+HEADER_PRIORITY: Final = "x-priority"
 HEADER_QUALITY_MIN: Final = "x-quality-min"
 HEADER_DEADLINE_MS: Final = "x-deadline-ms"
 HEADER_REQUEST_ID: Final = "x-request-id"

@@ -143,4 +143,4 @@ def _build_chunk(chunk: ScheduledChunk) -> Chunk:
     sequence = chunk.sequence
     start = sequence.computed_tokens
     tokens = sequence.token_ids[start : start + chunk.count]
-    return Chunk(tokens, start, sequence.block_table, chunk.completes_input)
+    return Chunk(tokens, start, sequence.block_table, int(chunk.completes_input))

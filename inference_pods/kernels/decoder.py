@@ -45,12 +45,17 @@ class DecoderLimits:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Consecutive new tokens of one sequence in a step; `block_table` covers start + len(token_ids) positions."""
+    """Consecutive new tokens of one sequence in a step; `block_table` covers start + len(token_ids) positions.
+
+    `scores`: of how many of the chunk's last tokens next-token scores are wanted (0: none; k + 1 verify k drafted
+    tokens). `level`: index into the decoder's levels, 0 is the top one.
+    """
 
     token_ids: list[int]
     start: int
     block_table: list[int]
-    wants_scores: bool
+    scores: int
+    level: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +140,7 @@ class Decoder:
             )
 
     def step(self, chunks: list[Chunk]) -> list[TokenScores]:
-        """Runs all chunks in one step; scores of those that want them, in order."""
+        """Runs all chunks in one step; scores of all tokens that want them, in order."""
         tokens, positions, sequences, outputs = _flatten(chunks)
         width = max(len(chunk.block_table) for chunk in chunks)
         tables = np.zeros((len(chunks), width), np.int32)
@@ -180,6 +185,8 @@ def _flatten(chunks: list[Chunk]) -> tuple[NDArray[np.int32], NDArray[np.int32],
     outputs: list[int] = []
     for index, chunk in enumerate(chunks):
         count = len(chunk.token_ids)
+        if chunk.scores > count:
+            raise ValueError(f"scores of {chunk.scores} tokens are wanted of a chunk of {count}")
         if len(chunk.block_table) * BLOCK_TOKENS < chunk.start + count:
             raise ValueError(
                 f"block table of {len(chunk.block_table)} blocks is too short for position {chunk.start + count}"
@@ -187,6 +194,5 @@ def _flatten(chunks: list[Chunk]) -> tuple[NDArray[np.int32], NDArray[np.int32],
         tokens += chunk.token_ids
         positions += range(chunk.start, chunk.start + count)
         sequences += [index] * count
-        if chunk.wants_scores:
-            outputs.append(len(tokens) - 1)
+        outputs += range(len(tokens) - chunk.scores, len(tokens))
     return tuple(np.array(values, np.int32) for values in (tokens, positions, sequences, outputs))  # type: ignore[return-value]

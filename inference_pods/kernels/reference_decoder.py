@@ -72,8 +72,8 @@ class ReferenceDecoder:
         scores = []
         for chunk in chunks:
             hidden = self._run(chunk)
-            if chunk.wants_scores:
-                logits = hidden[-1] @ self._weights[TensorRole.HEAD, 0].T
+            for row in hidden[len(chunk.token_ids) - chunk.scores :]:
+                logits = row @ self._weights[TensorRole.HEAD, 0].T
                 scores.append(TokenScores(int(logits.argmax()), float(logits.logsumexp(0)), logits.numpy()))
         return scores
 

@@ -91,14 +91,17 @@ class ScriptedRunner:
 
     def step(self, chunks):
         self.gate.wait()
-        self.steps.append([Chunk(list(c.token_ids), c.start, list(c.block_table), c.wants_scores) for c in chunks])
+        self.steps.append([Chunk(list(c.token_ids), c.start, list(c.block_table), c.scores, c.level) for c in chunks])
         if self.fail:
             raise RuntimeError("scripted failure")
-        return [self._scores(chunk) for chunk in chunks if chunk.wants_scores]
+        return [
+            self._scores(chunk, token)
+            for chunk in chunks
+            for token in chunk.token_ids[len(chunk.token_ids) - chunk.scores :]
+        ]
 
-    def _scores(self, chunk):
+    def _scores(self, chunk, last):
         logits = np.zeros(VOCABULARY, np.float32)
-        last = chunk.token_ids[-1]
         best = self.reply[(self.reply.index(last) + 1) % len(self.reply)] if last in self.reply else self.reply[0]
         logits[best] = 10.0
         log_total = float("nan") if self.poison_token in chunk.token_ids else 11.0

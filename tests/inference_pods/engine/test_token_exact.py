@@ -143,8 +143,8 @@ def last_logits(runner, ids, count):
     table = list(range(len(ids) // BLOCK_TOKENS + 1))
     first = len(ids) - count
     if first:
-        runner.step([Chunk(ids[:first], 0, table, False)])
-    return np.stack([runner.step([Chunk([ids[p]], p, table, True)])[0].logits.copy() for p in range(first, len(ids))])
+        runner.step([Chunk(ids[:first], 0, table, 0)])
+    return np.stack([runner.step([Chunk([ids[p]], p, table, 1)])[0].logits.copy() for p in range(first, len(ids))])
 
 
 def test_fp32_logits_equal_transformers_to_rounding(oracle, load_runner, tokenizer):

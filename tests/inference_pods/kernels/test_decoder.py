@@ -47,10 +47,10 @@ def run_script(decoder):
     random = np.random.default_rng(9)
     prompts = [random.integers(0, SHAPE.vocab, count).tolist() for count in (21, 33, 5)]
     steps = [
-        [Chunk(prompts[0][:10], 0, tables[0], False), Chunk(prompts[1][:30], 0, tables[1], False)],
-        [Chunk(prompts[0][10:], 10, tables[0], True), Chunk(prompts[1][30:], 30, tables[1], True)],
-        [Chunk([7], 21, tables[0], True), Chunk(prompts[2], 0, tables[2], True), Chunk([8], 33, tables[1], True)],
-        [Chunk([1], 22, tables[0], True), Chunk([2], 5, tables[2], True), Chunk([3], 34, tables[1], True)],
+        [Chunk(prompts[0][:10], 0, tables[0], 0), Chunk(prompts[1][:30], 0, tables[1], 0)],
+        [Chunk(prompts[0][10:], 10, tables[0], 1), Chunk(prompts[1][30:], 30, tables[1], 1)],
+        [Chunk([7], 21, tables[0], 1), Chunk(prompts[2], 0, tables[2], 1), Chunk([8], 33, tables[1], 1)],
+        [Chunk([1], 22, tables[0], 1), Chunk([2], 5, tables[2], 1), Chunk([3], 34, tables[1], 1)],
     ]
     return [
         (scores.best, scores.log_total, scores.logits.copy()) for chunks in steps for scores in decoder.step(chunks)
@@ -89,10 +89,10 @@ def test_weights_of_int8_and_int4_take_a_quarter_and_less(variant):
 @pytest.mark.parametrize(
     "chunk",
     [
-        Chunk([SHAPE.vocab], 0, [0], True),
-        Chunk([-1], 0, [0], True),
-        Chunk([1] * 49, 0, [0, 1, 2, 3], True),
-        Chunk([1], 0, [LIMITS.kv_blocks], True),
+        Chunk([SHAPE.vocab], 0, [0], 1),
+        Chunk([-1], 0, [0], 1),
+        Chunk([1] * 49, 0, [0, 1, 2, 3], 1),
+        Chunk([1], 0, [LIMITS.kv_blocks], 1),
     ],
     ids=["token beyond the vocabulary", "negative token", "more rows than reserved", "block beyond the cache"],
 )
@@ -105,7 +105,7 @@ def test_a_step_out_of_range_is_refused_before_it_runs(variant, chunk):
 def test_a_block_table_that_is_too_short_is_refused(variant):
     decoder = Decoder(SHAPE, LIMITS, Precision.FP32, variant)
     with pytest.raises(ValueError, match="too short"):
-        decoder.step([Chunk([1] * 17, 0, [0], True)])
+        decoder.step([Chunk([1] * 17, 0, [0], 1)])
 
 
 def test_shapes_that_the_kernels_cannot_run_are_named(variant):
@@ -118,3 +118,12 @@ def test_a_tensor_of_the_wrong_size_is_refused(variant):
     decoder = Decoder(SHAPE, LIMITS, Precision.FP32, variant)
     with pytest.raises(DecoderUnsupportedError, match="does not fit"):
         decoder.load(TensorRole.Q, 0, np.zeros(4 * 96, np.uint8), SourceType.F32, 1, 96)
+
+
+def test_scores_of_several_trailing_tokens_equal_those_of_one_token_at_a_time(variant):
+    table, tokens = [3, 1], list(range(5, 25))
+    decoder = load_random_weights(Decoder(SHAPE, LIMITS, Precision.FP32, variant))
+    together = [scores.logits.copy() for scores in decoder.step([Chunk(tokens, 0, table, 4)])]
+    decoder.step([Chunk(tokens[:16], 0, table, 0)])
+    alone = [decoder.step([Chunk([tokens[p]], p, table, 1)])[0].logits.copy() for p in range(16, 20)]
+    np.testing.assert_allclose(together, alone, atol=1e-5)

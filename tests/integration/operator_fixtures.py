@@ -116,6 +116,14 @@ class Cluster:
     def stateful_sets(self) -> list[Any]:
         return self.apps.list_namespaced_stateful_set(self.namespace, label_selector=LABEL).items
 
+    def owners(self) -> set[str]:
+        """Uids of the models that own something here."""
+        objects = [*self.stateful_sets(), *self.core.list_namespaced_service(self.namespace).items]
+        objects += self.core.list_namespaced_config_map(self.namespace).items
+        objects += self.apps.list_namespaced_deployment(self.namespace).items
+        references = [ref for o in objects for ref in o.metadata.owner_references or []]
+        return {ref.uid for ref in references if ref.kind == "AdaptiveModel"}
+
     def replicas(self) -> dict[str, int]:
         """Replicas asked for by tier, without those at 0."""
         asked = {s.metadata.labels["adaptivellm.dev/tier"]: s.spec.replicas for s in self.stateful_sets()}
@@ -278,6 +286,15 @@ class Stage:
             yield operator
         finally:
             await kube.close()
+
+    async def outlast_leftovers(self, operator: Operator, uid: str, budget: int = 4, seconds: float = 90.0) -> None:
+        """Passes in real time until the garbage collector has removed what the model of this uid left behind."""
+        deadline = time.monotonic() + seconds
+        while uid in self.cluster.owners():
+            assert time.monotonic() < deadline, f"after {seconds} s something still belongs to {uid}"
+            await operator.run()
+            assert self.cluster.held() <= budget
+            await asyncio.sleep(0.5)
 
     async def play(self, operator: Operator, until: Callable[[], bool], budget: int = 4, passes: int = 40) -> None:
         """Passes of 5 s each, pods ready in between, until the condition holds; the budget holds after every pass."""

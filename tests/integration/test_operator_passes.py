@@ -289,6 +289,7 @@ async def test_a_stale_leader_that_does_not_know_it_yet_is_refused_by_the_versio
     assert stage.cluster.versions() == before
 
 
+@pytest.mark.timeout(150)  # the garbage collector takes up to 30 s to notice a definition that was installed just now
 async def test_a_deleted_model_leaves_nothing_and_its_namesake_starts_clean(stage: Stage) -> None:
     stage.cluster.create_model()
     async with stage.operator() as operator:
@@ -298,6 +299,7 @@ async def test_a_deleted_model_leaves_nothing_and_its_namesake_starts_clean(stag
             "adaptivellm.dev", "v1alpha1", stage.cluster.namespace, "adaptivemodels", "assistant"
         )
         stage.cluster.create_model()
+        await stage.outlast_leftovers(operator, old)
         await stage.play(operator, lambda: is_settled(stage.cluster, START))
     owners = {ref.uid for s in stage.cluster.stateful_sets() for ref in s.metadata.owner_references}
     assert owners == {stage.cluster.model()["metadata"]["uid"]}

@@ -55,6 +55,15 @@ def taken_names(model: ModelObservation, stateful_set_names: frozenset[str]) -> 
     return tuple(f"{kind} {name}" for kind, name in sorted(expected & foreign))
 
 
+def are_leftovers(model: ModelObservation, taken: tuple[str, ...]) -> bool:
+    """Whether all these names belong to a deleted AdaptiveModel of the same name, so that they free themselves."""
+    owners = {
+        f"{child.kind} {child.name}": child.owner_uid is not None and child.labels.get(names.LABEL_MODEL) == model.name
+        for child in model.children
+    }
+    return all(owners[name] for name in taken)
+
+
 def newer_children(model: ModelObservation, epoch: int) -> tuple[str, ...]:
     """Children that were written under a higher epoch than ours."""
     sets = (("StatefulSet", item.name) for item in model.stateful_sets if item.epoch > epoch)

@@ -14,6 +14,7 @@ from adaptive_operator.api.v1alpha1 import AdaptiveModelStatus, Condition, Mode
 from adaptive_operator.decide.decision import Decision
 from adaptive_operator.names import ANNOTATION_EPOCH
 from adaptive_operator.observe.observation import ModelObservation, PodObservation, PodPhase, Sample, Unknown
+from adaptive_operator.plan.children import are_leftovers
 from adaptive_operator.plan.clock import format_time
 from adaptive_operator.plan.settings import PlanSettings
 from adaptive_operator.plan.steps import Choreography
@@ -253,6 +254,11 @@ def _found(facts: Facts) -> dict[Reason, str]:
 
 def _describe_taken(facts: Facts) -> str:
     what = ", ".join(facts.taken_names)
+    if are_leftovers(facts.model, facts.taken_names):
+        return (
+            f"{what} in namespace {facts.model.namespace} belonged to a deleted AdaptiveModel of the same name; this"
+            " one starts when Kubernetes' garbage collector has removed them, usually within a minute"
+        )
     return (
         f"{what} in namespace {facts.model.namespace} exists and does not belong to this AdaptiveModel; it is left"
         " alone and nothing is changed. Delete or rename it, or give the AdaptiveModel another name"

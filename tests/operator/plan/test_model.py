@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -36,9 +37,12 @@ def condition(plan: Plan, kind: str) -> Condition:
     return next(item for item in status.conditions if item.type == kind)
 
 
-def with_child(model: ModelObservation, kind: str, name: str, owner_uid: str | None) -> ModelObservation:
+def with_child(
+    model: ModelObservation, kind: str, name: str, owner_uid: str | None, labels: Mapping[str, str] | None = None
+) -> ModelObservation:
     others = tuple(child for child in model.children if (child.kind, child.name) != (kind, name))
-    return replace(model, children=(*others, ChildObservation(kind, name, "uid", "7", 0, owner_uid)))
+    child = ChildObservation(kind, name, "uid", "7", 0, owner_uid, labels or {})
+    return replace(model, children=(*others, child))
 
 
 def test_the_status_comes_first_the_router_after_its_table_and_events_last() -> None:
@@ -116,6 +120,18 @@ def test_a_name_that_is_taken_is_never_written_over(kind: str, name: str, owner:
     assert f"{kind} {name}" in ready.message
     assert "Delete or rename it" in ready.message
     assert [step.reason for step in plan.steps if isinstance(step, EmitEvent)] == [ConditionReason.NAME_TAKEN]
+
+
+def test_what_a_deleted_namesake_left_is_waited_for_and_not_blamed_on_the_user() -> None:
+    model = with_child(make_model(), "Service", "assistant", "uid-before", {names.LABEL_MODEL: "assistant"})
+    plan = plan_model(model, DECISION, SETTINGS, NOW, 1)
+    assert set(kinds_of(plan)) == {"WriteStatus", "EmitEvent"}
+    ready = condition(plan, "Ready")
+    assert ready.reason == "NameTaken"
+    assert "garbage collector" in ready.message
+    assert "Delete or rename it" not in ready.message
+    mixed = with_child(model, "ConfigMap", "assistant-routing", None)
+    assert "Delete or rename it" in condition(plan_model(mixed, DECISION, SETTINGS, NOW, 1), "Ready").message
 
 
 def test_a_dry_run_writes_its_decision_and_nothing_else() -> None:

@@ -32,7 +32,6 @@ PATHS: Final[Mapping[str, tuple[str, str]]] = {
     "Role": (_RBAC, "roles"),
     "RoleBinding": (_RBAC, "rolebindings"),
     "PodDisruptionBudget": ("/apis/policy/v1", "poddisruptionbudgets"),
-    "NetworkPolicy": ("/apis/networking.k8s.io/v1", "networkpolicies"),
     "Lease": ("/apis/coordination.k8s.io/v1", "leases"),
 }
 _PAGE_SIZE: Final = 500
@@ -163,11 +162,17 @@ class KubeClient:
         *,
         uid: str,
         resource_version: str | None,
+        at_once: bool = False,
         timeout_seconds: float | None = None,
     ) -> None:
-        """Delete this very object, its dependants in the background; raises ConflictError when it is another one."""
+        """Delete this very object, its dependants in the background; raises ConflictError when it is another one.
+
+        `at_once` removes a pod's object without its node's word that the containers have ended.
+        """
         preconditions = {"uid": uid} | ({"resourceVersion": resource_version} if resource_version else {})
-        body = {"propagationPolicy": "Background", "preconditions": preconditions}
+        body: Manifest = {"propagationPolicy": "Background", "preconditions": preconditions}
+        if at_once:
+            body["gracePeriodSeconds"] = 0
         await self._call("delete", "DELETE", kind, namespace, name, body, timeout_seconds=timeout_seconds)
 
     async def _call(

@@ -287,6 +287,17 @@ class Stage:
         finally:
             await kube.close()
 
+    async def lose_pod(self, core: client.CoreV1Api, pod: Any, node: str) -> None:
+        """What the API server holds of a pod that was evicted from a node which no longer answers."""
+        name = pod.metadata.name
+        target = {"apiVersion": "v1", "kind": "Node", "name": node}
+        binding = {"metadata": {"name": name}, "target": target}
+        core.create_namespaced_pod_binding(name, self.cluster.namespace, binding, _preload_content=False)
+        # Deleted first: a controller takes the condition back from a pod that is not on its way out.
+        core.delete_namespaced_pod(name, self.cluster.namespace, grace_period_seconds=30)
+        lost = {"type": "DisruptionTarget", "status": "True", "reason": "DeletionByTaintManager"}
+        core.patch_namespaced_pod_status(name, self.cluster.namespace, {"status": {"conditions": [lost]}})
+
     async def outlast_leftovers(self, operator: Operator, uid: str, budget: int = 4, seconds: float = 90.0) -> None:
         """Passes in real time until the garbage collector has removed what the model of this uid left behind."""
         deadline = time.monotonic() + seconds

@@ -37,7 +37,7 @@ USED_WITH_MODELS: dict[str, str] = {
     "rbac.authorization.k8s.io/roles": "get list create patch delete",
     "rbac.authorization.k8s.io/rolebindings": "get list create patch delete",
     "discovery.k8s.io/endpointslices": "get list watch",
-    "/pods": "get list watch",
+    "/pods": "get list watch delete",
     "/events": "create patch",
 }
 # in addition with `scope: cluster`
@@ -56,7 +56,7 @@ REFUSED: dict[str, str] = {
     "/nodes": "get watch create update patch delete",
     "/nodes/status": "get update patch",
     "/nodes/proxy": "get create",
-    "/pods": "create update patch delete deletecollection",
+    "/pods": "create update patch deletecollection",
     "/pods/exec": "create get",
     "/pods/attach": "create",
     "/pods/portforward": "create",

@@ -167,6 +167,24 @@ def patch_node(core: client.CoreV1Api, name: str, accelerators: str) -> None:
     core.patch_node_status(name, {"status": status})
 
 
+async def test_a_pod_whose_node_went_silent_is_removed_and_replaced(
+    stage: Stage, node: str, api: client.ApiClient
+) -> None:
+    core, namespace = client.CoreV1Api(api), stage.cluster.namespace
+    stage.cluster.create_model()
+    async with stage.operator() as operator:
+        await stage.play(operator, lambda: is_settled(stage.cluster, START))
+        pod = next(p for p in stage.cluster.pods() if "-int4-" in p.metadata.name)
+        await stage.lose_pod(core, pod, node)
+        await operator.run(2)
+        assert core.read_namespaced_pod(pod.metadata.name, namespace).metadata.uid == pod.metadata.uid
+        stage.elapsed += 120.0
+        await operator.run()
+        await asyncio.to_thread(stage.cluster.await_pods)
+    assert f"delete Pod {pod.metadata.name}" in operator.writes
+    assert pod.metadata.uid not in {p.metadata.uid for p in stage.cluster.pods()}
+
+
 def budget_of(stage: Stage) -> tuple[int | None, str]:
     """What the model's status says: the budget, and why nothing is done if so."""
     status = stage.cluster.model().get("status") or {}

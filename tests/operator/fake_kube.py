@@ -79,9 +79,10 @@ class FakeKube:
         *,
         uid: str,
         resource_version: str | None,
+        at_once: bool = False,
         timeout_seconds: float | None = None,
     ) -> None:
-        self._note("delete", kind, name)
+        self._note("delete at once" if at_once else "delete", kind, name)
         metadata = self._find("delete", (kind, namespace, name))["metadata"]
         if metadata["uid"] != uid or (resource_version or metadata["resourceVersion"]) != metadata["resourceVersion"]:
             raise ConflictError("delete", kind, 409, "precondition failed")

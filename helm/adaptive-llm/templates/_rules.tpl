@@ -31,10 +31,10 @@ server for each of them, and for what must be refused. Server-side apply needs p
 - apiGroups: [discovery.k8s.io]
   resources: [endpointslices]
   verbs: [get, list, watch]
-# Who is Pending, loading, failed or ready.
+# Who is Pending, loading, failed or ready; those of a node that went silent are deleted.
 - apiGroups: [""]
   resources: [pods]
-  verbs: [get, list, watch]
+  verbs: [get, list, watch, delete]
 - apiGroups: [""]
   resources: [events]
   verbs: [create, patch]

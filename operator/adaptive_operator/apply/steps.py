@@ -90,7 +90,13 @@ class StepTaker:
         seconds = self._fence(epoch, f"delete {step.kind} {step.name}")
         try:
             await self._kube.delete(
-                step.kind, target.namespace, step.name, uid=step.uid, resource_version=version, timeout_seconds=seconds
+                step.kind,
+                target.namespace,
+                step.name,
+                uid=step.uid,
+                resource_version=version,
+                at_once=step.at_once,
+                timeout_seconds=seconds,
             )
         except NotFoundError:
             return False  # gone already: as wanted

@@ -73,6 +73,7 @@ class PodObservation:
     ready_since: float | None = None
     trouble: str | None = None  # scheduler's or kubelet's words: why it is Pending or Failed
     load_failure_reason: str | None = None  # ModelNotFound, ModelCorrupt, … from the termination message
+    lost_at: float | None = None  # its node went silent; the pod's deletion was due then (Unix seconds)
     started: bool = False  # its startup probe passed: it may have served, even if it is not ready now
 
 

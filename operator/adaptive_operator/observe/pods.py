@@ -49,6 +49,7 @@ def parse_pod(raw: Raw, resource: str) -> PodObservation:
         ready_since=ready_since,
         trouble=failure[1] if failure else _trouble(raw, ready_since),
         load_failure_reason=failure[0] if failure else None,
+        lost_at=parse_time(metadata.get("deletionTimestamp")) if _is_lost(raw) else None,
         started=any(status.get("started") for status in _container_statuses(raw)),
     )
 
@@ -102,16 +103,22 @@ def _trouble(raw: Raw, ready_since: float | None) -> str | None:
     return None
 
 
-def _leaving_trouble(raw: Raw) -> str | None:
-    """Why a pod on its way out may not get there: only its node can say that it ended."""
+def _is_lost(raw: Raw) -> bool:
+    """Whether the pod is on its way out because its node went silent: the node cannot say that the pod ended."""
     evicted = _condition(raw, "DisruptionTarget") or {}
-    lost = _pod_status(raw, "reason") == "NodeLost"
-    if not lost and (evicted.get("status"), evicted.get("reason")) != ("True", "DeletionByTaintManager"):
+    return _pod_status(raw, "reason") == "NodeLost" or (
+        (evicted.get("status"), evicted.get("reason")) == ("True", "DeletionByTaintManager")
+    )
+
+
+def _leaving_trouble(raw: Raw) -> str | None:
+    """Why a pod on its way out has not gone yet."""
+    if not _is_lost(raw):
         return None
     node = (raw.get("spec") or {}).get("nodeName", "")
     return _clip(
-        f"its node {node} does not answer or was tainted, and until the node says that the pod has ended it holds its"
-        " accelerators: bring the node back, or delete the node if it is gone for good"
+        f"its node {node} does not answer or was tainted; the pod holds its accelerators until the node says that it"
+        " has ended, or until the operator removes it a minute after its time to end is over"
     )
 
 

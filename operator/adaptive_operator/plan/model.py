@@ -24,6 +24,7 @@ from adaptive_operator.plan.conditions import Facts
 from adaptive_operator.plan.draining import DrainRules
 from adaptive_operator.plan.engine import build_stateful_set, keep_stateful_set
 from adaptive_operator.plan.events import plan_events
+from adaptive_operator.plan.lost_pods import plan_lost_pods
 from adaptive_operator.plan.metadata import is_current, stamp_manifest
 from adaptive_operator.plan.plan import ApplyObject, DeleteObject, Manifest, Plan, Step, WriteStatus
 from adaptive_operator.plan.revisions import current_revisions
@@ -58,7 +59,7 @@ def plan_model(model: ModelObservation, decision: Decision, settings: PlanSettin
     table = plan_table(model, decision, choreography.draining, written, settings.weight_hysteresis)
     facts = Facts(model, decision, choreography, taken, newer, settings, now, epoch)
     report, events = _report(facts, written, table)
-    effects = tuple(_effects(model, choreography, table, settings, epoch)) if acts else ()
+    effects = (*_effects(model, choreography, table, settings, epoch), *plan_lost_pods(model, now)) if acts else ()
     silent = model.spec.mode is Mode.DRY_RUN
     return Plan(decision.key, (*report, *effects, *(() if silent else events)))
 

@@ -27,6 +27,7 @@ class DeleteObject:
     name: str
     uid: str
     resource_version: str | None
+    at_once: bool = False  # without waiting for the node to say that a pod has ended
 
 
 @dataclass(frozen=True, slots=True)

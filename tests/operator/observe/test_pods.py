@@ -79,7 +79,7 @@ def test_a_pod_that_cannot_end_because_its_node_is_lost_holds_its_accelerators_a
     pod["status"]["reason"] = reason
     parsed = parse_pod(pod, RESOURCE)
     assert (parsed.phase, parsed.accelerators) == (PodPhase.TERMINATING, 2)
-    assert (parsed.trouble is not None) == is_told
+    assert (parsed.trouble is not None) == (parsed.lost_at is not None) == is_told
     if is_told:
         assert "its node node-7 does not answer" in str(parsed.trouble)
         assert "holds its accelerators" in str(parsed.trouble)

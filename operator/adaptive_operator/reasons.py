@@ -64,6 +64,7 @@ class ConditionReason(StrEnum):
     SERVING = "Serving"
     NO_READY_REPLICA = "NoReadyReplica"
     ROUTER_NOT_READY = "RouterNotReady"
+    ENDPOINT_MISSING = "EndpointMissing"  # the Service was deleted while the operator may not make it again
     NAME_TAKEN = "NameTaken"  # an object of that name exists and belongs to somebody else
     # TiersReady
     REPLICAS_READY = "ReplicasReady"

@@ -12,7 +12,7 @@ from enum import StrEnum
 
 from adaptive_operator.api.v1alpha1 import AdaptiveModelStatus, Condition, Mode
 from adaptive_operator.decide.decision import Decision
-from adaptive_operator.names import ANNOTATION_EPOCH
+from adaptive_operator.names import ANNOTATION_EPOCH, endpoint_service_name
 from adaptive_operator.observe.observation import ModelObservation, PodObservation, PodPhase, Sample, Unknown
 from adaptive_operator.plan.children import are_leftovers
 from adaptive_operator.plan.clock import format_time
@@ -105,9 +105,20 @@ def judge_ready(facts: Facts) -> Verdict:
             ConditionReason.ROUTER_NOT_READY,
             f"no router is ready; look at the pods of Deployment {model.name}-router",
         )
+    if model.spec.mode is not Mode.ACTIVE and not _has_endpoint(model):
+        return Verdict(
+            Truth.FALSE,
+            ConditionReason.ENDPOINT_MISSING,
+            f"Service {model.name} is gone and mode is {model.spec.mode}; set spec.mode to Active to make it again",
+        )
     return Verdict(
         Truth.TRUE, ConditionReason.SERVING, "the endpoint answers: a router and an engine replica are ready"
     )
+
+
+def _has_endpoint(model: ModelObservation) -> bool:
+    name = endpoint_service_name(model.name)
+    return any((child.kind, child.name, child.owner_uid) == ("Service", name, model.uid) for child in model.children)
 
 
 def judge_tiers_ready(facts: Facts) -> Verdict:

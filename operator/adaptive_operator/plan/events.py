@@ -56,7 +56,8 @@ def _decision_events(status: AdaptiveModelStatus, written: AdaptiveModelStatus |
 
 def _condition_events(status: AdaptiveModelStatus, written: AdaptiveModelStatus | None) -> list[EmitEvent]:
     before = {item.type: item for item in written.conditions} if written is not None else {}
-    return [_condition_event(item) for item in status.conditions if _is_news(item, before.get(item.type))]
+    news = [item for item in status.conditions if _is_news(item, before.get(item.type))]
+    return [_condition_event(item, before.get(item.type)) for item in news]
 
 
 def _is_news(condition: Condition, before: Condition | None) -> bool:
@@ -67,9 +68,15 @@ def _is_news(condition: Condition, before: Condition | None) -> bool:
     return changed and (condition.status == bad or became_ready)
 
 
-def _condition_event(condition: Condition) -> EmitEvent:
-    warning = condition.status == _BAD.get(ConditionType(condition.type))
+def _condition_event(condition: Condition, before: Condition | None) -> EmitEvent:
+    warning = condition.status == _BAD.get(ConditionType(condition.type)) and not _is_start(condition, before)
     return EmitEvent(_reason(condition.reason), condition.message, warning)
+
+
+def _is_start(condition: Condition, before: Condition | None) -> bool:
+    """No replica is ready because the first ones are only starting: that is how every model begins."""
+    was_ready = before is not None and before.status == Truth.TRUE
+    return condition.reason == ConditionReason.NO_READY_REPLICA and not was_ready
 
 
 def _reason(text: str) -> Reason | ConditionReason:

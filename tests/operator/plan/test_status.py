@@ -376,6 +376,22 @@ def test_events(decision: Decision, expected: list[Any]) -> None:
     assert events(model, decision) == expected
 
 
+def test_a_normal_start_is_no_warning_and_losing_the_last_replica_is_one() -> None:
+    starting = seen(make_model())
+    assert [(event.reason, event.warning) for event in events(starting)] == [(ConditionReason.NO_READY_REPLICA, False)]
+    serving = seen(seen(BOTH))
+    lost = replace(serving, pods=(), stateful_sets=())
+    assert (ConditionReason.NO_READY_REPLICA, True) in [(event.reason, event.warning) for event in events(lost)]
+
+
+@pytest.mark.parametrize(("mode", "ready"), [("Active", "True"), ("Paused", "False"), ("DryRun", "False")])
+def test_without_its_service_a_model_is_ready_only_where_the_operator_makes_it_again(mode: str, ready: str) -> None:
+    model = with_set(with_set(make_model(make_spec(mode=mode)), "full", [READY]), "int4", [READY])
+    found = condition(model, "Ready")
+    assert found.status == ready
+    assert ready == "True" or "Service assistant is gone" in found.message
+
+
 def test_getting_ready_is_told_once() -> None:
     model = seen(BOTH)
     assert [event.reason for event in events(model)] == [ConditionReason.SERVING]

@@ -8,12 +8,20 @@ from __future__ import annotations
 import logging
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from inference_pods.engine.model_runner import Runner
 from inference_pods.engine.sampler import Sampler, top_tokens
 from inference_pods.engine.scheduler import ScheduledChunk, Scheduler
-from inference_pods.engine.sequence import FinishReason, GenerationRequest, ScoredToken, Sequence, TokenEvent
+from inference_pods.engine.sequence import (
+    FailureKind,
+    FinishReason,
+    GenerationRequest,
+    ScoredToken,
+    Sequence,
+    TokenEvent,
+)
 from inference_pods.engine.tokenizer import TextStream, TextTokenizer
 from inference_pods.kernels.decoder import Chunk, TokenScores
 
@@ -29,6 +37,7 @@ class _Live:
     sampler: Sampler
     stream: TextStream
     added_at: float
+    deadline_at: float
     queue_seconds: float | None = None
 
 
@@ -42,19 +51,35 @@ class StepResult:
 
 
 class EngineCore:
-    """Owns scheduler and runner; every method must be called from one thread."""
+    """Owns scheduler and runner; every method must be called from one thread. `clock` gives monotonic seconds."""
 
-    def __init__(self, runner: Runner, scheduler: Scheduler, tokenizer: TextTokenizer) -> None:
+    def __init__(
+        self,
+        runner: Runner,
+        scheduler: Scheduler,
+        tokenizer: TextTokenizer,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._runner = runner
         self.scheduler = scheduler
         self._tokenizer = tokenizer
+        self._clock = clock
         self._live: dict[int, _Live] = {}
 
     def add(self, request_id: int, request: GenerationRequest) -> None:
-        sequence = Sequence(request_id, list(request.prompt_ids), len(request.prompt_ids))
+        now = self._clock()
+        sequence = Sequence(
+            request_id, list(request.prompt_ids), len(request.prompt_ids), request.priority, now, request.level
+        )
         stream = TextStream(self._tokenizer, request.stop_strings)
-        self._live[request_id] = _Live(request, sequence, Sampler(request.sampling), stream, time.monotonic())
+        deadline_at = math.inf if request.deadline_seconds is None else now + request.deadline_seconds
+        self._live[request_id] = _Live(request, sequence, Sampler(request.sampling), stream, now, deadline_at)
         self.scheduler.add(sequence)
+
+    def change_level(self, request_id: int, level: int) -> None:
+        """Computes a request at another level from its next token on; unknown ids (already finished) are fine."""
+        if live := self._live.get(request_id):
+            self.scheduler.change_level(live.sequence, level)
 
     def cancel(self, request_id: int) -> None:
         """Takes a request out before the next step; unknown ids (already finished) are fine."""
@@ -66,14 +91,33 @@ class EngineCore:
         request_ids = list(self._live)
         for request_id in request_ids:
             self.cancel(request_id)
-        return [TokenEvent(request_id, error=error) for request_id in request_ids]
+        return [TokenEvent(request_id, error=error, failure=FailureKind.MODEL) for request_id in request_ids]
+
+    def check_integrity(self) -> None:
+        """Checks the block pool; rebuilds it if it is wrong and nothing is live.
+
+        Raises:
+            IntegrityError: wrong, and a rebuild would take the blocks of live sequences.
+        """
+        if error := self.scheduler.repair_if_inconsistent():
+            logger.error("%s; no sequence was live, so the pool was rebuilt", error)
 
     def step(self) -> StepResult:
+        expired = self._expire()
         plan = self.scheduler.schedule()
         scores = self._run(plan) if plan else []
         if scores is None:
-            return StepResult(self._fail(plan, "the model failed on this step"), 0, 0)
-        return self._postprocess(plan, scores)
+            return StepResult(expired + self._fail(plan, "the model failed on this step"), 0, 0)
+        return self._postprocess(plan, scores, expired)
+
+    def _expire(self) -> list[TokenEvent]:
+        """Ends the requests whose deadline has passed."""
+        now = self._clock()
+        late = [live for live in self._live.values() if live.deadline_at <= now]
+        for live in late:
+            self.cancel(live.sequence.request_id)
+        self.scheduler.stats.expired += len(late)
+        return [_build_expired(live) for live in late]
 
     def _run(self, plan: list[ScheduledChunk]) -> list[TokenScores] | None:
         try:
@@ -86,10 +130,12 @@ class EngineCore:
         events = []
         for chunk in plan:
             self.cancel(chunk.sequence.request_id)
-            events.append(TokenEvent(chunk.sequence.request_id, error=error))
+            events.append(TokenEvent(chunk.sequence.request_id, error=error, failure=FailureKind.MODEL))
         return events
 
-    def _postprocess(self, plan: list[ScheduledChunk], scores: list[TokenScores]) -> StepResult:
+    def _postprocess(
+        self, plan: list[ScheduledChunk], scores: list[TokenScores], expired: list[TokenEvent]
+    ) -> StepResult:
         complete = [chunk for chunk in plan if chunk.completes_input]
         prompt_tokens = sum(
             chunk.count for chunk in plan if chunk.sequence.pending_tokens > 1 or not chunk.sequence.generated_tokens
@@ -98,19 +144,17 @@ class EngineCore:
             self._note_start(self._live[chunk.sequence.request_id])
         self.scheduler.commit(plan)
         events = [self._advance(self._live[c.sequence.request_id], s) for c, s in zip(complete, scores, strict=True)]
-        return StepResult(events, prompt_tokens, sum(event.token is not None for event in events))
+        return StepResult(expired + events, prompt_tokens, sum(event.token is not None for event in events))
 
-    @staticmethod
-    def _note_start(live: _Live) -> None:
+    def _note_start(self, live: _Live) -> None:
         if live.queue_seconds is None:
-            live.queue_seconds = time.monotonic() - live.added_at
+            live.queue_seconds = self._clock() - live.added_at
 
     def _advance(self, live: _Live, scores: TokenScores) -> TokenEvent:
         """Appends the next token and says whether it was the last."""
         request_id = live.sequence.request_id
         if not math.isfinite(scores.log_total):
-            self.cancel(request_id)
-            return TokenEvent(request_id, error="the model returned scores that are not numbers")
+            return self._discard(live)
         token_id = live.sampler.choose(scores, live.sequence.token_ids, live.sequence.prompt_tokens)
         live.sequence.token_ids.append(token_id)
         text = live.stream.push(token_id, is_last=False)
@@ -123,6 +167,13 @@ class EngineCore:
             token_id, self._tokenizer.token_text(token_id) if special else text, scores.logprob(token_id), special
         )
         return TokenEvent(request_id, token, self._top(live, scores), finish, queue_seconds=live.queue_seconds or 0.0)
+
+    def _discard(self, live: _Live) -> TokenEvent:
+        """Ends a request whose scores are not numbers; what is cached of it must not reach another."""
+        request_id = live.sequence.request_id
+        del self._live[request_id]
+        self.scheduler.discard(live.sequence)
+        return TokenEvent(request_id, error="the model returned scores that are not numbers", failure=FailureKind.MODEL)
 
     def _finish_reason(self, live: _Live, token_id: int) -> FinishReason | None:
         if token_id == self._tokenizer.eos_id and not live.request.ignore_eos:
@@ -143,4 +194,14 @@ def _build_chunk(chunk: ScheduledChunk) -> Chunk:
     sequence = chunk.sequence
     start = sequence.computed_tokens
     tokens = sequence.token_ids[start : start + chunk.count]
-    return Chunk(tokens, start, sequence.block_table, int(chunk.completes_input))
+    return Chunk(tokens, start, sequence.block_table, int(chunk.completes_input), sequence.level)
+
+
+def _build_expired(live: _Live) -> TokenEvent:
+    limit = f"the deadline of {live.request.deadline_seconds:g} s passed"
+    state = (
+        "while the request waited"
+        if live.queue_seconds is None
+        else (f"after {live.sequence.generated_tokens} of {live.request.max_new_tokens} tokens")
+    )
+    return TokenEvent(live.sequence.request_id, error=f"{limit} {state}", failure=FailureKind.DEADLINE)

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from inference_pods.engine.scheduler import Scheduler
+from inference_pods.engine.stats import EngineStats
 from inference_pods.protocol import (
+    ENGINE_DEADLINES_PASSED,
     ENGINE_GENERATED_TOKENS,
+    ENGINE_INTEGRITY_FAILURES,
     ENGINE_KV_BLOCKS_TOTAL,
     ENGINE_KV_BLOCKS_USED,
     ENGINE_LOAD_SECONDS,
+    ENGINE_PREEMPTIONS,
+    ENGINE_PREFIX_HIT_TOKENS,
+    ENGINE_PREFIX_MISS_TOKENS,
     ENGINE_PROMPT_TOKENS,
     ENGINE_RUNNING,
     ENGINE_STEP_SECONDS,
@@ -44,6 +51,28 @@ class EngineMetrics:
         )
         self.step_seconds = histogram.labels(*labels)
         self.kv_blocks_total.set(kv_blocks)
+        # Each total of EngineStats by its field, shown as a counter.
+        self._totals = {
+            "prefix_hit_tokens": counter(
+                ENGINE_PREFIX_HIT_TOKENS, "Tokens of admitted requests found in the KV cache."
+            ),
+            "prefix_miss_tokens": counter(ENGINE_PREFIX_MISS_TOKENS, "Tokens of admitted requests left to compute."),
+            "preemptions": counter(ENGINE_PREEMPTIONS, "Sequences that gave their blocks back, to be computed again."),
+            "expired": counter(ENGINE_DEADLINES_PASSED, "Requests ended because their deadline passed."),
+            "integrity_failures": counter(
+                ENGINE_INTEGRITY_FAILURES, "Idle checks that found the KV blocks' books wrong."
+            ),
+        }
+        self._shown = EngineStats()
+
+    def follow(self, scheduler: Scheduler) -> None:
+        """Shows the scheduler's present state and totals."""
+        self.running.set(len(scheduler.running))
+        self.kv_blocks_used.set(scheduler.blocks.used_blocks)
+        for name, counter in self._totals.items():
+            total = getattr(scheduler.stats, name)
+            counter.inc(total - getattr(self._shown, name))
+            setattr(self._shown, name, total)
 
     def render(self) -> bytes:
         return generate_latest(self.registry)

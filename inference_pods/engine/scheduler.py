@@ -1,16 +1,18 @@
-"""Decides which tokens the next step computes: continuous batching, first come first served, chunked prefill.
+"""Decides which tokens the next step computes: continuous batching by priority and age, chunked prefill, prefix reuse.
 
 Every decoding sequence gets its token in every step; what is left of the step's token budget goes to prompts. When
-blocks run out, the youngest sequence gives its blocks back and is computed again later. Knows no tensors and no text.
+blocks run out, the least urgent sequence gives its blocks back and is computed again later. Knows no tensors, no text
+and no clock.
 """
 
 from __future__ import annotations
 
-from collections import deque
+from bisect import insort
 from dataclasses import dataclass
 
-from inference_pods.engine.block_manager import BlockManager
+from inference_pods.engine.block_manager import ROOT_KEY, BlockManager, IntegrityError, chain_key
 from inference_pods.engine.sequence import Sequence
+from inference_pods.engine.stats import EngineStats
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,23 +29,36 @@ class ScheduledChunk:
 
 
 class Scheduler:
-    """Queues and batch of one engine. `step_tokens` bounds a step and must not be below `max_batch_size`."""
+    """Queues and batch of one engine. `step_tokens` bounds a step and must not be below `max_batch_size`.
 
-    def __init__(self, blocks: BlockManager, max_batch_size: int, step_tokens: int) -> None:
+    A step of priority is worth `ageing_seconds` of waiting: the order is by arrived_at + priority * ageing_seconds, so
+    a request is overtaken only by what arrives within a fixed time after it, and nothing starves. Running sequences
+    are not displaced by more urgent waiting ones; only missing blocks displace, and then the least urgent.
+    """
+
+    def __init__(
+        self, blocks: BlockManager, max_batch_size: int, step_tokens: int, *, ageing_seconds: float = 10.0
+    ) -> None:
         if step_tokens < max_batch_size:
             raise ValueError(f"step_tokens {step_tokens} is below max_batch_size {max_batch_size}: raise it")
         self.blocks = blocks
         self.max_batch_size = max_batch_size
         self.step_tokens = step_tokens
-        self.waiting: deque[Sequence] = deque()
+        self.stats = EngineStats()
+        self.waiting: list[Sequence] = []
         self.running: list[Sequence] = []
+        self._ageing_seconds = ageing_seconds
 
     @property
     def is_idle(self) -> bool:
         return not self.waiting and not self.running
 
+    def rank(self, sequence: Sequence) -> tuple[float, int]:
+        """Place in the order, lowest first; it never changes, because all waiting requests age alike."""
+        return sequence.arrived_at + sequence.priority * self._ageing_seconds, sequence.request_id
+
     def add(self, sequence: Sequence) -> None:
-        self.waiting.append(sequence)
+        insort(self.waiting, sequence, key=self.rank)
 
     def remove(self, sequence: Sequence) -> None:
         """Takes a finished or cancelled sequence out and frees its blocks."""
@@ -53,38 +68,74 @@ class Scheduler:
             self.waiting.remove(sequence)
         self.blocks.deallocate(sequence.block_table)
 
+    def discard(self, sequence: Sequence) -> None:
+        """Takes out a running sequence whose keys and values are not to be trusted, and shares them no longer."""
+        self.blocks.withdraw(sequence.block_table)
+        self.remove(sequence)
+
+    def change_level(self, sequence: Sequence, level: int) -> None:
+        """From its next token on the sequence is computed at `level`; what is in the KV cache stays."""
+        if level == sequence.level:
+            return
+        full_blocks = sequence.computed_tokens // self.blocks.block_tokens
+        sequence.level = level
+        unmixed = sequence.unmixed_blocks
+        sequence.unmixed_blocks = full_blocks if unmixed is None else min(full_blocks, unmixed)
+        if not sequence.computed_tokens:
+            sequence.forget_computed()
+
     def schedule(self) -> list[ScheduledChunk]:
         """The next step's chunks, decoding sequences first; empty when nothing can run."""
         plan: list[ScheduledChunk] = []
-        budget = self.step_tokens
-        for decoding in (True, False):
-            for sequence in list(self.running):
-                if sequence in self.running and (sequence.pending_tokens == 1) is decoding and budget > 0:
-                    count = min(sequence.pending_tokens, budget)
-                    if self._make_room(sequence, sequence.computed_tokens + count, plan):
-                        plan.append(ScheduledChunk(sequence, count))
-                        budget -= count
-        self._admit(plan, budget)
+        preemptions = self.stats.preemptions
+        budget = self._plan_running(plan, self.step_tokens, decoding=True)
+        budget = self._plan_running(plan, budget, decoding=False)
+        if self.stats.preemptions == preemptions:
+            self._admit(plan, budget)
         return plan
 
     def commit(self, plan: list[ScheduledChunk]) -> None:
-        """Records that the plan's tokens are in the KV cache."""
+        """Records that the plan's tokens are in the KV cache, and offers the blocks that they filled for sharing."""
         for chunk in plan:
-            chunk.sequence.computed_tokens += chunk.count
+            sequence = chunk.sequence
+            full_before = sequence.computed_tokens // self.blocks.block_tokens
+            sequence.computed_tokens += chunk.count
+            self._publish(sequence, full_before)
+
+    def _plan_running(self, plan: list[ScheduledChunk], budget: int, *, decoding: bool) -> int:
+        """Plans the running sequences that decode, or the others; returns what is left of the budget."""
+        for sequence in list(self.running):
+            if sequence in self.running and (sequence.pending_tokens == 1) is decoding and budget > 0:
+                count = min(sequence.pending_tokens, budget)
+                if self._make_room(sequence, sequence.computed_tokens + count, plan):
+                    plan.append(ScheduledChunk(sequence, count))
+                    budget -= count
+        return budget
 
     def _admit(self, plan: list[ScheduledChunk], budget: int) -> None:
         while self.waiting and budget > 0 and len(self.running) < self.max_batch_size:
             sequence = self.waiting[0]
-            if not self.blocks.can_allocate(sequence.block_table, len(sequence.token_ids)):
+            keys = self._reusable_keys(sequence)
+            shared = self.blocks.match(keys)
+            if self._is_being_computed(keys[len(shared) :]):
+                return  # a running sequence will publish the next block: sharing is cheaper than computing it twice
+            if not self.blocks.can_allocate(sequence.block_table, len(sequence.token_ids), shared):
                 return
-            self.blocks.allocate(sequence.block_table, len(sequence.token_ids))
-            self.running.append(self.waiting.popleft())
+            self._start(self.waiting.pop(0), shared)
             count = min(sequence.pending_tokens, budget)
             plan.append(ScheduledChunk(sequence, count))
             budget -= count
 
+    def _start(self, sequence: Sequence, shared: list[int]) -> None:
+        self.blocks.share(sequence.block_table, shared)
+        self.blocks.allocate(sequence.block_table, len(sequence.token_ids))
+        sequence.computed_tokens = len(shared) * self.blocks.block_tokens
+        self.stats.prefix_hit_tokens += sequence.computed_tokens
+        self.stats.prefix_miss_tokens += sequence.pending_tokens
+        insort(self.running, sequence, key=self.rank)
+
     def _make_room(self, sequence: Sequence, tokens: int, plan: list[ScheduledChunk]) -> bool:
-        """Extends the sequence's table, preempting younger ones if need be; False if it was preempted itself."""
+        """Extends the sequence's table, preempting the least urgent if need be; False if that was itself."""
         while not self.blocks.can_allocate(sequence.block_table, tokens):
             victim = self.running[-1]
             self._preempt(victim)
@@ -97,8 +148,62 @@ class Scheduler:
     def _preempt(self, sequence: Sequence) -> None:
         self.running.remove(sequence)
         self.blocks.deallocate(sequence.block_table)
-        sequence.computed_tokens = 0
-        self.waiting.appendleft(sequence)
+        sequence.forget_computed()
+        insort(self.waiting, sequence, key=self.rank)
+        self.stats.preemptions += 1
+
+    # Prefix reuse.
+
+    def _keys(self, sequence: Sequence, blocks: int) -> list[bytes]:
+        """Keys of the sequence's first `blocks` full blocks, each computed once."""
+        keys, size = sequence.block_keys, self.blocks.block_tokens
+        while len(keys) < blocks:
+            start = len(keys) * size
+            parent = keys[-1] if keys else ROOT_KEY
+            keys.append(chain_key(parent, sequence.level, sequence.token_ids[start : start + size]))
+        return keys[:blocks]
+
+    def _reusable_keys(self, sequence: Sequence) -> list[bytes]:
+        """Keys that may be shared at admission: never the block of the last token, whose scores must be computed."""
+        if not self.blocks.prefix_cache:
+            return []
+        return self._keys(sequence, (len(sequence.token_ids) - 1) // self.blocks.block_tokens)
+
+    def _is_being_computed(self, missing_keys: list[bytes]) -> bool:
+        """Whether a running sequence is about to publish the first missing block."""
+        return bool(missing_keys) and any(
+            missing_keys[0] in sequence.block_keys[sequence.computed_tokens // self.blocks.block_tokens :]
+            for sequence in self.running
+        )
+
+    def _publish(self, sequence: Sequence, full_before: int) -> None:
+        if not self.blocks.prefix_cache:
+            return
+        full = sequence.computed_tokens // self.blocks.block_tokens
+        if sequence.unmixed_blocks is not None:
+            full = min(full, sequence.unmixed_blocks)
+        if full > full_before:
+            for index, key in enumerate(self._keys(sequence, full)[full_before:], full_before):
+                self.blocks.publish(sequence.block_table[index], key)
+
+    # Self-check.
 
     def check_integrity(self) -> None:
+        """Raises IntegrityError if the pool's books contradict the sequences' tables."""
         self.blocks.check_integrity([sequence.block_table for sequence in [*self.running, *self.waiting]])
+
+    def repair_if_inconsistent(self) -> IntegrityError | None:
+        """Checks the pool and rebuilds it where that is safe, which is only while no sequence is known.
+
+        Raises:
+            IntegrityError: inconsistent, and sequences still hold blocks.
+        """
+        try:
+            self.check_integrity()
+        except IntegrityError as error:
+            self.stats.integrity_failures += 1
+            if not self.is_idle:
+                raise
+            self.blocks.reset()
+            return error
+        return None

@@ -6,6 +6,13 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 
+class FailureKind(StrEnum):
+    """Why a request ended without its answer."""
+
+    MODEL = "model"
+    DEADLINE = "deadline"
+
+
 class FinishReason(StrEnum):
     """Why a generation ended; the values are TGI's."""
 
@@ -31,7 +38,11 @@ class SamplingParams:
 
 @dataclass(frozen=True, slots=True)
 class GenerationRequest:
-    """One validated request: prompt and limits in tokens."""
+    """One validated request: prompt and limits in tokens.
+
+    `priority`: lower goes first; waiting makes up for it (see Scheduler). `deadline_seconds`: from arrival; a request
+    that is not finished by then ends with an error. `level`: index into the decoder's levels, 0 is the top one.
+    """
 
     prompt_ids: tuple[int, ...]
     max_new_tokens: int
@@ -39,6 +50,9 @@ class GenerationRequest:
     stop_strings: tuple[str, ...] = ()
     top_n_tokens: int = 0
     ignore_eos: bool = False
+    priority: int = 0
+    deadline_seconds: float | None = None
+    level: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +74,7 @@ class TokenEvent:
     top_tokens: tuple[ScoredToken, ...] = ()
     finish: FinishReason | None = None
     error: str | None = None
+    failure: FailureKind | None = None
     queue_seconds: float = 0.0
 
     @property
@@ -69,13 +84,22 @@ class TokenEvent:
 
 @dataclass(slots=True, eq=False)
 class Sequence:
-    """A request's tokens (prompt, then generated) and how far the KV cache covers them."""
+    """A request's tokens (prompt, then generated) and how far the KV cache covers them.
+
+    `block_keys` are the keys of the full blocks among its tokens, as far as they were needed; `unmixed_blocks` is set
+    once the level has changed: blocks from there on hold keys and values of several levels and are never shared.
+    """
 
     request_id: int
     token_ids: list[int]
     prompt_tokens: int
+    priority: int = 0
+    arrived_at: float = 0.0
+    level: int = 0
     computed_tokens: int = 0
     block_table: list[int] = field(default_factory=list)
+    block_keys: list[bytes] = field(default_factory=list)
+    unmixed_blocks: int | None = None
 
     @property
     def pending_tokens(self) -> int:
@@ -85,3 +109,10 @@ class Sequence:
     @property
     def generated_tokens(self) -> int:
         return len(self.token_ids) - self.prompt_tokens
+
+    def forget_computed(self) -> None:
+        """Its blocks are gone: everything is to be computed again, all at the present level."""
+        self.computed_tokens = 0
+        if self.unmixed_blocks is not None:
+            self.block_keys.clear()
+            self.unmixed_blocks = None

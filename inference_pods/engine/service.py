@@ -164,10 +164,8 @@ class Service:
         if self._engine is None:
             return
         scheduler = self._engine.scheduler
-        running = len(scheduler.running)
-        self.metrics.running.set(running)
-        self.metrics.waiting.set(max(0, len(self._live) - running))
-        self.metrics.kv_blocks_used.set(scheduler.blocks.used_blocks)
+        self.metrics.follow(scheduler)
+        self.metrics.waiting.set(max(0, len(self._live) - len(scheduler.running)))
 
     def check_phase(self) -> None:
         """Raises UnavailableError unless ready."""

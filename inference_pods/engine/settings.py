@@ -36,6 +36,8 @@ class Settings:
     kv_cache_tokens: int
     # Tokens computed per step: decoding sequences first, the rest is a prompt's chunk. Lower it for steadier streams.
     max_step_tokens: int
+    # Share the KV blocks of equal beginnings among requests.
+    prefix_cache: bool
     # After SIGTERM: how long running requests may take to finish.
     drain_seconds: float
     # Compute threads; 0: as many whole cores as the container's CPU quota allows.
@@ -55,6 +57,12 @@ def _at_least(minimum: int) -> Callable[[str], int]:
 
     parse.__name__ = "int"
     return parse
+
+
+def _parse_switch(text: str) -> bool:
+    if text not in ("on", "off"):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither on nor off")
+    return text == "on"
 
 
 def _build_parser() -> argparse.ArgumentParser:
@@ -79,6 +87,13 @@ def _build_parser() -> argparse.ArgumentParser:
     add("--max-total-tokens", type=_at_least(2), default=2048, help="longest prompt plus output")
     add("--kv-cache-tokens", type=_at_least(1), default=4096, help="tokens in the KV cache, all sequences together")
     add("--max-step-tokens", type=_at_least(1), default=64, help="tokens computed per step")
+    add(
+        "--prefix-cache",
+        type=_parse_switch,
+        default=True,
+        metavar="on|off",
+        help="share the KV cache of equal beginnings (default: on)",
+    )
     add("--drain-seconds", type=float, default=30.0, help="time for running requests to finish after SIGTERM")
     add("--threads", type=_at_least(0), default=0, help="compute threads (0: from the CPU quota)")
     return parser

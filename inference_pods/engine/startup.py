@@ -51,7 +51,9 @@ def build_engine(settings: Settings, deliver: Deliver, observe: Observe) -> Engi
     model = load_model(file, limits, settings.precision, settings.permutation_seed)
     file.close()
     scheduler = Scheduler(
-        BlockManager(settings.kv_blocks, BLOCK_TOKENS), settings.max_batch_size, settings.max_step_tokens
+        BlockManager(settings.kv_blocks, BLOCK_TOKENS, settings.prefix_cache),
+        settings.max_batch_size,
+        settings.max_step_tokens,
     )
     core = EngineCore(model.runner, scheduler, tokenizer)
     description = _describe(settings, model, threads)

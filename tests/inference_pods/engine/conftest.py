@@ -116,8 +116,9 @@ def scripted_runner(tokenizer):
 
 @pytest.fixture
 def build_core(tokenizer):
-    def build(runner, batch=4, step_tokens=64, blocks=64):
-        return EngineCore(runner, Scheduler(BlockManager(blocks, BLOCK_TOKENS), batch, step_tokens), tokenizer)
+    def build(runner, batch=4, step_tokens=64, blocks=64, **core_options):
+        scheduler = Scheduler(BlockManager(blocks, BLOCK_TOKENS), batch, step_tokens)
+        return EngineCore(runner, scheduler, tokenizer, **core_options)
 
     return build
 

@@ -120,11 +120,14 @@ class EngineCore:
         return [_build_expired(live) for live in late]
 
     def _run(self, plan: list[ScheduledChunk]) -> list[TokenScores] | None:
+        started = self._clock()
         try:
-            return self._runner.step([_build_chunk(chunk) for chunk in plan])
+            scores = self._runner.step([_build_chunk(chunk) for chunk in plan])
         except Exception:
             logger.exception("step of %d sequences failed", len(plan))
             return None
+        self.scheduler.observe(plan, self._clock() - started)
+        return scores
 
     def _fail(self, plan: list[ScheduledChunk], error: str) -> list[TokenEvent]:
         events = []

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from inference_pods.engine.batch_limit import BatchBound
 from inference_pods.engine.scheduler import Scheduler
 from inference_pods.engine.stats import EngineStats
 from inference_pods.protocol import (
+    ENGINE_BATCH_LIMIT,
+    ENGINE_BATCH_LIMIT_BOUND,
     ENGINE_DEADLINES_PASSED,
     ENGINE_GENERATED_TOKENS,
     ENGINE_INTEGRITY_FAILURES,
@@ -40,6 +43,11 @@ class EngineMetrics:
             return Counter(name, text, _LABELS, registry=self.registry).labels(*labels)
 
         self.running = gauge(ENGINE_RUNNING, "Sequences in the batch.")
+        self.batch_limit = gauge(ENGINE_BATCH_LIMIT, "Sequences that may run at present.")
+        bound = Gauge(
+            ENGINE_BATCH_LIMIT_BOUND, "1 for what binds the batch limit.", (*_LABELS, "bound"), registry=self.registry
+        )
+        self._bounds = {one: bound.labels(*labels, one.value) for one in BatchBound}
         self.waiting = gauge(ENGINE_WAITING, "Requests waiting for a place in the batch.")
         self.kv_blocks_used = gauge(ENGINE_KV_BLOCKS_USED, "KV cache blocks in use.")
         self.kv_blocks_total = gauge(ENGINE_KV_BLOCKS_TOTAL, "KV cache blocks that exist.")
@@ -69,6 +77,9 @@ class EngineMetrics:
         """Shows the scheduler's present state and totals."""
         self.running.set(len(scheduler.running))
         self.kv_blocks_used.set(scheduler.blocks.used_blocks)
+        self.batch_limit.set(scheduler.limit.size)
+        for bound, gauge in self._bounds.items():
+            gauge.set(bound is scheduler.limit.bound)
         for name, counter in self._totals.items():
             total = getattr(scheduler.stats, name)
             counter.inc(total - getattr(self._shown, name))

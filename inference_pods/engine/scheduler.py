@@ -1,8 +1,9 @@
 """Decides which tokens the next step computes: continuous batching by priority and age, chunked prefill, prefix reuse.
 
-Every decoding sequence gets its token in every step; what is left of the step's token budget goes to prompts. When
-blocks run out, the least urgent sequence gives its blocks back and is computed again later. Knows no tensors, no text
-and no clock.
+Every decoding sequence gets its token in every step; what is left of the step's budget goes to prompts. The budget is
+in tokens and, where there is an objective for the time per output token, in seconds of a learned step-time model, which
+also bounds the batch. When blocks run out, the least urgent sequence gives its blocks back and is computed again later.
+Knows no tensors, no text and no clock.
 """
 
 from __future__ import annotations
@@ -10,9 +11,17 @@ from __future__ import annotations
 from bisect import insort
 from dataclasses import dataclass
 
+from inference_pods.engine.batch_limit import BatchBound, BatchLimit, BatchState, decide_batch_limit
 from inference_pods.engine.block_manager import ROOT_KEY, BlockManager, IntegrityError, chain_key
 from inference_pods.engine.sequence import Sequence
 from inference_pods.engine.stats import EngineStats
+from inference_pods.engine.step_time import StepTimeModel
+
+_LEAST_PROMPT_ROWS = (
+    8  # a step computes so many prompt tokens even where the objective leaves no time: prompts must end
+)
+_TPOT_MARGIN = 0.9  # of the objective is planned: steps scatter, and sampling and delivery are outside of them
+_USUAL_SMOOTHING = 0.1  # weight of the latest sequence in the usual number of blocks
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +46,13 @@ class Scheduler:
     """
 
     def __init__(
-        self, blocks: BlockManager, max_batch_size: int, step_tokens: int, *, ageing_seconds: float = 10.0
+        self,
+        blocks: BlockManager,
+        max_batch_size: int,
+        step_tokens: int,
+        *,
+        tpot_seconds: float | None = None,
+        ageing_seconds: float = 10.0,
     ) -> None:
         if step_tokens < max_batch_size:
             raise ValueError(f"step_tokens {step_tokens} is below max_batch_size {max_batch_size}: raise it")
@@ -47,7 +62,11 @@ class Scheduler:
         self.stats = EngineStats()
         self.waiting: list[Sequence] = []
         self.running: list[Sequence] = []
+        self.limit = BatchLimit(max_batch_size, BatchBound.QUEUE)
+        self.step_time = StepTimeModel()
+        self._tpot_seconds = tpot_seconds
         self._ageing_seconds = ageing_seconds
+        self._usual_blocks: float | None = None
 
     @property
     def is_idle(self) -> bool:
@@ -64,6 +83,7 @@ class Scheduler:
         """Takes a finished or cancelled sequence out and frees its blocks."""
         if sequence in self.running:
             self.running.remove(sequence)
+            self._note_usual(sequence)
         else:
             self.waiting.remove(sequence)
         self.blocks.deallocate(sequence.block_table)
@@ -89,10 +109,15 @@ class Scheduler:
         plan: list[ScheduledChunk] = []
         preemptions = self.stats.preemptions
         budget = self._plan_running(plan, self.step_tokens, decoding=True)
-        budget = self._plan_running(plan, budget, decoding=False)
+        budget = self._plan_running(plan, self._prompt_budget(len(plan), budget), decoding=False)
+        self.limit = decide_batch_limit(self._batch_state())
         if self.stats.preemptions == preemptions:
             self._admit(plan, budget)
         return plan
+
+    def observe(self, plan: list[ScheduledChunk], seconds: float) -> None:
+        """Learns how long the plan's step took."""
+        self.step_time.observe(sum(chunk.count for chunk in plan), seconds)
 
     def commit(self, plan: list[ScheduledChunk]) -> None:
         """Records that the plan's tokens are in the KV cache, and offers the blocks that they filled for sharing."""
@@ -112,14 +137,47 @@ class Scheduler:
                     budget -= count
         return budget
 
+    def _tpot_rows(self) -> int | None:
+        """Rows that a step may have within the objective; None: no objective, or nothing learned yet."""
+        if self._tpot_seconds is None:
+            return None
+        return self.step_time.rows_within(_TPOT_MARGIN * self._tpot_seconds)
+
+    def _prompt_budget(self, decoding: int, budget: int) -> int:
+        """Prompt tokens that fit beside `decoding` sequences; without any, only the token budget counts."""
+        rows = self._tpot_rows()
+        if rows is None or not decoding:
+            return budget
+        return min(budget, max(rows - decoding, _LEAST_PROMPT_ROWS))
+
+    def _batch_state(self) -> BatchState:
+        rows = self._tpot_rows()
+        if rows is not None and (self.waiting or any(one.pending_tokens > 1 for one in self.running)):
+            rows -= _LEAST_PROMPT_ROWS
+        return BatchState(
+            self.max_batch_size,
+            len(self.running),
+            len(self.waiting),
+            self.blocks.free_blocks,
+            tuple(sequence.own_blocks for sequence in self.running),
+            self._usual_blocks,
+            rows,
+        )
+
+    def _note_usual(self, ended: Sequence) -> None:
+        if ended.generated_tokens:
+            usual = self._usual_blocks or ended.own_blocks
+            self._usual_blocks = usual + _USUAL_SMOOTHING * (ended.own_blocks - usual)
+
     def _admit(self, plan: list[ScheduledChunk], budget: int) -> None:
-        while self.waiting and budget > 0 and len(self.running) < self.max_batch_size:
+        while self.waiting and budget > 0 and len(self.running) < self.limit.size:
             sequence = self.waiting[0]
             keys = self._reusable_keys(sequence)
             shared = self.blocks.match(keys)
             if self._is_being_computed(keys[len(shared) :]):
                 return  # a running sequence will publish the next block: sharing is cheaper than computing it twice
             if not self.blocks.can_allocate(sequence.block_table, len(sequence.token_ids), shared):
+                self.limit = BatchLimit(max(1, len(self.running)), BatchBound.MEMORY)
                 return
             self._start(self.waiting.pop(0), shared)
             count = min(sequence.pending_tokens, budget)
@@ -129,6 +187,7 @@ class Scheduler:
     def _start(self, sequence: Sequence, shared: list[int]) -> None:
         self.blocks.share(sequence.block_table, shared)
         self.blocks.allocate(sequence.block_table, len(sequence.token_ids))
+        sequence.shared_blocks = len(shared)
         sequence.computed_tokens = len(shared) * self.blocks.block_tokens
         self.stats.prefix_hit_tokens += sequence.computed_tokens
         self.stats.prefix_miss_tokens += sequence.pending_tokens

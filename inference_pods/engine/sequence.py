@@ -86,8 +86,9 @@ class TokenEvent:
 class Sequence:
     """A request's tokens (prompt, then generated) and how far the KV cache covers them.
 
-    `block_keys` are the keys of the full blocks among its tokens, as far as they were needed; `unmixed_blocks` is set
-    once the level has changed: blocks from there on hold keys and values of several levels and are never shared.
+    `shared_blocks` of its table were found cached when it was admitted. `block_keys` are the keys of the full blocks
+    among its tokens, as far as they were needed; `unmixed_blocks` is set once the level has changed: blocks from there
+    on hold keys and values of several levels and are never shared.
     """
 
     request_id: int
@@ -98,6 +99,7 @@ class Sequence:
     level: int = 0
     computed_tokens: int = 0
     block_table: list[int] = field(default_factory=list)
+    shared_blocks: int = 0
     block_keys: list[bytes] = field(default_factory=list)
     unmixed_blocks: int | None = None
 
@@ -110,9 +112,14 @@ class Sequence:
     def generated_tokens(self) -> int:
         return len(self.token_ids) - self.prompt_tokens
 
+    @property
+    def own_blocks(self) -> int:
+        """Blocks that it did not find cached."""
+        return len(self.block_table) - self.shared_blocks
+
     def forget_computed(self) -> None:
         """Its blocks are gone: everything is to be computed again, all at the present level."""
-        self.computed_tokens = 0
+        self.computed_tokens = self.shared_blocks = 0
         if self.unmixed_blocks is not None:
             self.block_keys.clear()
             self.unmixed_blocks = None

@@ -36,6 +36,8 @@ class Settings:
     kv_cache_tokens: int
     # Tokens computed per step: decoding sequences first, the rest is a prompt's chunk. Lower it for steadier streams.
     max_step_tokens: int
+    # Objective for the time per output token; steps and batch are kept small enough for it. 0: none.
+    tpot_milliseconds: int
     # Share the KV blocks of equal beginnings among requests.
     prefix_cache: bool
     # After SIGTERM: how long running requests may take to finish.
@@ -87,6 +89,7 @@ def _build_parser() -> argparse.ArgumentParser:
     add("--max-total-tokens", type=_at_least(2), default=2048, help="longest prompt plus output")
     add("--kv-cache-tokens", type=_at_least(1), default=4096, help="tokens in the KV cache, all sequences together")
     add("--max-step-tokens", type=_at_least(1), default=64, help="tokens computed per step")
+    add("--tpot-milliseconds", type=_at_least(0), default=0, help="objective that bounds steps and batch (0: none)")
     add(
         "--prefix-cache",
         type=_parse_switch,

@@ -54,6 +54,7 @@ def build_engine(settings: Settings, deliver: Deliver, observe: Observe) -> Engi
         BlockManager(settings.kv_blocks, BLOCK_TOKENS, settings.prefix_cache),
         settings.max_batch_size,
         settings.max_step_tokens,
+        tpot_seconds=settings.tpot_milliseconds / 1000 or None,
     )
     core = EngineCore(model.runner, scheduler, tokenizer)
     description = _describe(settings, model, threads)

@@ -1,5 +1,6 @@
 import pytest
 
+from inference_pods.engine.batch_limit import BatchBound, BatchLimit
 from inference_pods.engine.block_manager import BlockManager, IntegrityError
 from inference_pods.engine.scheduler import Scheduler
 from inference_pods.engine.sequence import Sequence
@@ -215,3 +216,72 @@ def test_a_wrong_pool_is_rebuilt_only_while_nothing_is_live():
     assert "15 free" in str(scheduler.repair_if_inconsistent())
     assert scheduler.repair_if_inconsistent() is None
     assert scheduler.stats.integrity_failures == 2
+
+
+def simulate(scheduler, fixed, slope, steps, arrivals=()):
+    """Steps of fixed + slope * rows seconds; what arrives (step, sequence) joins; seconds and plan of each step."""
+    arrivals, taken = dict(arrivals), []
+    for step in range(steps):
+        if step in arrivals:
+            scheduler.add(arrivals[step])
+        plan = scheduler.schedule()
+        seconds = fixed + slope * sum(chunk.count for chunk in plan)
+        complete = [chunk.sequence for chunk in plan if chunk.completes_input]
+        decoding = any(chunk.sequence.generated_tokens for chunk in plan)
+        scheduler.observe(plan, seconds)
+        scheduler.commit(plan)
+        for one in complete:
+            one.token_ids.append(1)
+        taken.append((seconds, decoding, plan))
+    return taken
+
+
+def test_prompt_chunks_beside_decoding_shrink_until_the_objective_holds():
+    scheduler = Scheduler(BlockManager(512, 4), 4, 64, tpot_seconds=0.050)
+    taken = simulate(scheduler, 0.010, 0.001, 80, [(0, sequence(0, 40)), (20, sequence(1, 600))])
+    assert any(len(plan) == 1 and plan[0].count == 40 for _, _, plan in taken[:1]), "alone, the token budget rules"
+    beside = [seconds for seconds, decoding, plan in taken if decoding and any(chunk.count > 1 for chunk in plan)]
+    assert beside
+    assert max(beside[2:]) <= 0.050
+    assert beside[4] > 0.040, "the time that the objective leaves is used"
+
+
+def test_without_an_objective_the_token_budget_rules():
+    scheduler = Scheduler(BlockManager(512, 4), 4, 64)
+    taken = simulate(scheduler, 0.010, 0.001, 30, [(0, sequence(0, 40)), (20, sequence(1, 300))])
+    assert [sum(chunk.count for chunk in plan) for _, _, plan in taken[20:24]] == [64] * 4
+
+
+def test_the_batch_follows_the_objective_and_says_so():
+    """40 ms fixed + 5 ms a row, 90 ms planned of 100: 10 rows, 8 of them kept for the waiting prompts: two run."""
+    scheduler = Scheduler(BlockManager(512, 4), 16, 16, tpot_seconds=0.100)
+    scheduler.add(sequence(0, 30))
+    simulate(scheduler, 0.040, 0.005, 20)
+    for number in range(1, 9):
+        scheduler.add(sequence(number, 30))
+    simulate(scheduler, 0.040, 0.005, 30)
+    assert len(scheduler.running) == 2
+    assert scheduler.limit == BatchLimit(2, BatchBound.TPOT)
+
+
+def test_the_batch_follows_the_free_blocks_once_the_usual_length_is_known():
+    scheduler = build(blocks=12, batch=8, step_tokens=32)
+    first = sequence(0, 4)
+    scheduler.add(first)
+    for _ in range(12):
+        run_step(scheduler)
+    scheduler.remove(first)
+    for number in range(1, 8):
+        scheduler.add(sequence(number, 4))
+    run_step(scheduler)
+    assert len(scheduler.running) == 3
+    assert scheduler.limit == BatchLimit(3, BatchBound.MEMORY)
+
+
+def test_a_prompt_that_does_not_fit_is_told_from_a_full_batch():
+    scheduler = build(blocks=4)
+    scheduler.add(sequence(0, 9))
+    scheduler.add(sequence(1, 10))
+    run_step(scheduler)
+    run_step(scheduler)
+    assert scheduler.limit == BatchLimit(1, BatchBound.MEMORY)

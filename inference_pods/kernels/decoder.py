@@ -62,6 +62,19 @@ class DecoderUnsupportedError(ValueError):
     """The shape cannot run on the compiled decoder; the message says what does not fit."""
 
 
+def required_bytes(shape: DecoderShape, limits: DecoderLimits, precision: Precision, variant: str | None = None) -> int:
+    """Bytes that a Decoder of this kind takes when its KV cache is full, at any levels. Maps nothing.
+
+    Raises:
+        KernelUnavailableError: no compiled kernels here.
+        DecoderUnsupportedError: the shape is outside what the kernels do.
+    """
+    _check_shape(shape)
+    config = _config(shape, limits, precision)
+    arenas = int(load_library(variant or choose_variant()).al_required_bytes(ctypes.byref(config)))
+    return arenas + limits.max_outputs * _logits_stride(shape) * 4
+
+
 class Decoder:
     """Weights, KV cache and step of one model in one precision, at one or more levels (default: all layers).
 
@@ -93,8 +106,7 @@ class Decoder:
         for level in self.levels:
             self._add_level(level, precision, shape.layers)
         self._shape, self._limits = shape, limits
-        stride = -(-shape.vocab // _ROUND) * _ROUND
-        self._logits = np.empty((limits.max_outputs, stride), np.float32)
+        self._logits = np.empty((limits.max_outputs, _logits_stride(shape)), np.float32)
         self._best = np.empty(limits.max_outputs, np.int32)
         self._log_total = np.empty(limits.max_outputs, np.float32)
 
@@ -165,6 +177,10 @@ class Decoder:
         return [
             TokenScores(int(self._best[i]), float(self._log_total[i]), self._logits[i, :vocab]) for i in batch.order
         ]
+
+
+def _logits_stride(shape: DecoderShape) -> int:
+    return -(-shape.vocab // _ROUND) * _ROUND
 
 
 def _check_shape(shape: DecoderShape) -> None:

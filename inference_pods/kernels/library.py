@@ -28,6 +28,7 @@ class Config(Structure):
 _SIGNATURES: dict[str, tuple[object, tuple[object, ...]]] = {
     "al_variant": (c_char_p, ()),
     "al_create": (c_void_p, (POINTER(Config),)),
+    "al_required_bytes": (c_int64, (POINTER(Config),)),
     "al_destroy": (None, (c_void_p,)),
     "al_weight_bytes": (c_int64, (c_void_p,)),
     "al_kv_bytes": (c_int64, (c_void_p,)),

@@ -149,7 +149,8 @@ static void destroy_model(Model* m) {
     delete m;
 }
 
-static Model* create_model(const Config& c) {
+// A model without memory: only its sizes are set.
+static Model* plan_model(const Config& c) {
     Model* m = new Model();
     m->c = c;
     m->head_precision = c.precision == INT4 || c.precision == NESTED ? INT8 : c.precision;
@@ -164,9 +165,22 @@ static Model* create_model(const Config& c) {
     m->layers = new Layer[c.layers];
     m->own = new Scratch[c.threads];
     m->team = nullptr;
-    int64_t kv_bytes = 2LL * c.layers * c.kv_blocks * m->kv_dim * BLOCK_TOKENS * 4;
+    return m;
+}
+
+static int64_t kv_bytes(const Model& m) { return 2LL * m.c.layers * m.c.kv_blocks * m.kv_dim * BLOCK_TOKENS * 4; }
+
+static int64_t required_bytes(const Config& c) {
+    Model* m = plan_model(c);
+    int64_t bytes = place_weights(*m, nullptr) + place_scratch(*m, nullptr) + kv_bytes(*m);
+    destroy_model(m);
+    return bytes;
+}
+
+static Model* create_model(const Config& c) {
+    Model* m = plan_model(c);
     bool mapped = m->weights.map(place_weights(*m, nullptr), true) && m->scratch.map(place_scratch(*m, nullptr), false) &&
-                  m->kv.map(kv_bytes, false);
+                  m->kv.map(kv_bytes(*m), false);
     if (!mapped) {
         destroy_model(m);
         return nullptr;

@@ -333,6 +333,8 @@ bool valid_rows(const Model& m, int64_t rows, const int32_t* tokens, const int32
 API const char* al_variant() { return VARIANT; }
 
 API Model* al_create(const Config* config) { return supported(*config) ? create_model(*config) : nullptr; }
+// What a model will have mapped, in bytes, or -1 for a shape that is not supported. Maps nothing.
+API int64_t al_required_bytes(const Config* config) { return supported(*config) ? required_bytes(*config) : -1; }
 API void al_destroy(Model* m) { destroy_model(m); }
 API int64_t al_weight_bytes(const Model* m) { return m->weights.bytes; }
 API int64_t al_kv_bytes(const Model* m) { return m->kv.bytes; }

@@ -31,7 +31,11 @@ class SamplingParams:
 
 @dataclass(frozen=True, slots=True)
 class GenerationRequest:
-    """One validated request: prompt and limits in tokens."""
+    """One validated request: prompt and limits in tokens.
+
+    `level` is an index into the decoder's levels, 0 the top one. `priority`: lower goes first. `deadline_seconds` is on
+    the monotonic clock.
+    """
 
     prompt_ids: tuple[int, ...]
     max_new_tokens: int
@@ -39,6 +43,9 @@ class GenerationRequest:
     stop_strings: tuple[str, ...] = ()
     top_n_tokens: int = 0
     ignore_eos: bool = False
+    level: int = 0
+    priority: int = 0
+    deadline_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,15 @@ class SamplingParams:
     presence_penalty: float = 0.0
     seed: int | None = None
 
+    @property
+    def needs_sampling(self) -> bool:
+        """Any filter implies sampling, as in TGI."""
+        return self.do_sample or self.temperature != 1.0 or self.top_k > 0 or self.top_p < 1.0 or self.typical_p < 1.0
+
+    @property
+    def has_penalties(self) -> bool:
+        return self.repetition_penalty != 1.0 or self.frequency_penalty != 0.0 or self.presence_penalty != 0.0
+
 
 @dataclass(frozen=True, slots=True)
 class GenerationRequest:

@@ -20,6 +20,7 @@ from inference_pods.engine.tokenizer import TextTokenizer
 from inference_pods.kernels.cpu import detect_cpu, detect_threads
 from inference_pods.kernels.decoder import DecoderLimits
 from inference_pods.kernels.formats import BLOCK_TOKENS
+from inference_pods.kernels.levels import Level
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +57,15 @@ def build_engine(settings: Settings, deliver: Deliver, observe: Observe) -> Engi
     core = EngineCore(model.runner, scheduler, tokenizer)
     description = _describe(settings, model, threads)
     logger.info("loaded %s", description)
-    return Engine(EngineLoop(core, deliver, observe), scheduler, tokenizer, template, description)
+    return Engine(
+        EngineLoop(core, deliver, observe), scheduler, tokenizer, template, _level_names(settings, model), description
+    )
+
+
+def _level_names(settings: Settings, model: LoadedModel) -> tuple[str, ...]:
+    """What x-level may ask for; a decoder without levels of its own is one level, named like its precision."""
+    levels: tuple[Level, ...] = getattr(model.runner, "levels", ())
+    return tuple(level.name for level in levels) or (settings.precision.value,)
 
 
 def _describe(settings: Settings, model: LoadedModel, threads: int) -> dict[str, object]:

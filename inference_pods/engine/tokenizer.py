@@ -58,8 +58,8 @@ class TextTokenizer:
     def vocabulary_size(self) -> int:
         return len(self._tokens)
 
-    def encode(self, text: str) -> list[int]:
-        return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
+    def encode(self, text: str, add_special_tokens: bool = False) -> list[int]:
+        return list(self._tokenizer.encode(text, add_special_tokens=add_special_tokens).ids)
 
     def encode_pieces(self, text: str) -> list[Piece]:
         encoding = self._tokenizer.encode(text, add_special_tokens=False)

@@ -140,13 +140,22 @@ async def serve(tokenizer, model_file, build_core):
     """(runner, limits) -> RunningEngine; everything is stopped after the test."""
     async with contextlib.AsyncExitStack() as stack:
 
-        async def start(runner, batch=4, waiting=8, total_tokens=1024, phase=Phase.READY, blocks=128, step_tokens=64):
+        async def start(
+            runner,
+            batch=4,
+            waiting=8,
+            total_tokens=1024,
+            phase=Phase.READY,
+            blocks=128,
+            step_tokens=64,
+            levels=("full",),
+        ):
             metrics = EngineMetrics("smol", "full", blocks)
             service = Service(Limits(total_tokens, batch, waiting), metrics, "smol")
             core = build_core(runner, batch, step_tokens, blocks)
             template = ChatTemplate(model_file.metadata["tokenizer.chat_template"], "", "")
             loop = EngineLoop(core, service.deliver, service.observe)
-            service.attach(Engine(loop, core.scheduler, tokenizer, template, {"model_id": "smol"}))
+            service.attach(Engine(loop, core.scheduler, tokenizer, template, levels, {"model_id": "smol"}))
             loop.start()
             service.phase = phase
             server, port = await start_server(service, "127.0.0.1", 0)

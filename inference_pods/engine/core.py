@@ -125,7 +125,7 @@ class EngineCore:
         return TokenEvent(request_id, token, self._top(live, scores), finish, queue_seconds=live.queue_seconds or 0.0)
 
     def _finish_reason(self, live: _Live, token_id: int) -> FinishReason | None:
-        if token_id == self._tokenizer.eos_id and not live.request.ignore_eos:
+        if token_id in self._tokenizer.eos_ids and not live.request.ignore_eos:
             return FinishReason.EOS
         if live.stream.stopped:
             return FinishReason.STOP

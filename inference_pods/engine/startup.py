@@ -7,9 +7,8 @@ from importlib.metadata import PackageNotFoundError, version
 
 from inference_pods.engine.block_manager import BlockManager
 from inference_pods.engine.chat import ChatTemplate
-from inference_pods.engine.checkpoint import context_length
+from inference_pods.engine.checkpoint import context_length, open_model
 from inference_pods.engine.core import EngineCore
-from inference_pods.engine.gguf import GgufFile
 from inference_pods.engine.loop import Deliver, EngineLoop, Observe
 from inference_pods.engine.model_runner import LoadedModel, load_model
 from inference_pods.engine.scheduler import Scheduler
@@ -17,6 +16,7 @@ from inference_pods.engine.service import Engine
 from inference_pods.engine.settings import Settings
 from inference_pods.engine.source import resolve_source
 from inference_pods.engine.tokenizer import TextTokenizer
+from inference_pods.engine.vocabulary import read_chat_template, read_vocabulary
 from inference_pods.kernels.cpu import detect_cpu, detect_threads
 from inference_pods.kernels.decoder import DecoderLimits
 from inference_pods.kernels.formats import BLOCK_TOKENS
@@ -38,9 +38,9 @@ def build_engine(settings: Settings, deliver: Deliver, observe: Observe) -> Engi
     Raises:
         LoadError: the model cannot be served, with the reason.
     """
-    file = GgufFile(resolve_source(settings.model_source))
-    tokenizer = TextTokenizer(file.metadata)
-    template = ChatTemplate(file.metadata.get("tokenizer.chat_template"), tokenizer.bos_token, tokenizer.eos_token)
+    file = open_model(resolve_source(settings.model_source))
+    tokenizer = TextTokenizer(read_vocabulary(file))
+    template = ChatTemplate(read_chat_template(file), tokenizer.bos_token, tokenizer.eos_token)
     threads = settings.threads or detect_threads()
     limits = DecoderLimits(
         max_rows=settings.max_step_tokens,

@@ -25,6 +25,7 @@ from inference_pods.engine.server import start_server
 from inference_pods.engine.service import Engine, Limits, Phase, Service
 from inference_pods.engine.source import resolve_source
 from inference_pods.engine.tokenizer import TextTokenizer
+from inference_pods.engine.vocabulary import read_vocabulary
 from inference_pods.kernels.decoder import Chunk, DecoderLimits, TokenScores
 from inference_pods.kernels.formats import BLOCK_TOKENS, Precision
 
@@ -52,7 +53,7 @@ def model_file(model_path):
 
 @pytest.fixture(scope="session")
 def tokenizer(model_file):
-    return TextTokenizer(model_file.metadata)
+    return TextTokenizer(read_vocabulary(model_file))
 
 
 @pytest.fixture(scope="session")
@@ -191,6 +192,8 @@ def write_gguf():
         for key, value in metadata.items():
             if isinstance(value, str):
                 header += _gguf_string(key) + struct.pack("<I", 8) + _gguf_string(value)
+            elif isinstance(value, float):
+                header += _gguf_string(key) + struct.pack("<If", 6, value)
             elif isinstance(value, list):
                 header += _gguf_string(key) + struct.pack("<IIQ", 9, 8, len(value)) + b"".join(map(_gguf_string, value))
             else:

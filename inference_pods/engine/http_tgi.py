@@ -232,7 +232,6 @@ async def info(request: web.Request) -> web.Response:
     return web.json_response(
         {
             **service.engine.description,
-            "levels": service.engine.levels,
             "model_pipeline_tag": "text-generation",
             "max_concurrent_requests": limits.max_batch_size + limits.max_waiting,
             "max_best_of": MAX_SIBLINGS,

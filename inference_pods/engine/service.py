@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from inference_pods.engine.chat import ChatTemplate
@@ -55,6 +55,7 @@ class Engine:
     template: ChatTemplate
     levels: tuple[str, ...]  # names of what x-level may ask for; the first is the default
     description: dict[str, object]
+    context_tokens: int | None = None  # longest text that the model was trained for; it may lower --max-total-tokens
 
 
 class Service:
@@ -93,6 +94,9 @@ class Service:
     def attach(self, engine: Engine) -> None:
         """The model is loaded; requests are still refused until phase is READY."""
         self._engine = engine
+        if engine.context_tokens is not None:
+            longest = min(self.limits.max_total_tokens, engine.context_tokens)
+            self.limits = replace(self.limits, max_total_tokens=longest)
 
     @property
     def engine(self) -> Engine:

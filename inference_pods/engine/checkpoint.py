@@ -7,6 +7,7 @@ of tokens or requests.
 from __future__ import annotations
 
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
 
@@ -103,19 +104,28 @@ def _plan(file: ModelFile, shape: DecoderShape) -> list[tuple[TensorRole, int, T
     return plan
 
 
-def load_weights(file: ModelFile, shape: DecoderShape, sink: TensorSink, permutation_seed: int) -> None:
+def load_weights(
+    file: ModelFile, shape: DecoderShape, sink: TensorSink, permutation_seed: int, threads: int = 1
+) -> None:
     """Copies every tensor into `sink`, channels permuted by the seed (0: as in the file); logs each fifth of it.
 
-    Query and key rows of a GGUF file are in rotary pairs, those of Hugging Face already in halves as the decoder's.
+    `threads` above 1 needs a sink that may load several tensors at once, as the compiled decoder does: no two share
+    memory. Query and key rows of a GGUF file are in rotary pairs, those of Hugging Face in halves like the decoder's.
     """
     order = draw_order(shape, permutation_seed)
     plan = _plan(file, shape)
-    total = sum(tensor.size_bytes for _, _, tensor in plan)
-    done, shown = 0, 0.0
-    for role, layer, tensor in plan:
-        rows, columns = tensor_maps(shape, order, role, layer, rotary_pairs=isinstance(file, GgufFile))
+    rotary_pairs = isinstance(file, GgufFile)
+
+    def load(entry: tuple[TensorRole, int, TensorInfo]) -> int:
+        role, layer, tensor = entry
+        rows, columns = tensor_maps(shape, order, role, layer, rotary_pairs)
         sink.load(role, layer, file.data(tensor), tensor.kind, tensor.rows, tensor.columns, rows, columns)
-        done += tensor.size_bytes
-        if done / total >= shown + _PROGRESS_SHARE:
-            shown = done / total
-            logger.info("loading: %.0f %% of %.0f MB", 100 * shown, total / 1e6)
+        return tensor.size_bytes
+
+    total, done, shown = sum(tensor.size_bytes for _, _, tensor in plan), 0, 0.0
+    with ThreadPoolExecutor(threads, thread_name_prefix="load") as pool:
+        for size in pool.map(load, plan):
+            done += size
+            if done / total >= shown + _PROGRESS_SHARE:
+                shown = done / total
+                logger.info("loading: %.0f %% of %.0f MB", 100 * shown, total / 1e6)

@@ -37,7 +37,6 @@ class _Live:
     sampler: Sampler
     stream: TextStream
     added_at: float
-    deadline_at: float
     queue_seconds: float | None = None
 
 
@@ -72,8 +71,7 @@ class EngineCore:
             request_id, list(request.prompt_ids), len(request.prompt_ids), request.priority, now, request.level
         )
         stream = TextStream(self._tokenizer, request.stop_strings)
-        deadline_at = math.inf if request.deadline_seconds is None else now + request.deadline_seconds
-        self._live[request_id] = _Live(request, sequence, Sampler(request.sampling), stream, now, deadline_at)
+        self._live[request_id] = _Live(request, sequence, Sampler(request.sampling), stream, now)
         self.scheduler.add(sequence)
 
     def change_level(self, request_id: int, level: int) -> None:
@@ -113,11 +111,11 @@ class EngineCore:
     def _expire(self) -> list[TokenEvent]:
         """Ends the requests whose deadline has passed."""
         now = self._clock()
-        late = [live for live in self._live.values() if live.deadline_at <= now]
+        late = [live for live in self._live.values() if (live.request.deadline_seconds or math.inf) <= now]
         for live in late:
             self.cancel(live.sequence.request_id)
         self.scheduler.stats.expired += len(late)
-        return [_build_expired(live) for live in late]
+        return [_build_expired(live, now) for live in late]
 
     def _run(self, plan: list[ScheduledChunk]) -> list[TokenScores] | None:
         started = self._clock()
@@ -179,7 +177,7 @@ class EngineCore:
         return TokenEvent(request_id, error="the model returned scores that are not numbers", failure=FailureKind.MODEL)
 
     def _finish_reason(self, live: _Live, token_id: int) -> FinishReason | None:
-        if token_id == self._tokenizer.eos_id and not live.request.ignore_eos:
+        if token_id in self._tokenizer.eos_ids and not live.request.ignore_eos:
             return FinishReason.EOS
         if live.stream.stopped:
             return FinishReason.STOP
@@ -200,11 +198,8 @@ def _build_chunk(chunk: ScheduledChunk) -> Chunk:
     return Chunk(tokens, start, sequence.block_table, int(chunk.completes_input), sequence.level)
 
 
-def _build_expired(live: _Live) -> TokenEvent:
-    limit = f"the deadline of {live.request.deadline_seconds:g} s passed"
-    state = (
-        "while the request waited"
-        if live.queue_seconds is None
-        else (f"after {live.sequence.generated_tokens} of {live.request.max_new_tokens} tokens")
-    )
-    return TokenEvent(live.sequence.request_id, error=f"{limit} {state}", failure=FailureKind.DEADLINE)
+def _build_expired(live: _Live, now: float) -> TokenEvent:
+    progress = f"{live.sequence.generated_tokens} of {live.request.max_new_tokens} tokens"
+    state = "while it waited" if live.queue_seconds is None else f"after {progress}"
+    error = f"the request's deadline passed {state}, {now - live.added_at:.3g} s after its arrival"
+    return TokenEvent(live.sequence.request_id, error=error, failure=FailureKind.DEADLINE)

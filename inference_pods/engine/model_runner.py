@@ -82,7 +82,8 @@ def load_model(
     try:
         levels = plan.build(precision, shape.layers)
         runner = _create_runner(shape, limits, precision, levels)
-        load_weights(file, shape, runner, permutation_seed)
+        threads = limits.threads if isinstance(runner, Decoder) else 1
+        load_weights(file, shape, runner, permutation_seed, threads)
     except LevelError as error:
         raise LoadError(LoadReason.UNSUPPORTED, f"{error}; change --levels or --depths") from error
     except MemoryError as error:

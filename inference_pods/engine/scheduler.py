@@ -21,6 +21,7 @@ _LEAST_PROMPT_ROWS = (
     8  # a step computes so many prompt tokens even where the objective leaves no time: prompts must end
 )
 _TPOT_MARGIN = 0.9  # of the objective is planned: steps scatter, and sampling and delivery are outside of them
+_MOST_PRIORITY = 100  # either way; beyond it a client could make others wait without bound
 _USUAL_SMOOTHING = 0.1  # weight of the latest sequence in the usual number of blocks
 
 
@@ -74,7 +75,8 @@ class Scheduler:
 
     def rank(self, sequence: Sequence) -> tuple[float, int]:
         """Place in the order, lowest first; it never changes, because all waiting requests age alike."""
-        return sequence.arrived_at + sequence.priority * self._ageing_seconds, sequence.request_id
+        priority = min(max(sequence.priority, -_MOST_PRIORITY), _MOST_PRIORITY)
+        return sequence.arrived_at + priority * self._ageing_seconds, sequence.request_id
 
     def add(self, sequence: Sequence) -> None:
         insort(self.waiting, sequence, key=self.rank)

@@ -35,13 +35,22 @@ class SamplingParams:
     presence_penalty: float = 0.0
     seed: int | None = None
 
+    @property
+    def needs_sampling(self) -> bool:
+        """Any filter implies sampling, as in TGI."""
+        return self.do_sample or self.temperature != 1.0 or self.top_k > 0 or self.top_p < 1.0 or self.typical_p < 1.0
+
+    @property
+    def has_penalties(self) -> bool:
+        return self.repetition_penalty != 1.0 or self.frequency_penalty != 0.0 or self.presence_penalty != 0.0
+
 
 @dataclass(frozen=True, slots=True)
 class GenerationRequest:
     """One validated request: prompt and limits in tokens.
 
-    `priority`: lower goes first; waiting makes up for it (see Scheduler). `deadline_seconds`: from arrival; a request
-    that is not finished by then ends with an error. `level`: index into the decoder's levels, 0 is the top one.
+    `level` is an index into the decoder's levels, 0 the top one. `priority`: lower goes first; waiting makes up for it
+    (see Scheduler). `deadline_seconds` is on the monotonic clock; a request not finished by then ends with an error.
     """
 
     prompt_ids: tuple[int, ...]
@@ -50,9 +59,9 @@ class GenerationRequest:
     stop_strings: tuple[str, ...] = ()
     top_n_tokens: int = 0
     ignore_eos: bool = False
+    level: int = 0
     priority: int = 0
     deadline_seconds: float | None = None
-    level: int = 0
 
 
 @dataclass(frozen=True, slots=True)

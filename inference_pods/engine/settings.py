@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -14,10 +15,16 @@ from inference_pods.protocol import ENGINE_PORT
 class Settings:
     """Everything that a replica is told."""
 
-    # Where the weights are: package://PACKAGE/FILE.gguf or file:///PATH.gguf.
+    # Where the weights are: package://PACKAGE/PATH or file:///PATH of a .gguf, a .safetensors, or a folder with them.
     model_source: str
+    # sha256 of the weights (digest.py says of what for shards); None: not checked, only shown in /info.
+    model_sha256: str | None
     # Storage of the weights; fp32 reproduces the file exactly.
     precision: Precision
+    # Sub-models that the weights serve, for x-level: precisions of a nested tier and numbers of layers. Empty: all
+    # precisions that the weights can be read as, all layers. The first of each make the default level.
+    levels: tuple[Precision, ...]
+    depths: tuple[int, ...]
     # Function-preserving shuffle of the channels before quantising; 0 keeps the file's order.
     permutation_seed: int
     # Name that clients see in /v1/models and responses.
@@ -67,13 +74,36 @@ def _parse_switch(text: str) -> bool:
     return text == "on"
 
 
+def _digest(text: str) -> str:
+    if not re.fullmatch(r"[0-9a-fA-F]{64}", text):
+        raise argparse.ArgumentTypeError(f"{text[:80]!r} is no sha256: 64 hexadecimal digits are expected")
+    return text.lower()
+
+
+def _names(text: str) -> tuple[Precision, ...]:
+    try:
+        return tuple(Precision(name.strip()) for name in text.split(","))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{error}; give precisions, for example int8,int4") from None
+
+
+def _depths(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(number) for number in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text[:80]!r}: give numbers of layers, for example 30,28") from None
+
+
 def _build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m inference_pods.engine", description="Serve one tier of a model over HTTP."
     )
     add = parser.add_argument
-    add("--model-source", required=True, help="package://PACKAGE/FILE.gguf or file:///PATH.gguf")
-    add("--precision", type=Precision, choices=list(Precision), default=Precision.FP32, help="fp32, int8 or int4")
+    add("--model-source", required=True, help="package://PACKAGE/PATH or file:///PATH (GGUF or safetensors)")
+    add("--model-sha256", type=_digest, default=None, help="refuse weights with another sha256")
+    add("--precision", type=Precision, choices=list(Precision), default=Precision.FP32, help="storage of the weights")
+    add("--levels", type=_names, default=(), help="precisions that a nested tier serves, the default first: int8,int4")
+    add("--depths", type=_depths, default=(), help="layers that its levels run, the default first: 30,28")
     add(
         "--permutation-seed",
         type=_at_least(0),

@@ -25,6 +25,7 @@ from inference_pods.engine.server import start_server
 from inference_pods.engine.service import Engine, Limits, Phase, Service
 from inference_pods.engine.source import resolve_source
 from inference_pods.engine.tokenizer import TextTokenizer
+from inference_pods.engine.vocabulary import read_vocabulary
 from inference_pods.kernels.decoder import Chunk, DecoderLimits, TokenScores
 from inference_pods.kernels.formats import BLOCK_TOKENS, Precision
 
@@ -52,7 +53,7 @@ def model_file(model_path):
 
 @pytest.fixture(scope="session")
 def tokenizer(model_file):
-    return TextTokenizer(model_file.metadata)
+    return TextTokenizer(read_vocabulary(model_file))
 
 
 @pytest.fixture(scope="session")
@@ -141,13 +142,22 @@ async def serve(tokenizer, model_file, build_core):
     """(runner, limits) -> RunningEngine; everything is stopped after the test."""
     async with contextlib.AsyncExitStack() as stack:
 
-        async def start(runner, batch=4, waiting=8, total_tokens=1024, phase=Phase.READY, blocks=128, step_tokens=64):
+        async def start(
+            runner,
+            batch=4,
+            waiting=8,
+            total_tokens=1024,
+            phase=Phase.READY,
+            blocks=128,
+            step_tokens=64,
+            levels=("full",),
+        ):
             metrics = EngineMetrics("smol", "full", blocks)
             service = Service(Limits(total_tokens, batch, waiting), metrics, "smol")
             core = build_core(runner, batch, step_tokens, blocks)
             template = ChatTemplate(model_file.metadata["tokenizer.chat_template"], "", "")
             loop = EngineLoop(core, service.deliver, service.observe)
-            service.attach(Engine(loop, core.scheduler, tokenizer, template, {"model_id": "smol"}))
+            service.attach(Engine(loop, core.scheduler, tokenizer, template, levels, {"model_id": "smol"}))
             loop.start()
             service.phase = phase
             server, port = await start_server(service, "127.0.0.1", 0)
@@ -183,6 +193,8 @@ def write_gguf():
         for key, value in metadata.items():
             if isinstance(value, str):
                 header += _gguf_string(key) + struct.pack("<I", 8) + _gguf_string(value)
+            elif isinstance(value, float):
+                header += _gguf_string(key) + struct.pack("<If", 6, value)
             elif isinstance(value, list):
                 header += _gguf_string(key) + struct.pack("<IIQ", 9, 8, len(value)) + b"".join(map(_gguf_string, value))
             else:

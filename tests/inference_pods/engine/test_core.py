@@ -113,11 +113,14 @@ def test_a_deadline_ends_a_waiting_request_and_a_running_one_with_its_reason(bui
     now[0] = 2.0
     waited, token = core.step().events
     assert (waited.request_id, waited.failure) == (2, FailureKind.DEADLINE)
-    assert waited.error == "the deadline of 2 s passed while the request waited"
+    assert waited.error == "the request's deadline passed while it waited, 2 s after its arrival"
     assert token.token is not None
     now[0] = 3.5
     cut, token = core.step().events
-    assert (cut.request_id, cut.error) == (1, "the deadline of 3 s passed after 2 of 50 tokens")
+    assert (cut.request_id, cut.error) == (
+        1,
+        "the request's deadline passed after 2 of 50 tokens, 3.5 s after its arrival",
+    )
     assert cut.is_last
     assert token.request_id == 3
     assert core.scheduler.stats.expired == 2

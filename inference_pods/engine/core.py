@@ -5,6 +5,7 @@ Errors stay with the request that caused them: a poisoned sequence never takes i
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 import time
@@ -49,6 +50,18 @@ class StepResult:
     generated_tokens: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """What the runner was given and gave: drafted tokens per chunk, scores of all that were wanted, in order."""
+
+    drafted: list[list[int]]
+    scores: list[TokenScores]
+
+    @property
+    def sequences(self) -> int:
+        return len(self.drafted)
+
+
 class EngineCore:
     """Owns scheduler and runner; every method must be called from one thread. `clock` gives monotonic seconds."""
 
@@ -70,6 +83,8 @@ class EngineCore:
         sequence = Sequence(
             request_id, list(request.prompt_ids), len(request.prompt_ids), request.priority, now, request.level
         )
+        if request.speculate and not (request.sampling.needs_sampling or request.sampling.has_penalties):
+            sequence.draftable_until = len(request.prompt_ids) + request.max_new_tokens
         stream = TextStream(self._tokenizer, request.stop_strings)
         self._live[request_id] = _Live(request, sequence, Sampler(request.sampling), stream, now)
         self.scheduler.add(sequence)
@@ -103,10 +118,20 @@ class EngineCore:
     def step(self) -> StepResult:
         expired = self._expire()
         plan = self.scheduler.schedule()
-        scores = self._run(plan) if plan else []
-        if scores is None:
+        if not plan:
+            return StepResult(expired, 0, 0)
+        started = self._clock()
+        run = self._run(plan)
+        if run is None:
             return StepResult(expired + self._fail(plan, "the model failed on this step"), 0, 0)
-        return self._postprocess(plan, scores, expired)
+        result = self._postprocess(plan, run, expired)
+        self._observe_round(run, result, self._clock() - started)
+        return result
+
+    def _observe_round(self, run: _Run, result: StepResult, seconds: float) -> None:
+        """Tells the gate how a round of pure decoding went; with prompts in it there is nothing to compare."""
+        if self.scheduler.drafts and not result.prompt_tokens and run.sequences:
+            self.scheduler.gate.observe(any(run.drafted), result.generated_tokens / run.sequences, seconds)
 
     def _expire(self) -> list[TokenEvent]:
         """Ends the requests whose deadline has passed."""
@@ -117,15 +142,32 @@ class EngineCore:
         self.scheduler.stats.expired += len(late)
         return [_build_expired(live, now) for live in late]
 
-    def _run(self, plan: list[ScheduledChunk]) -> list[TokenScores] | None:
-        started = self._clock()
+    def _run(self, plan: list[ScheduledChunk]) -> _Run | None:
         try:
-            scores = self._runner.step([_build_chunk(chunk) for chunk in plan])
+            drafted = self._draft(plan)
+            chunks = [_build_chunk(chunk, tokens) for chunk, tokens in zip(plan, drafted, strict=True)]
+            started = self._clock()
+            scores = self._runner.step(chunks)
         except Exception:
             logger.exception("step of %d sequences failed", len(plan))
             return None
-        self.scheduler.observe(plan, self._clock() - started)
-        return scores
+        self.scheduler.step_time.observe(sum(len(chunk.token_ids) for chunk in chunks), self._clock() - started)
+        return _Run(drafted, scores)
+
+    def _draft(self, plan: list[ScheduledChunk]) -> list[list[int]]:
+        """For each chunk the tokens that the draft level puts after its end, one step per token for all together.
+
+        It leaves its own keys and values at the new positions; the verifying step overwrites them before they are read.
+        """
+        drafted: list[list[int]] = [[] for _ in plan]
+        settings = self.scheduler.drafts
+        while settings and (short := [i for i, chunk in enumerate(plan) if len(drafted[i]) < chunk.draft]):
+            scores = self._runner.step([_build_draft(plan[i], drafted[i], settings.level) for i in short])
+            if not all(math.isfinite(one.log_total) for one in scores):
+                break  # what was drafted so far is verified; the top level says whether the request is beyond help
+            for i, one in zip(short, scores, strict=True):
+                drafted[i].append(one.best)
+        return drafted
 
     def _fail(self, plan: list[ScheduledChunk], error: str) -> list[TokenEvent]:
         events = []
@@ -134,18 +176,37 @@ class EngineCore:
             events.append(TokenEvent(chunk.sequence.request_id, error=error, failure=FailureKind.MODEL))
         return events
 
-    def _postprocess(
-        self, plan: list[ScheduledChunk], scores: list[TokenScores], expired: list[TokenEvent]
-    ) -> StepResult:
-        complete = [chunk for chunk in plan if chunk.completes_input]
+    def _postprocess(self, plan: list[ScheduledChunk], run: _Run, expired: list[TokenEvent]) -> StepResult:
+        complete = [(chunk, drafted) for chunk, drafted in zip(plan, run.drafted, strict=True) if chunk.completes_input]
         prompt_tokens = sum(
             chunk.count for chunk in plan if chunk.sequence.pending_tokens > 1 or not chunk.sequence.generated_tokens
         )
         for chunk in plan:
             self._note_start(self._live[chunk.sequence.request_id])
         self.scheduler.commit(plan)
-        events = [self._advance(self._live[c.sequence.request_id], s) for c, s in zip(complete, scores, strict=True)]
-        return StepResult(expired + events, prompt_tokens, sum(event.token is not None for event in events))
+        events, scores = list(expired), iter(run.scores)
+        for chunk, drafted in complete:
+            own = list(itertools.islice(scores, 1 + len(drafted)))
+            events += self._advance_verified(self._live[chunk.sequence.request_id], own, drafted)
+        return StepResult(events, prompt_tokens, sum(event.token is not None for event in events))
+
+    def _advance_verified(self, live: _Live, scores: list[TokenScores], drafted: list[int]) -> list[TokenEvent]:
+        """Appends the top level's tokens for as long as the draft agrees with them, and one more."""
+        events = [self._advance(live, scores[0])]
+        accepted = 0
+        while accepted < len(drafted) and not events[-1].is_last:
+            if live.sequence.token_ids[-1] != drafted[accepted]:
+                break
+            accepted += 1
+            events.append(self._advance(live, scores[accepted]))
+        if drafted:
+            stats = self.scheduler.stats
+            stats.verifications += 1
+            stats.draft_tokens += len(drafted)
+            stats.accepted_tokens += accepted
+            if not events[-1].is_last:
+                self.scheduler.commit_drafts(live.sequence, accepted)
+        return events
 
     def _note_start(self, live: _Live) -> None:
         if live.queue_seconds is None:
@@ -191,11 +252,20 @@ class EngineCore:
         )
 
 
-def _build_chunk(chunk: ScheduledChunk) -> Chunk:
+def _build_chunk(chunk: ScheduledChunk, drafted: list[int]) -> Chunk:
+    """The chunk's own tokens and what was drafted after them; scores for the last own token and each drafted one."""
     sequence = chunk.sequence
     start = sequence.computed_tokens
-    tokens = sequence.token_ids[start : start + chunk.count]
-    return Chunk(tokens, start, sequence.block_table, int(chunk.completes_input), sequence.level)
+    tokens = sequence.token_ids[start : start + chunk.count] + drafted
+    scores = 1 + len(drafted) if chunk.completes_input else 0
+    return Chunk(tokens, start, sequence.block_table, scores, sequence.level)
+
+
+def _build_draft(chunk: ScheduledChunk, drafted: list[int], level: int) -> Chunk:
+    """The last drafted token, at first the sequence's own last one, at the drafting level."""
+    sequence = chunk.sequence
+    token = drafted[-1] if drafted else sequence.token_ids[-1]
+    return Chunk([token], sequence.computed_tokens + len(drafted), sequence.block_table, 1, level)
 
 
 def _build_expired(live: _Live, now: float) -> TokenEvent:

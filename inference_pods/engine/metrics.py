@@ -8,9 +8,11 @@ from inference_pods.engine.batch_limit import BatchBound
 from inference_pods.engine.scheduler import Scheduler
 from inference_pods.engine.stats import EngineStats
 from inference_pods.protocol import (
+    ENGINE_ACCEPTED_TOKENS,
     ENGINE_BATCH_LIMIT,
     ENGINE_BATCH_LIMIT_BOUND,
     ENGINE_DEADLINES_PASSED,
+    ENGINE_DRAFT_TOKENS,
     ENGINE_GENERATED_TOKENS,
     ENGINE_INTEGRITY_FAILURES,
     ENGINE_KV_BLOCKS_TOTAL,
@@ -21,7 +23,10 @@ from inference_pods.protocol import (
     ENGINE_PREFIX_MISS_TOKENS,
     ENGINE_PROMPT_TOKENS,
     ENGINE_RUNNING,
+    ENGINE_SPECULATION_ACTIVE,
+    ENGINE_SPECULATION_GAIN,
     ENGINE_STEP_SECONDS,
+    ENGINE_VERIFICATIONS,
     ENGINE_WAITING,
 )
 
@@ -48,6 +53,11 @@ class EngineMetrics:
             ENGINE_BATCH_LIMIT_BOUND, "1 for what binds the batch limit.", (*_LABELS, "bound"), registry=self.registry
         )
         self._bounds = {one: bound.labels(*labels, one.value) for one in BatchBound}
+        self.speculation_active = gauge(ENGINE_SPECULATION_ACTIVE, "1 while a lower level drafts.")
+        self.speculation_gain = gauge(
+            ENGINE_SPECULATION_GAIN,
+            "Time per token without drafts over that with them, at this batch (0: not measured).",
+        )
         self.waiting = gauge(ENGINE_WAITING, "Requests waiting for a place in the batch.")
         self.kv_blocks_used = gauge(ENGINE_KV_BLOCKS_USED, "KV cache blocks in use.")
         self.kv_blocks_total = gauge(ENGINE_KV_BLOCKS_TOTAL, "KV cache blocks that exist.")
@@ -70,6 +80,9 @@ class EngineMetrics:
             "integrity_failures": counter(
                 ENGINE_INTEGRITY_FAILURES, "Idle checks that found the KV blocks' books wrong."
             ),
+            "draft_tokens": counter(ENGINE_DRAFT_TOKENS, "Tokens drafted by a lower level."),
+            "accepted_tokens": counter(ENGINE_ACCEPTED_TOKENS, "Drafted tokens that the top level agreed to."),
+            "verifications": counter(ENGINE_VERIFICATIONS, "Drafts checked by the top level."),
         }
         self._shown = EngineStats()
 
@@ -80,6 +93,8 @@ class EngineMetrics:
         self.batch_limit.set(scheduler.limit.size)
         for bound, gauge in self._bounds.items():
             gauge.set(bound is scheduler.limit.bound)
+        self.speculation_active.set(scheduler.gate.is_active)
+        self.speculation_gain.set(scheduler.gate.gain or 0.0)
         for name, counter in self._totals.items():
             total = getattr(scheduler.stats, name)
             counter.inc(total - getattr(self._shown, name))

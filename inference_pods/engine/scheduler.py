@@ -9,11 +9,12 @@ Knows no tensors, no text and no clock.
 from __future__ import annotations
 
 from bisect import insort
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from inference_pods.engine.batch_limit import BatchBound, BatchLimit, BatchState, decide_batch_limit
 from inference_pods.engine.block_manager import ROOT_KEY, BlockManager, IntegrityError, chain_key
 from inference_pods.engine.sequence import Sequence
+from inference_pods.engine.speculation import DraftSettings, SpeculationGate
 from inference_pods.engine.stats import EngineStats
 from inference_pods.engine.step_time import StepTimeModel
 
@@ -27,10 +28,11 @@ _USUAL_SMOOTHING = 0.1  # weight of the latest sequence in the usual number of b
 
 @dataclass(frozen=True, slots=True)
 class ScheduledChunk:
-    """`count` tokens of a sequence from its computed_tokens on."""
+    """`count` tokens of a sequence from its computed_tokens on, and room to draft and verify `draft` more."""
 
     sequence: Sequence
     count: int
+    draft: int = 0
 
     @property
     def completes_input(self) -> bool:
@@ -53,6 +55,7 @@ class Scheduler:
         step_tokens: int,
         *,
         tpot_seconds: float | None = None,
+        drafts: DraftSettings | None = None,
         ageing_seconds: float = 10.0,
     ) -> None:
         if step_tokens < max_batch_size:
@@ -65,6 +68,8 @@ class Scheduler:
         self.running: list[Sequence] = []
         self.limit = BatchLimit(max_batch_size, BatchBound.QUEUE)
         self.step_time = StepTimeModel()
+        self.gate = SpeculationGate()
+        self.drafts = drafts
         self._tpot_seconds = tpot_seconds
         self._ageing_seconds = ageing_seconds
         self._usual_blocks: float | None = None
@@ -115,11 +120,7 @@ class Scheduler:
         self.limit = decide_batch_limit(self._batch_state())
         if self.stats.preemptions == preemptions:
             self._admit(plan, budget)
-        return plan
-
-    def observe(self, plan: list[ScheduledChunk], seconds: float) -> None:
-        """Learns how long the plan's step took."""
-        self.step_time.observe(sum(chunk.count for chunk in plan), seconds)
+        return self._add_drafts(plan, self.drafts) if self.drafts else plan
 
     def commit(self, plan: list[ScheduledChunk]) -> None:
         """Records that the plan's tokens are in the KV cache, and offers the blocks that they filled for sharing."""
@@ -128,6 +129,32 @@ class Scheduler:
             full_before = sequence.computed_tokens // self.blocks.block_tokens
             sequence.computed_tokens += chunk.count
             self._publish(sequence, full_before)
+
+    def commit_drafts(self, sequence: Sequence, accepted: int) -> None:
+        """Records that `accepted` drafted tokens, by now among its own, were verified: their KV is the top level's."""
+        full_before = sequence.computed_tokens // self.blocks.block_tokens
+        sequence.computed_tokens += accepted
+        self._publish(sequence, full_before)
+
+    def _add_drafts(self, plan: list[ScheduledChunk], settings: DraftSettings) -> list[ScheduledChunk]:
+        """The plan with drafts where all of it is decoding and that pays; prompts need the budget more."""
+        self.gate.begin_round()
+        if any(chunk.count > 1 or not chunk.sequence.generated_tokens for chunk in plan):
+            return plan
+        drafting = sum(chunk.sequence.draftable_tokens > 0 for chunk in plan)
+        if not drafting or not self.gate.wants_drafts(len(plan), drafting):
+            return plan
+        most = min(settings.tokens, (self.step_tokens - len(plan)) // drafting)
+        return [replace(chunk, draft=self._make_draft_room(chunk.sequence, most)) for chunk in plan]
+
+    def _make_draft_room(self, sequence: Sequence, most: int) -> int:
+        """Extends the table for as many drafted tokens as fit without taking blocks from anyone; their number."""
+        count = min(most, sequence.draftable_tokens)
+        while count > 0 and not self.blocks.can_allocate(sequence.block_table, len(sequence.token_ids) + count):
+            count -= 1
+        if count > 0:
+            self.blocks.allocate(sequence.block_table, len(sequence.token_ids) + count)
+        return max(0, count)
 
     def _plan_running(self, plan: list[ScheduledChunk], budget: int, *, decoding: bool) -> int:
         """Plans the running sequences that decode, or the others; returns what is left of the budget."""

@@ -51,6 +51,7 @@ class GenerationRequest:
 
     `level` is an index into the decoder's levels, 0 the top one. `priority`: lower goes first; waiting makes up for it
     (see Scheduler). `deadline_seconds` is on the monotonic clock; a request not finished by then ends with an error.
+    `speculate`: may be drafted by a lower level where the engine does that; its output is the same either way.
     """
 
     prompt_ids: tuple[int, ...]
@@ -62,6 +63,7 @@ class GenerationRequest:
     level: int = 0
     priority: int = 0
     deadline_seconds: float | None = None
+    speculate: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +97,7 @@ class TokenEvent:
 class Sequence:
     """A request's tokens (prompt, then generated) and how far the KV cache covers them.
 
+    `draftable_until`: the most tokens it may come to have, if it may be drafted, else 0.
     `shared_blocks` of its table were found cached when it was admitted. `block_keys` are the keys of the full blocks
     among its tokens, as far as they were needed; `unmixed_blocks` is set once the level has changed: blocks from there
     on hold keys and values of several levels and are never shared.
@@ -106,6 +109,7 @@ class Sequence:
     priority: int = 0
     arrived_at: float = 0.0
     level: int = 0
+    draftable_until: int = 0
     computed_tokens: int = 0
     block_table: list[int] = field(default_factory=list)
     shared_blocks: int = 0
@@ -120,6 +124,12 @@ class Sequence:
     @property
     def generated_tokens(self) -> int:
         return len(self.token_ids) - self.prompt_tokens
+
+    @property
+    def draftable_tokens(self) -> int:
+        """Tokens that may be drafted now: the last one of a request never is, verifying gives it anyway."""
+        is_decoding = self.pending_tokens == 1 and self.generated_tokens > 0
+        return max(0, self.draftable_until - len(self.token_ids) - 1) if is_decoding and self.level == 0 else 0
 
     @property
     def own_blocks(self) -> int:

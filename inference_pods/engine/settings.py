@@ -45,6 +45,9 @@ class Settings:
     max_step_tokens: int
     # Objective for the time per output token; steps and batch are kept small enough for it. 0: none.
     tpot_milliseconds: int
+    # Level that drafts tokens for the top level to verify, and how many at a time; None: no speculative decoding.
+    draft_level: str | None
+    draft_tokens: int
     # Share the KV blocks of equal beginnings among requests.
     prefix_cache: bool
     # After SIGTERM: how long running requests may take to finish.
@@ -120,6 +123,8 @@ def _build_parser() -> argparse.ArgumentParser:
     add("--kv-cache-tokens", type=_at_least(1), default=4096, help="tokens in the KV cache, all sequences together")
     add("--max-step-tokens", type=_at_least(1), default=64, help="tokens computed per step")
     add("--tpot-milliseconds", type=_at_least(0), default=0, help="objective that bounds steps and batch (0: none)")
+    add("--draft-level", default=None, help="level that drafts for the top one (speculative decoding), e.g. int4")
+    add("--draft-tokens", type=_at_least(1), default=4, help="tokens per draft")
     add(
         "--prefix-cache",
         type=_parse_switch,

@@ -10,6 +10,7 @@ from inference_pods.engine.chat import ChatTemplate
 from inference_pods.engine.checkpoint import ModelFile, context_length, open_model, read_shape
 from inference_pods.engine.core import EngineCore
 from inference_pods.engine.digest import DigestCheck
+from inference_pods.engine.errors import LoadError, LoadReason
 from inference_pods.engine.loop import Deliver, EngineLoop, Observe
 from inference_pods.engine.memory import check_memory, estimate_needed_bytes, read_memory_bounds
 from inference_pods.engine.model_runner import LoadedModel, load_model
@@ -17,6 +18,7 @@ from inference_pods.engine.scheduler import Scheduler
 from inference_pods.engine.service import Engine
 from inference_pods.engine.settings import Settings
 from inference_pods.engine.source import resolve_source
+from inference_pods.engine.speculation import DraftSettings, find_draft_settings
 from inference_pods.engine.tokenizer import TextTokenizer
 from inference_pods.engine.vocabulary import read_chat_template, read_vocabulary
 from inference_pods.kernels.cpu import detect_cpu, detect_threads
@@ -50,17 +52,19 @@ def build_engine(settings: Settings, deliver: Deliver, observe: Observe) -> Engi
     model = load_model(file, limits, settings.precision, settings.permutation_seed, plan=plan)
     model_sha, context_tokens = digest.finish(), context_length(file)
     file.close()
+    levels = tuple(level.name for level in model.runner.levels)
+    drafts = _find_drafts(settings, levels)
     scheduler = Scheduler(
         BlockManager(settings.kv_blocks, BLOCK_TOKENS, settings.prefix_cache),
         settings.max_batch_size,
         settings.max_step_tokens,
         tpot_seconds=settings.tpot_milliseconds / 1000 or None,
+        drafts=drafts,
     )
     core = EngineCore(model.runner, scheduler, tokenizer)
     description = {**_describe(settings, model, limits.threads), "model_sha": model_sha}
     _warn_if_slow(model.runner.variant)
     logger.info("loaded %s", description)
-    levels = tuple(level.name for level in model.runner.levels)
     loop = EngineLoop(core, deliver, observe)
     return Engine(loop, scheduler, tokenizer, template, levels, description, context_tokens)
 
@@ -68,11 +72,26 @@ def build_engine(settings: Settings, deliver: Deliver, observe: Observe) -> Engi
 def _build_limits(settings: Settings, file: ModelFile) -> DecoderLimits:
     return DecoderLimits(
         max_rows=settings.max_step_tokens,
-        max_outputs=settings.max_batch_size,
+        max_outputs=_most_outputs(settings),
         max_positions=min(settings.max_total_tokens, context_length(file)),
         kv_blocks=settings.kv_blocks,
         threads=settings.threads or detect_threads(),
     )
+
+
+def _most_outputs(settings: Settings) -> int:
+    """Tokens per step whose scores may be wanted: each sequence's, and its drafts' where they are verified."""
+    per_sequence = 1 + settings.draft_tokens if settings.draft_level else 1
+    return min(settings.max_step_tokens, settings.max_batch_size * per_sequence)
+
+
+def _find_drafts(settings: Settings, levels: tuple[str, ...]) -> DraftSettings | None:
+    if settings.draft_level is None:
+        return None
+    try:
+        return find_draft_settings(levels, settings.draft_level, settings.draft_tokens)
+    except ValueError as error:
+        raise LoadError(LoadReason.UNSUPPORTED, str(error)) from error
 
 
 def _warn_if_slow(variant: str) -> None:

@@ -18,3 +18,8 @@ class EngineStats:
     expired: int = 0
     # Idle checks that found the block pool's books wrong.
     integrity_failures: int = 0
+    # Tokens that a lower level drafted, those of them that the top level agreed to, and its steps that checked some
+    # (one per sequence): tokens per check = accepted / verifications + 1.
+    draft_tokens: int = 0
+    accepted_tokens: int = 0
+    verifications: int = 0

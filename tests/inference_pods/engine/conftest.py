@@ -83,6 +83,7 @@ class ScriptedRunner:
     gate: threading.Event = field(default_factory=threading.Event)
     poison_token: int | None = None
     fail: bool = False
+    missed_drafts: frozenset[int] = frozenset()  # after these tokens a lower level says something else than the top one
 
     def __post_init__(self):
         self.gate.set()
@@ -96,7 +97,7 @@ class ScriptedRunner:
         if self.fail:
             raise RuntimeError("scripted failure")
         return [
-            self._scores(chunk, token)
+            self._scores(chunk, token)  # what comes after a token depends on it alone
             for chunk in chunks
             for token in chunk.token_ids[len(chunk.token_ids) - chunk.scores :]
         ]
@@ -104,6 +105,8 @@ class ScriptedRunner:
     def _scores(self, chunk, last):
         logits = np.zeros(VOCABULARY, np.float32)
         best = self.reply[(self.reply.index(last) + 1) % len(self.reply)] if last in self.reply else self.reply[0]
+        if chunk.level and last in self.missed_drafts:
+            best += 1
         logits[best] = 10.0
         log_total = float("nan") if self.poison_token in chunk.token_ids else 11.0
         return TokenScores(best, log_total, logits)
@@ -117,8 +120,8 @@ def scripted_runner(tokenizer):
 
 @pytest.fixture
 def build_core(tokenizer):
-    def build(runner, batch=4, step_tokens=64, blocks=64, **core_options):
-        scheduler = Scheduler(BlockManager(blocks, BLOCK_TOKENS), batch, step_tokens)
+    def build(runner, batch=4, step_tokens=64, blocks=64, drafts=None, **core_options):
+        scheduler = Scheduler(BlockManager(blocks, BLOCK_TOKENS), batch, step_tokens, drafts=drafts)
         return EngineCore(runner, scheduler, tokenizer, **core_options)
 
     return build

@@ -228,7 +228,7 @@ def simulate(scheduler, fixed, slope, steps, arrivals=()):
         seconds = fixed + slope * sum(chunk.count for chunk in plan)
         complete = [chunk.sequence for chunk in plan if chunk.completes_input]
         decoding = any(chunk.sequence.generated_tokens for chunk in plan)
-        scheduler.observe(plan, seconds)
+        scheduler.step_time.observe(sum(chunk.count for chunk in plan), seconds)
         scheduler.commit(plan)
         for one in complete:
             one.token_ids.append(1)

@@ -18,6 +18,7 @@ _TRIAL_ROUNDS = 8  # drafted before the first verdict
 _WINDOW_ROUNDS = 24  # drafted rounds that the running verdict looks at
 _PLAIN_AGAIN_AFTER = 256  # drafted rounds; contexts grow, and with them the cost of a plain step
 _ON_GAIN, _OFF_GAIN = 1.05, 1.0  # hysteresis: starts above the first, stops below the second
+_HOPELESS_ROUNDS, _HOPELESS_GAIN = 3, 0.8  # a trial that loses this clearly this early ends: it costs real requests
 _FIRST_RETRY, _LAST_RETRY = 128, 4096  # plain rounds before another trial, doubled after each that failed
 _PAUSE = 3.0  # a round this many times slower than the median was a pause of the machine: it counts as no more
 
@@ -100,21 +101,32 @@ class _Arm:
         self.rounds += 1
         if self.state is GateState.PLAIN and self.rounds >= _PLAIN_ROUNDS:
             self._enter(self.after_plain)
-        elif self.state is GateState.TRIAL and self.rounds >= _TRIAL_ROUNDS:
-            self._judge(_ON_GAIN)
+        elif self.state is GateState.TRIAL:
+            self._judge_trial()
         elif self.state is GateState.ON:
-            self._judge(_OFF_GAIN)
+            self._judge_running()
         elif self.state is GateState.OFF and self.rounds >= self.retry:
             self.drafted.clear()
             self._enter(GateState.TRIAL)
 
-    def _judge(self, least_gain: float) -> None:
+    def _measure(self) -> float:
         self.gain = self.plain.seconds_per_token / max(self.drafted.seconds_per_token, 1e-9)
-        if self.gain < least_gain:
-            self.retry = _FIRST_RETRY if self.state is GateState.ON else min(2 * self.retry, _LAST_RETRY)
+        return self.gain
+
+    def _judge_trial(self) -> None:
+        is_over = self.rounds >= _TRIAL_ROUNDS
+        if not is_over and self.rounds < _HOPELESS_ROUNDS:
+            return
+        if self._measure() < (_ON_GAIN if is_over else _HOPELESS_GAIN):
+            self.retry = min(2 * self.retry, _LAST_RETRY)
             self._enter(GateState.OFF)
-        elif self.state is GateState.TRIAL:
+        elif is_over:
             self._enter(GateState.ON)
+
+    def _judge_running(self) -> None:
+        if self._measure() < _OFF_GAIN:
+            self.retry = _FIRST_RETRY
+            self._enter(GateState.OFF)
         elif self.rounds >= _PLAIN_AGAIN_AFTER:
             self.after_plain = GateState.ON
             self._enter(GateState.PLAIN)

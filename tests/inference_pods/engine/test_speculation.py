@@ -27,9 +27,11 @@ def play(gate, rounds, plain_seconds, drafted_seconds, drafted_tokens, kind=(1, 
     ("name", "drafted_seconds", "drafted_tokens", "drafted_rounds"),
     [
         ("a clear gain: on after the trial", 0.020, 4.0, 92),
-        ("a loss: off after the trial", 0.050, 4.0, 8),
+        ("a loss: off after the trial", 0.045, 4.0, 8),
+        ("a clear loss: off before the trial ends", 0.060, 4.0, 3),
         ("no more than a tie: off", 0.040, 4.0, 8),
         ("nothing is ever accepted: off", 0.012, 1.0, 8),
+        ("nothing is ever accepted, and drafting is dear: off early", 0.020, 1.0, 3),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

@@ -20,6 +20,9 @@ def test_levels_depths_and_digest_are_read():
         ("--depths", "30,few", "30,28"),
         ("--model-sha256", "abc", "64 hexadecimal"),
         ("--max-waiting", "-1", "below the minimum"),
+        ("--prefix-cache", "yes", "neither on nor off"),
+        ("--tpot-milliseconds", "-1", "below the minimum"),
+        ("--draft-tokens", "0", "below the minimum"),
         ("--kv-cache-tokens", "16", "--max-total-tokens"),
         ("--max-step-tokens", "4", "--max-batch-size"),
     ],
@@ -31,3 +34,12 @@ def test_a_wrong_value_is_refused_by_its_flag(capsys, flag, value, words):
     said = capsys.readouterr().err
     assert flag in said
     assert words in said
+
+
+def test_the_schedulers_options_have_defaults_and_are_read():
+    settings = parse_settings(SOURCE)
+    assert (settings.prefix_cache, settings.tpot_milliseconds, settings.draft_level) == (True, 0, None)
+    given = ("--prefix-cache", "off", "--tpot-milliseconds", "60", "--draft-level", "int4", "--draft-tokens", "2")
+    settings = parse_settings([*SOURCE, *given])
+    assert (settings.prefix_cache, settings.tpot_milliseconds) == (False, 60)
+    assert (settings.draft_level, settings.draft_tokens) == ("int4", 2)

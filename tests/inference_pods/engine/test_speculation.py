@@ -215,6 +215,39 @@ def test_drafting_changes_no_answer_and_leaves_only_verified_keys_and_values(
     assert max(outputs) <= min(step_tokens, 4 * (1 + tokens))
 
 
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    actions=st.lists(st.sampled_from(("add", "add", "cancel", "step", "step", "step")), min_size=10, max_size=60),
+    missed=st.sets(st.sampled_from(string.ascii_lowercase)),
+    random=st.randoms(use_true_random=False),
+)
+def test_cancelling_amid_drafts_frees_everything_and_harms_no_other(
+    build_core, scripted_runner, tokenizer, actions, missed, random
+):
+    scripted_runner.missed_drafts = frozenset(tokenizer.encode(letter)[0] for letter in missed)
+    scripted_runner.steps.clear()
+    core = drafting_core(build_core, scripted_runner, step_tokens=12, blocks=8)
+    live, heard = {}, {}
+    for number, action in enumerate([*actions, *["step"] * 300]):
+        if action == "add":
+            live[number] = random.randint(1, 40)
+            prompt = "one two three " * random.randint(1, 6)
+            core.add(number, GenerationRequest(tuple(tokenizer.encode(prompt)), live[number]))
+        elif action == "cancel" and live:
+            core.cancel(cancelled := random.choice(list(live)))
+            del live[cancelled]
+        elif action == "step":
+            for event in core.step().events:
+                heard.setdefault(event.request_id, []).append(event)
+                assert event.error is None
+                if event.is_last:
+                    assert len(heard[event.request_id]) == live.pop(event.request_id)
+        core.scheduler.check_integrity()
+    assert not live
+    assert core.scheduler.blocks.used_blocks == 0
+    check_cache(scripted_runner)
+
+
 @pytest.mark.parametrize(
     "fields",
     [

@@ -9,9 +9,11 @@ from pydantic import BaseModel, ConfigDict, Field
 MAX_STOP_SEQUENCES = 4
 MAX_TOP_TOKENS = 5
 MAX_TOP_LOGPROBS = 20
+MAX_SIBLINGS = 8
 
 OpenUnit = Annotated[float, Field(gt=0.0, lt=1.0)]
 Penalty = Annotated[float, Field(ge=-2.0, le=2.0)]
+Siblings = Annotated[int, Field(ge=1, le=MAX_SIBLINGS)]
 Positive = Annotated[float, Field(gt=0.0)]
 Seed = Annotated[int, Field(ge=0, lt=2**64)]
 
@@ -25,7 +27,7 @@ class Body(BaseModel):
 class GenerateParameters(Body):
     """TGI's parameters; null means unset."""
 
-    best_of: int | None = Field(default=None, ge=1, le=1)
+    best_of: Siblings | None = None
     temperature: Positive | None = None
     repetition_penalty: Positive | None = None
     frequency_penalty: Penalty | None = None
@@ -85,7 +87,7 @@ class OpenAiBody(Body):
     presence_penalty: Penalty | None = None
     stop: str | Annotated[list[str], Field(max_length=MAX_STOP_SEQUENCES)] | None = None
     seed: Annotated[int, Field(ge=-(2**63), lt=2**64)] | None = None
-    n: Literal[1] | None = None
+    n: Siblings | None = None
     ignore_eos: bool = False
 
     @property
@@ -135,4 +137,4 @@ class CompletionBody(OpenAiBody):
     max_tokens: int | None = Field(default=16, gt=0)
     echo: Literal[False] | None = None
     logprobs: int | None = Field(default=None, ge=0, le=MAX_TOP_TOKENS)
-    best_of: Literal[1] | None = None
+    best_of: Siblings | None = None

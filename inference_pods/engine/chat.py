@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 from jinja2 import TemplateError as JinjaError
@@ -14,12 +15,20 @@ def _refuse(message: str) -> None:
     raise JinjaError(message)
 
 
+def _format_now(pattern: str) -> str:
+    """Llama 3's template tells the model today's date."""
+    return datetime.now(tz=UTC).strftime(pattern)
+
+
 class ChatTemplate:
     """A sandboxed template: it can read the messages and nothing else."""
 
     def __init__(self, source: str | None, bos_token: str, eos_token: str) -> None:
-        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+        environment = ImmutableSandboxedEnvironment(
+            trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+        )
         environment.globals["raise_exception"] = _refuse
+        environment.globals["strftime_now"] = _format_now
         self._template = environment.from_string(source) if source else None
         self._tokens = {"bos_token": bos_token, "eos_token": eos_token}
 

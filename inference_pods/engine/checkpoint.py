@@ -1,32 +1,34 @@
-"""A llama checkpoint in a GGUF file: its shape, its tensors' roles, and copying them into a decoder one by one.
+"""A llama checkpoint in a GGUF file or in safetensors: opening it, its shape, and copying it into a decoder.
 
-Only one tensor is ever held beside the decoder's own memory. Knows nothing of tokens or requests.
+Tensors go from the mapped file straight into the decoder's memory; only one row is ever held beside it. Knows nothing
+of tokens or requests.
 """
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from inference_pods.engine import gguf_llama, hf_llama
 from inference_pods.engine.errors import LoadError, LoadReason
-from inference_pods.engine.gguf import GgufFile, TensorInfo
+from inference_pods.engine.gguf import GgufFile
 from inference_pods.engine.permutation import IndexMap, draw_order, tensor_maps
+from inference_pods.engine.safetensors import SafetensorsModel
+from inference_pods.engine.tensor_file import TensorInfo
 from inference_pods.kernels.decoder import DecoderShape
 from inference_pods.kernels.formats import SourceType, TensorRole
 
-_LAYER_TENSORS = {
-    TensorRole.ATTN_NORM: "attn_norm",
-    TensorRole.Q: "attn_q",
-    TensorRole.K: "attn_k",
-    TensorRole.V: "attn_v",
-    TensorRole.O: "attn_output",
-    TensorRole.FFN_NORM: "ffn_norm",
-    TensorRole.GATE: "ffn_gate",
-    TensorRole.UP: "ffn_up",
-    TensorRole.DOWN: "ffn_down",
-}
+logger = logging.getLogger(__name__)
+
+ModelFile = GgufFile | SafetensorsModel
+
+_LAYER_ROLES = tuple(role for role in TensorRole if role not in (TensorRole.HEAD, TensorRole.OUTPUT_NORM))
+_PROGRESS_SHARE = 0.2
 
 
 class TensorSink(Protocol):
@@ -45,52 +47,27 @@ class TensorSink(Protocol):
     ) -> None: ...
 
 
-def _required(metadata: dict[str, Any], key: str) -> Any:
-    if key not in metadata:
-        raise LoadError(LoadReason.CORRUPT, f"metadata {key!r} is missing; the file is no complete llama model")
-    return metadata[key]
+def open_model(path: Path) -> ModelFile:
+    """The checkpoint at `path`, as resolve_source found it.
+
+    Raises:
+        LoadError: it cannot be read.
+    """
+    return GgufFile(path) if path.suffix.lower() == ".gguf" else SafetensorsModel(path)
 
 
-def read_shape(file: GgufFile) -> DecoderShape:
+def read_shape(file: ModelFile) -> DecoderShape:
     """Shape of the decoder.
 
     Raises:
-        LoadError: ModelUnsupported for another architecture or untied output weights, ModelCorrupt for missing fields.
+        LoadError: ModelUnsupported for what the decoder does not compute, ModelCorrupt for missing fields.
     """
-    metadata = file.metadata
-    architecture = _required(metadata, "general.architecture")
-    if architecture != "llama":
-        raise LoadError(LoadReason.UNSUPPORTED, f"architecture {architecture!r} is not supported; only 'llama' is")
-    if "output.weight" in file.tensors or "rope_freqs.weight" in file.tensors:
-        raise LoadError(
-            LoadReason.UNSUPPORTED, "separate output weights and scaled rotary embeddings are not supported"
-        )
-    heads, dim = (
-        int(_required(metadata, "llama.attention.head_count")),
-        int(_required(metadata, "llama.embedding_length")),
-    )
-    embedding = _tensor(file, "token_embd.weight")
-    return DecoderShape(
-        layers=int(_required(metadata, "llama.block_count")),
-        dim=dim,
-        ffn=int(_required(metadata, "llama.feed_forward_length")),
-        heads=heads,
-        kv_heads=int(metadata.get("llama.attention.head_count_kv", heads)),
-        head_dim=int(metadata.get("llama.rope.dimension_count", dim // max(heads, 1))),
-        vocab=embedding.rows,
-        rms_eps=float(_required(metadata, "llama.attention.layer_norm_rms_epsilon")),
-        rope_base=float(metadata.get("llama.rope.freq_base", 10000.0)),
-    )
+    return gguf_llama.read_shape(file) if isinstance(file, GgufFile) else hf_llama.read_shape(file)
 
 
-def context_length(file: GgufFile) -> int:
-    return int(_required(file.metadata, "llama.context_length"))
-
-
-def _tensor(file: GgufFile, name: str) -> TensorInfo:
-    if name not in file.tensors:
-        raise LoadError(LoadReason.CORRUPT, f"tensor {name!r} is missing; the file is no complete llama model")
-    return file.tensors[name]
+def context_length(file: ModelFile) -> int:
+    """Longest context that the model was trained for, in tokens."""
+    return gguf_llama.context_length(file) if isinstance(file, GgufFile) else hf_llama.context_length(file)
 
 
 def _expected_size(shape: DecoderShape, role: TensorRole) -> tuple[int, int]:
@@ -108,18 +85,47 @@ def _expected_size(shape: DecoderShape, role: TensorRole) -> tuple[int, int]:
     return sizes.get(role, (1, shape.dim))
 
 
-def load_weights(file: GgufFile, shape: DecoderShape, sink: TensorSink, permutation_seed: int) -> None:
-    """Copies every tensor into `sink`, channels permuted by the seed (0: as in the file)."""
-    order = draw_order(shape, permutation_seed)
-    plan = [(TensorRole.HEAD, 0, "token_embd.weight"), (TensorRole.OUTPUT_NORM, 0, "output_norm.weight")]
-    for layer in range(shape.layers):
-        plan += [(role, layer, f"blk.{layer}.{name}.weight") for role, name in _LAYER_TENSORS.items()]
-    for role, layer, name in plan:
-        tensor = _tensor(file, name)
-        if (tensor.rows, tensor.columns) != _expected_size(shape, role):
-            message = (
-                f"tensor {name} is [{tensor.rows}, {tensor.columns}], expected {list(_expected_size(shape, role))}"
-            )
+def _plan(file: ModelFile, shape: DecoderShape) -> list[tuple[TensorRole, int, TensorInfo]]:
+    """All tensors of the decoder, each checked to be there in its size."""
+    name_of = gguf_llama.tensor_name if isinstance(file, GgufFile) else hf_llama.tensor_name
+    places = [(TensorRole.HEAD, 0), (TensorRole.OUTPUT_NORM, 0)]
+    places += [(role, layer) for layer in range(shape.layers) for role in _LAYER_ROLES]
+    plan = []
+    for role, layer in places:
+        name, expected = name_of(role, layer), _expected_size(shape, role)
+        if name not in file.tensors:
+            message = f"{file.path.name}: tensor {name!r} is missing; this is no complete llama model"
             raise LoadError(LoadReason.CORRUPT, message)
-        rows, columns = tensor_maps(shape, order, role, layer)
+        tensor = file.tensors[name]
+        if (tensor.rows, tensor.columns) != expected:
+            message = f"tensor {name} is [{tensor.rows}, {tensor.columns}], expected {list(expected)}"
+            raise LoadError(LoadReason.CORRUPT, message)
+        plan.append((role, layer, tensor))
+    return plan
+
+
+def load_weights(
+    file: ModelFile, shape: DecoderShape, sink: TensorSink, permutation_seed: int, threads: int = 1
+) -> None:
+    """Copies every tensor into `sink`, channels permuted by the seed (0: as in the file); logs each fifth of it.
+
+    `threads` above 1 needs a sink that may load several tensors at once, as the compiled decoder does: no two share
+    memory. Query and key rows of a GGUF file are in rotary pairs, those of Hugging Face in halves like the decoder's.
+    """
+    order = draw_order(shape, permutation_seed)
+    plan = _plan(file, shape)
+    rotary_pairs = isinstance(file, GgufFile)
+
+    def load(entry: tuple[TensorRole, int, TensorInfo]) -> int:
+        role, layer, tensor = entry
+        rows, columns = tensor_maps(shape, order, role, layer, rotary_pairs)
         sink.load(role, layer, file.data(tensor), tensor.kind, tensor.rows, tensor.columns, rows, columns)
+        return tensor.size_bytes
+
+    total, done, shown = sum(tensor.size_bytes for _, _, tensor in plan), 0, 0.0
+    with ThreadPoolExecutor(threads, thread_name_prefix="load") as pool:
+        for size in pool.map(load, plan):
+            done += size
+            if done / total >= shown + _PROGRESS_SHARE:
+                shown = done / total
+                logger.info("loading: %.0f %% of %.0f MB", 100 * shown, total / 1e6)

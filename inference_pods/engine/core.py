@@ -5,15 +5,24 @@ Errors stay with the request that caused them: a poisoned sequence never takes i
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from inference_pods.engine.model_runner import Runner
 from inference_pods.engine.sampler import Sampler, top_tokens
 from inference_pods.engine.scheduler import ScheduledChunk, Scheduler
-from inference_pods.engine.sequence import FinishReason, GenerationRequest, ScoredToken, Sequence, TokenEvent
+from inference_pods.engine.sequence import (
+    FailureKind,
+    FinishReason,
+    GenerationRequest,
+    ScoredToken,
+    Sequence,
+    TokenEvent,
+)
 from inference_pods.engine.tokenizer import TextStream, TextTokenizer
 from inference_pods.kernels.decoder import Chunk, TokenScores
 
@@ -41,20 +50,49 @@ class StepResult:
     generated_tokens: int
 
 
-class EngineCore:
-    """Owns scheduler and runner; every method must be called from one thread."""
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """What the runner was given and gave: drafted tokens per chunk, scores of all that were wanted, in order."""
 
-    def __init__(self, runner: Runner, scheduler: Scheduler, tokenizer: TextTokenizer) -> None:
+    drafted: list[list[int]]
+    scores: list[TokenScores]
+
+    @property
+    def sequences(self) -> int:
+        return len(self.drafted)
+
+
+class EngineCore:
+    """Owns scheduler and runner; every method must be called from one thread. `clock` gives monotonic seconds."""
+
+    def __init__(
+        self,
+        runner: Runner,
+        scheduler: Scheduler,
+        tokenizer: TextTokenizer,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._runner = runner
         self.scheduler = scheduler
         self._tokenizer = tokenizer
+        self._clock = clock
         self._live: dict[int, _Live] = {}
 
     def add(self, request_id: int, request: GenerationRequest) -> None:
-        sequence = Sequence(request_id, list(request.prompt_ids), len(request.prompt_ids))
+        now = self._clock()
+        sequence = Sequence(
+            request_id, list(request.prompt_ids), len(request.prompt_ids), request.priority, now, request.level
+        )
+        if request.speculate and not (request.sampling.needs_sampling or request.sampling.has_penalties):
+            sequence.draftable_until = len(request.prompt_ids) + request.max_new_tokens
         stream = TextStream(self._tokenizer, request.stop_strings)
-        self._live[request_id] = _Live(request, sequence, Sampler(request.sampling), stream, time.monotonic())
+        self._live[request_id] = _Live(request, sequence, Sampler(request.sampling), stream, now)
         self.scheduler.add(sequence)
+
+    def change_level(self, request_id: int, level: int) -> None:
+        """Computes a request at another level from its next token on; unknown ids (already finished) are fine."""
+        if live := self._live.get(request_id):
+            self.scheduler.change_level(live.sequence, level)
 
     def cancel(self, request_id: int) -> None:
         """Takes a request out before the next step; unknown ids (already finished) are fine."""
@@ -66,51 +104,119 @@ class EngineCore:
         request_ids = list(self._live)
         for request_id in request_ids:
             self.cancel(request_id)
-        return [TokenEvent(request_id, error=error) for request_id in request_ids]
+        return [TokenEvent(request_id, error=error, failure=FailureKind.MODEL) for request_id in request_ids]
+
+    def check_integrity(self) -> None:
+        """Checks the block pool; rebuilds it if it is wrong and nothing is live.
+
+        Raises:
+            IntegrityError: wrong, and a rebuild would take the blocks of live sequences.
+        """
+        if error := self.scheduler.repair_if_inconsistent():
+            logger.error("%s; no sequence was live, so the pool was rebuilt", error)
 
     def step(self) -> StepResult:
+        expired = self._expire()
         plan = self.scheduler.schedule()
-        scores = self._run(plan) if plan else []
-        if scores is None:
-            return StepResult(self._fail(plan, "the model failed on this step"), 0, 0)
-        return self._postprocess(plan, scores)
+        if not plan:
+            return StepResult(expired, 0, 0)
+        started = self._clock()
+        run = self._run(plan)
+        if run is None:
+            return StepResult(expired + self._fail(plan, "the model failed on this step"), 0, 0)
+        result = self._postprocess(plan, run, expired)
+        self._observe_round(run, result, self._clock() - started)
+        return result
 
-    def _run(self, plan: list[ScheduledChunk]) -> list[TokenScores] | None:
+    def _observe_round(self, run: _Run, result: StepResult, seconds: float) -> None:
+        """Tells the gate how a round of pure decoding went; with prompts in it there is nothing to compare."""
+        if self.scheduler.drafts and not result.prompt_tokens and run.sequences:
+            self.scheduler.gate.observe(any(run.drafted), result.generated_tokens / run.sequences, seconds)
+
+    def _expire(self) -> list[TokenEvent]:
+        """Ends the requests whose deadline has passed."""
+        now = self._clock()
+        late = [live for live in self._live.values() if (live.request.deadline_seconds or math.inf) <= now]
+        for live in late:
+            self.cancel(live.sequence.request_id)
+        self.scheduler.stats.expired += len(late)
+        return [_build_expired(live, now) for live in late]
+
+    def _run(self, plan: list[ScheduledChunk]) -> _Run | None:
         try:
-            return self._runner.step([_build_chunk(chunk) for chunk in plan])
+            drafted = self._draft(plan)
+            chunks = [_build_chunk(chunk, tokens) for chunk, tokens in zip(plan, drafted, strict=True)]
+            started = self._clock()
+            scores = self._runner.step(chunks)
         except Exception:
             logger.exception("step of %d sequences failed", len(plan))
             return None
+        self.scheduler.step_time.observe(sum(len(chunk.token_ids) for chunk in chunks), self._clock() - started)
+        return _Run(drafted, scores)
+
+    def _draft(self, plan: list[ScheduledChunk]) -> list[list[int]]:
+        """For each chunk the tokens that the draft level puts after its end, one step per token for all together.
+
+        It leaves its own keys and values at the new positions; the verifying step overwrites them before they are read.
+        """
+        drafted: list[list[int]] = [[] for _ in plan]
+        settings = self.scheduler.drafts
+        while settings and (short := [i for i, chunk in enumerate(plan) if len(drafted[i]) < chunk.draft]):
+            scores = self._runner.step([_build_draft(plan[i], drafted[i], settings.level) for i in short])
+            if not all(math.isfinite(one.log_total) for one in scores):
+                break  # what was drafted so far is verified; the top level says whether the request is beyond help
+            for i, one in zip(short, scores, strict=True):
+                drafted[i].append(one.best)
+        return drafted
 
     def _fail(self, plan: list[ScheduledChunk], error: str) -> list[TokenEvent]:
         events = []
         for chunk in plan:
             self.cancel(chunk.sequence.request_id)
-            events.append(TokenEvent(chunk.sequence.request_id, error=error))
+            events.append(TokenEvent(chunk.sequence.request_id, error=error, failure=FailureKind.MODEL))
         return events
 
-    def _postprocess(self, plan: list[ScheduledChunk], scores: list[TokenScores]) -> StepResult:
-        complete = [chunk for chunk in plan if chunk.completes_input]
+    def _postprocess(self, plan: list[ScheduledChunk], run: _Run, expired: list[TokenEvent]) -> StepResult:
+        complete = [(chunk, drafted) for chunk, drafted in zip(plan, run.drafted, strict=True) if chunk.completes_input]
         prompt_tokens = sum(
             chunk.count for chunk in plan if chunk.sequence.pending_tokens > 1 or not chunk.sequence.generated_tokens
         )
         for chunk in plan:
             self._note_start(self._live[chunk.sequence.request_id])
         self.scheduler.commit(plan)
-        events = [self._advance(self._live[c.sequence.request_id], s) for c, s in zip(complete, scores, strict=True)]
+        events, scores = list(expired), iter(run.scores)
+        for chunk, drafted in complete:
+            own = list(itertools.islice(scores, 1 + len(drafted)))
+            events += self._advance_verified(self._live[chunk.sequence.request_id], own, drafted)
         return StepResult(events, prompt_tokens, sum(event.token is not None for event in events))
 
-    @staticmethod
-    def _note_start(live: _Live) -> None:
+    def _advance_verified(self, live: _Live, scores: list[TokenScores], drafted: list[int]) -> list[TokenEvent]:
+        """Appends the top level's tokens for as long as the draft agrees with them, and one more."""
+        events = [self._advance(live, scores[0])]
+        accepted = 0
+        while accepted < len(drafted) and not events[-1].is_last:
+            if live.sequence.token_ids[-1] != drafted[accepted]:
+                break
+            accepted += 1
+            events.append(self._advance(live, scores[accepted]))
+        if drafted:
+            stats = self.scheduler.stats
+            stats.verifications += 1
+            stats.draft_tokens += len(drafted)
+            stats.accepted_tokens += accepted
+            if not events[-1].is_last:
+                self.scheduler.commit_drafts(live.sequence, accepted)
+        return events
+
+    def _note_start(self, live: _Live) -> None:
         if live.queue_seconds is None:
-            live.queue_seconds = time.monotonic() - live.added_at
+            live.queue_seconds = self._clock() - live.added_at
 
     def _advance(self, live: _Live, scores: TokenScores) -> TokenEvent:
         """Appends the next token and says whether it was the last."""
         request_id = live.sequence.request_id
         if not math.isfinite(scores.log_total):
-            self.cancel(request_id)
-            return TokenEvent(request_id, error="the model returned scores that are not numbers")
+            return self._discard(live)
         token_id = live.sampler.choose(scores, live.sequence.token_ids, live.sequence.prompt_tokens)
         live.sequence.token_ids.append(token_id)
         text = live.stream.push(token_id, is_last=False)
@@ -124,8 +230,15 @@ class EngineCore:
         )
         return TokenEvent(request_id, token, self._top(live, scores), finish, queue_seconds=live.queue_seconds or 0.0)
 
+    def _discard(self, live: _Live) -> TokenEvent:
+        """Ends a request whose scores are not numbers; what is cached of it must not reach another."""
+        request_id = live.sequence.request_id
+        del self._live[request_id]
+        self.scheduler.discard(live.sequence)
+        return TokenEvent(request_id, error="the model returned scores that are not numbers", failure=FailureKind.MODEL)
+
     def _finish_reason(self, live: _Live, token_id: int) -> FinishReason | None:
-        if token_id == self._tokenizer.eos_id and not live.request.ignore_eos:
+        if token_id in self._tokenizer.eos_ids and not live.request.ignore_eos:
             return FinishReason.EOS
         if live.stream.stopped:
             return FinishReason.STOP
@@ -139,8 +252,24 @@ class EngineCore:
         )
 
 
-def _build_chunk(chunk: ScheduledChunk) -> Chunk:
+def _build_chunk(chunk: ScheduledChunk, drafted: list[int]) -> Chunk:
+    """The chunk's own tokens and what was drafted after them; scores for the last own token and each drafted one."""
     sequence = chunk.sequence
     start = sequence.computed_tokens
-    tokens = sequence.token_ids[start : start + chunk.count]
-    return Chunk(tokens, start, sequence.block_table, int(chunk.completes_input))
+    tokens = sequence.token_ids[start : start + chunk.count] + drafted
+    scores = 1 + len(drafted) if chunk.completes_input else 0
+    return Chunk(tokens, start, sequence.block_table, scores, sequence.level)
+
+
+def _build_draft(chunk: ScheduledChunk, drafted: list[int], level: int) -> Chunk:
+    """The last drafted token, at first the sequence's own last one, at the drafting level."""
+    sequence = chunk.sequence
+    token = drafted[-1] if drafted else sequence.token_ids[-1]
+    return Chunk([token], sequence.computed_tokens + len(drafted), sequence.block_table, 1, level)
+
+
+def _build_expired(live: _Live, now: float) -> TokenEvent:
+    progress = f"{live.sequence.generated_tokens} of {live.request.max_new_tokens} tokens"
+    state = "while it waited" if live.queue_seconds is None else f"after {progress}"
+    error = f"the request's deadline passed {state}, {now - live.added_at:.3g} s after its arrival"
+    return TokenEvent(live.sequence.request_id, error=error, failure=FailureKind.DEADLINE)

@@ -32,6 +32,8 @@ class RequestError(Exception):
 
     status = 500
     kind = "generation"
+    openai_status: int | None = None  # where that family needs another one
+    openai_code: str | None = None
 
     def __init__(self, message: str, retry_after_seconds: int | None = None) -> None:
         super().__init__(message)
@@ -43,6 +45,13 @@ class ValidationError(RequestError):
     """The request breaks a limit or a rule, which the message names."""
 
     status = 422
+    kind = "validation"
+
+
+class HeaderError(RequestError):
+    """A header asks for what is not there, or cannot be read."""
+
+    status = 400
     kind = "validation"
 
 
@@ -71,3 +80,12 @@ class GenerationError(RequestError):
 
     status = 424
     kind = "generation"
+
+
+class DeadlineError(RequestError):
+    """The client's deadline passed. Repeating would start with no time left, so clients are told not to."""
+
+    status = 424
+    kind = "generation"
+    openai_status = 504
+    openai_code = "deadline_exceeded"

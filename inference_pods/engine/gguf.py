@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import mmap
 import struct
-from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -17,23 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inference_pods.engine.errors import LoadError, LoadReason
+from inference_pods.engine.tensor_file import MappedFile, TensorInfo
 from inference_pods.kernels.formats import SourceType
 
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
 _MAX_DIMENSIONS = 4
-
-
-@dataclass(frozen=True, slots=True)
-class TensorInfo:
-    """One tensor: [rows, columns] as stored (a vector has one row), its type, and its bytes in the file."""
-
-    name: str
-    rows: int
-    columns: int
-    kind: SourceType
-    offset_bytes: int
-    size_bytes: int
 
 
 class GgufFile:
@@ -46,34 +34,27 @@ class GgufFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        with path.open("rb") as file:
-            try:
-                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-            except ValueError as error:
-                raise LoadError(LoadReason.CORRUPT, f"{path.name}: the file is empty; download it again") from error
-        self._bytes = np.frombuffer(self._map, np.uint8)
+        self._file = MappedFile(path)
         try:
-            self.metadata, self.tensors = _Reader(self._map).read_header()
+            self.metadata, self.tensors = _Reader(self._file.map).read_header()
         except (struct.error, UnicodeDecodeError, IndexError, ValueError, OverflowError) as error:
             raise LoadError(
                 LoadReason.CORRUPT, f"{path.name}: {error}; the file is truncated or damaged, download it again"
             ) from error
-        self._check_extents()
-
-    def _check_extents(self) -> None:
         for tensor in self.tensors.values():
-            if tensor.offset_bytes + tensor.size_bytes > len(self._bytes):
-                message = f"{self.path.name}: tensor {tensor.name} ends beyond the end of the file; download it again"
-                raise LoadError(LoadReason.CORRUPT, message)
+            self._file.check_extent(tensor)
+
+    @property
+    def weights_files(self) -> tuple[Path, ...]:
+        return (self.path,)
 
     def close(self) -> None:
-        """Drops the mapping (views of it must be gone), so that its pages no longer count as this process's."""
-        del self._bytes
-        self._map.close()
+        """Drops the mapping; views of it must be gone."""
+        self._file.close()
 
     def data(self, tensor: TensorInfo) -> NDArray[np.uint8]:
         """The tensor's bytes, a read-only view of the mapping."""
-        return self._bytes[tensor.offset_bytes : tensor.offset_bytes + tensor.size_bytes]
+        return self._file.view(tensor)
 
 
 class _Reader:

@@ -10,8 +10,10 @@ from typing import Any, TypeVar
 import pydantic
 from aiohttp import web
 
-from inference_pods.engine.errors import RequestError, ValidationError
+from inference_pods.engine.errors import DeadlineError, RequestError, ValidationError
+from inference_pods.engine.request_options import RequestOptions, parse_options
 from inference_pods.engine.service import Service
+from inference_pods.protocol import HEADER_LEVEL_SERVED
 
 logger = logging.getLogger(__name__)
 
@@ -20,7 +22,14 @@ MAX_BODY_BYTES = 2 * 1024 * 1024
 Model = TypeVar("Model", bound=pydantic.BaseModel)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-_OPENAI_TYPES = {422: "invalid_request_error", 429: "rate_limit_error", 503: "service_unavailable_error"}
+_OPENAI_TYPES = {
+    400: "invalid_request_error",
+    413: "invalid_request_error",
+    422: "invalid_request_error",
+    429: "rate_limit_error",
+    503: "service_unavailable_error",
+    504: "timeout_error",
+}
 
 
 def is_openai_route(request: web.Request) -> bool:
@@ -53,13 +62,16 @@ def error_body(error: RequestError, openai: bool) -> dict[str, Any]:
     """The body that this family's clients parse."""
     if not openai:
         return {"error": error.message, "error_type": error.kind}
-    kind = _OPENAI_TYPES.get(error.status, "server_error")
-    return {"error": {"message": error.message, "type": kind, "param": None, "code": error.kind}}
+    kind = _OPENAI_TYPES.get(error.openai_status or error.status, "server_error")
+    return {"error": {"message": error.message, "type": kind, "param": None, "code": error.openai_code or error.kind}}
 
 
 def error_response(error: RequestError, openai: bool) -> web.Response:
     headers = {} if error.retry_after_seconds is None else {"Retry-After": str(error.retry_after_seconds)}
-    return web.json_response(error_body(error, openai), status=error.status, headers=headers)
+    if isinstance(error, DeadlineError):
+        headers["x-should-retry"] = "false"
+    status = (error.openai_status if openai else None) or error.status
+    return web.json_response(error_body(error, openai), status=status, headers=headers)
 
 
 class _HttpError(RequestError):
@@ -85,11 +97,27 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
         return error_response(_HttpError(error.status, message), is_openai_route(request))
 
 
-async def open_stream(request: web.Request) -> web.StreamResponse:
+_STREAM_HEADERS = {"Content-Type": "text/event-stream", "Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+
+
+def read_options(request: web.Request) -> RequestOptions:
+    """What the headers ask for; read before the body, so that a deadline counts from the arrival.
+
+    Raises:
+        UnavailableError: not ready. HeaderError: naming the header.
+    """
+    service = request.app[SERVICE]
+    service.check_phase()
+    return parse_options(request.headers, service.engine.levels)
+
+
+def served_headers(options: RequestOptions) -> dict[str, str]:
+    return {HEADER_LEVEL_SERVED: options.level_name}
+
+
+async def open_stream(request: web.Request, options: RequestOptions) -> web.StreamResponse:
     """A 200 answer that stays open for SSE frames."""
-    response = web.StreamResponse(
-        headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-    )
+    response = web.StreamResponse(headers={**_STREAM_HEADERS, **served_headers(options)})
     await response.prepare(request)
     return response
 

@@ -6,133 +6,48 @@ import time
 import uuid
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any
 
 from aiohttp import web
 
 from inference_pods.engine.bodies import ChatBody, CompletionBody, OpenAiBody
 from inference_pods.engine.errors import RequestError, ValidationError
-from inference_pods.engine.http_common import DONE_FRAME, SERVICE, error_body, frame, open_stream, read_body
-from inference_pods.engine.sequence import FinishReason, GenerationRequest, SamplingParams, ScoredToken, TokenEvent
-from inference_pods.engine.service import Completion, Service
+from inference_pods.engine.generation import Generation, build_siblings, rank_by_logprob
+from inference_pods.engine.http_common import (
+    DONE_FRAME,
+    SERVICE,
+    error_body,
+    frame,
+    open_stream,
+    read_body,
+    read_options,
+    served_headers,
+)
+from inference_pods.engine.openai_dialects import Answer, ChatDialect, Dialect, PlainDialect, usage
+from inference_pods.engine.request_options import RequestOptions
+from inference_pods.engine.sequence import GenerationRequest, SamplingParams, TokenEvent
+from inference_pods.engine.service import Service
 from inference_pods.engine.stop_cutter import StopCutter
 from inference_pods.protocol import ROUTE_CHAT_COMPLETIONS, ROUTE_COMPLETIONS, ROUTE_MODELS
 
 routes = web.RouteTableDef()
 
 
-class Dialect(Protocol):
-    """How one route wraps text: chat messages or plain completions."""
-
-    KIND: ClassVar[str]
-
-    def head(self, answer: Answer) -> list[dict[str, Any]]: ...
-
-    def delta(self, answer: Answer, text: str, event: TokenEvent) -> dict[str, Any]: ...
-
-    def tail(self, answer: Answer, finish: FinishReason) -> list[dict[str, Any]]: ...
-
-    def whole(self, answer: Answer, text: str, completion: Completion) -> dict[str, Any]: ...
-
-
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """The fields that all of an answer's objects share, and what the client asked to see."""
+class _Exchange:
+    """One accepted request: what runs, how it is answered. `shown` of the siblings are choices, the most probable."""
 
-    id: str
-    model: str
-    created: int
+    http: web.Request
     body: OpenAiBody
-    logprobs: int | None
+    options: RequestOptions
+    siblings: tuple[GenerationRequest, ...]
+    shown: int
+    answer: Answer
+    dialect: Dialect
 
-    def wrap(self, kind: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
-        return {"id": self.id, "object": kind, "created": self.created, "model": self.model, "choices": choices}
-
-
-def finish_name(finish: FinishReason) -> str:
-    return "length" if finish is FinishReason.LENGTH else "stop"
-
-
-def usage(prompt_tokens: int, completion_tokens: int) -> dict[str, int]:
-    total = prompt_tokens + completion_tokens
-    return {"prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens, "total_tokens": total}
-
-
-def _chat_logprob(token: ScoredToken) -> dict[str, Any]:
-    return {"token": token.text, "logprob": token.logprob, "bytes": list(token.text.encode())}
-
-
-def _chat_logprobs(events: list[TokenEvent]) -> dict[str, Any]:
-    content = [
-        {**_chat_logprob(event.token), "top_logprobs": [_chat_logprob(t) for t in event.top_tokens]}
-        for event in events
-        if event.token is not None
-    ]
-    return {"content": content, "refusal": None}
-
-
-def _plain_logprobs(events: list[TokenEvent], offset: int = 0) -> dict[str, Any]:
-    tokens = [event.token for event in events if event.token is not None]
-    offsets, at = [], offset
-    for token in tokens:
-        offsets.append(at)
-        at += len(token.text)
-    return {
-        "tokens": [token.text for token in tokens],
-        "token_logprobs": [token.logprob for token in tokens],
-        "top_logprobs": [{t.text: t.logprob for t in event.top_tokens} for event in events],
-        "text_offset": offsets,
-    }
-
-
-class ChatDialect:
-    """chat.completion and chat.completion.chunk objects."""
-
-    KIND: ClassVar[str] = "chat.completion.chunk"
-
-    def head(self, answer: Answer) -> list[dict[str, Any]]:
-        return [self._chunk(answer, {"role": "assistant", "content": ""}, None)]
-
-    def delta(self, answer: Answer, text: str, event: TokenEvent) -> dict[str, Any]:
-        return self._chunk(answer, {"content": text}, None, event)
-
-    def tail(self, answer: Answer, finish: FinishReason) -> list[dict[str, Any]]:
-        return [self._chunk(answer, {}, finish_name(finish))]
-
-    def _chunk(
-        self, answer: Answer, delta: dict[str, str], finish: str | None, event: TokenEvent | None = None
-    ) -> dict[str, Any]:
-        logprobs = _chat_logprobs([event]) if event is not None and answer.logprobs is not None else None
-        return answer.wrap(self.KIND, [{"index": 0, "delta": delta, "logprobs": logprobs, "finish_reason": finish}])
-
-    def whole(self, answer: Answer, text: str, completion: Completion) -> dict[str, Any]:
-        logprobs = _chat_logprobs(completion.events) if answer.logprobs is not None else None
-        message = {"role": "assistant", "content": text}
-        choice = {"index": 0, "message": message, "logprobs": logprobs, "finish_reason": finish_name(completion.finish)}
-        return answer.wrap("chat.completion", [choice])
-
-
-class PlainDialect:
-    """text_completion objects, whole and as chunks."""
-
-    KIND: ClassVar[str] = "text_completion"
-
-    def head(self, answer: Answer) -> list[dict[str, Any]]:
-        return []
-
-    def delta(self, answer: Answer, text: str, event: TokenEvent) -> dict[str, Any]:
-        logprobs = _plain_logprobs([event]) if answer.logprobs is not None else None
-        return answer.wrap(self.KIND, [{"index": 0, "text": text, "logprobs": logprobs, "finish_reason": None}])
-
-    def tail(self, answer: Answer, finish: FinishReason) -> list[dict[str, Any]]:
-        return [
-            answer.wrap(self.KIND, [{"index": 0, "text": "", "logprobs": None, "finish_reason": finish_name(finish)}])
-        ]
-
-    def whole(self, answer: Answer, text: str, completion: Completion) -> dict[str, Any]:
-        logprobs = _plain_logprobs(completion.events) if answer.logprobs is not None else None
-        choice = {"index": 0, "text": text, "logprobs": logprobs, "finish_reason": finish_name(completion.finish)}
-        return answer.wrap(self.KIND, [choice])
+    @property
+    def service(self) -> Service:
+        return self.http.app[SERVICE]
 
 
 def build_sampling(body: OpenAiBody) -> SamplingParams:
@@ -149,44 +64,71 @@ def build_sampling(body: OpenAiBody) -> SamplingParams:
 
 
 def build_request(
-    service: Service, body: OpenAiBody, prompt: list[int], max_tokens: int | None, top: int
+    service: Service, body: OpenAiBody, options: RequestOptions, prompt: list[int], max_tokens: int | None, top: int
 ) -> GenerationRequest:
     prompt_ids, max_new_tokens = service.fit(prompt, max_tokens)
     stops = tuple(stop for stop in body.stop_strings if stop)
-    return GenerationRequest(prompt_ids, max_new_tokens, build_sampling(body), stops, top, body.ignore_eos)
+    return GenerationRequest(
+        prompt_ids,
+        max_new_tokens,
+        build_sampling(body),
+        stops,
+        top,
+        body.ignore_eos,
+        options.level,
+        options.priority,
+        options.deadline_seconds,
+    )
 
 
 @routes.post(ROUTE_CHAT_COMPLETIONS)
 async def chat_completions(request: web.Request) -> web.StreamResponse:
-    service = request.app[SERVICE]
-    service.check_phase()
+    service, options = request.app[SERVICE], read_options(request)
     body = await read_body(request, ChatBody)
     service.check_admission()
     prompt = await service.tokenise(service.engine.template.render([m.as_template_input() for m in body.messages]))
     max_tokens = body.max_completion_tokens or body.max_tokens
-    generation = build_request(service, body, prompt, max_tokens, body.top_logprobs or 0)
-    answer = _answer(service, body, "chatcmpl", (body.top_logprobs or 0) if body.logprobs else None)
-    return await _respond(request, generation, answer, ChatDialect())
+    generation = build_request(service, body, options, prompt, max_tokens, body.top_logprobs or 0)
+    answer = _answer(service, "chatcmpl", (body.top_logprobs or 0) if body.logprobs else None)
+    count = body.n or 1
+    siblings = build_siblings(generation, count)
+    return await _respond(_Exchange(request, body, options, siblings, count, answer, ChatDialect()))
 
 
 @routes.post(ROUTE_COMPLETIONS)
 async def completions(request: web.Request) -> web.StreamResponse:
-    service = request.app[SERVICE]
-    service.check_phase()
+    service, options = request.app[SERVICE], read_options(request)
     body = await read_body(request, CompletionBody)
     service.check_admission()
     prompt = await _completion_prompt(service, body)
-    generation = build_request(service, body, prompt, body.max_tokens, body.logprobs or 0)
-    return await _respond(request, generation, _answer(service, body, "cmpl", body.logprobs), PlainDialect())
+    generation = build_request(service, body, options, prompt, body.max_tokens, body.logprobs or 0)
+    answer = _answer(service, "cmpl", body.logprobs)
+    siblings = build_siblings(generation, _candidates(body))
+    return await _respond(_Exchange(request, body, options, siblings, body.n or 1, answer, PlainDialect()))
+
+
+def _candidates(body: CompletionBody) -> int:
+    """How many runs `best_of` asks for; the `n` most probable become choices.
+
+    Raises:
+        ValidationError: fewer candidates than choices, or candidates that a stream would have to take back.
+    """
+    shown = body.n or 1
+    count = body.best_of or shown
+    if count < shown:
+        raise ValidationError(f"`best_of` {count} is below `n` {shown}: raise it")
+    if count > shown and body.stream:
+        raise ValidationError("`best_of` above `n` is not supported when streaming: leave it out")
+    return count
 
 
 async def _completion_prompt(service: Service, body: CompletionBody) -> list[int]:
     """Token ids as given, or the tokenised text."""
     if isinstance(body.prompt, str):
-        return await service.tokenise(body.prompt)
+        return await service.tokenise(body.prompt, add_special_tokens=True)
     first = body.prompt[0]
     if isinstance(first, str):
-        return await service.tokenise(first)
+        return await service.tokenise(first, add_special_tokens=True)
     vocabulary = service.engine.tokenizer.vocabulary_size
     ids = [token for token in body.prompt if isinstance(token, int)]
     if any(not 0 <= token < vocabulary for token in ids):
@@ -194,33 +136,34 @@ async def _completion_prompt(service: Service, body: CompletionBody) -> list[int
     return ids
 
 
-def _answer(service: Service, body: OpenAiBody, prefix: str, logprobs: int | None) -> Answer:
-    return Answer(f"{prefix}-{uuid.uuid4().hex}", service.model_name, int(time.time()), body, logprobs)
+def _answer(service: Service, prefix: str, logprobs: int | None) -> Answer:
+    tokenizer = service.engine.tokenizer
+    return Answer(f"{prefix}-{uuid.uuid4().hex}", service.model_name, int(time.time()), logprobs, tokenizer)
 
 
-async def _respond(
-    request: web.Request, generation: GenerationRequest, answer: Answer, dialect: Dialect
-) -> web.StreamResponse:
-    service = request.app[SERVICE]
-    if answer.body.stream:
-        return await _stream(request, service, generation, answer, dialect)
-    completion = await service.complete(generation)
-    cutter = StopCutter(generation.stop_strings)
-    text = cutter.push(completion.text) + cutter.finish()
-    whole = dialect.whole(answer, text, completion)
-    return web.json_response({**whole, "usage": usage(completion.prompt_tokens, completion.generated_tokens)})
+async def _respond(exchange: _Exchange) -> web.StreamResponse:
+    if exchange.body.stream:
+        return await _stream(exchange)
+    completions = await exchange.service.complete(*exchange.siblings)
+    if exchange.shown < len(completions):
+        completions = rank_by_logprob(completions)
+    choices = []
+    for index, completion in enumerate(completions[: exchange.shown]):
+        cutter = StopCutter(completion.request.stop_strings)
+        text = cutter.push(completion.text) + cutter.finish()
+        choices.append(exchange.dialect.whole(exchange.answer, index, text, completion))
+    whole = exchange.answer.wrap(exchange.dialect.WHOLE, choices)
+    generated = sum(completion.generated_tokens for completion in completions)
+    counts = usage(completions[0].prompt_tokens, generated)
+    return web.json_response({**whole, "usage": counts}, headers=served_headers(exchange.options))
 
 
-async def _stream(
-    request: web.Request, service: Service, generation: GenerationRequest, answer: Answer, dialect: Dialect
-) -> web.StreamResponse:
+async def _stream(exchange: _Exchange) -> web.StreamResponse:
     """Refusals have a status of their own; a failure after the first frame becomes an error frame, then [DONE]."""
-    with service.start(generation) as running:
-        response = await open_stream(request)
+    with exchange.service.start(*exchange.siblings) as running:
+        response = await open_stream(exchange.http, exchange.options)
         try:
-            for chunk in dialect.head(answer):
-                await response.write(frame(chunk))
-            async for payload in _chunks(aiter(running), generation, answer, dialect):
+            async for payload in _payloads(exchange, running):
                 await response.write(frame(payload))
         except RequestError as error:
             await response.write(frame(error_body(error, openai=True)))
@@ -229,23 +172,41 @@ async def _stream(
     return response
 
 
-async def _chunks(
-    events: AsyncIterator[TokenEvent], generation: GenerationRequest, answer: Answer, dialect: Dialect
-) -> AsyncIterator[dict[str, Any]]:
-    cutter = StopCutter(generation.stop_strings)
-    count = 0
-    async for event in events:
-        count += 1
-        text = cutter.push("" if event.token is None or event.token.special else event.token.text)
-        if event.finish is not None:
-            text += cutter.finish()
+@dataclass(slots=True)
+class _Choice:
+    """How far one choice of a stream is."""
+
+    cutter: StopCutter
+    tokens: int = 0
+    characters: int = 0
+
+    def push(self, event: TokenEvent) -> str:
+        """Text that may be shown now."""
+        self.tokens += 1
+        text = self.cutter.push("" if event.token is None or event.token.special else event.token.text)
+        return text + self.cutter.finish() if event.finish is not None else text
+
+
+async def _payloads(exchange: _Exchange, running: Generation) -> AsyncIterator[dict[str, Any]]:
+    """Chunk objects in the order of the stream; chunks of several choices interleave."""
+    answer, dialect = exchange.answer, exchange.dialect
+    choices = [_Choice(StopCutter(request.stop_strings)) for request in exchange.siblings]
+    for index in range(len(choices)):
+        for head in dialect.head(index):
+            yield answer.wrap(dialect.CHUNK, [head])
+    async for index, event in running:
+        choice = choices[index]
+        text = choice.push(event)
         if text or answer.logprobs is not None:
-            yield dialect.delta(answer, text, event)
+            yield answer.wrap(dialect.CHUNK, [dialect.delta(answer, index, text, event, choice.characters)])
+        choice.characters += len(text)
         if event.finish is not None:
-            for chunk in dialect.tail(answer, event.finish):
-                yield chunk
-    if answer.body.stream_options is not None and answer.body.stream_options.include_usage:
-        yield {**answer.wrap(dialect.KIND, []), "usage": usage(len(generation.prompt_ids), count)}
+            yield answer.wrap(dialect.CHUNK, [dialect.tail(index, event.finish)])
+    options = exchange.body.stream_options
+    if options is not None and options.include_usage:
+        generated = sum(choice.tokens for choice in choices)
+        counts = usage(len(exchange.siblings[0].prompt_ids), generated)
+        yield {**answer.wrap(dialect.CHUNK, []), "usage": counts}
 
 
 @routes.get(ROUTE_MODELS)

@@ -2,22 +2,41 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from typing import Any
 
 from aiohttp import web
 
-from inference_pods.engine.bodies import MAX_STOP_SEQUENCES, GenerateBody, GenerateParameters, RootBody, TokenizeBody
-from inference_pods.engine.errors import RequestError
-from inference_pods.engine.http_common import SERVICE, error_body, frame, open_stream, read_body
+from inference_pods.engine.bodies import (
+    MAX_SIBLINGS,
+    MAX_STOP_SEQUENCES,
+    GenerateBody,
+    GenerateParameters,
+    RootBody,
+    TokenizeBody,
+)
+from inference_pods.engine.errors import RequestError, ValidationError
+from inference_pods.engine.generation import Completion, build_siblings, join_text, rank_by_logprob
+from inference_pods.engine.http_common import (
+    SERVICE,
+    error_body,
+    frame,
+    open_stream,
+    read_body,
+    read_options,
+    served_headers,
+)
+from inference_pods.engine.request_options import RequestOptions
 from inference_pods.engine.sequence import GenerationRequest, SamplingParams, ScoredToken, TokenEvent
-from inference_pods.engine.service import Completion, Service, join_text
+from inference_pods.engine.service import Service
 from inference_pods.protocol import ROUTE_GENERATE, ROUTE_GENERATE_STREAM, ROUTE_INFO, ROUTE_ROOT, ROUTE_TOKENIZE
 
 routes = web.RouteTableDef()
 
 
 def build_sampling(parameters: GenerateParameters) -> SamplingParams:
+    """A missing seed is drawn here, because the details report it."""
     return SamplingParams(
         do_sample=parameters.do_sample,
         temperature=parameters.temperature or 1.0,
@@ -26,13 +45,13 @@ def build_sampling(parameters: GenerateParameters) -> SamplingParams:
         typical_p=parameters.typical_p or 1.0,
         repetition_penalty=parameters.repetition_penalty or 1.0,
         frequency_penalty=parameters.frequency_penalty or 0.0,
-        seed=parameters.seed,
+        seed=secrets.randbits(63) if parameters.seed is None else parameters.seed,
     )
 
 
-async def build_request(service: Service, body: GenerateBody) -> GenerationRequest:
+async def build_request(service: Service, body: GenerateBody, options: RequestOptions) -> GenerationRequest:
     parameters = body.parameters
-    prompt = await service.tokenise(body.inputs)
+    prompt = await service.tokenise(body.inputs, add_special_tokens=True)
     prompt_ids, max_new_tokens = service.fit(prompt, parameters.max_new_tokens, parameters.truncate)
     return GenerationRequest(
         prompt_ids,
@@ -41,84 +60,119 @@ async def build_request(service: Service, body: GenerateBody) -> GenerationReque
         tuple(stop for stop in parameters.stop if stop),
         parameters.top_n_tokens or 0,
         parameters.ignore_eos,
+        options.level,
+        options.priority,
+        options.deadline_seconds,
     )
+
+
+def check_best_of(parameters: GenerateParameters, sampling: SamplingParams, stream: bool) -> int:
+    """How many candidates to run. The words are TGI's.
+
+    Raises:
+        ValidationError: best_of without sampling, with a seed, or in a stream.
+    """
+    count = parameters.best_of or 1
+    if count == 1:
+        return 1
+    if stream:
+        raise ValidationError("`best_of` != 1 is not supported when streaming tokens")
+    if not sampling.needs_sampling:
+        raise ValidationError("you must use sampling when `best_of` is > 1")
+    if parameters.seed is not None:
+        raise ValidationError("`seed` must not be set when `best_of` > 1")
+    return count
 
 
 def token_body(token: ScoredToken) -> dict[str, Any]:
     return {"id": token.id, "text": token.text, "logprob": token.logprob, "special": token.special}
 
 
-def _details(completion: Completion, request: GenerationRequest) -> dict[str, Any]:
+def _reported_seed(request: GenerationRequest) -> int | None:
+    return request.sampling.seed if request.sampling.needs_sampling else None
+
+
+def _details(completion: Completion) -> dict[str, Any]:
     details: dict[str, Any] = {
         "finish_reason": completion.finish,
         "generated_tokens": completion.generated_tokens,
-        "seed": request.sampling.seed,
+        "seed": _reported_seed(completion.request),
         "prefill": [],
         "tokens": [token_body(event.token) for event in completion.events if event.token],
     }
-    if request.top_n_tokens:
+    if completion.request.top_n_tokens:
         details["top_tokens"] = [[token_body(token) for token in event.top_tokens] for event in completion.events]
     return details
 
 
-def _timing_headers(completion: Completion, started: float) -> dict[str, str]:
+def _timing_headers(completions: list[Completion], started: float) -> dict[str, str]:
     total = time.monotonic() - started
-    queued = completion.events[0].queue_seconds
+    queued = completions[0].events[0].queue_seconds
     return {
         "x-total-time": str(round(total * 1000)),
         "x-queue-time": str(round(queued * 1000)),
         "x-inference-time": str(round((total - queued) * 1000)),
-        "x-prompt-tokens": str(completion.prompt_tokens),
-        "x-generated-tokens": str(completion.generated_tokens),
+        "x-prompt-tokens": str(completions[0].prompt_tokens),
+        "x-generated-tokens": str(sum(completion.generated_tokens for completion in completions)),
     }
 
 
-async def _generate(service: Service, body: GenerateBody) -> tuple[dict[str, Any], dict[str, str]]:
+async def _generate(
+    service: Service, body: GenerateBody, options: RequestOptions
+) -> tuple[dict[str, Any], dict[str, str]]:
     started = time.monotonic()
     service.check_admission()
-    request = await build_request(service, body)
-    completion = await service.complete(request)
+    request = await build_request(service, body, options)
+    count = check_best_of(body.parameters, request.sampling, stream=False)
+    best, *others = rank_by_logprob(await service.complete(*build_siblings(request, count)))
     prefix = body.inputs if body.parameters.return_full_text else ""
-    answer: dict[str, Any] = {"generated_text": prefix + completion.text}
+    answer: dict[str, Any] = {"generated_text": prefix + best.text}
     if body.parameters.details:
-        answer["details"] = _details(completion, request)
-    return answer, _timing_headers(completion, started)
+        answer["details"] = _details(best)
+        if others:
+            sequences = [{"generated_text": prefix + other.text, **_details(other)} for other in others]
+            answer["details"]["best_of_sequences"] = sequences
+    return answer, {**_timing_headers([best, *others], started), **served_headers(options)}
 
 
 @routes.post(ROUTE_GENERATE)
 async def generate(request: web.Request) -> web.Response:
-    answer, headers = await _generate(request.app[SERVICE], await read_body(request, GenerateBody))
+    options = read_options(request)
+    answer, headers = await _generate(request.app[SERVICE], await read_body(request, GenerateBody), options)
     return web.json_response(answer, headers=headers)
 
 
 @routes.post(ROUTE_GENERATE_STREAM)
 async def generate_stream(request: web.Request) -> web.StreamResponse:
-    return await _stream(request)
+    return await _stream(request, read_options(request))
 
 
 @routes.post(ROUTE_ROOT)
 async def root(request: web.Request) -> web.StreamResponse:
     """Streams or answers a list of one; the prompt is part of the text unless the client says no."""
+    options = read_options(request)
     body = await read_body(request, RootBody)
     if body.parameters.return_full_text is None:
         body.parameters.return_full_text = True
     if body.stream:
-        return await _stream(request, body)
-    answer, headers = await _generate(request.app[SERVICE], body)
+        return await _stream(request, options, body)
+    answer, headers = await _generate(request.app[SERVICE], body, options)
     return web.json_response([answer], headers=headers)
 
 
-async def _stream(request: web.Request, body: GenerateBody | None = None) -> web.StreamResponse:
-    """TGI answers 200 and sends refusals as the first frame; only a replica that can't serve at all says 503."""
+async def _stream(
+    request: web.Request, options: RequestOptions, body: GenerateBody | None = None
+) -> web.StreamResponse:
+    """TGI answers 200 and sends refusals as the first frame; before it only 503 (not ready) and 400 (headers) occur."""
     service = request.app[SERVICE]
-    service.check_phase()
     try:
         body = body or await read_body(request, GenerateBody)
         service.check_admission()
-        generation_request = await build_request(service, body)
+        generation_request = await build_request(service, body, options)
+        check_best_of(body.parameters, generation_request.sampling, stream=True)
     except RequestError as error:
-        return await _end_stream(await open_stream(request), error)
-    response = await open_stream(request)
+        return await _end_stream(await open_stream(request, options), error)
+    response = await open_stream(request, options)
     try:
         await _stream_tokens(response, service, generation_request, body)
     except RequestError as error:
@@ -138,7 +192,7 @@ async def _stream_tokens(
 ) -> None:
     events: list[TokenEvent] = []
     with service.start(request) as generation:
-        async for event in generation:
+        async for _, event in generation:
             events.append(event)
             await response.write(frame(_frame_body(events, request, body)))
 
@@ -158,7 +212,7 @@ def _frame_body(events: list[TokenEvent], request: GenerationRequest, body: Gene
         payload["details"] = {
             "finish_reason": event.finish,
             "generated_tokens": len(events),
-            "seed": request.sampling.seed,
+            "seed": _reported_seed(request),
             "input_length": len(request.prompt_ids),
         }
     return payload
@@ -180,7 +234,7 @@ async def info(request: web.Request) -> web.Response:
             **service.engine.description,
             "model_pipeline_tag": "text-generation",
             "max_concurrent_requests": limits.max_batch_size + limits.max_waiting,
-            "max_best_of": 1,
+            "max_best_of": MAX_SIBLINGS,
             "max_stop_sequences": MAX_STOP_SEQUENCES,
             "max_input_tokens": limits.max_input_tokens,
             "max_total_tokens": limits.max_total_tokens,

@@ -74,14 +74,18 @@ class EngineLoop:
 
     def _step_until_stopped(self) -> None:
         while self._take_changes():
+            if not self._core.scheduler.is_idle:
+                self._step()
             if self._core.scheduler.is_idle:
-                continue
-            started = time.monotonic()
-            result = self._core.step()
-            self._observe(result, time.monotonic() - started)
-            if result.events:
-                self._deliver(result.events)
+                self._core.check_integrity()
         logger.info("engine loop ended")
+
+    def _step(self) -> None:
+        started = time.monotonic()
+        result = self._core.step()
+        self._observe(result, time.monotonic() - started)
+        if result.events:
+            self._deliver(result.events)
 
     def _take_changes(self) -> bool:
         """Applies what came in; sleeps while there is nothing to do. False when stopping."""

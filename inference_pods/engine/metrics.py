@@ -4,14 +4,29 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from inference_pods.engine.batch_limit import BatchBound
+from inference_pods.engine.scheduler import Scheduler
+from inference_pods.engine.stats import EngineStats
 from inference_pods.protocol import (
+    ENGINE_ACCEPTED_TOKENS,
+    ENGINE_BATCH_LIMIT,
+    ENGINE_BATCH_LIMIT_BOUND,
+    ENGINE_DEADLINES_PASSED,
+    ENGINE_DRAFT_TOKENS,
     ENGINE_GENERATED_TOKENS,
+    ENGINE_INTEGRITY_FAILURES,
     ENGINE_KV_BLOCKS_TOTAL,
     ENGINE_KV_BLOCKS_USED,
     ENGINE_LOAD_SECONDS,
+    ENGINE_PREEMPTIONS,
+    ENGINE_PREFIX_HIT_TOKENS,
+    ENGINE_PREFIX_MISS_TOKENS,
     ENGINE_PROMPT_TOKENS,
     ENGINE_RUNNING,
+    ENGINE_SPECULATION_ACTIVE,
+    ENGINE_SPECULATION_GAIN,
     ENGINE_STEP_SECONDS,
+    ENGINE_VERIFICATIONS,
     ENGINE_WAITING,
 )
 
@@ -33,6 +48,16 @@ class EngineMetrics:
             return Counter(name, text, _LABELS, registry=self.registry).labels(*labels)
 
         self.running = gauge(ENGINE_RUNNING, "Sequences in the batch.")
+        self.batch_limit = gauge(ENGINE_BATCH_LIMIT, "Sequences that may run at present.")
+        bound = Gauge(
+            ENGINE_BATCH_LIMIT_BOUND, "1 for what binds the batch limit.", (*_LABELS, "bound"), registry=self.registry
+        )
+        self._bounds = {one: bound.labels(*labels, one.value) for one in BatchBound}
+        self.speculation_active = gauge(ENGINE_SPECULATION_ACTIVE, "1 while a lower level drafts.")
+        self.speculation_gain = gauge(
+            ENGINE_SPECULATION_GAIN,
+            "Time per token without drafts over that with them, at this batch (0: not measured).",
+        )
         self.waiting = gauge(ENGINE_WAITING, "Requests waiting for a place in the batch.")
         self.kv_blocks_used = gauge(ENGINE_KV_BLOCKS_USED, "KV cache blocks in use.")
         self.kv_blocks_total = gauge(ENGINE_KV_BLOCKS_TOTAL, "KV cache blocks that exist.")
@@ -44,6 +69,36 @@ class EngineMetrics:
         )
         self.step_seconds = histogram.labels(*labels)
         self.kv_blocks_total.set(kv_blocks)
+        # Each total of EngineStats by its field, shown as a counter.
+        self._totals = {
+            "prefix_hit_tokens": counter(
+                ENGINE_PREFIX_HIT_TOKENS, "Tokens of admitted requests found in the KV cache."
+            ),
+            "prefix_miss_tokens": counter(ENGINE_PREFIX_MISS_TOKENS, "Tokens of admitted requests left to compute."),
+            "preemptions": counter(ENGINE_PREEMPTIONS, "Sequences that gave their blocks back, to be computed again."),
+            "expired": counter(ENGINE_DEADLINES_PASSED, "Requests ended because their deadline passed."),
+            "integrity_failures": counter(
+                ENGINE_INTEGRITY_FAILURES, "Idle checks that found the KV blocks' books wrong."
+            ),
+            "draft_tokens": counter(ENGINE_DRAFT_TOKENS, "Tokens drafted by a lower level."),
+            "accepted_tokens": counter(ENGINE_ACCEPTED_TOKENS, "Drafted tokens that the top level agreed to."),
+            "verifications": counter(ENGINE_VERIFICATIONS, "Drafts checked by the top level."),
+        }
+        self._shown = EngineStats()
+
+    def follow(self, scheduler: Scheduler) -> None:
+        """Shows the scheduler's present state and totals."""
+        self.running.set(len(scheduler.running))
+        self.kv_blocks_used.set(scheduler.blocks.used_blocks)
+        self.batch_limit.set(scheduler.limit.size)
+        for bound, gauge in self._bounds.items():
+            gauge.set(bound is scheduler.limit.bound)
+        self.speculation_active.set(scheduler.gate.is_active)
+        self.speculation_gain.set(scheduler.gate.gain or 0.0)
+        for name, counter in self._totals.items():
+            total = getattr(scheduler.stats, name)
+            counter.inc(total - getattr(self._shown, name))
+            setattr(self._shown, name, total)
 
     def render(self) -> bytes:
         return generate_latest(self.registry)

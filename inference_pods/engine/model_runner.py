@@ -20,6 +20,7 @@ from inference_pods.kernels.decoder import (
     TokenScores,
 )
 from inference_pods.kernels.formats import Precision
+from inference_pods.kernels.levels import Level, LevelError, LevelPlan
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +29,7 @@ class Runner(TensorSink, Protocol):
     """A loaded decoder."""
 
     variant: str
+    levels: tuple[Level, ...]
 
     @property
     def weight_bytes(self) -> int: ...
@@ -49,29 +51,41 @@ class LoadedModel:
     load_seconds: float
 
 
-def _create_runner(shape: DecoderShape, limits: DecoderLimits, precision: Precision) -> Runner:
+def _create_runner(
+    shape: DecoderShape, limits: DecoderLimits, precision: Precision, levels: tuple[Level, ...]
+) -> Runner:
     try:
-        return Decoder(shape, limits, precision)
+        return Decoder(shape, limits, precision, levels=levels)
     except (KernelUnavailableError, DecoderUnsupportedError) as error:
         logger.warning("no compiled kernels (%s): decoding in plain torch, 5-20x slower", error)
     from inference_pods.kernels.reference_decoder import (
         ReferenceDecoder,
     )  # torch costs seconds: only where it is needed
 
-    return ReferenceDecoder(shape, limits, precision)
+    return ReferenceDecoder(shape, limits, precision, levels)
 
 
-def load_model(file: GgufFile, limits: DecoderLimits, precision: Precision, permutation_seed: int) -> LoadedModel:
-    """Decoder of `precision` with the file's weights.
+def load_model(
+    file: GgufFile,
+    limits: DecoderLimits,
+    precision: Precision,
+    permutation_seed: int,
+    plan: LevelPlan = LevelPlan(),  # noqa: B008 - frozen
+) -> LoadedModel:
+    """Decoder of `precision` with the file's weights, serving the levels of `plan`.
 
     Raises:
-        LoadError: with the reason, also for memory that cannot be had.
+        LoadError: with the reason, also for memory that cannot be had and for levels that the model cannot serve.
     """
     started = time.monotonic()
     shape = read_shape(file)
     try:
-        runner = _create_runner(shape, limits, precision)
-        load_weights(file, shape, runner, permutation_seed)
+        levels = plan.build(precision, shape.layers)
+        runner = _create_runner(shape, limits, precision, levels)
+        threads = limits.threads if isinstance(runner, Decoder) else 1
+        load_weights(file, shape, runner, permutation_seed, threads)
+    except LevelError as error:
+        raise LoadError(LoadReason.UNSUPPORTED, f"{error}; change --levels or --depths") from error
     except MemoryError as error:
         raise LoadError(
             LoadReason.OUT_OF_MEMORY, f"{error}; raise replica.memory or lower --kv-cache-tokens"

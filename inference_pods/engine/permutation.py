@@ -2,7 +2,7 @@
 
 The example file already lies on an int4 grid of 32 neighbouring channels; shuffling channels breaks those groups apart,
 so that int4 really rounds. Permuted: the residual stream, the neurons of each FFN, the value dimensions within each KV
-head. Query and key rows keep their rotary pairs, but move from the file's interleaved order to halves.
+head. Query and key rows keep their rotary pairs, but move from an interleaved order (GGUF) to halves.
 """
 
 from __future__ import annotations
@@ -55,12 +55,14 @@ def _heads_map(order: IndexMap, repeats: int) -> IndexMap:
 
 
 def tensor_maps(
-    shape: DecoderShape, order: ChannelOrder, role: TensorRole, layer: int
+    shape: DecoderShape, order: ChannelOrder, role: TensorRole, layer: int, rotary_pairs: bool = True
 ) -> tuple[IndexMap | None, IndexMap]:
-    """(row map or None, column map) for Decoder.load."""
+    """(row map or None, column map) for Decoder.load; `rotary_pairs`: Q and K rows are interleaved in the file."""
     residual = order.residual
     match role:
         case TensorRole.Q | TensorRole.K:
+            if not rotary_pairs:
+                return None, residual
             return _rotary_halves(shape.heads if role is TensorRole.Q else shape.kv_heads, shape.head_dim), residual
         case TensorRole.V:
             return _heads_map(order.values[layer], 1), residual

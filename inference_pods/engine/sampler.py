@@ -1,6 +1,8 @@
 """Chooses the next token of one sequence from its scores. Numpy only; knows no batch and no text.
 
-Log-probabilities that are reported are the model's own, before temperature and filters.
+Log-probabilities that are reported are the model's own, before temperature and filters. Runs once per token in the
+engine's thread, so a vocabulary is never sorted as a whole: filters look at the most probable candidates, four times as
+many each time, until they are satisfied.
 """
 
 from __future__ import annotations
@@ -13,15 +15,7 @@ from numpy.typing import NDArray
 from inference_pods.engine.sequence import SamplingParams
 from inference_pods.kernels.decoder import TokenScores
 
-
-def _needs_sampling(params: SamplingParams) -> bool:
-    """Any filter implies sampling, as in TGI."""
-    filters = params.temperature != 1.0 or params.top_k > 0 or params.top_p < 1.0 or params.typical_p < 1.0
-    return params.do_sample or filters
-
-
-def _has_penalties(params: SamplingParams) -> bool:
-    return params.repetition_penalty != 1.0 or params.frequency_penalty != 0.0 or params.presence_penalty != 0.0
+_FIRST_CANDIDATES = 256
 
 
 class Sampler:
@@ -29,36 +23,42 @@ class Sampler:
 
     def __init__(self, params: SamplingParams) -> None:
         self._params = params
-        self._samples = _needs_sampling(params)
+        self._samples = params.needs_sampling
         self.seed = (params.seed if params.seed is not None else secrets.randbits(63)) if self._samples else None
         self._random = np.random.Generator(np.random.PCG64(self.seed or 0))
 
     def choose(self, scores: TokenScores, token_ids: list[int], prompt_tokens: int) -> int:
         """The next token after `token_ids` (prompt, then generated)."""
-        if not self._samples and not _has_penalties(self._params):
-            return scores.best
-        logits = scores.logits.astype(np.float64)
-        if _has_penalties(self._params):
-            _penalise(logits, self._params, token_ids, prompt_tokens)
-        if not self._samples:
-            return int(logits.argmax())
-        return self._draw(logits)
-
-    def _draw(self, logits: NDArray[np.float64]) -> int:
         params = self._params
-        candidates, probabilities = _softmax_descending(logits / params.temperature, params.top_k)
-        if params.top_p < 1.0:
-            keep = int(np.searchsorted(probabilities.cumsum(), params.top_p)) + 1
-            candidates, probabilities = candidates[:keep], probabilities[:keep]
+        if not self._samples and not params.has_penalties:
+            return scores.best
+        logits = scores.logits
+        if params.has_penalties:
+            logits = logits.copy()
+            _penalise(logits, params, token_ids, prompt_tokens)
+        return self._draw(logits) if self._samples else int(logits.argmax())
+
+    def _draw(self, logits: NDArray[np.float32]) -> int:
+        params = self._params
+        weights = np.exp((logits - logits.max()) / np.float32(params.temperature))
         if params.typical_p < 1.0:
-            candidates, probabilities = _keep_typical(candidates, probabilities, params.typical_p)
-        total = probabilities.cumsum()
-        return int(
-            candidates[np.searchsorted(total, self._random.random() * total[-1], side="right").clip(max=len(total) - 1)]
-        )
+            candidates = _order(weights, params.top_k or len(weights))
+            candidates = candidates[: _nucleus(weights[candidates], params.top_p)]
+            candidates = _keep_typical(candidates, weights, params.typical_p)
+        elif params.top_k or params.top_p < 1.0:
+            candidates = _most_probable(weights, params.top_k, params.top_p)
+        else:
+            return self._pick(weights)
+        return int(candidates[self._pick(weights[candidates])])
+
+    def _pick(self, weights: NDArray[np.float32]) -> int:
+        """An index, drawn in proportion to the weights."""
+        total = weights.cumsum(dtype=np.float64)
+        drawn = np.searchsorted(total, self._random.random() * total[-1], side="right")
+        return int(min(drawn, len(total) - 1))
 
 
-def _penalise(logits: NDArray[np.float64], params: SamplingParams, token_ids: list[int], prompt_tokens: int) -> None:
+def _penalise(logits: NDArray[np.float32], params: SamplingParams, token_ids: list[int], prompt_tokens: int) -> None:
     """Repetition penalty over prompt and output (CTRL), frequency and presence penalties over the output (OpenAI)."""
     if params.repetition_penalty != 1.0:
         seen = np.unique(token_ids)
@@ -67,33 +67,52 @@ def _penalise(logits: NDArray[np.float64], params: SamplingParams, token_ids: li
     generated = token_ids[prompt_tokens:]
     if generated and (params.frequency_penalty or params.presence_penalty):
         seen, counts = np.unique(generated, return_counts=True)
-        logits[seen] -= params.frequency_penalty * counts + params.presence_penalty
+        logits[seen] -= (params.frequency_penalty * counts + params.presence_penalty).astype(np.float32)
 
 
-def _softmax_descending(logits: NDArray[np.float64], top_k: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Token ids and probabilities, most probable first, limited to top_k (0: all)."""
-    is_limited = 0 < top_k < len(logits)
-    candidates = np.argpartition(-logits, top_k - 1)[:top_k] if is_limited else np.arange(len(logits))
-    candidates = candidates[np.argsort(-logits[candidates], kind="stable")]
-    weights = np.exp(logits[candidates] - logits[candidates[0]])
-    return candidates, weights / weights.sum()
+def _order(weights: NDArray[np.float32], count: int) -> NDArray[np.int64]:
+    """Indices of the `count` largest weights, largest first."""
+    if count >= len(weights):
+        return np.argsort(-weights, kind="stable")
+    candidates = np.argpartition(-weights, count - 1)[:count]
+    return candidates[np.argsort(-weights[candidates], kind="stable")]
 
 
-def _keep_typical(
-    candidates: NDArray[np.int64], probabilities: NDArray[np.float64], mass: float
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+def _nucleus(descending: NDArray[np.float32], mass: float, total: float | None = None) -> int:
+    """How many of the first weights reach `mass` of the total; more than there are if they don't."""
+    if mass >= 1.0:
+        return len(descending)
+    reached = descending.cumsum(dtype=np.float64)
+    return int(np.searchsorted(reached, mass * (reached[-1] if total is None else total))) + 1
+
+
+def _most_probable(weights: NDArray[np.float32], top_k: int, top_p: float) -> NDArray[np.int64]:
+    """Candidates after top-k, then top-p of what is left, most probable first."""
+    if top_k:
+        candidates = _order(weights, min(top_k, len(weights)))
+        return candidates[: _nucleus(weights[candidates], top_p)]
+    total, count = float(weights.sum(dtype=np.float64)), _FIRST_CANDIDATES
+    while True:
+        candidates = _order(weights, count)
+        kept = _nucleus(weights[candidates], top_p, total)
+        if kept <= len(candidates) or count >= len(weights):
+            return candidates[:kept]
+        count *= 4
+
+
+def _keep_typical(candidates: NDArray[np.int64], weights: NDArray[np.float32], mass: float) -> NDArray[np.int64]:
     """Locally typical sampling: the tokens whose information is nearest to the entropy, until `mass` is reached."""
-    probabilities = probabilities / probabilities.sum()
+    probabilities = weights[candidates].astype(np.float64)
+    probabilities /= probabilities.sum()
     surprise = -np.log(np.maximum(probabilities, 1e-300))
     order = np.argsort(np.abs(surprise - (probabilities * surprise).sum()), kind="stable")
     keep = order[: int(np.searchsorted(probabilities[order].cumsum(), mass)) + 1]
-    return candidates[keep], probabilities[keep]
+    return candidates[keep]
 
 
 def top_tokens(scores: TokenScores, count: int) -> list[tuple[int, float]]:
     """The `count` most probable tokens with log-probabilities, best first."""
     if count == 0:
         return []
-    candidates = np.argpartition(-scores.logits, count)[:count]
-    candidates = candidates[np.argsort(-scores.logits[candidates], kind="stable")]
+    candidates = _order(scores.logits, count)
     return [(int(token), scores.logprob(int(token))) for token in candidates]

@@ -6,6 +6,13 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 
+class FailureKind(StrEnum):
+    """Why a request ended without its answer."""
+
+    MODEL = "model"
+    DEADLINE = "deadline"
+
+
 class FinishReason(StrEnum):
     """Why a generation ended; the values are TGI's."""
 
@@ -28,10 +35,24 @@ class SamplingParams:
     presence_penalty: float = 0.0
     seed: int | None = None
 
+    @property
+    def needs_sampling(self) -> bool:
+        """Any filter implies sampling, as in TGI."""
+        return self.do_sample or self.temperature != 1.0 or self.top_k > 0 or self.top_p < 1.0 or self.typical_p < 1.0
+
+    @property
+    def has_penalties(self) -> bool:
+        return self.repetition_penalty != 1.0 or self.frequency_penalty != 0.0 or self.presence_penalty != 0.0
+
 
 @dataclass(frozen=True, slots=True)
 class GenerationRequest:
-    """One validated request: prompt and limits in tokens."""
+    """One validated request: prompt and limits in tokens.
+
+    `level` is an index into the decoder's levels, 0 the top one. `priority`: lower goes first; waiting makes up for it
+    (see Scheduler). `deadline_seconds` is on the monotonic clock; a request not finished by then ends with an error.
+    `speculate`: may be drafted by a lower level where the engine does that; its output is the same either way.
+    """
 
     prompt_ids: tuple[int, ...]
     max_new_tokens: int
@@ -39,6 +60,10 @@ class GenerationRequest:
     stop_strings: tuple[str, ...] = ()
     top_n_tokens: int = 0
     ignore_eos: bool = False
+    level: int = 0
+    priority: int = 0
+    deadline_seconds: float | None = None
+    speculate: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +85,7 @@ class TokenEvent:
     top_tokens: tuple[ScoredToken, ...] = ()
     finish: FinishReason | None = None
     error: str | None = None
+    failure: FailureKind | None = None
     queue_seconds: float = 0.0
 
     @property
@@ -69,13 +95,26 @@ class TokenEvent:
 
 @dataclass(slots=True, eq=False)
 class Sequence:
-    """A request's tokens (prompt, then generated) and how far the KV cache covers them."""
+    """A request's tokens (prompt, then generated) and how far the KV cache covers them.
+
+    `draftable_until`: the most tokens it may come to have, if it may be drafted, else 0.
+    `shared_blocks` of its table were found cached when it was admitted. `block_keys` are the keys of the full blocks
+    among its tokens, as far as they were needed; `unmixed_blocks` is set once the level has changed: blocks from there
+    on hold keys and values of several levels and are never shared.
+    """
 
     request_id: int
     token_ids: list[int]
     prompt_tokens: int
+    priority: int = 0
+    arrived_at: float = 0.0
+    level: int = 0
+    draftable_until: int = 0
     computed_tokens: int = 0
     block_table: list[int] = field(default_factory=list)
+    shared_blocks: int = 0
+    block_keys: list[bytes] = field(default_factory=list)
+    unmixed_blocks: int | None = None
 
     @property
     def pending_tokens(self) -> int:
@@ -85,3 +124,21 @@ class Sequence:
     @property
     def generated_tokens(self) -> int:
         return len(self.token_ids) - self.prompt_tokens
+
+    @property
+    def draftable_tokens(self) -> int:
+        """Tokens that may be drafted now: the last one of a request never is, verifying gives it anyway."""
+        is_decoding = self.pending_tokens == 1 and self.generated_tokens > 0
+        return max(0, self.draftable_until - len(self.token_ids) - 1) if is_decoding and self.level == 0 else 0
+
+    @property
+    def own_blocks(self) -> int:
+        """Blocks that it did not find cached."""
+        return len(self.block_table) - self.shared_blocks
+
+    def forget_computed(self) -> None:
+        """Its blocks are gone: everything is to be computed again, all at the present level."""
+        self.computed_tokens = self.shared_blocks = 0
+        if self.unmixed_blocks is not None:
+            self.block_keys.clear()
+            self.unmixed_blocks = None

@@ -8,18 +8,17 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from enum import StrEnum
-from types import TracebackType
 
 from inference_pods.engine.chat import ChatTemplate
 from inference_pods.engine.core import StepResult
-from inference_pods.engine.errors import GenerationError, OverloadedError, UnavailableError, ValidationError
+from inference_pods.engine.errors import OverloadedError, UnavailableError, ValidationError
+from inference_pods.engine.generation import Completion, Generation, collect
 from inference_pods.engine.loop import EngineLoop
 from inference_pods.engine.metrics import EngineMetrics
 from inference_pods.engine.scheduler import Scheduler
-from inference_pods.engine.sequence import FinishReason, GenerationRequest, TokenEvent
+from inference_pods.engine.sequence import GenerationRequest, TokenEvent
 from inference_pods.engine.tokenizer import Piece, TextTokenizer
 
 _THREAD_ABOVE_CHARACTERS = 20_000  # tokenising more than this would hold up other streams
@@ -54,54 +53,9 @@ class Engine:
     scheduler: Scheduler
     tokenizer: TextTokenizer
     template: ChatTemplate
+    levels: tuple[str, ...]  # names of what x-level may ask for; the first is the default
     description: dict[str, object]
-
-
-@dataclass(slots=True, eq=False)
-class Generation:
-    """One running request; iterate for its events. Leaving the `with` block early cancels it."""
-
-    service: Service
-    request_id: int
-    request: GenerationRequest
-    queue: asyncio.Queue[TokenEvent] = field(default_factory=asyncio.Queue)
-    started_at: float = field(default_factory=time.monotonic)
-    ended: bool = False
-
-    def __enter__(self) -> Generation:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.service.close(self)
-
-    async def __aiter__(self) -> AsyncIterator[TokenEvent]:
-        while not self.ended:
-            event = await self.queue.get()
-            self.ended = event.is_last
-            if event.error is not None:
-                raise GenerationError(f"Request failed during generation: {event.error}")
-            yield event
-
-
-@dataclass(frozen=True, slots=True)
-class Completion:
-    """A whole generation."""
-
-    events: list[TokenEvent]
-    text: str
-    finish: FinishReason
-    prompt_tokens: int
-
-    @property
-    def generated_tokens(self) -> int:
-        return len(self.events)
-
-
-def join_text(events: list[TokenEvent]) -> str:
-    """The generated text: special tokens are left out."""
-    return "".join(event.token.text for event in events if event.token is not None and not event.token.special)
+    context_tokens: int | None = None  # longest text that the model was trained for; it may lower --max-total-tokens
 
 
 class Service:
@@ -140,6 +94,9 @@ class Service:
     def attach(self, engine: Engine) -> None:
         """The model is loaded; requests are still refused until phase is READY."""
         self._engine = engine
+        if engine.context_tokens is not None:
+            longest = min(self.limits.max_total_tokens, engine.context_tokens)
+            self.limits = replace(self.limits, max_total_tokens=longest)
 
     @property
     def engine(self) -> Engine:
@@ -164,10 +121,8 @@ class Service:
         if self._engine is None:
             return
         scheduler = self._engine.scheduler
-        running = len(scheduler.running)
-        self.metrics.running.set(running)
-        self.metrics.waiting.set(max(0, len(self._live) - running))
-        self.metrics.kv_blocks_used.set(scheduler.blocks.used_blocks)
+        self.metrics.follow(scheduler)
+        self.metrics.waiting.set(max(0, len(self._live) - len(scheduler.running)))
 
     def check_phase(self) -> None:
         """Raises UnavailableError unless ready."""
@@ -175,10 +130,13 @@ class Service:
             state = self.phase if self.is_alive else "broken"
             raise UnavailableError(f"the engine is {state}; another replica may serve", retry_after_seconds=1)
 
-    def check_admission(self) -> None:
-        """Raises UnavailableError unless ready, OverloadedError when the waiting line is full."""
+    def check_admission(self, count: int = 1) -> None:
+        """Raises UnavailableError unless ready, OverloadedError when the line has no room for `count` runs."""
         self.check_phase()
-        if len(self._live) >= self.limits.max_batch_size + self.limits.max_waiting:
+        room = self.limits.max_batch_size + self.limits.max_waiting
+        if count > room:
+            raise ValidationError(f"`n` and `best_of` of {count} exceed the {room} requests that this replica holds")
+        if len(self._live) + count > room:
             raise OverloadedError("Model is overloaded", retry_after_seconds=self._drain_estimate_seconds())
 
     def _drain_estimate_seconds(self) -> int:
@@ -187,22 +145,24 @@ class Service:
         age = time.monotonic() - oldest
         return max(1, min(60, round(age / max(1, self.limits.max_batch_size))))
 
-    def start(self, request: GenerationRequest) -> Generation:
-        """Submits a validated request."""
-        self.check_admission()
-        return self._submit(request)
+    def start(self, *requests: GenerationRequest) -> Generation:
+        """Submits the validated siblings of one HTTP request."""
+        self.check_admission(len(requests))
+        return self._submit(*requests)
 
-    def _submit(self, request: GenerationRequest) -> Generation:
-        generation = Generation(self, next(self._ids), request)
-        self._live[generation.request_id] = generation
+    def _submit(self, *requests: GenerationRequest) -> Generation:
+        generation = Generation(requests, {next(self._ids): i for i in range(len(requests))}, self.close)
         self._idle.clear()
-        self.engine.loop.submit(generation.request_id, request)
+        for request_id, index in generation.index_of.items():
+            self._live[request_id] = generation
+            self.engine.loop.submit(request_id, requests[index])
         return generation
 
     def close(self, generation: Generation) -> None:
-        """Ends a generation; one that is still running is cancelled within a step."""
-        if self._live.pop(generation.request_id, None) and not generation.ended:
-            self.engine.loop.cancel(generation.request_id)
+        """Ends a generation; runs that have not finished are cancelled within a step."""
+        for request_id in generation.index_of:
+            if self._live.pop(request_id, None) and request_id in generation.running:
+                self.engine.loop.cancel(request_id)
         if not self._live:
             self._idle.set()
 
@@ -221,24 +181,20 @@ class Service:
             async for _ in generation:
                 pass
 
-    async def complete(self, request: GenerationRequest) -> Completion:
-        """Runs a request to its end.
+    async def complete(self, *requests: GenerationRequest) -> list[Completion]:
+        """Runs the siblings of one HTTP request to their ends.
 
         Raises:
             RequestError: refused or failed.
         """
-        with self.start(request) as generation:
-            events = [event async for event in generation]
-        finish = events[-1].finish
-        if finish is None:
-            raise GenerationError("generation ended without a reason")
-        return Completion(events, join_text(events), finish, len(request.prompt_ids))
+        return await collect(self.start(*requests))
 
-    async def tokenise(self, text: str) -> list[int]:
+    async def tokenise(self, text: str, add_special_tokens: bool = False) -> list[int]:
+        """Token ids; a raw prompt asks for the special tokens that the model's file puts around text, if any."""
         tokenizer = self.engine.tokenizer
         if len(text) > _THREAD_ABOVE_CHARACTERS:
-            return await asyncio.to_thread(tokenizer.encode, text)
-        return tokenizer.encode(text)
+            return await asyncio.to_thread(tokenizer.encode, text, add_special_tokens)
+        return tokenizer.encode(text, add_special_tokens)
 
     async def tokenise_pieces(self, text: str) -> list[Piece]:
         return await asyncio.to_thread(self.engine.tokenizer.encode_pieces, text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -14,10 +15,16 @@ from inference_pods.protocol import ENGINE_PORT
 class Settings:
     """Everything that a replica is told."""
 
-    # Where the weights are: package://PACKAGE/FILE.gguf or file:///PATH.gguf.
+    # Where the weights are: package://PACKAGE/PATH or file:///PATH of a .gguf, a .safetensors, or a folder with them.
     model_source: str
+    # sha256 of the weights (digest.py says of what for shards); None: not checked, only shown in /info.
+    model_sha256: str | None
     # Storage of the weights; fp32 reproduces the file exactly.
     precision: Precision
+    # Sub-models that the weights serve, for x-level: precisions of a nested tier and numbers of layers. Empty: all
+    # precisions that the weights can be read as, all layers. The first of each make the default level.
+    levels: tuple[Precision, ...]
+    depths: tuple[int, ...]
     # Function-preserving shuffle of the channels before quantising; 0 keeps the file's order.
     permutation_seed: int
     # Name that clients see in /v1/models and responses.
@@ -36,6 +43,13 @@ class Settings:
     kv_cache_tokens: int
     # Tokens computed per step: decoding sequences first, the rest is a prompt's chunk. Lower it for steadier streams.
     max_step_tokens: int
+    # Objective for the time per output token; steps and batch are kept small enough for it. 0: none.
+    tpot_milliseconds: int
+    # Level that drafts tokens for the top level to verify, and how many at a time; None: no speculative decoding.
+    draft_level: str | None
+    draft_tokens: int
+    # Share the KV blocks of equal beginnings among requests.
+    prefix_cache: bool
     # After SIGTERM: how long running requests may take to finish.
     drain_seconds: float
     # Compute threads; 0: as many whole cores as the container's CPU quota allows.
@@ -57,13 +71,42 @@ def _at_least(minimum: int) -> Callable[[str], int]:
     return parse
 
 
+def _parse_switch(text: str) -> bool:
+    if text not in ("on", "off"):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither on nor off")
+    return text == "on"
+
+
+def _digest(text: str) -> str:
+    if not re.fullmatch(r"[0-9a-fA-F]{64}", text):
+        raise argparse.ArgumentTypeError(f"{text[:80]!r} is no sha256: 64 hexadecimal digits are expected")
+    return text.lower()
+
+
+def _names(text: str) -> tuple[Precision, ...]:
+    try:
+        return tuple(Precision(name.strip()) for name in text.split(","))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{error}; give precisions, for example int8,int4") from None
+
+
+def _depths(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(number) for number in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text[:80]!r}: give numbers of layers, for example 30,28") from None
+
+
 def _build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m inference_pods.engine", description="Serve one tier of a model over HTTP."
     )
     add = parser.add_argument
-    add("--model-source", required=True, help="package://PACKAGE/FILE.gguf or file:///PATH.gguf")
-    add("--precision", type=Precision, choices=list(Precision), default=Precision.FP32, help="fp32, int8 or int4")
+    add("--model-source", required=True, help="package://PACKAGE/PATH or file:///PATH (GGUF or safetensors)")
+    add("--model-sha256", type=_digest, default=None, help="refuse weights with another sha256")
+    add("--precision", type=Precision, choices=list(Precision), default=Precision.FP32, help="storage of the weights")
+    add("--levels", type=_names, default=(), help="precisions that a nested tier serves, the default first: int8,int4")
+    add("--depths", type=_depths, default=(), help="layers that its levels run, the default first: 30,28")
     add(
         "--permutation-seed",
         type=_at_least(0),
@@ -79,6 +122,16 @@ def _build_parser() -> argparse.ArgumentParser:
     add("--max-total-tokens", type=_at_least(2), default=2048, help="longest prompt plus output")
     add("--kv-cache-tokens", type=_at_least(1), default=4096, help="tokens in the KV cache, all sequences together")
     add("--max-step-tokens", type=_at_least(1), default=64, help="tokens computed per step")
+    add("--tpot-milliseconds", type=_at_least(0), default=0, help="objective that bounds steps and batch (0: none)")
+    add("--draft-level", default=None, help="level that drafts for the top one (speculative decoding), e.g. int4")
+    add("--draft-tokens", type=_at_least(1), default=4, help="tokens per draft")
+    add(
+        "--prefix-cache",
+        type=_parse_switch,
+        default=True,
+        metavar="on|off",
+        help="share the KV cache of equal beginnings (default: on)",
+    )
     add("--drain-seconds", type=float, default=30.0, help="time for running requests to finish after SIGTERM")
     add("--threads", type=_at_least(0), default=0, help="compute threads (0: from the CPU quota)")
     return parser

@@ -1,4 +1,4 @@
-"""Finds the model file that a source URI names: `package://PACKAGE/FILE` or `file:///PATH`. Opens nothing."""
+"""Finds the checkpoint that a source URI names: `package://PACKAGE/FILE` or `file:///PATH`. Opens nothing."""
 
 from __future__ import annotations
 
@@ -7,12 +7,16 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from inference_pods.engine.errors import LoadError, LoadReason
+from inference_pods.engine.safetensors import refuse_pickle
 
-_REMEDY = "use package://PACKAGE/FILE.gguf (an installed Python package's data file) or file:///PATH/FILE.gguf"
+_REMEDY = (
+    "use package://PACKAGE/PATH (an installed Python package's data) or file:///PATH, where PATH is a .gguf file, "
+    "a .safetensors file, or a folder with config.json and safetensors"
+)
 
 
 def resolve_source(uri: str) -> Path:
-    """Path of an existing GGUF file.
+    """Path of an existing .gguf or .safetensors file, or of a folder with a config.json.
 
     Raises:
         LoadError: ModelUnsupported for another scheme or format, ModelNotFound when nothing is there.
@@ -27,12 +31,17 @@ def resolve_source(uri: str) -> Path:
             LoadReason.UNSUPPORTED,
             f"model.source {uri!r}: scheme {parts.scheme or 'none'!r} is not supported; {_REMEDY}",
         )
+    if path.is_dir():
+        if (path / "config.json").is_file():
+            return path
+        raise LoadError(LoadReason.NOT_FOUND, f"model.source {uri!r}: the folder has no config.json; {_REMEDY}")
     if not path.is_file():
         raise LoadError(LoadReason.NOT_FOUND, f"model.source {uri!r}: no such file in this image or volume; {_REMEDY}")
-    if path.suffix.lower() != ".gguf":
+    refuse_pickle(path)
+    if path.suffix.lower() not in (".gguf", ".safetensors"):
         raise LoadError(
             LoadReason.UNSUPPORTED,
-            f"model.source {uri!r}: only .gguf files can be loaded; convert the checkpoint to GGUF",
+            f"model.source {uri!r}: only .gguf and .safetensors can be loaded; convert the checkpoint to one of them",
         )
     return path
 

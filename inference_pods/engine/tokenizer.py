@@ -1,20 +1,14 @@
-"""Text to tokens and back, from the vocabulary in the GGUF file.
+"""Text to tokens and back. Decoding goes through bytes, so that a stream never shows half a character.
 
-Byte-level BPE of the `smollm` kind: digits split one by one, then GPT-2's pattern. Decoding goes through bytes, so that
-a stream never shows half a character. Knows no chat format and no model.
+Knows no chat format, no model and no files.
 """
 
 from __future__ import annotations
 
 import codecs
 from dataclasses import dataclass
-from typing import Any
 
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
-
-from inference_pods.engine.errors import LoadError, LoadReason
-
-_SPECIAL = 3  # token_type of control tokens
+from inference_pods.engine.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,31 +29,27 @@ def _byte_alphabet() -> dict[str, int]:
 
 
 class TextTokenizer:
-    """Raises LoadError (ModelUnsupported) for tokenizers of another kind."""
+    """Encodes and decodes with one vocabulary."""
 
-    def __init__(self, metadata: dict[str, Any]) -> None:
-        kind = (metadata.get("tokenizer.ggml.model"), metadata.get("tokenizer.ggml.pre"))
-        if kind != ("gpt2", "smollm"):
-            raise LoadError(
-                LoadReason.UNSUPPORTED, f"tokenizer {kind} is not supported; only byte-level BPE 'smollm' is"
-            )
-        tokens: list[str] = metadata["tokenizer.ggml.tokens"]
-        types: list[int] = metadata["tokenizer.ggml.token_type"]
-        self.special_ids = frozenset(i for i, kind in enumerate(types) if kind == _SPECIAL)
-        self.eos_id = int(metadata["tokenizer.ggml.eos_token_id"])
-        self.bos_token = tokens[int(metadata["tokenizer.ggml.bos_token_id"])]
-        self.eos_token = tokens[self.eos_id]
-        self._tokenizer = _build_tokenizer(tokens, metadata["tokenizer.ggml.merges"], self.special_ids)
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self._tokenizer, self._tokens = vocabulary.tokenizer, vocabulary.tokens
+        self.special_ids = vocabulary.special_ids
+        self.eos_ids = frozenset(vocabulary.eos_ids)
+        self.eos_id = vocabulary.eos_ids[0]
+        self.bos_token = vocabulary.bos_token
+        self.eos_token = self._tokens[self.eos_id]
         alphabet = _byte_alphabet()
-        self._bytes = [_token_bytes(token, alphabet) for token in tokens]
-        self._tokens = tokens
+        self._bytes = [
+            token.encode() if number in vocabulary.added_ids else _token_bytes(token, alphabet)
+            for number, token in enumerate(self._tokens)
+        ]
 
     @property
     def vocabulary_size(self) -> int:
         return len(self._tokens)
 
-    def encode(self, text: str) -> list[int]:
-        return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
+    def encode(self, text: str, add_special_tokens: bool = False) -> list[int]:
+        return list(self._tokenizer.encode(text, add_special_tokens=add_special_tokens).ids)
 
     def encode_pieces(self, text: str) -> list[Piece]:
         encoding = self._tokenizer.encode(text, add_special_tokens=False)
@@ -74,20 +64,6 @@ class TextTokenizer:
     def token_text(self, token_id: int) -> str:
         """A token's text on its own; broken characters are replaced."""
         return self._tokens[token_id] if self.is_special(token_id) else self._bytes[token_id].decode(errors="replace")
-
-
-def _build_tokenizer(tokens: list[str], merges: list[str], special_ids: frozenset[int]) -> Tokenizer:
-    pairs = [(left, right) for left, _, right in (merge.partition(" ") for merge in merges)]
-    tokenizer = Tokenizer(models.BPE(vocab={token: i for i, token in enumerate(tokens)}, merges=pairs))
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Digits(individual_digits=True),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
-        ]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens([AddedToken(tokens[i], special=True, normalized=False) for i in sorted(special_ids)])
-    return tokenizer
 
 
 def _token_bytes(token: str, alphabet: dict[str, int]) -> bytes:

@@ -53,13 +53,13 @@ def detect_cpu() -> Cpu:
         return Cpu(model=platform.machine(), flags=frozenset())
 
 
-def _own_cgroups(text: str) -> dict[str, str]:
+def parse_own_cgroups(text: str) -> dict[str, str]:
     """Path of this process by controller list in /proc/self/cgroup; "" is the controller list of version 2."""
     entries = (line.split(":", 2) for line in text.splitlines() if line.count(":") >= 2)
     return {controllers: path.strip("/") for _, controllers, path in entries}
 
 
-def _ancestors(mount: Path, path: str) -> list[Path]:
+def cgroup_folders(mount: Path, path: str) -> list[Path]:
     """The cgroup's folder and those above it. In a container only the mount itself may exist."""
     parts = [part for part in path.split("/") if part and part != ".."]
     return [mount.joinpath(*parts[:depth]) for depth in range(len(parts), -1, -1)]
@@ -81,14 +81,14 @@ def read_quota_cores(
 ) -> float | None:
     """Cores that the CPU quotas of this process's cgroups allow; None without a quota. Understands versions 1 and 2."""
     try:
-        own = _own_cgroups(own_cgroups.read_text())
+        own = parse_own_cgroups(own_cgroups.read_text())
     except OSError:
         own = {}
     quotas = []
     for controllers, path in {"": "", "cpu": "", "cpu,cpuacct": "", **own}.items():
         if controllers and "cpu" not in controllers.split(","):
             continue
-        for folder in _ancestors(root / controllers, path):
+        for folder in cgroup_folders(root / controllers, path):
             with suppress(OSError, ValueError):
                 quotas.append(_read_v1(folder) if controllers else _read_v2(folder))
     return min((quota for quota in quotas if quota is not None), default=None)

@@ -25,6 +25,7 @@ from inference_pods.engine.server import start_server
 from inference_pods.engine.service import Engine, Limits, Phase, Service
 from inference_pods.engine.source import resolve_source
 from inference_pods.engine.tokenizer import TextTokenizer
+from inference_pods.engine.vocabulary import read_vocabulary
 from inference_pods.kernels.decoder import Chunk, DecoderLimits, TokenScores
 from inference_pods.kernels.formats import BLOCK_TOKENS, Precision
 
@@ -52,7 +53,7 @@ def model_file(model_path):
 
 @pytest.fixture(scope="session")
 def tokenizer(model_file):
-    return TextTokenizer(model_file.metadata)
+    return TextTokenizer(read_vocabulary(model_file))
 
 
 @pytest.fixture(scope="session")
@@ -82,6 +83,7 @@ class ScriptedRunner:
     gate: threading.Event = field(default_factory=threading.Event)
     poison_token: int | None = None
     fail: bool = False
+    missed_drafts: frozenset[int] = frozenset()  # after these tokens a lower level says something else than the top one
 
     def __post_init__(self):
         self.gate.set()
@@ -95,7 +97,7 @@ class ScriptedRunner:
         if self.fail:
             raise RuntimeError("scripted failure")
         return [
-            self._scores(chunk, token)
+            self._scores(chunk, token)  # what comes after a token depends on it alone
             for chunk in chunks
             for token in chunk.token_ids[len(chunk.token_ids) - chunk.scores :]
         ]
@@ -103,6 +105,8 @@ class ScriptedRunner:
     def _scores(self, chunk, last):
         logits = np.zeros(VOCABULARY, np.float32)
         best = self.reply[(self.reply.index(last) + 1) % len(self.reply)] if last in self.reply else self.reply[0]
+        if chunk.level and last in self.missed_drafts:
+            best += 1
         logits[best] = 10.0
         log_total = float("nan") if self.poison_token in chunk.token_ids else 11.0
         return TokenScores(best, log_total, logits)
@@ -116,8 +120,9 @@ def scripted_runner(tokenizer):
 
 @pytest.fixture
 def build_core(tokenizer):
-    def build(runner, batch=4, step_tokens=64, blocks=64):
-        return EngineCore(runner, Scheduler(BlockManager(blocks, BLOCK_TOKENS), batch, step_tokens), tokenizer)
+    def build(runner, batch=4, step_tokens=64, blocks=64, drafts=None, **core_options):
+        scheduler = Scheduler(BlockManager(blocks, BLOCK_TOKENS), batch, step_tokens, drafts=drafts)
+        return EngineCore(runner, scheduler, tokenizer, **core_options)
 
     return build
 
@@ -140,13 +145,22 @@ async def serve(tokenizer, model_file, build_core):
     """(runner, limits) -> RunningEngine; everything is stopped after the test."""
     async with contextlib.AsyncExitStack() as stack:
 
-        async def start(runner, batch=4, waiting=8, total_tokens=1024, phase=Phase.READY, blocks=128, step_tokens=64):
+        async def start(
+            runner,
+            batch=4,
+            waiting=8,
+            total_tokens=1024,
+            phase=Phase.READY,
+            blocks=128,
+            step_tokens=64,
+            levels=("full",),
+        ):
             metrics = EngineMetrics("smol", "full", blocks)
             service = Service(Limits(total_tokens, batch, waiting), metrics, "smol")
             core = build_core(runner, batch, step_tokens, blocks)
             template = ChatTemplate(model_file.metadata["tokenizer.chat_template"], "", "")
             loop = EngineLoop(core, service.deliver, service.observe)
-            service.attach(Engine(loop, core.scheduler, tokenizer, template, {"model_id": "smol"}))
+            service.attach(Engine(loop, core.scheduler, tokenizer, template, levels, {"model_id": "smol"}))
             loop.start()
             service.phase = phase
             server, port = await start_server(service, "127.0.0.1", 0)
@@ -182,6 +196,8 @@ def write_gguf():
         for key, value in metadata.items():
             if isinstance(value, str):
                 header += _gguf_string(key) + struct.pack("<I", 8) + _gguf_string(value)
+            elif isinstance(value, float):
+                header += _gguf_string(key) + struct.pack("<If", 6, value)
             elif isinstance(value, list):
                 header += _gguf_string(key) + struct.pack("<IIQ", 9, 8, len(value)) + b"".join(map(_gguf_string, value))
             else:

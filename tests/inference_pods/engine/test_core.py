@@ -1,6 +1,7 @@
 import pytest
 
-from inference_pods.engine.sequence import FinishReason, GenerationRequest
+from inference_pods.engine.block_manager import IntegrityError
+from inference_pods.engine.sequence import FailureKind, FinishReason, GenerationRequest
 
 
 def request(tokenizer, text="Hello", max_new_tokens=4, **fields):
@@ -100,3 +101,91 @@ def test_top_tokens_come_when_asked_for(build_core, scripted_runner, tokenizer, 
     assert len(event.top_tokens) == count
     if count:
         assert event.top_tokens[0].text == "a"
+
+
+def test_a_deadline_ends_a_waiting_request_and_a_running_one_with_its_reason(build_core, scripted_runner, tokenizer):
+    now = [0.0]
+    core = build_core(scripted_runner, batch=1, clock=lambda: now[0])
+    core.add(1, request(tokenizer, max_new_tokens=50, deadline_seconds=3.0))
+    core.add(2, request(tokenizer, deadline_seconds=2.0))
+    core.add(3, request(tokenizer))
+    assert [event.request_id for event in core.step().events] == [1]
+    now[0] = 2.0
+    waited, token = core.step().events
+    assert (waited.request_id, waited.failure) == (2, FailureKind.DEADLINE)
+    assert waited.error == "the request's deadline passed while it waited, 2 s after its arrival"
+    assert token.token is not None
+    now[0] = 3.5
+    cut, token = core.step().events
+    assert (cut.request_id, cut.error) == (
+        1,
+        "the request's deadline passed after 2 of 50 tokens, 3.5 s after its arrival",
+    )
+    assert cut.is_last
+    assert token.request_id == 3
+    assert core.scheduler.stats.expired == 2
+    run(core)
+    assert core.scheduler.blocks.used_blocks == 0
+
+
+def test_the_last_request_may_expire_and_leaves_an_idle_engine(build_core, scripted_runner, tokenizer):
+    core = build_core(scripted_runner, clock=iter([0.0, 9.0]).__next__)
+    core.add(1, request(tokenizer, deadline_seconds=1.0))
+    assert [event.failure for event in core.step().events] == [FailureKind.DEADLINE]
+    assert core.scheduler.is_idle
+    assert scripted_runner.steps == []
+
+
+def test_a_request_is_computed_at_its_level_and_may_change_it(build_core, scripted_runner, tokenizer):
+    core = build_core(scripted_runner)
+    core.add(1, request(tokenizer, level=1))
+    core.step()
+    core.change_level(1, 0)
+    core.step()
+    core.change_level(7, 0)
+    assert [chunk.level for step in scripted_runner.steps for chunk in step] == [1, 0]
+
+
+def test_a_known_beginning_is_not_computed_again_and_the_answer_is_the_same(build_core, scripted_runner, tokenizer):
+    core = build_core(scripted_runner)
+    prompt = "one two three four five six seven eight nine ten " * 4
+    answers = []
+    for number in range(2):
+        core.add(number, request(tokenizer, prompt))
+        answers.append([event.token.text for event in run(core)[number]])
+    computed = [chunk.start for step in scripted_runner.steps for chunk in step if len(chunk.token_ids) > 1]
+    assert answers[0] == answers[1]
+    assert computed == [0, core.scheduler.stats.prefix_hit_tokens]
+    assert computed[1] > 0
+
+
+def test_what_a_poisoned_request_left_in_the_cache_reaches_nobody(build_core, scripted_runner, tokenizer):
+    core = build_core(scripted_runner)
+    prompt = "one two three four five six seven eight nine ten " * 4
+    scripted_runner.poison_token = tokenizer.encode(prompt)[0]
+    core.add(1, request(tokenizer, prompt))
+    assert run(core)[1][0].failure is FailureKind.MODEL
+    scripted_runner.poison_token = None
+    core.add(2, request(tokenizer, prompt))
+    run(core)
+    assert core.scheduler.stats.prefix_hit_tokens == 0
+
+
+def test_a_wrong_block_pool_is_logged_with_figures_and_rebuilt_when_idle(
+    build_core, scripted_runner, tokenizer, caplog
+):
+    core = build_core(scripted_runner)
+    core.scheduler.blocks.allocate([], 1)
+    core.check_integrity()
+    assert "63 free" in caplog.text
+    core.check_integrity()
+    assert core.scheduler.stats.integrity_failures == 1
+
+
+def test_a_wrong_block_pool_under_live_requests_is_an_error(build_core, scripted_runner, tokenizer):
+    core = build_core(scripted_runner)
+    core.add(1, request(tokenizer))
+    core.step()
+    core.scheduler.blocks.allocate([], 1)
+    with pytest.raises(IntegrityError):
+        core.check_integrity()

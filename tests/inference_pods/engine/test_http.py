@@ -114,6 +114,7 @@ async def test_plain_completions_take_text_or_tokens_and_give_logprobs(serve, sc
         ({"stop": ["a"] * 5}, "stop"),
         ({"top_n_tokens": 6}, "top_n_tokens"),
         ({"best_of": 2}, "best_of"),
+        ({"best_of": 9, "temperature": 2.0}, "best_of"),
         ({"watermark": True}, "watermark"),
         ({"decoder_input_details": True}, "decoder_input_details"),
         ({"grammar": {"type": "regex", "value": "a"}}, "grammar"),
@@ -134,7 +135,8 @@ async def test_what_tgi_refuses_names_the_field_as_body_or_first_frame(serve, sc
     [
         ({"messages": []}, "messages"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]}, "messages"),
-        ({"n": 2}, "n"),
+        ({"n": 9}, "n"),
+        ({"n": 0}, "n"),
         ({"tools": [{"type": "function"}]}, "tools"),
         ({"response_format": {"type": "json_object"}}, "response_format"),
         ({"temperature": -1}, "temperature"),
@@ -317,3 +319,114 @@ async def test_prompts_never_reach_the_log(serve, scripted_runner, http, caplog)
     await post(http, engine.url + TGI, {"inputs": secret})
     await post(http, engine.url + CHAT, {"messages": [{"role": secret, "content": None}]})
     assert secret not in caplog.text
+
+
+async def test_n_choices_come_whole_and_streamed_with_their_index(serve, scripted_runner, http):
+    engine = await serve(scripted_runner)
+    status, answer, _ = await post(http, engine.url + CHAT, chat_body(n=3, logprobs=True))
+    assert status == 200
+    assert [(c["index"], c["message"]["content"], c["finish_reason"]) for c in answer["choices"]] == [
+        (index, "abcd", "length") for index in range(3)
+    ]
+    assert answer["usage"] == {"prompt_tokens": answer["usage"]["prompt_tokens"], "completion_tokens": 12} | {
+        "total_tokens": answer["usage"]["prompt_tokens"] + 12
+    }
+    body = chat_body(n=3, stream=True, stop="c", max_tokens=9, stream_options={"include_usage": True})
+    _, frames = await post_frames(http, engine.url + CHAT, body)
+    texts, ends = {}, []
+    for chunk in frames[:-2]:
+        (choice,) = chunk["choices"]
+        texts[choice["index"]] = texts.get(choice["index"], "") + choice["delta"].get("content", "")
+        ends += [choice["index"]] * (choice["finish_reason"] == "stop")
+    assert texts == {0: "ab", 1: "ab", 2: "ab"}
+    assert sorted(ends) == [0, 1, 2]
+    assert frames[-2]["usage"]["completion_tokens"] == 9
+    assert engine.service.live_requests == 0
+
+
+async def test_best_of_gives_the_most_probable_of_its_candidates(serve, scripted_runner, http):
+    engine = await serve(scripted_runner)
+    wishes = {"best_of": 4, "temperature": 0.9, "details": True, "max_new_tokens": 5}
+    status, answer, _ = await post(http, engine.url + TGI, generate_body(**wishes))
+    assert status == 200
+
+    def mean(details):
+        return sum(token["logprob"] for token in details["tokens"]) / len(details["tokens"])
+
+    others = answer["details"]["best_of_sequences"]
+    assert len(others) == 3
+    assert mean(answer["details"]) >= max(map(mean, others))
+    assert len({one["seed"] for one in [answer["details"], *others]}) == 4
+    body = {"prompt": "Hello", "max_tokens": 5, "temperature": 0.9, "seed": 1, "logprobs": 0}
+    _, best, _ = await post(http, engine.url + "/v1/completions", {**body, "best_of": 4, "n": 2})
+    _, each, _ = await post(http, engine.url + "/v1/completions", {**body, "n": 4})
+    scores = [sum(choice["logprobs"]["token_logprobs"]) / 5 for choice in each["choices"]]
+    assert len(set(scores)) > 1
+    assert [sum(c["logprobs"]["token_logprobs"]) / 5 for c in best["choices"]] == sorted(scores, reverse=True)[:2]
+    assert best["usage"]["completion_tokens"] == 20
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "words"),
+    [
+        (TGI, generate_body(best_of=2), "you must use sampling"),
+        (TGI, generate_body(best_of=2, do_sample=True, seed=1), "`seed` must not be set"),
+        ("/v1/completions", {"prompt": "a", "best_of": 2, "stream": True}, "`best_of`"),
+        ("/v1/completions", {"prompt": "a", "best_of": 2, "n": 3}, "below `n`"),
+    ],
+)
+async def test_best_of_that_makes_no_sense_is_refused(serve, scripted_runner, http, path, body, words):
+    engine = await serve(scripted_runner)
+    status, answer, _ = await post(http, engine.url + path, body)
+    assert status == 422
+    assert words in json.dumps(answer)
+    _, frames = await post_frames(http, engine.url + "/generate_stream", generate_body(best_of=2, do_sample=True))
+    assert "streaming" in frames[0]["error"]
+
+
+async def test_siblings_are_admitted_together_or_not_at_all(serve, scripted_runner, http):
+    engine = await serve(scripted_runner, batch=2, waiting=1)
+    scripted_runner.gate.clear()
+    first = asyncio.create_task(post(http, engine.url + CHAT, chat_body(n=2)))
+    await engine.wait_for(lambda: engine.service.live_requests == 2)
+    status, answer, headers = await post(http, engine.url + CHAT, chat_body(n=2))
+    assert (status, answer["error"]["code"]) == (429, "overloaded")
+    assert "Retry-After" in headers
+    status, answer, _ = await post(http, engine.url + CHAT, chat_body(n=4))
+    assert (status, "3 requests" in answer["error"]["message"]) == (422, True)
+    scripted_runner.gate.set()
+    assert (await first)[0] == 200
+
+
+async def test_a_client_that_goes_away_takes_all_its_siblings_along(serve, scripted_runner, http):
+    engine = await serve(scripted_runner)
+    scripted_runner.gate.clear()
+    client = asyncio.create_task(post(http, engine.url + CHAT, chat_body(n=4, max_tokens=500)))
+    await engine.wait_for(lambda: engine.service.live_requests == 4)
+    client.cancel()
+    await engine.wait_for(lambda: engine.service.live_requests == 0)
+    scripted_runner.gate.set()
+    await engine.wait_for(lambda: engine.service.engine.scheduler.is_idle)
+    assert engine.service.engine.scheduler.blocks.used_blocks == 0
+
+
+async def test_a_part_of_a_character_shows_its_bytes_but_no_text(serve, scripted_runner, http, tokenizer):
+    parts = tokenizer.encode("\N{DRAGON FACE}")
+    scripted_runner.reply = parts
+    engine = await serve(scripted_runner)
+    body = chat_body(max_tokens=len(parts), logprobs=True)
+    _, answer, _ = await post(http, engine.url + CHAT, body)
+    (choice,) = answer["choices"]
+    assert choice["message"]["content"] == "\N{DRAGON FACE}"
+    raw = b"".join(bytes(entry["bytes"]) for entry in choice["logprobs"]["content"])
+    assert raw.decode() == "\N{DRAGON FACE}"
+    _, frames = await post_frames(http, engine.url + CHAT, {**body, "stream": True})
+    texts = [f["choices"][0]["delta"].get("content") for f in frames[1:-2]]
+    assert texts == [""] * (len(parts) - 1) + ["\N{DRAGON FACE}"]
+
+
+async def test_streamed_logprobs_say_where_their_text_is(serve, scripted_runner, http):
+    engine = await serve(scripted_runner)
+    body = {"prompt": "Hello", "max_tokens": 3, "temperature": 0, "logprobs": 1, "stream": True}
+    _, frames = await post_frames(http, engine.url + "/v1/completions", body)
+    assert [f["choices"][0]["logprobs"]["text_offset"] for f in frames[:3]] == [[0], [1], [2]]

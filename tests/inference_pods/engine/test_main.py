@@ -1,5 +1,6 @@
 """The engine's process as a container starts and stops it."""
 
+import json
 import os
 import signal
 import subprocess
@@ -33,3 +34,29 @@ def test_a_stop_signal_is_obeyed_before_the_imports_are_done(tmp_path: Path) -> 
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=20) == 0
     assert early, "the handler was there only after the imports"
+
+
+def start(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "inference_pods.engine", "--port", "0", *arguments]
+    return subprocess.run(
+        command, cwd=Path(__file__).parents[3], capture_output=True, text=True, timeout=50, check=False
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("--kv-cache-tokens", "2000000000"), 6, ("OutOfMemory", "bytes", "--kv-cache-tokens")),
+        (("--model-sha256", "0" * 64), 4, ("ModelCorrupt", "expected 0000", "--model-sha256")),
+        (("--depths", "3"), 5, ("ModelUnsupported", "depth 3", "--depths")),
+        (("--draft-level", "int4"), 5, ("ModelUnsupported", "two levels or more", "--draft-level", "nested")),
+    ],
+    ids=["too much memory", "another digest", "an impossible depth", "drafts without a second level"],
+)
+def test_a_model_that_cannot_be_served_ends_the_process_with_reason_and_remedy(
+    model_source: str, model_path: Path, arguments: tuple[str, ...], code: int, words: tuple[str, ...]
+) -> None:
+    result = start("--model-source", model_source, "--precision", "int4", *arguments)
+    assert result.returncode == code
+    said = json.loads(result.stderr.splitlines()[-1])
+    assert all(word in f"{said['reason']} {said['message']}" for word in words)

@@ -76,3 +76,45 @@ def test_top_tokens_are_ordered_with_the_models_own_logprobs():
     assert np.exp([logprob for _, logprob in tokens]).sum() < 1.0
     assert tokens[0][1] == pytest.approx(3.0 - SCORES.log_total)
     assert top_tokens(SCORES, 0) == []
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        SamplingParams(do_sample=True, temperature=0.7, seed=3),
+        SamplingParams(top_k=40, seed=3),
+        SamplingParams(top_p=0.5, seed=3),
+        SamplingParams(top_p=0.999, temperature=2.0, seed=3),
+        SamplingParams(top_k=300, top_p=0.9, seed=3),
+        SamplingParams(typical_p=0.6, seed=3),
+    ],
+    ids=str,
+)
+def test_on_a_wide_vocabulary_the_filters_keep_what_sorting_everything_would(params):
+    logits = np.random.default_rng(0).normal(0, 3, 5000).astype(np.float32)
+    scores = TokenScores(int(logits.argmax()), float(np.logaddexp.reduce(logits.astype(np.float64))), logits)
+    allowed = allowed_by_sorting(logits.astype(np.float64), params)
+    taken = draws(params, 300, scores)
+    assert set(taken) <= allowed
+    assert len(set(taken)) > min(10, len(allowed) // 2)
+
+
+def allowed_by_sorting(logits, params):
+    """The filters' definitions, written down plainly."""
+    order = np.argsort(-logits, kind="stable")[: params.top_k or len(logits)]
+    p = np.exp((logits[order] - logits.max()) / params.temperature)
+    p /= p.sum()
+    if params.top_p < 1.0:
+        keep = np.concatenate([[True], p.cumsum()[:-1] < params.top_p])
+        order, p = order[keep], p[keep] / p[keep].sum()
+    if params.typical_p < 1.0:
+        distance = np.abs(-np.log(p) + (p * np.log(p)).sum())
+        nearest = np.argsort(distance, kind="stable")
+        order = order[nearest[np.concatenate([[True], p[nearest].cumsum()[:-1] < params.typical_p])]]
+    return set(order.tolist())
+
+
+def test_penalties_leave_the_models_scores_as_they_are():
+    logits = SCORES.logits.copy()
+    Sampler(SamplingParams(repetition_penalty=1.5, frequency_penalty=1.0)).choose(SCORES, [1, 2], 1)
+    assert np.array_equal(SCORES.logits, logits)

@@ -24,11 +24,23 @@ def test_a_source_that_cannot_be_served_names_cause_and_remedy(uri, reason, word
     assert words in caught.value.message
 
 
-def test_another_file_format_is_unsupported(tmp_path):
-    (tmp_path / "model.bin").write_bytes(b"x")
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("model.bin", "run code"), ("model.PT", "run code"), ("model.onnx", "only .gguf and .safetensors")],
+)
+def test_another_file_format_is_unsupported_and_says_how_to_convert(tmp_path, name, words):
+    (tmp_path / name).write_bytes(b"x")
     with pytest.raises(LoadError, match="convert") as caught:
-        resolve_source(f"file://{tmp_path}/model.bin")
+        resolve_source(f"file://{tmp_path}/{name}")
     assert caught.value.reason is LoadReason.UNSUPPORTED
+    assert words in caught.value.message
+
+
+def test_a_folder_needs_its_config(tmp_path):
+    with pytest.raises(LoadError, match=r"no config\.json"):
+        resolve_source(f"file://{tmp_path}")
+    (tmp_path / "config.json").write_text("{}")
+    assert resolve_source(f"file://{tmp_path}") == tmp_path
 
 
 def test_a_file_is_found_by_its_path_with_escaped_characters(tmp_path):

@@ -4,9 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inference_pods.engine.errors import LoadError
 from inference_pods.engine.stop_cutter import StopCutter
-from inference_pods.engine.tokenizer import TextStream, TextTokenizer
+from inference_pods.engine.tokenizer import TextStream
 
 
 @pytest.mark.parametrize(
@@ -61,11 +60,6 @@ def test_a_stop_string_is_noticed_across_tokens(tokenizer):
         stream.push(token, is_last=False)
         seen.append(stream.stopped)
     assert seen == [False, False, False, True, True]
-
-
-def test_another_kind_of_tokenizer_is_unsupported():
-    with pytest.raises(LoadError, match="not supported"):
-        TextTokenizer({"tokenizer.ggml.model": "llama"})
 
 
 @given(

@@ -1,0 +1,71 @@
+"""What a llama model is called in a GGUF file: metadata of the shape, names of the tensors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from inference_pods.engine.errors import LoadError, LoadReason
+from inference_pods.engine.gguf import GgufFile
+from inference_pods.kernels.decoder import DecoderShape
+from inference_pods.kernels.formats import TensorRole
+
+_LAYER_TENSORS = {
+    TensorRole.ATTN_NORM: "attn_norm",
+    TensorRole.Q: "attn_q",
+    TensorRole.K: "attn_k",
+    TensorRole.V: "attn_v",
+    TensorRole.O: "attn_output",
+    TensorRole.FFN_NORM: "ffn_norm",
+    TensorRole.GATE: "ffn_gate",
+    TensorRole.UP: "ffn_up",
+    TensorRole.DOWN: "ffn_down",
+}
+_EMBEDDING = "token_embd.weight"
+_MODEL_TENSORS = {TensorRole.HEAD: _EMBEDDING, TensorRole.OUTPUT_NORM: "output_norm.weight"}
+
+
+def tensor_name(role: TensorRole, layer: int) -> str:
+    return _MODEL_TENSORS.get(role) or f"blk.{layer}.{_LAYER_TENSORS[role]}.weight"
+
+
+def read_shape(file: GgufFile) -> DecoderShape:
+    """Shape of the decoder.
+
+    Raises:
+        LoadError: ModelUnsupported for another architecture or untied output weights, ModelCorrupt for missing fields.
+    """
+    metadata = file.metadata
+    architecture = _required(metadata, "general.architecture")
+    if architecture != "llama":
+        raise LoadError(LoadReason.UNSUPPORTED, f"architecture {architecture!r} is not supported; only 'llama' is")
+    if "output.weight" in file.tensors or "rope_freqs.weight" in file.tensors:
+        raise LoadError(
+            LoadReason.UNSUPPORTED, "separate output weights and scaled rotary embeddings are not supported"
+        )
+    heads, dim = (
+        int(_required(metadata, "llama.attention.head_count")),
+        int(_required(metadata, "llama.embedding_length")),
+    )
+    if _EMBEDDING not in file.tensors:
+        raise LoadError(LoadReason.CORRUPT, f"tensor {_EMBEDDING!r} is missing; the file is no complete llama model")
+    return DecoderShape(
+        layers=int(_required(metadata, "llama.block_count")),
+        dim=dim,
+        ffn=int(_required(metadata, "llama.feed_forward_length")),
+        heads=heads,
+        kv_heads=int(metadata.get("llama.attention.head_count_kv", heads)),
+        head_dim=int(metadata.get("llama.rope.dimension_count", dim // max(heads, 1))),
+        vocab=file.tensors[_EMBEDDING].rows,
+        rms_eps=float(_required(metadata, "llama.attention.layer_norm_rms_epsilon")),
+        rope_base=float(metadata.get("llama.rope.freq_base", 10000.0)),
+    )
+
+
+def context_length(file: GgufFile) -> int:
+    return int(_required(file.metadata, "llama.context_length"))
+
+
+def _required(metadata: dict[str, Any], key: str) -> Any:
+    if key not in metadata:
+        raise LoadError(LoadReason.CORRUPT, f"metadata {key!r} is missing; the file is no complete llama model")
+    return metadata[key]

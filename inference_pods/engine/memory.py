@@ -1,0 +1,101 @@
+"""Whether the model fits, before anything is mapped: a clear refusal instead of a container that is killed half-way.
+
+Reads /proc and cgroup files (versions 1 and 2) only.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from inference_pods.engine.errors import LoadError, LoadReason
+from inference_pods.kernels.build import KernelUnavailableError
+from inference_pods.kernels.cpu import cgroup_folders, parse_own_cgroups
+from inference_pods.kernels.decoder import DecoderLimits, DecoderShape, DecoderUnsupportedError, required_bytes
+from inference_pods.kernels.formats import BLOCK_TOKENS, Precision
+
+_UNLIMITED = 2**62  # version 1 writes the largest multiple of a page that fits in 63 bits
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryBounds:
+    """Bytes: the container's limit (None: none), what this process uses of it now, what the machine has left."""
+
+    container_limit: int | None
+    used: int
+    machine_available: int | None
+
+
+def estimate_needed_bytes(shape: DecoderShape, limits: DecoderLimits, precision: Precision) -> int:
+    """Weights, full KV cache and scratch of the decoder that this host would get."""
+    try:
+        return required_bytes(shape, limits, precision)
+    except (KernelUnavailableError, DecoderUnsupportedError):
+        return _reference_bytes(shape, limits)
+
+
+def _reference_bytes(shape: DecoderShape, limits: DecoderLimits) -> int:
+    """The torch decoder keeps everything in fp32."""
+    q_dim, kv_dim = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+    layer = shape.dim * (2 * q_dim + 2 * kv_dim + 3 * shape.ffn + 2)
+    weights = shape.layers * layer + (shape.vocab + 1) * shape.dim
+    return 4 * (weights + 2 * shape.layers * limits.kv_blocks * BLOCK_TOKENS * kv_dim)
+
+
+def check_memory(needed_bytes: int, bounds: MemoryBounds) -> None:
+    """Raises LoadError (OutOfMemory) naming the bytes needed, the limit and the remedy."""
+    in_all = needed_bytes + bounds.used
+    if bounds.container_limit is not None and in_all > bounds.container_limit:
+        raise LoadError(
+            LoadReason.OUT_OF_MEMORY,
+            f"the model needs {in_all} bytes ({needed_bytes} for weights, KV cache and scratch, {bounds.used} for the "
+            f"process), the container's limit is {bounds.container_limit}; raise replica.memory to at least "
+            f"{_mebibytes(in_all)}Mi or lower --kv-cache-tokens",
+        )
+    if bounds.machine_available is not None and needed_bytes > bounds.machine_available:
+        raise LoadError(
+            LoadReason.OUT_OF_MEMORY,
+            f"the model needs {needed_bytes} bytes for weights, KV cache and scratch, the machine has "
+            f"{bounds.machine_available} left; use a larger node or lower --kv-cache-tokens",
+        )
+
+
+def _mebibytes(count: int) -> int:
+    """With a tenth on top, because Python's own memory grows a little while serving."""
+    return -(-count * 11 // 10 // 2**20)
+
+
+def read_memory_bounds(root: Path = Path("/sys/fs/cgroup"), proc: Path = Path("/proc")) -> MemoryBounds:
+    """What this process may still take."""
+    return MemoryBounds(
+        read_container_limit(root, proc / "self" / "cgroup"),
+        _read_kibibytes(proc / "self" / "status", "RssAnon") or 0,
+        _read_kibibytes(proc / "meminfo", "MemAvailable"),
+    )
+
+
+def read_container_limit(root: Path, own: Path) -> int | None:
+    """Bytes that the cgroups of this process allow; None without a limit."""
+    groups = {"": "", "memory": ""}
+    with suppress(OSError):
+        groups |= parse_own_cgroups(own.read_text())
+    found = []
+    for controllers, path in groups.items():
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        name = "memory.limit_in_bytes" if controllers else "memory.max"
+        for folder in cgroup_folders(root / controllers, path):
+            with suppress(OSError, ValueError):
+                found.append(int((folder / name).read_text()))  # "max" is no number
+    smallest = min(found, default=None)
+    return None if smallest is None or smallest >= _UNLIMITED else smallest
+
+
+def _read_kibibytes(path: Path, field: str) -> int | None:
+    """Bytes of a `Name:   123 kB` line."""
+    with suppress(OSError):
+        for line in path.read_text().splitlines():
+            if line.startswith(field + ":"):
+                return int(line.split()[1]) * 1024
+    return None

@@ -1,0 +1,42 @@
+"""The engine's thread: what it checks when there is nothing to do."""
+
+import threading
+
+from inference_pods.engine.loop import EngineLoop
+from inference_pods.engine.metrics import EngineMetrics
+from inference_pods.engine.sequence import GenerationRequest
+
+
+def start_loop(core):
+    """A running loop, and an event that is set once some request has ended."""
+    ended = threading.Event()
+
+    def deliver(events):
+        if any(event.is_last for event in events):
+            ended.set()
+
+    loop = EngineLoop(core, deliver, lambda result, seconds: None)
+    loop.start()
+    return loop, ended
+
+
+def test_the_pool_is_checked_when_the_loop_goes_idle(build_core, scripted_runner, tokenizer):
+    core = build_core(scripted_runner)
+    core.scheduler.blocks.allocate([], 1)
+    loop, ended = start_loop(core)
+    loop.submit(1, GenerationRequest(tuple(tokenizer.encode("Hello")), 2))
+    assert ended.wait(5)
+    loop.stop()
+    assert core.scheduler.stats.integrity_failures == 1
+    assert core.scheduler.blocks.free_blocks == core.scheduler.blocks.total_blocks
+    assert not loop.has_crashed
+
+
+def test_metrics_follow_the_schedulers_totals(build_core, scripted_runner, tokenizer):
+    core = build_core(scripted_runner)
+    metrics = EngineMetrics("smol", "full", 64)
+    core.scheduler.stats.preemptions = 3
+    metrics.follow(core.scheduler)
+    core.scheduler.stats.preemptions = 5
+    metrics.follow(core.scheduler)
+    assert 'adaptive_engine_preemptions_total{model="smol",tier="full"} 5.0' in metrics.render().decode()

@@ -1,0 +1,101 @@
+import pytest
+
+from inference_pods.engine.errors import LoadError, LoadReason
+from inference_pods.engine.memory import (
+    MemoryBounds,
+    check_memory,
+    estimate_needed_bytes,
+    read_container_limit,
+    read_memory_bounds,
+)
+from inference_pods.kernels.build import KernelUnavailableError
+from inference_pods.kernels.decoder import DecoderLimits, DecoderShape
+from inference_pods.kernels.formats import Precision
+
+MIB = 2**20
+SHAPE = DecoderShape(30, 576, 1536, 9, 3, 64, 49152, 1e-5, 1e5)
+LIMITS = DecoderLimits(max_rows=64, max_outputs=8, max_positions=2048, kv_blocks=256, threads=2)
+
+
+def write_tree(root, files):
+    for name, content in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+
+
+@pytest.mark.parametrize(
+    ("own", "files", "expected"),
+    [
+        ("0::/pod/app", {"memory.max": "max", "pod/memory.max": "900", "pod/app/memory.max": "max"}, 900),
+        ("0::/", {"memory.max": "500"}, 500),
+        ("0::/not/visible/from/here", {"memory.max": "500"}, 500),
+        ("4:memory:/pod", {"memory/memory.limit_in_bytes": str(2**63 - 4096)}, None),
+        ("4:memory:/pod", {"memory/pod/memory.limit_in_bytes": "700"}, 700),
+        ("4:cpu,cpuacct:/pod", {"cpu,cpuacct/pod/memory.limit_in_bytes": "700"}, None),
+        ("0::/", {"memory.max": "garbage"}, None),
+        ("", {}, None),
+    ],
+    ids=[
+        "the smallest of all folders above", "version 2", "only the mount is visible", "version 1 without a limit",
+        "version 1", "another controller", "unreadable", "nothing there",
+    ],
+)  # fmt: skip
+def test_the_container_limit_is_read_from_both_cgroup_versions(tmp_path, own, files, expected):
+    write_tree(tmp_path / "cgroup", files)
+    (tmp_path / "own").write_text(own)
+    assert read_container_limit(tmp_path / "cgroup", tmp_path / "own") == expected
+
+
+def test_bounds_come_from_the_process_and_the_machine(tmp_path):
+    write_tree(
+        tmp_path,
+        {
+            "proc/meminfo": "MemTotal: 9 kB\nMemAvailable:    2048 kB\n",
+            "proc/self/status": "VmRSS: 9 kB\nRssAnon:\t 5 kB\n",
+        },
+    )
+    assert read_memory_bounds(tmp_path / "no", tmp_path / "proc") == MemoryBounds(None, 5 * 1024, 2 * MIB)
+    assert read_memory_bounds(tmp_path / "no", tmp_path / "none") == MemoryBounds(None, 0, None)
+
+
+@pytest.mark.parametrize(
+    ("bounds", "words"),
+    [
+        (
+            MemoryBounds(139 * MIB, 40 * MIB, None),
+            f"needs {140 * MIB} bytes.*limit is {139 * MIB}.*replica.memory to.*154Mi",
+        ),
+        (MemoryBounds(None, 40 * MIB, 99 * MIB), f"{100 * MIB} bytes.*{99 * MIB} left.*--kv-cache-tokens"),
+    ],
+    ids=["container", "machine"],
+)
+def test_what_does_not_fit_is_refused_with_bytes_limit_and_remedy(bounds, words):
+    with pytest.raises(LoadError, match=words) as caught:
+        check_memory(100 * MIB, bounds)
+    assert caught.value.reason is LoadReason.OUT_OF_MEMORY
+
+
+@pytest.mark.parametrize("bounds", [MemoryBounds(140 * MIB, 40 * MIB, 100 * MIB), MemoryBounds(None, 40 * MIB, None)])
+def test_what_fits_exactly_is_accepted(bounds):
+    check_memory(100 * MIB, bounds)
+
+
+def test_the_estimate_covers_what_the_decoder_will_hold(load_runner):
+    """134.5 M weights; int8 takes 1.06 bytes each."""
+    needed = {
+        precision: estimate_needed_bytes(SHAPE, LIMITS, precision) for precision in (Precision.FP32, Precision.INT8)
+    }
+    assert 538e6 < needed[Precision.FP32] < 900e6
+    assert 143e6 < needed[Precision.INT8] < 420e6
+    more = DecoderLimits(64, 8, 2048, 512, 2)
+    assert estimate_needed_bytes(SHAPE, more, Precision.INT8) - needed[Precision.INT8] == 256 * 16 * 30 * 2 * 192 * 4
+
+
+def test_without_compiled_kernels_everything_counts_as_fp32(monkeypatch):
+    def unavailable(*_):
+        raise KernelUnavailableError("none")
+
+    monkeypatch.setattr("inference_pods.engine.memory.required_bytes", unavailable)
+    kv_bytes = 256 * 16 * 30 * 2 * 192 * 4
+    assert estimate_needed_bytes(SHAPE, LIMITS, Precision.INT4) == 134_515_008 * 4 + kv_bytes

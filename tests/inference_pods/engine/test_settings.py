@@ -1,0 +1,45 @@
+import pytest
+
+from inference_pods.engine.settings import parse_settings
+
+SOURCE = ("--model-source", "file:///m.gguf")
+
+
+def test_levels_depths_and_digest_are_read():
+    given = ("--levels", "int8,int4", "--depths", "30,28", "--model-sha256", "AB" * 32)
+    settings = parse_settings([*SOURCE, *given])
+    assert (settings.levels, settings.depths, settings.model_sha256) == (("int8", "int4"), (30, 28), "ab" * 32)
+    settings = parse_settings(SOURCE)
+    assert (settings.levels, settings.depths, settings.model_sha256) == ((), (), None)
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "words"),
+    [
+        ("--levels", "int8,int3", "int8,int4"),
+        ("--depths", "30,few", "30,28"),
+        ("--model-sha256", "abc", "64 hexadecimal"),
+        ("--max-waiting", "-1", "below the minimum"),
+        ("--prefix-cache", "yes", "neither on nor off"),
+        ("--tpot-milliseconds", "-1", "below the minimum"),
+        ("--draft-tokens", "0", "below the minimum"),
+        ("--kv-cache-tokens", "16", "--max-total-tokens"),
+        ("--max-step-tokens", "4", "--max-batch-size"),
+    ],
+)
+def test_a_wrong_value_is_refused_by_its_flag(capsys, flag, value, words):
+    with pytest.raises(SystemExit) as caught:
+        parse_settings([*SOURCE, flag, value])
+    assert caught.value.code == 2
+    said = capsys.readouterr().err
+    assert flag in said
+    assert words in said
+
+
+def test_the_schedulers_options_have_defaults_and_are_read():
+    settings = parse_settings(SOURCE)
+    assert (settings.prefix_cache, settings.tpot_milliseconds, settings.draft_level) == (True, 0, None)
+    given = ("--prefix-cache", "off", "--tpot-milliseconds", "60", "--draft-level", "int4", "--draft-tokens", "2")
+    settings = parse_settings([*SOURCE, *given])
+    assert (settings.prefix_cache, settings.tpot_milliseconds) == (False, 60)
+    assert (settings.draft_level, settings.draft_tokens) == ("int4", 2)

@@ -63,7 +63,7 @@ def _build_parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--model-source", required=True, help="package://PACKAGE/FILE.gguf or file:///PATH.gguf")
-    add("--precision", type=Precision, choices=list(Precision), default=Precision.FP32, help="fp32, int8 or int4")
+    add("--precision", type=Precision, choices=list(Precision), default=Precision.FP32, help="how weights are stored")
     add(
         "--permutation-seed",
         type=_at_least(0),

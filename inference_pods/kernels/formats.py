@@ -14,10 +14,17 @@ class Precision(StrEnum):
     FP32 = "fp32"
     INT8 = "int8"
     INT4 = "int4"
+    BF16 = "bf16"  # 16-bit storage only: widened to fp32 in registers
+    FP16 = "fp16"
 
     @property
     def code(self) -> int:
-        return ("fp32", "int8", "int4").index(self.value)
+        return ("fp32", "int8", "int4", "bf16", "fp16").index(self.value)
+
+    @property
+    def is_grouped(self) -> bool:
+        """Whether weights are integer codes with a scale per group, multiplied with integer activations."""
+        return self in (Precision.INT8, Precision.INT4)
 
 
 class SourceType(IntEnum):

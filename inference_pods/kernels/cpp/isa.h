@@ -30,6 +30,8 @@ INLINE float f_sum(vf a) { return _mm512_reduce_add_ps(a); }
 INLINE float f_hmax(vf a) { return _mm512_reduce_max_ps(a); }
 INLINE vf f_from_int(vi a) { return _mm512_cvtepi32_ps(a); }
 INLINE vf f_from_half(const uint16_t* p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)p)); }
+INLINE vf f_low_bfloat(vi a) { return _mm512_castsi512_ps(_mm512_slli_epi32(a, 16)); }
+INLINE vf f_high_bfloat(vi a) { return _mm512_castsi512_ps(_mm512_and_si512(a, _mm512_set1_epi32((int32_t)0xffff0000))); }
 INLINE vf f_pow2(vf n) {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127)), 23));
 }
@@ -80,6 +82,8 @@ INLINE float f_hmax(vf a) {
 }
 INLINE vf f_from_int(vi a) { return _mm256_cvtepi32_ps(a); }
 INLINE vf f_from_half(const uint16_t* p) { return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)p)); }
+INLINE vf f_low_bfloat(vi a) { return _mm256_castsi256_ps(_mm256_slli_epi32(a, 16)); }
+INLINE vf f_high_bfloat(vi a) { return _mm256_castsi256_ps(_mm256_and_si256(a, _mm256_set1_epi32((int32_t)0xffff0000))); }
 INLINE vf f_pow2(vf n) {
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23));
 }
@@ -150,6 +154,8 @@ INLINE vi i_load_i8(const uint8_t* p) {
     memcpy(r.v, wide, sizeof r.v);
     return r;
 }
+INLINE vf f_low_bfloat(vi a) { vf r; EACH { uint32_t b = (uint32_t)a.v[i] << 16; memcpy(&r.v[i], &b, 4); } return r; }
+INLINE vf f_high_bfloat(vi a) { vf r; EACH { uint32_t b = (uint32_t)a.v[i] & 0xffff0000u; memcpy(&r.v[i], &b, 4); } return r; }
 INLINE vi i_dot(vi acc, vi a, vi b) {
     int16_t x[2 * LANES], y[2 * LANES];
     memcpy(x, a.v, sizeof x);

@@ -1,6 +1,7 @@
 // Small-batch matrix products over the packed formats: y[row] = sum over columns of w[row][column] * x[column].
 // Lanes are rows, so nothing is reduced across lanes, and every (row, activation) pair is accumulated in column order by
 // one chain: a result depends neither on the batch it was computed in nor on the number of threads.
+// fp32, bf16 and fp16 differ in storage only: weights widen to fp32 in registers and meet fp32 activations.
 // int8 and int4 multiply integers: activations become int16 with one scale per token (error 2^-15 of the largest), which
 // costs no measurable quality, and 32 products of 127 * 32767 stay below 2^31.
 #pragma once
@@ -12,7 +13,7 @@
 
 // Activations of up to `rows` tokens, in the form the precision wants.
 struct Activations {
-    const float* fp32;   // [rows][stride] when the precision is fp32
+    const float* fp32;   // [rows][stride] when the precision has no integer codes
     int16_t* codes;      // [rows][stride], zero beyond the columns
     float* scales;       // [rows]
     float* sums;         // [rows][stride / 32]: sum of the codes of each group (int4's minimum multiplies it)
@@ -56,25 +57,49 @@ INLINE int32_t load_pair(const int16_t* p) {
     return pair;
 }
 
+// Widens the weights of columns k and k + 1 (k even) of a block; a storage format is nothing but this function.
+template <int P> INLINE void widen_pair(const uint8_t* block, int64_t k, vf& even, vf& odd) {
+    if constexpr (P == FP32) {
+        even = f_load((const float*)block + k * LANES);
+        odd = f_load((const float*)block + (k + 1) * LANES);
+    } else if constexpr (P == FP16) {
+        even = f_from_half((const uint16_t*)block + k * LANES);
+        odd = f_from_half((const uint16_t*)block + (k + 1) * LANES);
+    } else {
+        vi both = i_load(block + k * LANES * 2);
+        even = f_low_bfloat(both);
+        odd = f_high_bfloat(both);
+    }
+}
+
 // Each kernel computes B activation rows from `row0` on against the two row blocks at w and w + step.
-template <int B> static void dot_fp32(const uint8_t* w, int64_t step, int64_t columns, const Activations& a, int64_t row0,
-                                      vf (&out)[2][B]) {
-    const float *w0 = (const float*)w, *w1 = (const float*)(w + step), *x = a.fp32 + row0 * a.stride;
-    vf acc[2][B];
+template <int P, int B> static void dot_float(const uint8_t* w, int64_t step, int64_t columns, const Activations& a, int64_t row0,
+                                              vf (&out)[2][B]) {
+    constexpr int64_t COLUMN_BYTES = LANES * (P == FP32 ? 4 : 2);
+    const float* x = a.fp32 + row0 * a.stride;
+    vf acc[2][B], even[2], odd[2];
 #pragma GCC unroll 8
     for (int b = 0; b < B; b++) acc[0][b] = acc[1][b] = f_zero();
-#pragma GCC unroll 4
-    for (int64_t k = 0; k < columns; k++) {
-        vf v0 = f_load(w0 + k * LANES), v1 = f_load(w1 + k * LANES);
-        prefetch(w0 + k * LANES + PREFETCH_BYTES / 4);
-        prefetch(w1 + k * LANES + PREFETCH_BYTES / 4);
+    int64_t k = 0;
+#pragma GCC unroll 2
+    for (; k + 2 <= columns; k += 2) {
+#pragma GCC unroll 2
+        for (int r = 0; r < 2; r++) {
+            widen_pair<P>(w + r * step, k, even[r], odd[r]);
+            prefetch(w + r * step + k * COLUMN_BYTES + PREFETCH_BYTES);
+        }
 #pragma GCC unroll 8
         for (int b = 0; b < B; b++) {
-            vf xb = f_set(x[b * a.stride + k]);
-            acc[0][b] = f_fma(v0, xb, acc[0][b]);
-            acc[1][b] = f_fma(v1, xb, acc[1][b]);
+            vf x0 = f_set(x[b * a.stride + k]), x1 = f_set(x[b * a.stride + k + 1]);
+#pragma GCC unroll 2
+            for (int r = 0; r < 2; r++) acc[r][b] = f_fma(odd[r], x1, f_fma(even[r], x0, acc[r][b]));
         }
     }
+    if (k < columns)
+        for (int r = 0; r < 2; r++) {
+            widen_pair<P>(w + r * step, k, even[r], odd[r]);
+            for (int b = 0; b < B; b++) acc[r][b] = f_fma(even[r], f_set(x[b * a.stride + k]), acc[r][b]);
+        }
 #pragma GCC unroll 8
     for (int b = 0; b < B; b++) { out[0][b] = acc[0][b]; out[1][b] = acc[1][b]; }
 }
@@ -138,8 +163,8 @@ template <int B> static void dot_int4_block(const uint8_t* w, int64_t groups, co
 
 template <int P, int B> INLINE void dot_pair(const uint8_t* w, int64_t step, int64_t columns, const Activations& a, int64_t row0,
                                              vf (&out)[2][B]) {
-    if constexpr (P == FP32) {
-        dot_fp32<B>(w, step, columns, a, row0, out);
+    if constexpr (P != INT8 && P != INT4) {
+        dot_float<P, B>(w, step, columns, a, row0, out);
     } else {
         for (int r = 0; r < 2; r++) {
             if constexpr (P == INT8) dot_int8_block<B>(w + r * step, groups_of(columns), a, row0, out[r]);
@@ -157,7 +182,7 @@ template <int P, int B> INLINE void dot_pair(const uint8_t* w, int64_t step, int
 #ifdef PORTABLE
 template <int P> constexpr int widest() { return 2; }
 #else
-template <int P> constexpr int widest() { return P == FP32 && LANES == 8 ? 4 : 8; }
+template <int P> constexpr int widest() { return P != INT8 && P != INT4 && LANES == 8 ? 4 : 8; }
 #endif
 
 template <int P, int B, class Sink> INLINE void tile_rows(const uint8_t* w, int64_t step, int64_t columns, const Activations& a,

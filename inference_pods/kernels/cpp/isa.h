@@ -92,7 +92,12 @@ INLINE vi i_set(int32_t a) { return _mm256_set1_epi32(a); }
 INLINE vi i_add(vi a, vi b) { return _mm256_add_epi32(a, b); }
 INLINE vi i_load(const uint8_t* p) { return _mm256_loadu_si256((const __m256i*)p); }
 INLINE vi i_load_i8(const uint8_t* p) { return _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i*)p)); }
-INLINE vi i_dot(vi acc, vi a, vi b) { return _mm256_add_epi32(acc, _mm256_madd_epi16(a, b)); }
+// The empty asm hides the sum from gcc, which would reassociate an unrolled chain into a tree and spill every product.
+INLINE vi i_dot(vi acc, vi a, vi b) {
+    acc = _mm256_add_epi32(acc, _mm256_madd_epi16(a, b));
+    __asm__("" : "+x"(acc));
+    return acc;
+}
 template <int I> INLINE vi i_nibble(vi a) {
     vi shifted = I ? _mm256_srli_epi16(a, 4 * I) : a;
     return I == 3 ? shifted : _mm256_and_si256(shifted, _mm256_set1_epi16(15));

@@ -51,7 +51,10 @@ class LoadedModel:
 
 def _create_runner(shape: DecoderShape, limits: DecoderLimits, precision: Precision) -> Runner:
     try:
-        return Decoder(shape, limits, precision)
+        decoder = Decoder(shape, limits, precision)
+        if decoder.variant == "generic":
+            logger.warning("this CPU lacks AVX2, FMA or F16C: decoding with the portable kernels, 5-20x slower")
+        return decoder
     except (KernelUnavailableError, DecoderUnsupportedError) as error:
         logger.warning("no compiled kernels (%s): decoding in plain torch, 5-20x slower", error)
     from inference_pods.kernels.reference_decoder import (

@@ -73,6 +73,10 @@ template <int P> INLINE void widen_pair(const uint8_t* block, int64_t k, vf& eve
     }
 }
 
+// The first pass over a tile runs ahead within the matrix; later ones find it in the cache and ask for the next tile, so
+// that memory works while they compute.
+INLINE int64_t prefetch_distance(int64_t row0, int64_t step) { return row0 == 0 ? PREFETCH_BYTES : 2 * step; }
+
 template <int P> constexpr bool is_integer() { return P == INT8 || P == INT4; }
 template <int P> constexpr int64_t bytes_of_group() {
     return P == INT8 ? LANES * (2 + GROUP) : P == INT4 ? LANES * (4 + GROUP / 2) : LANES * GROUP * (P == FP32 ? 4 : 2);
@@ -82,6 +86,7 @@ template <int P> constexpr int64_t bytes_of_group() {
 template <int P, int B> static void dot_float(const uint8_t* w, int64_t step, int64_t columns, const Activations& a, int64_t row0,
                                               vf (&out)[2][B]) {
     constexpr int64_t COLUMN_BYTES = bytes_of_group<P>() / GROUP;
+    const int64_t ahead = prefetch_distance(row0, step);
     const float* x = a.fp32 + row0 * a.stride;
     vf acc[2][B], even[2], odd[2];
 #pragma GCC unroll 8
@@ -92,7 +97,7 @@ template <int P, int B> static void dot_float(const uint8_t* w, int64_t step, in
 #pragma GCC unroll 2
         for (int r = 0; r < 2; r++) {
             widen_pair<P>(w + r * step, k, even[r], odd[r]);
-            prefetch(w + r * step + k * COLUMN_BYTES + PREFETCH_BYTES);
+            prefetch(w + r * step + k * COLUMN_BYTES + ahead);
         }
 #pragma GCC unroll 8
         for (int b = 0; b < B; b++) {
@@ -135,7 +140,7 @@ template <int P, int B> static void dot_integer(const uint8_t* w, int64_t step, 
                                                 vf (&out)[2][B]) {
     constexpr int CHAINS = B <= 2 ? 2 : 1;  // few tokens would wait for the latency of one chain
     constexpr int64_t BYTES = bytes_of_group<P>();
-    const int64_t sums_stride = a.stride / GROUP;
+    const int64_t sums_stride = a.stride / GROUP, ahead = prefetch_distance(row0, step);
     const int16_t* x = a.codes + row0 * a.stride;
     const float* sums = a.sums + row0 * sums_stride;
     const uint8_t* group[2] = {w, w + step};
@@ -148,7 +153,7 @@ template <int P, int B> static void dot_integer(const uint8_t* w, int64_t step, 
         for (int b = 0; b < B; b++)
             for (int c = 0; c < CHAINS; c++) dot[0][b][c] = dot[1][b][c] = i_zero();
         for (int64_t line = 0; line < BYTES; line += 64)
-            for (int r = 0; r < 2; r++) prefetch(group[r] + line + PREFETCH_BYTES);
+            for (int r = 0; r < 2; r++) prefetch(group[r] + line + ahead);
         dot_group<P, B, CHAINS>(group, x, a.stride, dot);
 #pragma GCC unroll 2
         for (int r = 0; r < 2; r++) {

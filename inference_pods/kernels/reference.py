@@ -10,6 +10,8 @@ from torch import Tensor
 
 from inference_pods.kernels.formats import GROUP, Precision, SourceType
 
+_STORED_AS = {Precision.BF16: torch.bfloat16, Precision.FP16: torch.float16}
+
 
 def dequantise(source: Tensor, kind: SourceType, rows: int, columns: int) -> Tensor:
     """uint8 bytes of a GGUF tensor -> fp32 [rows, columns]. Block formats: ggml's quantisation types."""
@@ -32,6 +34,8 @@ def fake_quantise(weights: Tensor, precision: Precision) -> Tensor:
     """The values that a format can represent nearest to `weights` [rows, columns]; groups of 32 along the columns."""
     if precision is Precision.FP32:
         return weights.clone()
+    if precision in _STORED_AS:
+        return weights.to(_STORED_AS[precision]).float()
     rows, columns = weights.shape
     padding = -columns % GROUP
     groups = torch.nn.functional.pad(weights, (0, padding), value=torch.nan).reshape(rows, -1, GROUP)
@@ -72,7 +76,7 @@ _ROUNDINGS = {Precision.INT8: _round_int8, Precision.INT4: _round_int4, Precisio
 
 def linear(x: Tensor, weights: Tensor, precision: Precision) -> Tensor:
     """[batch, columns] x [rows, columns] -> [batch, rows], int16 activations where the kernels use them."""
-    if precision is not Precision.FP32:
+    if precision.is_grouped:
         scale = x.abs().amax(dim=1, keepdim=True) / 32767.0
         x = torch.round(x * _inverse(scale)) * scale
     return x @ fake_quantise(weights, precision).T

@@ -1,6 +1,8 @@
 // Weight formats: reads GGUF tensor rows, writes and reads the packed layouts that matmul.h streams.
 // Packed layout: rows in blocks of LANES, columns in groups of 32 (zero padded); one block is one contiguous stream.
 //   fp32  [column][lane] float
+//   bf16  [pair of columns][lane][2] bfloat16, so that one 32-bit shift or mask widens a vector
+//   fp16  [column][lane] half
 //   int8  per group: LANES fp16 scales, then [pair of columns][lane][2] int8; w = scale * code, |code| <= 127
 //   int4  per group: LANES fp16 steps, LANES fp16 minima, then [4 vectors][lane][2] uint16 whose nibble i belongs to
 //         column pair 4 * vector + i; w = step * code + minimum, 0 <= code <= 15
@@ -9,7 +11,7 @@
 #pragma once
 #include "isa.h"
 
-enum Precision : int32_t { FP32 = 0, INT8 = 1, INT4 = 2, NESTED = 5 };
+enum Precision : int32_t { FP32 = 0, INT8 = 1, INT4 = 2, BF16 = 3, FP16 = 4, NESTED = 5 };
 enum SourceType : int32_t { SRC_F32 = 0, SRC_F16 = 1, SRC_Q4_0 = 2, SRC_Q4_1 = 3, SRC_Q8_0 = 8, SRC_BF16 = 30 };
 constexpr int GROUP = 32;
 
@@ -24,6 +26,19 @@ INLINE uint16_t to_half(float a) {
     memcpy(&bits, &h, 2);
     return bits;
 }
+INLINE uint16_t to_bfloat(float a) {  // nearest, ties to even; NaN stays NaN
+    uint32_t bits;
+    memcpy(&bits, &a, 4);
+    if (a != a) return (uint16_t)(bits >> 16 | 64);
+    return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+INLINE float from_bfloat(uint16_t a) {
+    uint32_t bits = (uint32_t)a << 16;
+    float wide;
+    memcpy(&wide, &bits, 4);
+    return wide;
+}
+INLINE bool has_integer_codes(int precision) { return precision == INT8 || precision == INT4 || precision == NESTED; }
 INLINE float round_even(float a) { return (a + 12582912.0f) - 12582912.0f; }  // |a| < 2^22
 
 // Bytes of one row of `columns` weights in a GGUF tensor, or -1 for a type that is not supported.
@@ -42,10 +57,7 @@ static void read_source_row(int type, const uint8_t* src, int64_t columns, float
     if (type == SRC_F32) { memcpy(out, src, columns * 4); return; }
     if (type == SRC_F16) { for (int64_t i = 0; i < columns; i++) out[i] = read_half(src + 2 * i); return; }
     if (type == SRC_BF16) {
-        for (int64_t i = 0; i < columns; i++) {
-            uint32_t bits = (uint32_t)(src[2 * i] | src[2 * i + 1] << 8) << 16;
-            memcpy(out + i, &bits, 4);
-        }
+        for (int64_t i = 0; i < columns; i++) out[i] = from_bfloat((uint16_t)(src[2 * i] | src[2 * i + 1] << 8));
         return;
     }
     for (int64_t g = 0; g < columns / GROUP; g++, out += GROUP) {
@@ -71,6 +83,7 @@ INLINE int64_t group_bytes(int precision) {
     switch (precision) {
         case INT8: return LANES * (2 + GROUP);
         case INT4: return LANES * (4 + GROUP / 2);
+        case BF16: case FP16: return LANES * GROUP * 2;
         case NESTED: return LANES * (4 + GROUP / 2 + GROUP / 2);
         default: return LANES * GROUP * 4;
     }
@@ -123,12 +136,16 @@ static void pack_int4_group(const float* w, int count, int lane, uint8_t* out) {
     }
 }
 
+INLINE int64_t bfloat_index(int64_t column, int lane) { return (column / 2 * LANES + lane) * 2 + column % 2; }
+
 // Packs one row into lane `lane` of the block at `out`, which must be zeroed beforehand.
 static void pack_row(int precision, const float* w, int64_t columns, int lane, uint8_t* out) {
-    if (precision == FP32) {
-        for (int64_t k = 0; k < columns; k++) ((float*)out)[k * LANES + lane] = w[k];
-        return;
+    for (int64_t k = 0; k < columns && !has_integer_codes(precision); k++) {
+        if (precision == FP32) ((float*)out)[k * LANES + lane] = w[k];
+        if (precision == FP16) ((uint16_t*)out)[k * LANES + lane] = to_half(w[k]);
+        if (precision == BF16) ((uint16_t*)out)[bfloat_index(k, lane)] = to_bfloat(w[k]);
     }
+    if (!has_integer_codes(precision)) return;
     for (int64_t g = 0; g < groups_of(columns); g++, out += group_bytes(precision)) {
         int count = (int)(columns - g * GROUP < GROUP ? columns - g * GROUP : GROUP);
         if (precision == INT8) pack_int8_group(w + g * GROUP, count, lane, out);
@@ -143,6 +160,10 @@ static void unpack_row(int precision, const uint8_t* block, int64_t columns, int
         int j = k % GROUP;
         if (precision == FP32) {
             w[k] = ((const float*)block)[k * LANES + lane];
+        } else if (precision == FP16) {
+            w[k] = read_half(block + 2 * (k * LANES + lane));
+        } else if (precision == BF16) {
+            w[k] = from_bfloat(((const uint16_t*)block)[bfloat_index(k, lane)]);
         } else if (precision == INT8) {
             w[k] = read_half(group + 2 * lane) * (float)(int8_t)group[2 * LANES + j / 2 * 2 * LANES + 2 * lane + j % 2];
         } else {

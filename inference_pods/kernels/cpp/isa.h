@@ -30,6 +30,8 @@ INLINE float f_sum(vf a) { return _mm512_reduce_add_ps(a); }
 INLINE float f_hmax(vf a) { return _mm512_reduce_max_ps(a); }
 INLINE vf f_from_int(vi a) { return _mm512_cvtepi32_ps(a); }
 INLINE vf f_from_half(const uint16_t* p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)p)); }
+INLINE vf f_low_bfloat(vi a) { return _mm512_castsi512_ps(_mm512_slli_epi32(a, 16)); }
+INLINE vf f_high_bfloat(vi a) { return _mm512_castsi512_ps(_mm512_and_si512(a, _mm512_set1_epi32((int32_t)0xffff0000))); }
 INLINE vf f_pow2(vf n) {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127)), 23));
 }
@@ -85,6 +87,8 @@ INLINE float f_hmax(vf a) {
 }
 INLINE vf f_from_int(vi a) { return _mm256_cvtepi32_ps(a); }
 INLINE vf f_from_half(const uint16_t* p) { return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)p)); }
+INLINE vf f_low_bfloat(vi a) { return _mm256_castsi256_ps(_mm256_slli_epi32(a, 16)); }
+INLINE vf f_high_bfloat(vi a) { return _mm256_castsi256_ps(_mm256_and_si256(a, _mm256_set1_epi32((int32_t)0xffff0000))); }
 INLINE vf f_pow2(vf n) {
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23));
 }
@@ -93,7 +97,12 @@ INLINE vi i_set(int32_t a) { return _mm256_set1_epi32(a); }
 INLINE vi i_add(vi a, vi b) { return _mm256_add_epi32(a, b); }
 INLINE vi i_load(const uint8_t* p) { return _mm256_loadu_si256((const __m256i*)p); }
 INLINE vi i_load_i8(const uint8_t* p) { return _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i*)p)); }
-INLINE vi i_dot(vi acc, vi a, vi b) { return _mm256_add_epi32(acc, _mm256_madd_epi16(a, b)); }
+// The empty asm hides the sum from gcc, which would reassociate an unrolled chain into a tree and spill every product.
+INLINE vi i_dot(vi acc, vi a, vi b) {
+    acc = _mm256_add_epi32(acc, _mm256_madd_epi16(a, b));
+    __asm__("" : "+x"(acc));
+    return acc;
+}
 template <int I> INLINE vi i_nibble(vi a) {
     vi shifted = I ? _mm256_srli_epi16(a, 4 * I) : a;
     return I == 3 ? shifted : _mm256_and_si256(shifted, _mm256_set1_epi16(15));
@@ -160,6 +169,8 @@ INLINE vi i_load_i8(const uint8_t* p) {
     memcpy(r.v, wide, sizeof r.v);
     return r;
 }
+INLINE vf f_low_bfloat(vi a) { vf r; EACH { uint32_t b = (uint32_t)a.v[i] << 16; memcpy(&r.v[i], &b, 4); } return r; }
+INLINE vf f_high_bfloat(vi a) { vf r; EACH { uint32_t b = (uint32_t)a.v[i] & 0xffff0000u; memcpy(&r.v[i], &b, 4); } return r; }
 INLINE vi i_dot(vi acc, vi a, vi b) {
     int16_t x[2 * LANES], y[2 * LANES];
     memcpy(x, a.v, sizeof x);

@@ -51,54 +51,75 @@ static void unpack_from(int precision, const uint8_t* matrix, int64_t blocks, in
                       low_plane(matrix, blocks, columns) + block * low_bytes(columns), columns, lane, w);
 }
 
-// Both planes of one row block against B activation rows: the nibbles are joined to bytes 16 * high + low before the
-// product, so that the multiplications are those of int8. 32 products of 255 * 32767 stay below 2^31.
-template <int B> static void dot_nested_block(const uint8_t* high, const uint8_t* low, int64_t groups, const Activations& a,
-                                              int64_t row0, vf (&acc)[B]) {
-    const int16_t* x = a.codes + row0 * a.stride;
-    const float* sums = a.sums + row0 * (a.stride / GROUP);
-    constexpr int CHAINS = B <= 2 ? 2 : 1;
-#pragma GCC unroll 8
-    for (int b = 0; b < B; b++) acc[b] = f_zero();
-    for (int64_t g = 0; g < groups; g++, high += LANES * (4 + GROUP / 2), low += LANES * GROUP / 2) {
-        vi dot[B][CHAINS];
-#pragma GCC unroll 8
-        for (int b = 0; b < B; b++) for (int c = 0; c < CHAINS; c++) dot[b][c] = i_zero();
+// The four column pairs of quarter QUARTER of a group, widened to int16: 16 * high + low.
+template <int QUARTER> INLINE void load_joined(const uint8_t* high, const uint8_t* low, vi (&codes)[4]) {
+    vi upper = i_load(high + 4 * LANES + QUARTER * 4 * LANES), lower = i_load(low + QUARTER * 4 * LANES);
+    vi even = i_join_even(upper, lower), odd = i_join_odd(upper, lower);
+    codes[0] = i_low_bytes(even);
+    codes[1] = i_low_bytes(odd);
+    codes[2] = i_high_bytes(even);
+    codes[3] = i_high_bytes(odd);
+}
+
+template <int B, int CHAINS, int QUARTER = 0>
+INLINE void dot_joined(const uint8_t* const (&high)[2], const uint8_t* const (&low)[2], const int16_t* x, int64_t stride,
+                       vi (&dot)[2][B][CHAINS]) {
+    if constexpr (QUARTER < 4) {
+        vi codes[2][4];
+        load_joined<QUARTER>(high[0], low[0], codes[0]);
+        load_joined<QUARTER>(high[1], low[1], codes[1]);
 #pragma GCC unroll 4
-        for (int q = 0; q < 4; q++) {
-            vi upper = i_load(high + 4 * LANES + q * 4 * LANES), lower = i_load(low + q * 4 * LANES);
-            prefetch(high + 4 * LANES + q * 4 * LANES + PREFETCH_BYTES);
-            prefetch(low + q * 4 * LANES + PREFETCH_BYTES);
-            vi even = i_join_even(upper, lower), odd = i_join_odd(upper, lower);
-            vi v[4] = {i_low_bytes(even), i_low_bytes(odd), i_high_bytes(even), i_high_bytes(odd)};
-#pragma GCC unroll 4
-            for (int i = 0; i < 4; i++)
+        for (int i = 0; i < 4; i++)
 #pragma GCC unroll 8
-                for (int b = 0; b < B; b++)
-                    dot[b][i % CHAINS] = i_dot(dot[b][i % CHAINS], v[i], i_set(load_pair(x + b * a.stride + g * GROUP + 8 * q + 2 * i)));
-        }
-        vf coarse = f_from_half((const uint16_t*)high), scale = f_mul(coarse, f_set(1.0f / 16.0f));
-        vf minimum = f_fma(coarse, f_set(-0.5f), f_from_half((const uint16_t*)high + LANES));
-#pragma GCC unroll 8
-        for (int b = 0; b < B; b++) {
-            vi whole = CHAINS == 2 ? i_add(dot[b][0], dot[b][CHAINS - 1]) : dot[b][0];
-            acc[b] = f_fma(f_from_int(whole), scale, acc[b]);
-            acc[b] = f_fma(minimum, f_set(sums[b * (a.stride / GROUP) + g]), acc[b]);
-        }
+            for (int b = 0; b < B; b++) {
+                vi pair = i_set(load_pair(x + b * stride + 8 * QUARTER + 2 * i));
+                dot[0][b][i % CHAINS] = i_dot(dot[0][b][i % CHAINS], codes[0][i], pair);
+                dot[1][b][i % CHAINS] = i_dot(dot[1][b][i % CHAINS], codes[1][i], pair);
+            }
+        dot_joined<B, CHAINS, QUARTER + 1>(high, low, x, stride, dot);
     }
 }
 
-template <int B, class Sink> INLINE void nested_rows(const uint8_t* high, const uint8_t* low, int64_t columns, const Activations& a,
-                                                     int64_t row0, Sink&& sink) {
-    if constexpr (B <= widest<INT8>()) {
-        vf out[2][B];
-        for (int r = 0; r < 2; r++)
-            dot_nested_block<B>(high + r * block_bytes(INT4, columns), low + r * low_bytes(columns), groups_of(columns), a, row0, out[r]);
-        for (int b = 0; b < B; b++) {
-            vf scale = f_set(a.scales[row0 + b]);
-            sink(row0 + b, f_mul(out[0][b], scale), f_mul(out[1][b], scale));
+// Both planes of two row blocks against B activation rows: the nibbles are joined to bytes before the product, so that the
+// multiplications are those of int8. 32 products of 255 * 32767 stay below 2^31.
+template <int B> static void dot_nested(const uint8_t* w, const uint8_t* low_w, int64_t columns, const Activations& a, int64_t row0,
+                                        vf (&out)[2][B]) {
+    constexpr int CHAINS = B <= 2 ? 2 : 1;
+    constexpr int64_t HIGH_BYTES = bytes_of_group<INT4>(), LOW_BYTES = LANES * GROUP / 2;
+    const int64_t high_step = block_bytes(INT4, columns), low_step = low_bytes(columns), sums_stride = a.stride / GROUP;
+    const int64_t ahead = prefetch_distance<INT4>(row0, high_step), low_ahead = prefetch_distance<INT4>(row0, low_step);
+    const int16_t* x = a.codes + row0 * a.stride;
+    const float* sums = a.sums + row0 * sums_stride;
+    const uint8_t *high[2] = {w, w + high_step}, *low[2] = {low_w, low_w + low_step};
+    vf acc[2][B];
+#pragma GCC unroll 8
+    for (int b = 0; b < B; b++) acc[0][b] = acc[1][b] = f_zero();
+    for (int64_t g = 0; g < groups_of(columns); g++, x += GROUP, sums++) {
+        vi dot[2][B][CHAINS];
+#pragma GCC unroll 8
+        for (int b = 0; b < B; b++)
+            for (int c = 0; c < CHAINS; c++) dot[0][b][c] = dot[1][b][c] = i_zero();
+        for (int r = 0; r < 2; r++) {
+            for (int64_t line = 0; line < HIGH_BYTES; line += 64) prefetch(high[r] + line + ahead);
+            for (int64_t line = 0; line < LOW_BYTES; line += 64) prefetch(low[r] + line + low_ahead);
+        }
+        dot_joined<B, CHAINS>(high, low, x, a.stride, dot);
+#pragma GCC unroll 2
+        for (int r = 0; r < 2; r++) {
+            vf coarse = f_from_half((const uint16_t*)high[r]), scale = f_mul(coarse, f_set(1.0f / 16.0f));
+            vf minimum = f_fma(coarse, f_set(-0.5f), f_from_half((const uint16_t*)high[r] + LANES));
+#pragma GCC unroll 8
+            for (int b = 0; b < B; b++) {
+                vi whole = CHAINS == 2 ? i_add(dot[r][b][0], dot[r][b][CHAINS - 1]) : dot[r][b][0];
+                acc[r][b] = f_fma(f_from_int(whole), scale, acc[r][b]);
+                acc[r][b] = f_fma(minimum, f_set(sums[b * sums_stride]), acc[r][b]);
+            }
+            high[r] += HIGH_BYTES;
+            low[r] += LOW_BYTES;
         }
     }
+#pragma GCC unroll 8
+    for (int b = 0; b < B; b++) { out[0][b] = acc[0][b]; out[1][b] = acc[1][b]; }
 }
 
 // Like multiply_tile, for both planes: tile `tile` of a nested matrix of `blocks` row blocks.
@@ -106,17 +127,13 @@ template <class Sink> static void multiply_nested_tile(const uint8_t* matrix, in
                                                        const Activations& a, int64_t rows, Sink&& sink) {
     const uint8_t* high = matrix + 2 * tile * block_bytes(INT4, columns);
     const uint8_t* low = low_plane(matrix, blocks, columns) + 2 * tile * low_bytes(columns);
-    constexpr int WIDEST = widest<INT8>();
-    int64_t row = 0;
-    for (; row + WIDEST <= rows; row += WIDEST) nested_rows<WIDEST>(high, low, columns, a, row, sink);
-    switch (rows - row) {
-        case 7: nested_rows<7>(high, low, columns, a, row, sink); break;
-        case 6: nested_rows<6>(high, low, columns, a, row, sink); break;
-        case 5: nested_rows<5>(high, low, columns, a, row, sink); break;
-        case 4: nested_rows<4>(high, low, columns, a, row, sink); break;
-        case 3: nested_rows<3>(high, low, columns, a, row, sink); break;
-        case 2: nested_rows<2>(high, low, columns, a, row, sink); break;
-        case 1: nested_rows<1>(high, low, columns, a, row, sink); break;
-        default: break;
-    }
+    for_row_blocks<widest<INT8>()>(rows, [&](int64_t row, auto count) {
+        constexpr int B = decltype(count)::value;
+        vf out[2][B];
+        dot_nested<B>(high, low, columns, a, row, out);
+        for (int b = 0; b < B; b++) {
+            vf scale = f_set(a.scales[row + b]);
+            sink(row + b, f_mul(out[0][b], scale), f_mul(out[1][b], scale));
+        }
+    });
 }

@@ -1,8 +1,10 @@
 // A fixed team of threads that runs one function together and meets at barriers inside it.
-// Waiting spins for a bounded time, then yields (in a step) or sleeps (between steps), so that a process with a small
-// CPU quota, or a neighbour on the same core, is never starved by it. Knows nothing of what it runs.
+// Waiting spins for a bounded time, then yields, then sleeps, so that a process with a small CPU quota, or a neighbour on
+// the same core, is never starved by it. Each thread learns how long spinning pays: where the others cannot run meanwhile
+// (fewer cores than threads), it soon yields at once. Knows nothing of what it runs.
 #pragma once
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <mutex>
 #include <sched.h>
@@ -49,15 +51,31 @@ class Team {
             turn_.store(turn + 1, std::memory_order_release);
             return;
         }
-        for (int spins = 0; turn_.load(std::memory_order_acquire) == turn; spins++) {
-            if (spins < SPINS_IN_STEP) cpu_pause();
-            else sched_yield();
-        }
+        wait_beyond(turn);
     }
 
   private:
-    static constexpr int SPINS_IN_STEP = 4000;        // about 50-150 us: longer than a balanced phase's imbalance
+    static constexpr int MOST_SPINS = 2000;  // 30-110 us, as pause takes 40-140 cycles: longer than a phase's imbalance
+    static constexpr int FEWEST_SPINS = 16;
+    static constexpr int YIELDS = 200;       // then the awaited thread sits on another core, behind other work or a quota
     static constexpr int SPINS_BETWEEN_STEPS = 2000;  // decode steps follow each other within tens of microseconds
+
+    void wait_beyond(uint64_t turn) {
+        static thread_local int patience = MOST_SPINS;
+        auto has_passed = [&] { return turn_.load(std::memory_order_acquire) != turn; };
+        for (int spins = 0; spins < patience; spins++) {
+            if (has_passed()) {
+                patience = patience < MOST_SPINS / 2 ? patience * 2 : MOST_SPINS;
+                return;
+            }
+            cpu_pause();
+        }
+        patience = patience > 4 * FEWEST_SPINS ? patience / 4 : FEWEST_SPINS;
+        for (int yields = 0; !has_passed(); yields++) {
+            if (yields < YIELDS) sched_yield();
+            else std::this_thread::sleep_for(std::chrono::microseconds(50));
+        }
+    }
 
     void serve(int index) {
         uint64_t seen = 0;

@@ -53,7 +53,7 @@ struct Walk {
 
     Activations activations(int precision, const float* values, int64_t stride, int64_t columns, int64_t rows) {
         Activations a{values, own.codes, own.scales, own.sums, stride};
-        if (precision != FP32) for (int64_t r = 0; r < rows; r++) quantise_activation(values + r * stride, columns, a, r);
+        if (has_integer_codes(precision)) for (int64_t r = 0; r < rows; r++) quantise_activation(values + r * stride, columns, a, r);
         return a;
     }
 
@@ -276,8 +276,7 @@ struct Walk {
             else run_layer<P>(l);
         }
         if (s.outputs == 0) return;
-        if (m.head_precision == INT8) head<INT8>();
-        else head<FP32>();
+        head<P == INT4 || P == NESTED ? INT8 : P>();
         summarise();
     }
 };
@@ -289,6 +288,8 @@ void walk(void* context, int thread) {
         case INT8: return path.run<INT8>();
         case INT4: return path.run<INT4>();
         case NESTED: return path.run<NESTED>();
+        case BF16: return path.run<BF16>();
+        case FP16: return path.run<FP16>();
         default: return path.run<FP32>();
     }
 }
@@ -406,16 +407,18 @@ API int al_dequantise(int type, const uint8_t* src, int64_t rows, int64_t column
 
 // y[count][rows] = x[count][columns] times the transposed packed matrix, on the calling thread.
 API void al_matmul(int precision, const uint8_t* packed, int64_t rows, int64_t columns, const float* x, int64_t count, float* y) {
+    bool quantised = has_integer_codes(precision);
     int64_t stride = groups_of(columns) * GROUP;
     std::vector<int16_t> codes(count * stride);
     std::vector<float> scales(count), sums(count * stride / GROUP);
-    Activations a{x, codes.data(), scales.data(), sums.data(), precision == FP32 ? columns : stride};
-    if (precision == FP32) return multiply_all<FP32>(packed, rows, columns, a, count, y);
-    for (int64_t r = 0; r < count; r++) quantise_activation(x + r * columns, columns, a, r);
+    Activations a{x, codes.data(), scales.data(), sums.data(), quantised ? stride : columns};
+    for (int64_t r = 0; quantised && r < count; r++) quantise_activation(x + r * columns, columns, a, r);
     switch (precision) {
         case INT8: return multiply_all<INT8>(packed, rows, columns, a, count, y);
         case INT4: return multiply_all<INT4>(packed, rows, columns, a, count, y);
         case NESTED: return multiply_all<NESTED>(packed, rows, columns, a, count, y);
-        default: return;
+        case BF16: return multiply_all<BF16>(packed, rows, columns, a, count, y);
+        case FP16: return multiply_all<FP16>(packed, rows, columns, a, count, y);
+        default: return multiply_all<FP32>(packed, rows, columns, a, count, y);
     }
 }

@@ -169,19 +169,21 @@ def mean_kl(reference, other):
     return float((np.exp(p) * (p - q)).sum(axis=1).mean())
 
 
-def test_int8_is_nearly_full_quality_and_int4_really_rounds(load_runner, tokenizer, record_property):
-    """Expected about .001 and .25; the second half of each window is scored."""
-    scored = {precision: [] for precision in (Precision.FP32, Precision.INT8, Precision.INT4)}
+def test_16_bit_and_int8_are_nearly_full_quality_and_int4_really_rounds(load_runner, tokenizer, record_property):
+    """Expected about 5e-5 (bf16), 2e-6 (fp16), .001 (int8) and .25 (int4); the second half of each window is scored."""
+    scored = {precision: [] for precision in Precision if precision is not Precision.NESTED}
     for window in WINDOWS:
         ids = tokenizer.encode(window)
         for precision, logits in scored.items():
             logits.append(last_logits(load_runner(precision, 7), ids, len(ids) // 2))
     divergence = {}
-    for precision in (Precision.INT8, Precision.INT4):
+    for precision in (p for p in Precision if p is not Precision.FP32):
         per_window = [mean_kl(*pair) for pair in zip(scored[Precision.FP32], scored[precision], strict=True)]
         divergence[precision] = float(np.mean(per_window))
         record_property(f"kl_{precision}", divergence[precision])
-        print(f"KL to full, {precision}: {divergence[precision]:.4f} nats, windows {np.round(per_window, 4)}")  # noqa: T201 - shown by pytest -s and -rP
+        print(f"KL to full, {precision}: {divergence[precision]:.6f} nats, windows {np.round(per_window, 6)}")  # noqa: T201 - shown by pytest -s and -rP
+    assert divergence[Precision.FP16] < 1e-5
+    assert divergence[Precision.BF16] < 1e-3
     assert divergence[Precision.INT8] < 0.006
     assert 0.1 < divergence[Precision.INT4] < 0.45
 

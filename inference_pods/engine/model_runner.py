@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from inference_pods.engine.checkpoint import TensorSink, load_weights, read_shape
 from inference_pods.engine.errors import LoadError, LoadReason
@@ -20,6 +20,7 @@ from inference_pods.kernels.decoder import (
     TokenScores,
 )
 from inference_pods.kernels.formats import Precision
+from inference_pods.kernels.step_plans import PlanCache, PlanCounts, common_buckets
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +41,13 @@ class Runner(TensorSink, Protocol):
     def close(self) -> None: ...
 
 
+@runtime_checkable
+class PlanningRunner(Protocol):
+    """A runner that keeps plans of its steps."""
+
+    plans: PlanCache[Any]
+
+
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
     """A decoder with its weights, and what loading it took."""
@@ -47,6 +55,7 @@ class LoadedModel:
     runner: Runner
     shape: DecoderShape
     load_seconds: float
+    plan_counts: PlanCounts
 
 
 def _create_runner(shape: DecoderShape, limits: DecoderLimits, precision: Precision) -> Runner:
@@ -59,6 +68,14 @@ def _create_runner(shape: DecoderShape, limits: DecoderLimits, precision: Precis
     )  # torch costs seconds: only where it is needed
 
     return ReferenceDecoder(shape, limits, precision)
+
+
+def _warm_plans(runner: Runner, limits: DecoderLimits) -> PlanCounts:
+    """Builds the plans that every load needs, so that no request waits for them."""
+    if not isinstance(runner, PlanningRunner):
+        return PlanCounts()
+    runner.plans.warm(common_buckets(limits.max_rows, limits.max_outputs))
+    return runner.plans.counts
 
 
 def load_model(file: GgufFile, limits: DecoderLimits, precision: Precision, permutation_seed: int) -> LoadedModel:
@@ -76,4 +93,4 @@ def load_model(file: GgufFile, limits: DecoderLimits, precision: Precision, perm
         raise LoadError(
             LoadReason.OUT_OF_MEMORY, f"{error}; raise replica.memory or lower --kv-cache-tokens"
         ) from error
-    return LoadedModel(runner, shape, time.monotonic() - started)
+    return LoadedModel(runner, shape, time.monotonic() - started, _warm_plans(runner, limits))

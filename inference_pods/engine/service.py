@@ -21,6 +21,7 @@ from inference_pods.engine.metrics import EngineMetrics
 from inference_pods.engine.scheduler import Scheduler
 from inference_pods.engine.sequence import FinishReason, GenerationRequest, TokenEvent
 from inference_pods.engine.tokenizer import Piece, TextTokenizer
+from inference_pods.kernels.step_plans import PlanCounts
 
 _THREAD_ABOVE_CHARACTERS = 20_000  # tokenising more than this would hold up other streams
 
@@ -55,6 +56,7 @@ class Engine:
     tokenizer: TextTokenizer
     template: ChatTemplate
     description: dict[str, object]
+    plan_counts: PlanCounts = field(default_factory=PlanCounts)
 
 
 @dataclass(slots=True, eq=False)
@@ -168,6 +170,7 @@ class Service:
         self.metrics.running.set(running)
         self.metrics.waiting.set(max(0, len(self._live) - running))
         self.metrics.kv_blocks_used.set(scheduler.blocks.used_blocks)
+        self.metrics.follow_plans(self._engine.plan_counts)
 
     def check_phase(self) -> None:
         """Raises UnavailableError unless ready."""

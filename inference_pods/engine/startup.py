@@ -56,7 +56,7 @@ def build_engine(settings: Settings, deliver: Deliver, observe: Observe) -> Engi
     core = EngineCore(model.runner, scheduler, tokenizer)
     description = _describe(settings, model, threads)
     logger.info("loaded %s", description)
-    return Engine(EngineLoop(core, deliver, observe), scheduler, tokenizer, template, description)
+    return Engine(EngineLoop(core, deliver, observe), scheduler, tokenizer, template, description, model.plan_counts)
 
 
 def _describe(settings: Settings, model: LoadedModel, threads: int) -> dict[str, object]:

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 from inference_pods.kernels.formats import BLOCK_TOKENS, Precision, SourceType, TensorRole
 from inference_pods.kernels.library import Config, choose_variant, load_library
+from inference_pods.kernels.step_buffers import StepBuffers, count_rows
+from inference_pods.kernels.step_plans import PlanCache
 
 _ROUND = 32  # strides are multiples of this many floats
 
@@ -99,6 +101,8 @@ class Decoder:
         self._logits = np.empty((limits.max_outputs, stride), np.float32)
         self._best = np.empty(limits.max_outputs, np.int32)
         self._log_total = np.empty(limits.max_outputs, np.float32)
+        table_blocks = -(-limits.max_positions // BLOCK_TOKENS)
+        self.plans = PlanCache(lambda key: StepBuffers(key, table_blocks), limits.max_rows, limits.max_outputs)
 
     def close(self) -> None:
         """Frees all memory; no call may be running or follow."""
@@ -141,22 +145,21 @@ class Decoder:
 
     def step(self, chunks: list[Chunk]) -> list[TokenScores]:
         """Runs all chunks in one step; scores of all tokens that want them, in order."""
-        tokens, positions, sequences, outputs = _flatten(chunks)
-        width = max(len(chunk.block_table) for chunk in chunks)
-        tables = np.zeros((len(chunks), width), np.int32)
-        for index, chunk in enumerate(chunks):
-            tables[index, : len(chunk.block_table)] = chunk.block_table
+        rows, outputs = count_rows(chunks)
+        if rows > self._limits.max_rows or outputs > self._limits.max_outputs:
+            raise ValueError(f"step of {rows} rows and {outputs} outputs exceeds {self._limits}")
+        plan = self.plans.get(rows, outputs)
+        plan.fill(chunks)
+        tokens, positions, sequences, tables, output_rows = plan.addresses
         error = self._library.al_step(
-            self._handle, len(tokens), tokens.ctypes.data, positions.ctypes.data, sequences.ctypes.data,
-            tables.ctypes.data, width, len(outputs), outputs.ctypes.data,
+            self._handle, rows, tokens, positions, sequences, tables, plan.table_blocks, outputs, output_rows,
             self._logits.ctypes.data, self._best.ctypes.data, self._log_total.ctypes.data,
         )  # fmt: skip
         if error:
-            raise ValueError(f"step of {len(tokens)} rows and {len(outputs)} outputs exceeds {self._limits}")
+            raise ValueError(f"a token, position or block of the step exceeds {self._limits}")
         vocab = self._shape.vocab
         return [
-            TokenScores(int(self._best[i]), float(self._log_total[i]), self._logits[i, :vocab])
-            for i in range(len(outputs))
+            TokenScores(int(self._best[i]), float(self._log_total[i]), self._logits[i, :vocab]) for i in range(outputs)
         ]
 
 
@@ -176,23 +179,3 @@ def _config(shape: DecoderShape, limits: DecoderLimits, precision: Precision) ->
         limits.max_rows, limits.max_outputs, -(-limits.max_positions // BLOCK_TOKENS) * BLOCK_TOKENS,
         limits.kv_blocks, precision.code, limits.threads, shape.rms_eps, shape.rope_base,
     )  # fmt: skip
-
-
-def _flatten(chunks: list[Chunk]) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]:
-    tokens: list[int] = []
-    positions: list[int] = []
-    sequences: list[int] = []
-    outputs: list[int] = []
-    for index, chunk in enumerate(chunks):
-        count = len(chunk.token_ids)
-        if chunk.scores > count:
-            raise ValueError(f"scores of {chunk.scores} tokens are wanted of a chunk of {count}")
-        if len(chunk.block_table) * BLOCK_TOKENS < chunk.start + count:
-            raise ValueError(
-                f"block table of {len(chunk.block_table)} blocks is too short for position {chunk.start + count}"
-            )
-        tokens += chunk.token_ids
-        positions += range(chunk.start, chunk.start + count)
-        sequences += [index] * count
-        outputs += range(len(tokens) - chunk.scores, len(tokens))
-    return tuple(np.array(values, np.int32) for values in (tokens, positions, sequences, outputs))  # type: ignore[return-value]

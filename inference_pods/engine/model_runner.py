@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from inference_pods.engine.checkpoint import TensorSink, load_weights, read_shape
 from inference_pods.engine.errors import LoadError, LoadReason
@@ -20,7 +20,7 @@ from inference_pods.kernels.decoder import (
     TokenScores,
 )
 from inference_pods.kernels.formats import Precision
-from inference_pods.kernels.step_plans import PlanCache, PlanCounts, common_buckets
+from inference_pods.kernels.step_plans import PlanCounts
 
 logger = logging.getLogger(__name__)
 
@@ -43,9 +43,9 @@ class Runner(TensorSink, Protocol):
 
 @runtime_checkable
 class PlanningRunner(Protocol):
-    """A runner that keeps plans of its steps."""
+    """A runner that keeps plans of its steps: `warm` builds those that every load needs."""
 
-    plans: PlanCache[Any]
+    def warm(self) -> PlanCounts: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,14 +70,6 @@ def _create_runner(shape: DecoderShape, limits: DecoderLimits, precision: Precis
     return ReferenceDecoder(shape, limits, precision)
 
 
-def _warm_plans(runner: Runner, limits: DecoderLimits) -> PlanCounts:
-    """Builds the plans that every load needs, so that no request waits for them."""
-    if not isinstance(runner, PlanningRunner):
-        return PlanCounts()
-    runner.plans.warm(common_buckets(limits.max_rows, limits.max_outputs))
-    return runner.plans.counts
-
-
 def load_model(file: GgufFile, limits: DecoderLimits, precision: Precision, permutation_seed: int) -> LoadedModel:
     """Decoder of `precision` with the file's weights.
 
@@ -93,4 +85,5 @@ def load_model(file: GgufFile, limits: DecoderLimits, precision: Precision, perm
         raise LoadError(
             LoadReason.OUT_OF_MEMORY, f"{error}; raise replica.memory or lower --kv-cache-tokens"
         ) from error
-    return LoadedModel(runner, shape, time.monotonic() - started, _warm_plans(runner, limits))
+    counts = runner.warm() if isinstance(runner, PlanningRunner) else PlanCounts()
+    return LoadedModel(runner, shape, time.monotonic() - started, counts)

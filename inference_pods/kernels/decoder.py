@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from inference_pods.kernels.formats import BLOCK_TOKENS, Precision, SourceType, TensorRole
 from inference_pods.kernels.library import Config, choose_variant, load_library
 from inference_pods.kernels.step_buffers import StepBuffers, count_rows
-from inference_pods.kernels.step_plans import PlanCache
+from inference_pods.kernels.step_plans import PlanCache, PlanCounts, common_buckets
 
 _ROUND = 32  # strides are multiples of this many floats
 
@@ -142,6 +142,11 @@ class Decoder:
             raise DecoderUnsupportedError(
                 f"tensor {role.name} of layer {layer}, type {kind!r}, [{rows}, {columns}] does not fit"
             )
+
+    def warm(self) -> PlanCounts:
+        """Builds the plans that every load needs, so that no request waits for them; their counts go on counting."""
+        self.plans.warm(common_buckets(self._limits.max_rows, self._limits.max_outputs))
+        return self.plans.counts
 
     def step(self, chunks: list[Chunk]) -> list[TokenScores]:
         """Runs all chunks in one step; scores of all tokens that want them, in order."""

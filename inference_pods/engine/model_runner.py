@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -58,7 +59,10 @@ class LoadedModel:
     plan_counts: PlanCounts
 
 
-def _create_runner(shape: DecoderShape, limits: DecoderLimits, precision: Precision) -> Runner:
+RunnerFactory = Callable[[DecoderShape, DecoderLimits, Precision], Runner]
+
+
+def create_runner(shape: DecoderShape, limits: DecoderLimits, precision: Precision) -> Runner:
     try:
         return Decoder(shape, limits, precision)
     except (KernelUnavailableError, DecoderUnsupportedError) as error:
@@ -70,8 +74,14 @@ def _create_runner(shape: DecoderShape, limits: DecoderLimits, precision: Precis
     return ReferenceDecoder(shape, limits, precision)
 
 
-def load_model(file: GgufFile, limits: DecoderLimits, precision: Precision, permutation_seed: int) -> LoadedModel:
-    """Decoder of `precision` with the file's weights.
+def load_model(
+    file: GgufFile,
+    limits: DecoderLimits,
+    precision: Precision,
+    permutation_seed: int,
+    create: RunnerFactory = create_runner,
+) -> LoadedModel:
+    """Decoder of `precision` with the file's weights; `create` makes it without them.
 
     Raises:
         LoadError: with the reason, also for memory that cannot be had.
@@ -79,7 +89,7 @@ def load_model(file: GgufFile, limits: DecoderLimits, precision: Precision, perm
     started = time.monotonic()
     shape = read_shape(file)
     try:
-        runner = _create_runner(shape, limits, precision)
+        runner = create(shape, limits, precision)
         load_weights(file, shape, runner, permutation_seed)
     except MemoryError as error:
         raise LoadError(

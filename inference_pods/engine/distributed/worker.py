@@ -11,9 +11,14 @@ import os
 import signal
 import sys
 import threading
+from typing import TYPE_CHECKING
 
 from inference_pods.engine.distributed.launch import RankSpec
 from inference_pods.engine.errors import LoadError, LoadReason
+
+if TYPE_CHECKING:
+    from inference_pods.engine.distributed.group import Group
+    from inference_pods.kernels.torch_decoder import TorchDecoder
 
 logger = logging.getLogger(__name__)
 
@@ -24,18 +29,16 @@ def _end_with_rank_0() -> None:
     os._exit(0)
 
 
-def follow(spec: RankSpec) -> None:
-    """Joins, loads, and takes every step that rank 0 takes.
+def _load(spec: RankSpec) -> tuple[Group, TorchDecoder]:
+    """Joins the others and reads this rank's part; the file and its metadata are gone afterwards.
 
     Raises:
         LoadError: the part cannot be loaded.
-        RuntimeError: the group fell apart.
     """
     # torch and numpy take seconds: rank 0's end must be noticed meanwhile
     from inference_pods.engine.checkpoint import load_weights, read_shape
     from inference_pods.engine.distributed.group import Group
     from inference_pods.engine.distributed.runner import build_rank, rank_device
-    from inference_pods.engine.distributed.wire import Command, decode_chunks
     from inference_pods.engine.gguf import GgufFile
     from inference_pods.engine.source import resolve_source
 
@@ -45,6 +48,19 @@ def follow(spec: RankSpec) -> None:
     decoder = build_rank(spec, shape, group)
     load_weights(file, shape, decoder, spec.permutation_seed)
     file.close()
+    return group, decoder
+
+
+def follow(spec: RankSpec) -> None:
+    """Takes every step that rank 0 takes.
+
+    Raises:
+        LoadError: this rank's part cannot be loaded.
+        RuntimeError: the group fell apart.
+    """
+    from inference_pods.engine.distributed.wire import Command, decode_chunks
+
+    group, decoder = _load(spec)
     group.total([decoder.weight_bytes, decoder.kv_bytes])
     logger.info("rank %d of %d holds %d bytes of weights", spec.rank, spec.ranks, decoder.weight_bytes)
     while True:

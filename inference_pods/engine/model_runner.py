@@ -21,6 +21,7 @@ from inference_pods.kernels.decoder import (
     TokenScores,
 )
 from inference_pods.kernels.formats import Precision
+from inference_pods.kernels.levels import Level, LevelError, LevelPlan
 from inference_pods.kernels.step_plans import PlanCounts
 
 logger = logging.getLogger(__name__)
@@ -30,6 +31,7 @@ class Runner(TensorSink, Protocol):
     """A loaded decoder."""
 
     variant: str
+    levels: tuple[Level, ...]
 
     @property
     def weight_bytes(self) -> int: ...
@@ -59,19 +61,21 @@ class LoadedModel:
     plan_counts: PlanCounts
 
 
-RunnerFactory = Callable[[DecoderShape, DecoderLimits, Precision], Runner]
+RunnerFactory = Callable[[DecoderShape, DecoderLimits, Precision, tuple[Level, ...]], Runner]
 
 
-def create_runner(shape: DecoderShape, limits: DecoderLimits, precision: Precision) -> Runner:
+def create_runner(
+    shape: DecoderShape, limits: DecoderLimits, precision: Precision, levels: tuple[Level, ...]
+) -> Runner:
     try:
-        return Decoder(shape, limits, precision)
+        return Decoder(shape, limits, precision, levels=levels)
     except (KernelUnavailableError, DecoderUnsupportedError) as error:
         logger.warning("no compiled kernels (%s): decoding in plain torch, 5-20x slower", error)
     from inference_pods.kernels.reference_decoder import (
         ReferenceDecoder,
     )  # torch costs seconds: only where it is needed
 
-    return ReferenceDecoder(shape, limits, precision)
+    return ReferenceDecoder(shape, limits, precision, levels)
 
 
 def load_model(
@@ -79,18 +83,22 @@ def load_model(
     limits: DecoderLimits,
     precision: Precision,
     permutation_seed: int,
+    plan: LevelPlan = LevelPlan(),  # noqa: B008 - frozen
     create: RunnerFactory = create_runner,
 ) -> LoadedModel:
-    """Decoder of `precision` with the file's weights; `create` makes it without them.
+    """Decoder of `precision` with the file's weights, serving the levels of `plan`; `create` makes it without weights.
 
     Raises:
-        LoadError: with the reason, also for memory that cannot be had.
+        LoadError: with the reason, also for memory that cannot be had and for levels that the model cannot serve.
     """
     started = time.monotonic()
     shape = read_shape(file)
     try:
-        runner = create(shape, limits, precision)
+        levels = plan.build(precision, shape.layers)
+        runner = create(shape, limits, precision, levels)
         load_weights(file, shape, runner, permutation_seed)
+    except LevelError as error:
+        raise LoadError(LoadReason.UNSUPPORTED, f"{error}; change --levels or --depths") from error
     except MemoryError as error:
         raise LoadError(
             LoadReason.OUT_OF_MEMORY, f"{error}; raise replica.memory or lower --kv-cache-tokens"

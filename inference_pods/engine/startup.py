@@ -12,6 +12,7 @@ from inference_pods.engine.checkpoint import context_length
 from inference_pods.engine.core import EngineCore
 from inference_pods.engine.distributed.launch import Loss, RankSpec
 from inference_pods.engine.distributed.placement import Placement, detect_placement
+from inference_pods.engine.errors import LoadError, LoadReason
 from inference_pods.engine.gguf import GgufFile
 from inference_pods.engine.loop import Deliver, EngineLoop, Observe
 from inference_pods.engine.model_runner import LoadedModel, Runner, RunnerFactory, create_runner, load_model
@@ -23,6 +24,7 @@ from inference_pods.engine.tokenizer import TextTokenizer
 from inference_pods.kernels.cpu import detect_cpu, detect_threads
 from inference_pods.kernels.decoder import DecoderLimits, DecoderShape
 from inference_pods.kernels.formats import BLOCK_TOKENS, Precision
+from inference_pods.kernels.levels import Level, default_levels
 
 logger = logging.getLogger(__name__)
 
@@ -39,9 +41,11 @@ def _choose_runner(settings: Settings, placement: Placement, on_lost: Callable[[
     if not placement.needs_torch:
         return create_runner
 
-    def create(shape: DecoderShape, limits: DecoderLimits, precision: Precision) -> Runner:
+    def create(shape: DecoderShape, limits: DecoderLimits, precision: Precision, levels: tuple[Level, ...]) -> Runner:
         from inference_pods.engine.distributed.runner import DistributedRunner, build_alone
 
+        if levels != default_levels(precision):
+            raise LoadError(LoadReason.UNSUPPORTED, "levels and depths need the compiled decoder: one rank on a CPU")
         source, seed = settings.model_source, settings.permutation_seed
         spec = RankSpec(0, placement.ranks, 0, placement.device, source, seed, precision, limits)
         return DistributedRunner(spec, shape, on_lost) if placement.ranks > 1 else build_alone(spec, shape)
@@ -68,7 +72,7 @@ def build_engine(settings: Settings, deliver: Deliver, observe: Observe, on_lost
         threads=threads,
     )
     model = load_model(
-        file, limits, settings.precision, settings.permutation_seed, _choose_runner(settings, placement, on_lost)
+        file, limits, settings.precision, settings.permutation_seed, create=_choose_runner(settings, placement, on_lost)
     )
     file.close()
     scheduler = Scheduler(
@@ -93,6 +97,7 @@ def _describe(settings: Settings, model: LoadedModel, threads: int, placement: P
         "tier": settings.tier,
         "precision": settings.precision.value,
         "permutation_seed": settings.permutation_seed,
+        "levels": [level.name for level in model.runner.levels],
         "kernels": model.runner.variant,
         "cpu": detect_cpu().describe(),
         "threads": threads,

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from inference_pods.kernels.batch import Chunk as Chunk
 from inference_pods.kernels.formats import BLOCK_TOKENS, Precision, SourceType, TensorRole
+from inference_pods.kernels.levels import Level, check_levels, default_levels
 from inference_pods.kernels.library import Config, choose_variant, load_library
 from inference_pods.kernels.step_buffers import StepBuffers, count_rows
 from inference_pods.kernels.step_plans import PlanCache, PlanCounts, common_buckets
@@ -46,21 +48,6 @@ class DecoderLimits:
 
 
 @dataclass(frozen=True, slots=True)
-class Chunk:
-    """Consecutive new tokens of one sequence in a step; `block_table` covers start + len(token_ids) positions.
-
-    `scores`: of how many of the chunk's last tokens next-token scores are wanted (0: none; k + 1 verify k drafted
-    tokens). `level`: index into the decoder's levels, 0 is the top one.
-    """
-
-    token_ids: list[int]
-    start: int
-    block_table: list[int]
-    scores: int
-    level: int = 0
-
-
-@dataclass(frozen=True, slots=True)
 class TokenScores:
     """Next-token scores after a chunk's last token. `logits` is valid until the next step."""
 
@@ -76,33 +63,63 @@ class DecoderUnsupportedError(ValueError):
     """The shape cannot run on the compiled decoder; the message says what does not fit."""
 
 
-class Decoder:
-    """Weights, KV cache and step of one model in one precision.
+def required_bytes(shape: DecoderShape, limits: DecoderLimits, precision: Precision, variant: str | None = None) -> int:
+    """Bytes that a Decoder of this kind takes when its KV cache is full, at any levels. Maps nothing.
 
     Raises:
         KernelUnavailableError: no compiled kernels here.
+        DecoderUnsupportedError: the shape is outside what the kernels do.
+    """
+    _check_shape(shape)
+    config = _config(shape, limits, precision)
+    arenas = int(load_library(variant or choose_variant()).al_required_bytes(ctypes.byref(config)))
+    return arenas + limits.max_outputs * _logits_stride(shape) * 4
+
+
+class Decoder:
+    """Weights, KV cache and step of one model in one precision, at one or more levels (default: all layers).
+
+    Raises:
+        KernelUnavailableError: no compiled kernels here.
+        LevelError: the weights cannot be read as a level says.
         DecoderUnsupportedError: the shape is outside what the kernels do.
         MemoryError: the arenas cannot be mapped.
     """
 
     def __init__(
-        self, shape: DecoderShape, limits: DecoderLimits, precision: Precision, variant: str | None = None
+        self,
+        shape: DecoderShape,
+        limits: DecoderLimits,
+        precision: Precision,
+        variant: str | None = None,
+        levels: tuple[Level, ...] | None = None,
     ) -> None:
+        self.levels = levels if levels is not None else default_levels(precision)
         self.variant = variant or choose_variant()
         self._library = load_library(self.variant)
         self._handle: int | None = None
         _check_shape(shape)
+        check_levels(self.levels, precision, shape.layers)
         config = _config(shape, limits, precision)
         self._handle = self._library.al_create(ctypes.byref(config))
         if not self._handle:
             raise MemoryError("the operating system refused the memory for weights and KV cache")
+        for level in self.levels:
+            self._add_level(level, precision, shape.layers)
         self._shape, self._limits = shape, limits
-        stride = -(-shape.vocab // _ROUND) * _ROUND
-        self._logits = np.empty((limits.max_outputs, stride), np.float32)
+        self._logits = np.empty((limits.max_outputs, _logits_stride(shape)), np.float32)
         self._best = np.empty(limits.max_outputs, np.int32)
         self._log_total = np.empty(limits.max_outputs, np.float32)
         table_blocks = -(-limits.max_positions // BLOCK_TOKENS)
         self.plans = PlanCache(lambda key: StepBuffers(key, table_blocks), limits.max_rows, limits.max_outputs)
+
+    def _add_level(self, level: Level, stored: Precision, layers: int) -> None:
+        skipped = np.zeros(layers, np.uint8)
+        skipped[list(level.skipped_layers)] = 1
+        both_planes = stored is Precision.NESTED and level.precision is Precision.INT8
+        code = (stored if both_planes else level.precision).code
+        if self._library.al_add_level(self._handle, code, skipped.ctypes.data):
+            raise DecoderUnsupportedError(f"the kernels cannot read {stored} weights as {level.precision}")
 
     def close(self) -> None:
         """Frees all memory; no call may be running or follow."""
@@ -149,23 +166,29 @@ class Decoder:
         return self.plans.counts
 
     def step(self, chunks: list[Chunk]) -> list[TokenScores]:
-        """Runs all chunks in one step; scores of all tokens that want them, in order."""
-        rows, outputs = count_rows(chunks)
+        """Runs all chunks in one step, those of one level together; scores of all tokens that want them, in order.
+
+        Raises:
+            ValueError: a chunk is out of the decoder's limits; nothing has run then.
+        """
+        rows, outputs = count_rows(chunks, len(self.levels))
         if rows > self._limits.max_rows or outputs > self._limits.max_outputs:
             raise ValueError(f"step of {rows} rows and {outputs} outputs exceeds {self._limits}")
         plan = self.plans.get(rows, outputs)
-        plan.fill(chunks)
-        tokens, positions, sequences, tables, output_rows = plan.addresses
+        groups, order = plan.fill(chunks)
+        group_table, tokens, positions, sequences, tables, output_rows = plan.addresses
         error = self._library.al_step(
-            self._handle, rows, tokens, positions, sequences, tables, plan.table_blocks, outputs, output_rows,
+            self._handle, groups, group_table, tokens, positions, sequences, tables, plan.table_blocks, output_rows,
             self._logits.ctypes.data, self._best.ctypes.data, self._log_total.ctypes.data,
         )  # fmt: skip
         if error:
             raise ValueError(f"a token, position or block of the step exceeds {self._limits}")
         vocab = self._shape.vocab
-        return [
-            TokenScores(int(self._best[i]), float(self._log_total[i]), self._logits[i, :vocab]) for i in range(outputs)
-        ]
+        return [TokenScores(int(self._best[i]), float(self._log_total[i]), self._logits[i, :vocab]) for i in order]
+
+
+def _logits_stride(shape: DecoderShape) -> int:
+    return -(-shape.vocab // _ROUND) * _ROUND
 
 
 def _check_shape(shape: DecoderShape) -> None:

@@ -14,10 +14,16 @@ class Precision(StrEnum):
     FP32 = "fp32"
     INT8 = "int8"
     INT4 = "int4"
+    NESTED = "nested"  # two planes of nibbles: the upper one is int4, both together are int8 (cpp/nested.h)
 
     @property
     def code(self) -> int:
-        return ("fp32", "int8", "int4").index(self.value)
+        return {"fp32": 0, "int8": 1, "int4": 2, "nested": 5}[self.value]
+
+    @property
+    def head(self) -> Precision:
+        """Of the output matrix, which is also the embedding: four bits cost too much there."""
+        return Precision.INT8 if self in (Precision.INT4, Precision.NESTED) else self
 
 
 class SourceType(IntEnum):

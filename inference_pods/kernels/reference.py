@@ -35,7 +35,7 @@ def fake_quantise(weights: Tensor, precision: Precision) -> Tensor:
     rows, columns = weights.shape
     padding = -columns % GROUP
     groups = torch.nn.functional.pad(weights, (0, padding), value=torch.nan).reshape(rows, -1, GROUP)
-    quantised = _round_int8(groups) if precision is Precision.INT8 else _round_int4(groups)
+    quantised = _ROUNDINGS[precision](groups)
     return quantised.reshape(rows, -1)[:, :columns].contiguous()
 
 
@@ -49,11 +49,25 @@ def _round_int8(groups: Tensor) -> Tensor:
     return torch.round(groups * _inverse(scale)).clamp(-127, 127) * scale
 
 
-def _round_int4(groups: Tensor) -> Tensor:
+def _int4_grid(groups: Tensor) -> tuple[Tensor, Tensor]:
     low = groups.nan_to_num(torch.inf).amin(dim=2, keepdim=True)
     high = groups.nan_to_num(-torch.inf).amax(dim=2, keepdim=True)
-    step, minimum = ((high - low) / 15.0).half().float(), low.half().float()
+    return ((high - low) / 15.0).half().float(), low.half().float()
+
+
+def _round_int4(groups: Tensor) -> Tensor:
+    step, minimum = _int4_grid(groups)
     return torch.round((groups - minimum) * _inverse(step)).clamp(0, 15) * step + minimum
+
+
+def _round_nested(groups: Tensor) -> Tensor:
+    """Both planes: what int4 leaves over is rounded to sixteenths of its step, -8 to 7 of them."""
+    step = _int4_grid(groups)[0] / 16.0
+    coarse = _round_int4(groups)
+    return coarse + step * torch.round((groups - coarse) * _inverse(step)).clamp(-8, 7)
+
+
+_ROUNDINGS = {Precision.INT8: _round_int8, Precision.INT4: _round_int4, Precision.NESTED: _round_nested}
 
 
 def linear(x: Tensor, weights: Tensor, precision: Precision) -> Tensor:

@@ -6,6 +6,7 @@ Keeps fp32 values of the tier's quantised weights, so its quality is the tier's;
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -13,11 +14,25 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import silu
 
-from inference_pods.kernels.decoder import Chunk, DecoderLimits, DecoderShape, TokenScores
+from inference_pods.kernels.batch import Chunk, check_chunk
+from inference_pods.kernels.decoder import DecoderLimits, DecoderShape, TokenScores
 from inference_pods.kernels.formats import BLOCK_TOKENS, Precision, SourceType, TensorRole
+from inference_pods.kernels.levels import Level, check_levels, default_levels
 from inference_pods.kernels.reference import dequantise, fake_quantise
 
 _VECTORS = (TensorRole.ATTN_NORM, TensorRole.FFN_NORM, TensorRole.OUTPUT_NORM)
+
+
+@dataclass(frozen=True, slots=True)
+class _LayerView:
+    """One layer's matrices as a level reads them; call it for a product."""
+
+    weights: dict[tuple[Precision, TensorRole, int], Tensor]
+    read_as: Precision
+    layer: int
+
+    def __call__(self, x: Tensor, role: TensorRole) -> Tensor:
+        return x @ self.weights[self.read_as, role, self.layer].T
 
 
 class ReferenceDecoder:
@@ -25,16 +40,27 @@ class ReferenceDecoder:
 
     variant = "torch"
 
-    def __init__(self, shape: DecoderShape, limits: DecoderLimits, precision: Precision) -> None:
+    def __init__(
+        self,
+        shape: DecoderShape,
+        limits: DecoderLimits,
+        precision: Precision,
+        levels: tuple[Level, ...] | None = None,
+    ) -> None:
+        self.levels = levels if levels is not None else default_levels(precision)
+        check_levels(self.levels, precision, shape.layers)
         torch.set_num_threads(limits.threads)
         self._shape, self._precision = shape, precision
-        self._weights: dict[tuple[TensorRole, int], Tensor] = {}
+        self._vectors: dict[tuple[TensorRole, int], Tensor] = {}
+        # By what they are read as: a nested decoder holds the values of both of its planes' readings.
+        self._weights: dict[tuple[Precision, TensorRole, int], Tensor] = {}
         self._kv = torch.zeros(shape.layers, 2, limits.kv_blocks * BLOCK_TOKENS, shape.kv_heads, shape.head_dim)
         self._cos, self._sin = _rope_tables(shape, limits.max_positions)
 
     @property
     def weight_bytes(self) -> int:
-        return sum(tensor.numel() * tensor.element_size() for tensor in self._weights.values())
+        tensors = [*self._vectors.values(), *self._weights.values()]
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
     @property
     def kv_bytes(self) -> int:
@@ -61,56 +87,68 @@ class ReferenceDecoder:
         if column_map is not None:
             weights = weights[:, torch.from_numpy(column_map.astype(np.int64))]
         if role in _VECTORS:
-            self._weights[role, layer] = weights[0]
-            return
-        is_int4_head = role is TensorRole.HEAD and self._precision is Precision.INT4
-        self._weights[role, layer] = fake_quantise(weights, Precision.INT8 if is_int4_head else self._precision)
+            self._vectors[role, layer] = weights[0]
+        elif role is TensorRole.HEAD:
+            self._head = fake_quantise(weights, self._precision.head)
+        else:
+            self._add_matrix(role, layer, weights)
+
+    def _add_matrix(self, role: TensorRole, layer: int, weights: Tensor) -> None:
+        for read_as in {level.precision for level in self.levels}:
+            both_planes = self._precision is Precision.NESTED and read_as is Precision.INT8
+            self._weights[read_as, role, layer] = fake_quantise(weights, self._precision if both_planes else read_as)
 
     @torch.inference_mode()
     def step(self, chunks: list[Chunk]) -> list[TokenScores]:
         """See Decoder.step."""
         scores = []
         for chunk in chunks:
+            check_chunk(chunk, len(self.levels))
+        for chunk in chunks:
             hidden = self._run(chunk)
             for row in hidden[len(chunk.token_ids) - chunk.scores :]:
-                logits = row @ self._weights[TensorRole.HEAD, 0].T
+                logits = row @ self._head.T
                 scores.append(TokenScores(int(logits.argmax()), float(logits.logsumexp(0)), logits.numpy()))
         return scores
 
     def _run(self, chunk: Chunk) -> Tensor:
-        x = self._weights[TensorRole.HEAD, 0][chunk.token_ids]
+        level = self.levels[chunk.level]
+        x = self._head[chunk.token_ids]
         end = chunk.start + len(chunk.token_ids)
         slots = torch.tensor(
             [chunk.block_table[p // BLOCK_TOKENS] * BLOCK_TOKENS + p % BLOCK_TOKENS for p in range(end)]
         )
         for layer in range(self._shape.layers):
-            x = x + self._attention(layer, self._norm(x, TensorRole.ATTN_NORM, layer), chunk.start, slots)
-            h = self._norm(x, TensorRole.FFN_NORM, layer)
-            gated = silu(self._linear(h, TensorRole.GATE, layer)) * self._linear(h, TensorRole.UP, layer)
-            x = x + self._linear(gated, TensorRole.DOWN, layer)
+            x = self._run_layer(_LayerView(self._weights, level.precision, layer), x, chunk.start, slots, level)
         return self._norm(x, TensorRole.OUTPUT_NORM, 0)
 
-    def _linear(self, x: Tensor, role: TensorRole, layer: int) -> Tensor:
-        return x @ self._weights[role, layer].T
+    def _run_layer(self, linear: _LayerView, x: Tensor, start: int, slots: Tensor, level: Level) -> Tensor:
+        layer = linear.layer
+        normal = self._norm(x, TensorRole.ATTN_NORM, layer)
+        self._store_kv(linear, normal, start, slots)
+        if layer in level.skipped_layers:
+            return x
+        x = x + self._attention(linear, normal, start, slots)
+        h = self._norm(x, TensorRole.FFN_NORM, layer)
+        return x + linear(silu(linear(h, TensorRole.GATE)) * linear(h, TensorRole.UP), TensorRole.DOWN)
 
     def _norm(self, x: Tensor, role: TensorRole, layer: int) -> Tensor:
-        return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + self._shape.rms_eps) * self._weights[role, layer]
+        return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + self._shape.rms_eps) * self._vectors[role, layer]
 
-    def _attention(self, layer: int, x: Tensor, start: int, slots: Tensor) -> Tensor:
+    def _store_kv(self, linear: _LayerView, x: Tensor, start: int, slots: Tensor) -> None:
+        k, v = (linear(x, role).view(x.shape[0], -1, self._shape.head_dim) for role in (TensorRole.K, TensorRole.V))
+        self._kv[linear.layer, 0, slots[start:]], self._kv[linear.layer, 1, slots[start:]] = self._rotate(k, start), v
+
+    def _attention(self, linear: _LayerView, x: Tensor, start: int, slots: Tensor) -> Tensor:
         shape, rows = self._shape, x.shape[0]
-        q, k, v = (
-            self._linear(x, role, layer).view(rows, -1, shape.head_dim)
-            for role in (TensorRole.Q, TensorRole.K, TensorRole.V)
-        )
-        q, k = self._rotate(q, start), self._rotate(k, start)
-        self._kv[layer, 0, slots[start:]], self._kv[layer, 1, slots[start:]] = k, v
+        q = self._rotate(linear(x, TensorRole.Q).view(rows, -1, shape.head_dim), start)
         group = shape.heads // shape.kv_heads
-        keys, values = (self._kv[layer, plane, slots].repeat_interleave(group, 1) for plane in (0, 1))
+        keys, values = (self._kv[linear.layer, plane, slots].repeat_interleave(group, 1) for plane in (0, 1))
         scores = torch.einsum("qhd,khd->hqk", q, keys) / math.sqrt(shape.head_dim)
         allowed = torch.arange(len(slots)) <= torch.arange(start, len(slots))[:, None]
         weights = scores.masked_fill(~allowed, -torch.inf).softmax(-1)
         mixed = torch.einsum("hqk,khd->qhd", weights, values).reshape(rows, -1)
-        return self._linear(mixed, TensorRole.O, layer)
+        return linear(mixed, TensorRole.O)
 
     def _rotate(self, x: Tensor, start: int) -> Tensor:
         cos, sin = (table[start : start + x.shape[0], None] for table in (self._cos, self._sin))

@@ -17,6 +17,7 @@ from torch.nn.functional import silu
 
 from inference_pods.kernels.decoder import Chunk, DecoderLimits, DecoderShape, DecoderUnsupportedError, TokenScores
 from inference_pods.kernels.formats import Precision, SourceType, TensorRole
+from inference_pods.kernels.levels import default_levels
 from inference_pods.kernels.shards import Shard, divide, whole
 from inference_pods.kernels.step_buffers import count_rows
 from inference_pods.kernels.step_plans import PlanCache, PlanCounts, PlanKey, round_up_to_bucket
@@ -77,6 +78,7 @@ class TorchDecoder:
             raise DecoderUnsupportedError(
                 "torch.compile cannot see through the collectives of several ranks: use eager"
             )
+        self.levels = default_levels(precision)
         self._backend = backend
         self.plans = PlanCache(self._build_plan, limits.max_rows, limits.max_rows)
 
@@ -118,7 +120,7 @@ class TorchDecoder:
 
     @torch.inference_mode()
     def step(self, chunks: list[Chunk]) -> list[TokenScores]:
-        """See Decoder.step. Levels but 0 do not exist here."""
+        """See Decoder.step."""
         self.check(chunks)
         batch = build_batch(chunks, self._device)
         if self._backend is not Backend.EAGER and batch.is_decoding_only:
@@ -134,14 +136,12 @@ class TorchDecoder:
         Raises:
             ValueError: saying what does not fit.
         """
-        rows, outputs = count_rows(chunks)
+        rows, outputs = count_rows(chunks, len(self.levels))
         limits = self._limits
         if rows > limits.max_rows or outputs > limits.max_outputs:
             raise ValueError(f"step of {rows} rows and {outputs} outputs exceeds {limits}")
         for chunk in chunks:
             end = chunk.start + len(chunk.token_ids)
-            if chunk.level != 0:
-                raise ValueError(f"level {chunk.level} does not exist: a torch decoder has level 0 only")
             if chunk.start < 0 or not chunk.token_ids or end > limits.max_positions:
                 raise ValueError(f"positions {chunk.start} to {end} exceed {limits}")
             if min(chunk.token_ids) < 0 or max(chunk.token_ids) >= self._shape.vocab:

@@ -62,6 +62,7 @@ class DistributedRunner:
         except Exception:
             self.processes.close()
             raise
+        self.levels = self._decoder.levels
         self.variant = f"{self._decoder.variant}, {spec.ranks} ranks"
         self.weight_bytes = self.kv_bytes = 0  # of all ranks, known once all have loaded
 

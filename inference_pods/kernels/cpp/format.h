@@ -4,11 +4,12 @@
 //   int8  per group: LANES fp16 scales, then [pair of columns][lane][2] int8; w = scale * code, |code| <= 127
 //   int4  per group: LANES fp16 steps, LANES fp16 minima, then [4 vectors][lane][2] uint16 whose nibble i belongs to
 //         column pair 4 * vector + i; w = step * code + minimum, 0 <= code <= 15
+//   nested  an int4 matrix and a plane of residuals: nested.h
 // Knows nothing of models or threads.
 #pragma once
 #include "isa.h"
 
-enum Precision : int32_t { FP32 = 0, INT8 = 1, INT4 = 2 };
+enum Precision : int32_t { FP32 = 0, INT8 = 1, INT4 = 2, NESTED = 5 };
 enum SourceType : int32_t { SRC_F32 = 0, SRC_F16 = 1, SRC_Q4_0 = 2, SRC_Q4_1 = 3, SRC_Q8_0 = 8, SRC_BF16 = 30 };
 constexpr int GROUP = 32;
 
@@ -67,7 +68,12 @@ static void read_source_row(int type, const uint8_t* src, int64_t columns, float
 
 INLINE int64_t groups_of(int64_t columns) { return (columns + GROUP - 1) / GROUP; }
 INLINE int64_t group_bytes(int precision) {
-    return precision == INT8 ? LANES * (2 + GROUP) : precision == INT4 ? LANES * (4 + GROUP / 2) : LANES * GROUP * 4;
+    switch (precision) {
+        case INT8: return LANES * (2 + GROUP);
+        case INT4: return LANES * (4 + GROUP / 2);
+        case NESTED: return LANES * (4 + GROUP / 2 + GROUP / 2);
+        default: return LANES * GROUP * 4;
+    }
 }
 INLINE int64_t block_bytes(int precision, int64_t columns) { return groups_of(columns) * group_bytes(precision); }
 // Row blocks come in pairs, because the kernels walk two at a time; the padding rows are zero.

@@ -43,6 +43,11 @@ template <int I> INLINE vi i_nibble(vi a) {
     vi shifted = I ? _mm512_srli_epi16(a, 4 * I) : a;
     return I == 3 ? shifted : _mm512_and_si512(shifted, _mm512_set1_epi16(15));
 }
+// Nested planes: bytes 16 * high + low of each uint16's nibbles 0 and 2, or 1 and 3; then a byte of each uint16 as int16.
+INLINE vi i_join_even(vi h, vi l) { return _mm512_ternarylogic_epi32(_mm512_set1_epi8(15), l, _mm512_slli_epi16(h, 4), 0xca); }
+INLINE vi i_join_odd(vi h, vi l) { return _mm512_ternarylogic_epi32(_mm512_set1_epi8(15), _mm512_srli_epi16(l, 4), h, 0xca); }
+INLINE vi i_low_bytes(vi a) { return _mm512_and_si512(a, _mm512_set1_epi16(255)); }
+INLINE vi i_high_bytes(vi a) { return _mm512_srli_epi16(a, 8); }
 INLINE void store_i16(int16_t* p, vf a) { _mm256_storeu_si256((__m256i*)p, _mm512_cvtepi32_epi16(_mm512_cvtps_epi32(a))); }
 INLINE void cpu_pause() { _mm_pause(); }
 INLINE void prefetch(const void* p) { _mm_prefetch((const char*)p, _MM_HINT_T0); }
@@ -93,6 +98,11 @@ template <int I> INLINE vi i_nibble(vi a) {
     vi shifted = I ? _mm256_srli_epi16(a, 4 * I) : a;
     return I == 3 ? shifted : _mm256_and_si256(shifted, _mm256_set1_epi16(15));
 }
+INLINE vi i_select(vi mask, vi a, vi b) { return _mm256_or_si256(_mm256_and_si256(mask, a), _mm256_andnot_si256(mask, b)); }
+INLINE vi i_join_even(vi h, vi l) { return i_select(_mm256_set1_epi8(15), l, _mm256_slli_epi16(h, 4)); }
+INLINE vi i_join_odd(vi h, vi l) { return i_select(_mm256_set1_epi8(15), _mm256_srli_epi16(l, 4), h); }
+INLINE vi i_low_bytes(vi a) { return _mm256_and_si256(a, _mm256_set1_epi16(255)); }
+INLINE vi i_high_bytes(vi a) { return _mm256_srli_epi16(a, 8); }
 INLINE void store_i16(int16_t* p, vf a) {
     __m256i wide = _mm256_cvtps_epi32(a);
     _mm_storeu_si128((__m128i*)p, _mm_packs_epi32(_mm256_castsi256_si128(wide), _mm256_extracti128_si256(wide, 1)));
@@ -158,6 +168,10 @@ INLINE vi i_dot(vi acc, vi a, vi b) {
     return acc;
 }
 template <int I> INLINE vi i_nibble(vi a) { EACH a.v[i] = (int32_t)(((uint32_t)a.v[i] >> (4 * I)) & 0x000f000fu); return a; }
+INLINE vi i_join_even(vi h, vi l) { EACH h.v[i] = (int32_t)(((uint32_t)h.v[i] << 4 & 0xf0f0f0f0u) | ((uint32_t)l.v[i] & 0x0f0f0f0fu)); return h; }
+INLINE vi i_join_odd(vi h, vi l) { EACH h.v[i] = (int32_t)(((uint32_t)h.v[i] & 0xf0f0f0f0u) | ((uint32_t)l.v[i] >> 4 & 0x0f0f0f0fu)); return h; }
+INLINE vi i_low_bytes(vi a) { EACH a.v[i] &= 0x00ff00ff; return a; }
+INLINE vi i_high_bytes(vi a) { EACH a.v[i] = (int32_t)((uint32_t)a.v[i] >> 8 & 0x00ff00ffu); return a; }
 INLINE void store_i16(int16_t* p, vf a) { EACH p[i] = (int16_t)f_round(a).v[i]; }
 INLINE void cpu_pause() {}
 INLINE void prefetch(const void* p) { __builtin_prefetch(p); }

@@ -4,7 +4,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <sys/mman.h>
-#include "matmul.h"
+#include "nested.h"
 #include "pool.h"
 
 constexpr int BLOCK_TOKENS = 16;  // one KV block; also the widest vector, so that keys are stored with tokens as lanes
@@ -42,6 +42,12 @@ struct Arena {
     ~Arena() { if (mapping != MAP_FAILED) munmap(mapping, bytes + HUGE_PAGE); }
 };
 
+// One way to run the decoder: the precision that its products read the weights in, and which layers it leaves out.
+struct Level {
+    int precision;
+    std::vector<uint8_t> skipped;  // [layers], 1 for a layer that only stores its keys and values
+};
+
 // One thread's own copies: normalised and quantised activations, attention scores.
 struct Scratch {
     float *fp32, *scales, *sums, *scores;
@@ -54,6 +60,7 @@ struct Model {
     int64_t q_dim, kv_dim, qkv_dim, qkv_stride, dim_stride, ffn_stride, q_stride, vocab_stride;
     Arena weights, kv, scratch;
     Layer* layers;
+    std::vector<Level> levels;
     float *output_norm, *rope_cos, *rope_sin;
     uint8_t* head;
     float *x, *qkv, *attention, *hidden, *gathered;
@@ -80,6 +87,8 @@ struct Cursor {
 
 INLINE int64_t round_up(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
 
+INLINE int64_t gate_up_tiles(const Config& c) { return round_up(c.ffn, LANES) / LANES; }  // a block of gate, one of up
+
 static int64_t place_weights(Model& m, uint8_t* base) {
     Cursor at{base};
     const Config& c = m.c;
@@ -89,7 +98,7 @@ static int64_t place_weights(Model& m, uint8_t* base) {
         layer.qkv = at.take<uint8_t>(packed_bytes(c.precision, m.qkv_dim, c.dim));
         layer.o = at.take<uint8_t>(packed_bytes(c.precision, c.dim, m.q_dim));
         layer.ffn_norm = at.take<float>(c.dim);
-        layer.gate_up = at.take<uint8_t>(2 * block_bytes(c.precision, c.dim) * round_up(c.ffn, LANES) / LANES);
+        layer.gate_up = at.take<uint8_t>(2 * block_bytes(c.precision, c.dim) * gate_up_tiles(c));
         layer.down = at.take<uint8_t>(packed_bytes(c.precision, c.dim, c.ffn));
     }
     m.output_norm = at.take<float>(c.dim);
@@ -140,10 +149,11 @@ static void destroy_model(Model* m) {
     delete m;
 }
 
-static Model* create_model(const Config& c) {
+// A model without memory: only its sizes are set.
+static Model* plan_model(const Config& c) {
     Model* m = new Model();
     m->c = c;
-    m->head_precision = c.precision == INT4 ? INT8 : c.precision;
+    m->head_precision = c.precision == INT4 || c.precision == NESTED ? INT8 : c.precision;
     m->q_dim = (int64_t)c.heads * c.head_dim;
     m->kv_dim = (int64_t)c.kv_heads * c.head_dim;
     m->qkv_dim = m->q_dim + 2 * m->kv_dim;
@@ -155,9 +165,22 @@ static Model* create_model(const Config& c) {
     m->layers = new Layer[c.layers];
     m->own = new Scratch[c.threads];
     m->team = nullptr;
-    int64_t kv_bytes = 2LL * c.layers * c.kv_blocks * m->kv_dim * BLOCK_TOKENS * 4;
+    return m;
+}
+
+static int64_t kv_bytes(const Model& m) { return 2LL * m.c.layers * m.c.kv_blocks * m.kv_dim * BLOCK_TOKENS * 4; }
+
+static int64_t required_bytes(const Config& c) {
+    Model* m = plan_model(c);
+    int64_t bytes = place_weights(*m, nullptr) + place_scratch(*m, nullptr) + kv_bytes(*m);
+    destroy_model(m);
+    return bytes;
+}
+
+static Model* create_model(const Config& c) {
+    Model* m = plan_model(c);
     bool mapped = m->weights.map(place_weights(*m, nullptr), true) && m->scratch.map(place_scratch(*m, nullptr), false) &&
-                  m->kv.map(kv_bytes, false);
+                  m->kv.map(kv_bytes(*m), false);
     if (!mapped) {
         destroy_model(m);
         return nullptr;
@@ -171,24 +194,25 @@ static Model* create_model(const Config& c) {
 
 struct Target {
     uint8_t* base;
-    int64_t first_row, rows, columns;
-    int precision, block_step;  // gate and up share a matrix, their blocks alternate
+    int64_t blocks, first_row, rows, columns;
+    int precision, first_block, block_step;  // gate and up share a matrix, their blocks alternate
 };
 
 static bool find_target(Model& m, int tensor, int layer, Target* t) {
     const Config& c = m.c;
-    if (tensor == HEAD) { *t = {m.head, 0, c.vocab, c.dim, m.head_precision, 1}; return true; }
+    if (tensor == HEAD) { *t = {m.head, blocks_of(c.vocab), 0, c.vocab, c.dim, m.head_precision, 0, 1}; return true; }
     if (layer < 0 || layer >= c.layers) return false;
     Layer& at = m.layers[layer];
     int p = c.precision;
+    int64_t qkv = blocks_of(m.qkv_dim), gate_up = 2 * gate_up_tiles(c), narrow = blocks_of(c.dim);
     switch (tensor) {
-        case Q: *t = {at.qkv, 0, m.q_dim, c.dim, p, 1}; return true;
-        case K: *t = {at.qkv, m.q_dim, m.kv_dim, c.dim, p, 1}; return true;
-        case V: *t = {at.qkv, m.q_dim + m.kv_dim, m.kv_dim, c.dim, p, 1}; return true;
-        case O: *t = {at.o, 0, c.dim, m.q_dim, p, 1}; return true;
-        case GATE: *t = {at.gate_up, 0, c.ffn, c.dim, p, 2}; return true;
-        case UP: *t = {at.gate_up + block_bytes(p, c.dim), 0, c.ffn, c.dim, p, 2}; return true;
-        case DOWN: *t = {at.down, 0, c.dim, c.ffn, p, 1}; return true;
+        case Q: *t = {at.qkv, qkv, 0, m.q_dim, c.dim, p, 0, 1}; return true;
+        case K: *t = {at.qkv, qkv, m.q_dim, m.kv_dim, c.dim, p, 0, 1}; return true;
+        case V: *t = {at.qkv, qkv, m.q_dim + m.kv_dim, m.kv_dim, c.dim, p, 0, 1}; return true;
+        case O: *t = {at.o, narrow, 0, c.dim, m.q_dim, p, 0, 1}; return true;
+        case GATE: *t = {at.gate_up, gate_up, 0, c.ffn, c.dim, p, 0, 2}; return true;
+        case UP: *t = {at.gate_up, gate_up, 0, c.ffn, c.dim, p, 1, 2}; return true;
+        case DOWN: *t = {at.down, narrow, 0, c.dim, c.ffn, p, 0, 1}; return true;
         default: return false;
     }
 }
@@ -214,8 +238,7 @@ static int load_tensor(Model& m, int tensor, int layer, int type, const uint8_t*
         for (int64_t k = 0; k < columns; k++) gathered[k] = plain[column_map ? column_map[k] : k];
         if (vector) { memcpy(vector, gathered.data(), columns * 4); continue; }
         int64_t row = t.first_row + r;
-        pack_row(t.precision, gathered.data(), columns, row % LANES,
-                 t.base + row / LANES * t.block_step * block_bytes(t.precision, columns));
+        pack_into(t.precision, gathered.data(), columns, t.base, t.blocks, t.first_block + row / LANES * t.block_step, row % LANES);
     }
     return 0;
 }

@@ -1,12 +1,14 @@
 // One decoder step in one call and one parallel region, and the C interface of this variant.
 // A step takes rows (token, position, sequence); rows of one sequence may be a prompt's chunk or a single new token.
 // Five barriers per layer: after qkv, attention, o, gate-up and down (one more when a sequence brings several rows).
+// Rows come in groups that run one after another, each at its own level: planes read and layers left out.
 #include "model.h"
 
 namespace {
 
 struct Step {
     Model* m;
+    const Level* level;
     int64_t rows, outputs;
     const int32_t *tokens, *positions, *sequences, *tables, *output_rows;
     int64_t table_stride;
@@ -36,13 +38,16 @@ struct Walk {
         m.team->barrier();
     }
 
+    // Tiles (pairs of row blocks) `from` to the end of a matrix; P is the precision that is read, NESTED for both planes.
     template <int P, class Sink> void multiply(const uint8_t* w, int64_t tiles, int64_t columns, const Activations& a, int64_t rows,
-                                               Sink&& sink) {
+                                               Sink&& sink, int64_t from = 0) {
         int64_t step = block_bytes(P, columns), threads = m.team->size();
-        int64_t run = threads == 1 ? tiles : tiles / (threads * 6);
-        share(tiles, run > 1 ? run : 1, [&](int64_t t) {
-            multiply_tile<P>(w + 2 * t * step, step, columns, a, rows,
-                             [&](int64_t row, vf first, vf second) { sink(t * 2 * LANES, row, first, second); });
+        int64_t run = threads == 1 ? tiles - from : (tiles - from) / (threads * 6);
+        share(tiles - from, run > 1 ? run : 1, [&](int64_t i) {
+            int64_t t = from + i;
+            auto place = [&](int64_t row, vf first, vf second) { sink(t * 2 * LANES, row, first, second); };
+            if constexpr (P == NESTED) multiply_nested_tile(w, 2 * tiles, t, columns, a, rows, place);
+            else multiply_tile<P>(w + 2 * t * step, step, columns, a, rows, place);
         });
     }
 
@@ -71,18 +76,18 @@ struct Walk {
     void embed() {
         share(s.rows, 1, [&](int64_t r) {
             int64_t token = s.tokens[r];
-            unpack_row(m.head_precision, m.head + token / LANES * block_bytes(m.head_precision, m.c.dim), m.c.dim, token % LANES,
-                       m.x + r * m.dim_stride);
+            unpack_from(m.head_precision, m.head, blocks_of(m.c.vocab), token / LANES, m.c.dim, token % LANES, m.x + r * m.dim_stride);
         });
     }
 
-    template <int P> void project_qkv(const Layer& layer) {
+    // Queries, keys and values; from row `first_row` on, a multiple of 32.
+    template <int P> void project_qkv(const Layer& layer, int64_t first_row) {
         const float* normal = normalise(m.x, layer.attn_norm, s.rows);
         Activations a = activations(P, normal, m.dim_stride, m.c.dim, s.rows);
         multiply<P>(layer.qkv, blocks_of(m.qkv_dim) / 2, m.c.dim, a, s.rows, [&](int64_t at, int64_t row, vf first, vf second) {
             f_store(m.qkv + row * m.qkv_stride + at, first);
             f_store(m.qkv + row * m.qkv_stride + at + LANES, second);
-        });
+        }, first_row / (2 * LANES));
     }
 
     void rotate(float* v, int64_t position) const {
@@ -213,7 +218,7 @@ struct Walk {
     template <int P> void gate_up(const Layer& layer) {
         const float* normal = normalise(m.x, layer.ffn_norm, s.rows);
         Activations a = activations(P, normal, m.dim_stride, m.c.dim, s.rows);
-        multiply<P>(layer.gate_up, round_up(m.c.ffn, LANES) / LANES, m.c.dim, a, s.rows,
+        multiply<P>(layer.gate_up, gate_up_tiles(m.c), m.c.dim, a, s.rows,
                     [&](int64_t at, int64_t row, vf gate, vf up) {
                         vf denominator = f_add(f_set(1.0f), f_exp(f_sub(f_zero(), gate)));
                         f_store(m.hidden + row * m.ffn_stride + at / 2, f_mul(f_div(gate, denominator), up));
@@ -249,15 +254,26 @@ struct Walk {
         });
     }
 
+    template <int P> void run_layer(int l) {
+        const Layer& layer = m.layers[l];
+        project_qkv<P>(layer, 0);
+        attention(l);
+        add_projection<P>(layer.o, m.attention, m.q_stride, m.q_dim);
+        gate_up<P>(layer);
+        add_projection<P>(layer.down, m.hidden, m.ffn_stride, m.c.ffn);
+    }
+
+    // A layer that the level leaves out: only the keys and values, for tokens that will run it.
+    template <int P> void propagate(int l) {
+        project_qkv<P>(m.layers[l], m.q_dim);
+        share(s.rows * m.c.kv_heads, 1, [&](int64_t i) { store_kv(l, i / m.c.kv_heads, i % m.c.kv_heads); });
+    }
+
     template <int P> void run() {
         embed();
         for (int l = 0; l < m.c.layers; l++) {
-            const Layer& layer = m.layers[l];
-            project_qkv<P>(layer);
-            attention(l);
-            add_projection<P>(layer.o, m.attention, m.q_stride, m.q_dim);
-            gate_up<P>(layer);
-            add_projection<P>(layer.down, m.hidden, m.ffn_stride, m.c.ffn);
+            if (s.level->skipped[l]) propagate<P>(l);
+            else run_layer<P>(l);
         }
         if (s.outputs == 0) return;
         if (m.head_precision == INT8) head<INT8>();
@@ -269,9 +285,10 @@ struct Walk {
 void walk(void* context, int thread) {
     Step& step = *(Step*)context;
     Walk path{step, *step.m, step.m->own[thread]};
-    switch (step.m->c.precision) {
+    switch (step.level->precision) {
         case INT8: return path.run<INT8>();
         case INT4: return path.run<INT4>();
+        case NESTED: return path.run<NESTED>();
         default: return path.run<FP32>();
     }
 }
@@ -284,14 +301,29 @@ bool supported(const Config& c) {
 }
 
 template <int P> void multiply_all(const uint8_t* w, int64_t rows, int64_t columns, const Activations& a, int64_t count, float* y) {
-    int64_t step = block_bytes(P, columns);
-    for (int64_t t = 0; t < blocks_of(rows) / 2; t++)
-        multiply_tile<P>(w + 2 * t * step, step, columns, a, count, [&](int64_t row, vf first, vf second) {
+    int64_t step = block_bytes(P, columns), blocks = blocks_of(rows);
+    for (int64_t t = 0; t < blocks / 2; t++) {
+        auto place = [&](int64_t row, vf first, vf second) {
             float lanes[2 * LANES];
             f_store(lanes, first);
             f_store(lanes + LANES, second);
             for (int64_t i = 0; i < 2 * LANES && t * 2 * LANES + i < rows; i++) y[row * rows + t * 2 * LANES + i] = lanes[i];
-        });
+        };
+        if constexpr (P == NESTED) multiply_nested_tile(w, blocks, t, columns, a, count, place);
+        else multiply_tile<P>(w + 2 * t * step, step, columns, a, count, place);
+    }
+}
+
+bool valid_rows(const Model& m, int64_t rows, const int32_t* tokens, const int32_t* positions, const int32_t* sequences,
+                const int32_t* tables, int64_t table_stride) {
+    for (int64_t r = 0; r < rows; r++) {
+        if (tokens[r] < 0 || tokens[r] >= m.c.vocab || positions[r] < 0 || positions[r] >= m.c.max_positions) return false;
+        for (int64_t b = 0; b <= positions[r] / BLOCK_TOKENS; b++) {
+            int32_t block = tables[sequences[r] * table_stride + b];
+            if (block < 0 || block >= m.c.kv_blocks) return false;
+        }
+    }
+    return true;
 }
 
 }  // namespace
@@ -301,6 +333,8 @@ template <int P> void multiply_all(const uint8_t* w, int64_t rows, int64_t colum
 API const char* al_variant() { return VARIANT; }
 
 API Model* al_create(const Config* config) { return supported(*config) ? create_model(*config) : nullptr; }
+// What a model will have mapped, in bytes, or -1 for a shape that is not supported. Maps nothing.
+API int64_t al_required_bytes(const Config* config) { return supported(*config) ? required_bytes(*config) : -1; }
 API void al_destroy(Model* m) { destroy_model(m); }
 API int64_t al_weight_bytes(const Model* m) { return m->weights.bytes; }
 API int64_t al_kv_bytes(const Model* m) { return m->kv.bytes; }
@@ -310,24 +344,44 @@ API int al_load(Model* m, int tensor, int layer, int type, const uint8_t* src, i
     return load_tensor(*m, tensor, layer, type, src, rows, columns, row_map, column_map);
 }
 
-// logits: [outputs][vocabulary rounded up to 32]; best, log_total: [outputs]. Returns 0, or 1 for arguments out of range.
-API int al_step(Model* m, int64_t rows, const int32_t* tokens, const int32_t* positions, const int32_t* sequences,
-                const int32_t* tables, int64_t table_stride, int64_t outputs, const int32_t* output_rows, float* logits,
+// Adds a level (the first is level 0): `precision` is the model's, or, of a nested model, INT4 or NESTED for both planes;
+// skipped: [layers], 1 for a layer that is left out. Returns 0, or 1 for a precision that the weights cannot be read in.
+API int al_add_level(Model* m, int precision, const uint8_t* skipped) {
+    if (precision != m->c.precision && !(m->c.precision == NESTED && precision == INT4)) return 1;
+    m->levels.push_back({precision, std::vector<uint8_t>(skipped, skipped + m->c.layers)});
+    return 0;
+}
+
+struct Group {
+    int32_t level, rows, outputs;
+};
+
+// Rows lie in groups, one parallel region each; output_rows count from the group's first row.
+// logits: [outputs][vocabulary rounded up to 32]; best, log_total: [outputs]. Returns 0, or 1 for arguments out of range,
+// before anything has run.
+API int al_step(Model* m, int64_t groups, const Group* group, const int32_t* tokens, const int32_t* positions,
+                const int32_t* sequences, const int32_t* tables, int64_t table_stride, const int32_t* output_rows, float* logits,
                 int32_t* best, float* log_total) {
-    if (rows < 1 || rows > m->c.max_rows || outputs < 0 || outputs > m->c.max_outputs) return 1;
-    bool many_rows = false;
-    for (int64_t r = 0; r < rows; r++) {
-        if (tokens[r] < 0 || tokens[r] >= m->c.vocab || positions[r] < 0 || positions[r] >= m->c.max_positions) return 1;
-        for (int64_t b = 0; b <= positions[r] / BLOCK_TOKENS; b++) {
-            int32_t block = tables[sequences[r] * table_stride + b];
-            if (block < 0 || block >= m->c.kv_blocks) return 1;
-        }
-        many_rows |= r > 0 && sequences[r] == sequences[r - 1];
+    int64_t rows = 0, outputs = 0;
+    for (int64_t g = 0; g < groups; g++) {
+        if (group[g].level < 0 || group[g].level >= (int64_t)m->levels.size() || group[g].rows < 1 || group[g].outputs < 0) return 1;
+        rows += group[g].rows;
+        outputs += group[g].outputs;
     }
-    std::vector<std::atomic<int64_t>> counters(6 * m->c.layers + 4);
-    Step step{m, rows, outputs, tokens, positions, sequences, tables, output_rows, table_stride, many_rows, logits, best, log_total,
-              counters.data()};
-    m->team->run(walk, &step);
+    if (rows < 1 || rows > m->c.max_rows || outputs > m->c.max_outputs) return 1;
+    if (!valid_rows(*m, rows, tokens, positions, sequences, tables, table_stride)) return 1;
+    for (int64_t g = 0; g < groups; g++) {
+        int64_t count = group[g].rows;
+        bool many_rows = false;
+        for (int64_t r = 1; r < count; r++) many_rows |= sequences[r] == sequences[r - 1];
+        std::vector<std::atomic<int64_t>> counters(6 * m->c.layers + 4);
+        Step step{m, &m->levels[group[g].level], count, group[g].outputs, tokens, positions, sequences, tables, output_rows,
+                  table_stride, many_rows, logits, best, log_total, counters.data()};
+        m->team->run(walk, &step);
+        tokens += count, positions += count, sequences += count;
+        output_rows += group[g].outputs, best += group[g].outputs, log_total += group[g].outputs;
+        logits += group[g].outputs * m->vocab_stride;
+    }
     return 0;
 }
 
@@ -336,12 +390,12 @@ API int64_t al_packed_bytes(int precision, int64_t rows, int64_t columns) { retu
 API void al_pack(int precision, const float* w, int64_t rows, int64_t columns, uint8_t* packed) {
     memset(packed, 0, packed_bytes(precision, rows, columns));
     for (int64_t r = 0; r < rows; r++)
-        pack_row(precision, w + r * columns, columns, r % LANES, packed + r / LANES * block_bytes(precision, columns));
+        pack_into(precision, w + r * columns, columns, packed, blocks_of(rows), r / LANES, r % LANES);
 }
 
 API void al_unpack(int precision, const uint8_t* packed, int64_t rows, int64_t columns, float* w) {
     for (int64_t r = 0; r < rows; r++)
-        unpack_row(precision, packed + r / LANES * block_bytes(precision, columns), columns, r % LANES, w + r * columns);
+        unpack_from(precision, packed, blocks_of(rows), r / LANES, columns, r % LANES, w + r * columns);
 }
 
 API int al_dequantise(int type, const uint8_t* src, int64_t rows, int64_t columns, float* w) {
@@ -358,6 +412,10 @@ API void al_matmul(int precision, const uint8_t* packed, int64_t rows, int64_t c
     Activations a{x, codes.data(), scales.data(), sums.data(), precision == FP32 ? columns : stride};
     if (precision == FP32) return multiply_all<FP32>(packed, rows, columns, a, count, y);
     for (int64_t r = 0; r < count; r++) quantise_activation(x + r * columns, columns, a, r);
-    if (precision == INT8) multiply_all<INT8>(packed, rows, columns, a, count, y);
-    else multiply_all<INT4>(packed, rows, columns, a, count, y);
+    switch (precision) {
+        case INT8: return multiply_all<INT8>(packed, rows, columns, a, count, y);
+        case INT4: return multiply_all<INT4>(packed, rows, columns, a, count, y);
+        case NESTED: return multiply_all<NESTED>(packed, rows, columns, a, count, y);
+        default: return;
+    }
 }

@@ -138,13 +138,14 @@ def test_greedy_tokens_equal_transformers_alone_in_a_batch_and_joining_midway(or
     assert tokenizer.eos_id in expected[0]
 
 
-def last_logits(runner, ids, count):
+def last_logits(runner, ids, count, level=0):
     """[count, vocab] logits of a text's last positions."""
     table = list(range(len(ids) // BLOCK_TOKENS + 1))
     first = len(ids) - count
     if first:
-        runner.step([Chunk(ids[:first], 0, table, 0)])
-    return np.stack([runner.step([Chunk([ids[p]], p, table, 1)])[0].logits.copy() for p in range(first, len(ids))])
+        runner.step([Chunk(ids[:first], 0, table, 0, level)])
+    steps = ([Chunk([ids[p]], p, table, 1, level)] for p in range(first, len(ids)))
+    return np.stack([runner.step(chunks)[0].logits.copy() for chunks in steps])
 
 
 def test_fp32_logits_equal_transformers_to_rounding(oracle, load_runner, tokenizer):
@@ -170,7 +171,7 @@ def mean_kl(reference, other):
 
 def test_int8_is_nearly_full_quality_and_int4_really_rounds(load_runner, tokenizer, record_property):
     """Expected about .001 and .25; the second half of each window is scored."""
-    scored = {precision: [] for precision in Precision}
+    scored = {precision: [] for precision in (Precision.FP32, Precision.INT8, Precision.INT4)}
     for window in WINDOWS:
         ids = tokenizer.encode(window)
         for precision, logits in scored.items():
@@ -183,6 +184,19 @@ def test_int8_is_nearly_full_quality_and_int4_really_rounds(load_runner, tokeniz
         print(f"KL to full, {precision}: {divergence[precision]:.4f} nats, windows {np.round(per_window, 4)}")  # noqa: T201 - shown by pytest -s and -rP
     assert divergence[Precision.INT8] < 0.006
     assert 0.1 < divergence[Precision.INT4] < 0.45
+
+
+def test_a_nested_model_is_as_good_as_int8_and_its_int4_level_equals_the_int4_tier(load_runner, tokenizer):
+    """Expected about .0013 and .25: what dedicated tiers lose."""
+    ids = tokenizer.encode(WINDOWS[0])
+    full, int4, nested = (load_runner(precision, 7) for precision in (Precision.FP32, Precision.INT4, Precision.NESTED))
+    expected = last_logits(full, ids, len(ids) // 2)
+    assert [level.name for level in nested.levels] == ["int8", "int4"]
+    divergence = mean_kl(expected, last_logits(nested, ids, len(ids) // 2, level=0))
+    print(f"KL to full, nested int8: {divergence:.4f} nats")  # noqa: T201 - shown by pytest -s and -rP
+    assert divergence < 0.003
+    low_level = last_logits(nested, ids, len(ids) // 2, level=1)
+    np.testing.assert_array_equal(low_level, last_logits(int4, ids, len(ids) // 2))
 
 
 def test_without_permutation_int4_lies_on_the_files_own_grid(load_runner, tokenizer):

@@ -3,42 +3,19 @@
 import numpy as np
 import pytest
 
-from inference_pods.kernels.decoder import Chunk, Decoder, DecoderLimits, DecoderShape, DecoderUnsupportedError
+from inference_pods.kernels.decoder import (
+    Chunk,
+    Decoder,
+    DecoderLimits,
+    DecoderShape,
+    DecoderUnsupportedError,
+    required_bytes,
+)
 from inference_pods.kernels.formats import Precision, SourceType, TensorRole
 from inference_pods.kernels.reference_decoder import ReferenceDecoder
+from tests.inference_pods.kernels.random_model import LIMITS, SHAPE, load_random_weights
 
 pytestmark = pytest.mark.timeout(300)  # the first use of a variant compiles it
-
-SHAPE = DecoderShape(
-    layers=3, dim=96, ffn=160, heads=6, kv_heads=2, head_dim=32, vocab=131, rms_eps=1e-5, rope_base=10000.0
-)
-LIMITS = DecoderLimits(max_rows=48, max_outputs=6, max_positions=96, kv_blocks=24, threads=2)
-
-
-def load_random_weights(decoder, seed=0):
-    random = np.random.default_rng(seed)
-    q_dim, kv_dim = SHAPE.heads * SHAPE.head_dim, SHAPE.kv_heads * SHAPE.head_dim
-    sizes = {
-        TensorRole.ATTN_NORM: (1, SHAPE.dim),
-        TensorRole.FFN_NORM: (1, SHAPE.dim),
-        TensorRole.Q: (q_dim, SHAPE.dim),
-        TensorRole.K: (kv_dim, SHAPE.dim),
-        TensorRole.V: (kv_dim, SHAPE.dim),
-        TensorRole.O: (SHAPE.dim, q_dim),
-        TensorRole.GATE: (SHAPE.ffn, SHAPE.dim),
-        TensorRole.UP: (SHAPE.ffn, SHAPE.dim),
-        TensorRole.DOWN: (SHAPE.dim, SHAPE.ffn),
-    }
-    plan = [(TensorRole.HEAD, 0, (SHAPE.vocab, SHAPE.dim)), (TensorRole.OUTPUT_NORM, 0, (1, SHAPE.dim))]
-    plan += [(role, layer, size) for layer in range(SHAPE.layers) for role, size in sizes.items()]
-    for role, layer, (rows, columns) in plan:
-        weights = random.standard_normal((rows, columns), dtype=np.float32) * np.float32(columns**-0.5)
-        if rows == 1:
-            weights = 1.0 + weights
-        source = np.frombuffer(weights.astype(np.float32).tobytes(), np.uint8)
-        row_map = random.permutation(rows).astype(np.int32) if rows > 1 else None
-        decoder.load(role, layer, source, SourceType.F32, rows, columns, row_map, None)
-    return decoder
 
 
 def run_script(decoder):
@@ -137,3 +114,29 @@ def test_steps_of_one_shape_reuse_their_plan_and_still_see_their_own_inputs(vari
     assert decoder.plans.counts.misses == built
     for (_, _, logits), (_, _, expected) in zip(again, first, strict=True):
         assert np.array_equal(logits, expected)
+
+
+@pytest.mark.parametrize("precision", list(Precision))
+def test_the_memory_demand_is_known_before_anything_is_mapped(variant, precision):
+    decoder = Decoder(SHAPE, LIMITS, precision, variant)
+    required = required_bytes(SHAPE, LIMITS, precision, variant)
+    larger = DecoderLimits(LIMITS.max_rows, LIMITS.max_outputs, LIMITS.max_positions, 2 * LIMITS.kv_blocks, 2)
+    assert required > decoder.weight_bytes + decoder.kv_bytes
+    assert required_bytes(SHAPE, larger, precision, variant) - required == decoder.kv_bytes
+
+
+def test_the_memory_demand_of_a_large_model_is_told_without_having_it(variant):
+    shape = DecoderShape(80, 8192, 28672, 64, 8, 128, 128256, 1e-5, 500000.0)
+    assert required_bytes(shape, LIMITS, Precision.FP32, variant) > 250e9
+
+
+def test_the_memory_demand_of_a_shape_that_cannot_run_is_refused(variant):
+    shape = DecoderShape(1, 96, 160, 5, 1, 32, 131, 1e-5, 10000.0)
+    with pytest.raises(DecoderUnsupportedError, match="ratio"):
+        required_bytes(shape, LIMITS, Precision.FP32, variant)
+
+
+def test_a_nested_decoder_of_the_example_models_shape_takes_at_most_a_tenth_more_than_int8(variant):
+    shape = DecoderShape(30, 576, 1536, 9, 3, 64, 49152, 1e-5, 100000.0)
+    nested, int8 = (Decoder(shape, LIMITS, p, variant).weight_bytes for p in (Precision.NESTED, Precision.INT8))
+    assert int8 < nested <= 1.1 * int8

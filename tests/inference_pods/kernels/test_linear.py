@@ -37,7 +37,7 @@ def test_the_product_equals_the_reference_for_any_shape(variant, precision, shap
     assert_close(kernel.linear(x, kernel.pack(weights, precision, variant)), expected, weights, x)
 
 
-@pytest.mark.parametrize("precision", [Precision.INT8, Precision.INT4])
+@pytest.mark.parametrize("precision", [Precision.INT8, Precision.INT4, Precision.NESTED])
 @given(shape=shapes, seed=st.integers(0, 2**32 - 1))
 @several_shapes
 def test_packing_keeps_exactly_the_values_that_the_reference_rounds_to(variant, precision, shape, seed):

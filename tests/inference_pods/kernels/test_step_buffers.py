@@ -26,8 +26,9 @@ def chunks(draw):
 def test_buffers_hold_each_step_whatever_was_in_them_before(steps):
     buffers = StepBuffers(PlanKey(32, 32), TABLE_BLOCKS)
     for step in steps:
-        rows, outputs = count_rows(step)
-        buffers.fill(step)
+        rows, outputs = count_rows(step, 1)
+        groups, order = buffers.fill(step)
+        assert (buffers.groups[:groups].tolist(), order) == ([[0, rows, outputs]], list(range(outputs)))
         expected = [(t, c.start + i, s) for s, c in enumerate(step) for i, t in enumerate(c.token_ids)]
         actual = zip(buffers.tokens[:rows], buffers.positions[:rows], buffers.sequences[:rows], strict=True)
         assert list(actual) == expected
@@ -41,7 +42,7 @@ def test_buffers_hold_each_step_whatever_was_in_them_before(steps):
 
 def test_addresses_are_those_of_the_arrays():
     buffers = StepBuffers(PlanKey(4, 2), TABLE_BLOCKS)
-    arrays = (buffers.tokens, buffers.positions, buffers.sequences, buffers.tables, buffers.outputs)
+    arrays = (buffers.groups, buffers.tokens, buffers.positions, buffers.sequences, buffers.tables, buffers.outputs)
     assert buffers.addresses == tuple(array.__array_interface__["data"][0] for array in arrays)
 
 
@@ -54,4 +55,15 @@ def test_addresses_are_those_of_the_arrays():
 )
 def test_a_chunk_that_contradicts_itself_is_refused(chunk, message):
     with pytest.raises(ValueError, match=message):
-        count_rows([chunk])
+        count_rows([chunk], 1)
+
+
+def test_rows_of_one_level_lie_together_and_scores_are_found_in_the_order_of_the_chunks():
+    step = [Chunk([1], 0, [4], 1, 1), Chunk([2, 3], 0, [5], 2, 0), Chunk([6], 0, [7], 1, 1)]
+    assert count_rows(step, 2) == (4, 4)
+    buffers = StepBuffers(PlanKey(4, 4), TABLE_BLOCKS)
+    assert buffers.fill(step) == (2, [2, 0, 1, 3])
+    assert buffers.groups[:2].tolist() == [[0, 2, 2], [1, 2, 2]]
+    assert buffers.tokens.tolist() == [2, 3, 1, 6]
+    assert buffers.sequences.tolist() == [1, 1, 0, 2]
+    assert buffers.outputs.tolist() == [0, 1, 0, 1]

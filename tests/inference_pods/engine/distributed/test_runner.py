@@ -35,7 +35,9 @@ def greedy(runner, shape, steps=24):
 
 def expected_tokens(model, precision):
     spec = RankSpec(0, 1, 0, "cpu", model.source, SEED, precision, model.limits)
-    alone = load_model(GgufFile(model.path), model.limits, precision, SEED, lambda *_: build_alone(spec, model.shape))
+    alone = load_model(
+        GgufFile(model.path), model.limits, precision, SEED, create=lambda *_: build_alone(spec, model.shape)
+    )
     return greedy(alone.runner, model.shape), alone.runner
 
 
@@ -48,7 +50,7 @@ class Replica:
         spec = RankSpec(0, ranks, 0, "cpu", model.source, SEED, precision, model.limits)
         loaded = load_model(
             GgufFile(model.path), model.limits, precision, SEED,
-            lambda *_: DistributedRunner(spec, model.shape, self._on_lost),
+            create=lambda *_: DistributedRunner(spec, model.shape, self._on_lost),
         )  # fmt: skip
         self.runner = loaded.runner
 

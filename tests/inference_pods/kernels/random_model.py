@@ -1,0 +1,37 @@
+"""A llama small enough to draw at random, for comparing decoders with each other."""
+
+import numpy as np
+
+from inference_pods.kernels.decoder import DecoderLimits, DecoderShape
+from inference_pods.kernels.formats import SourceType, TensorRole
+
+SHAPE = DecoderShape(
+    layers=3, dim=96, ffn=160, heads=6, kv_heads=2, head_dim=32, vocab=131, rms_eps=1e-5, rope_base=10000.0
+)
+LIMITS = DecoderLimits(max_rows=48, max_outputs=6, max_positions=96, kv_blocks=24, threads=2)
+
+
+def load_random_weights(decoder, seed=0):
+    random = np.random.default_rng(seed)
+    q_dim, kv_dim = SHAPE.heads * SHAPE.head_dim, SHAPE.kv_heads * SHAPE.head_dim
+    sizes = {
+        TensorRole.ATTN_NORM: (1, SHAPE.dim),
+        TensorRole.FFN_NORM: (1, SHAPE.dim),
+        TensorRole.Q: (q_dim, SHAPE.dim),
+        TensorRole.K: (kv_dim, SHAPE.dim),
+        TensorRole.V: (kv_dim, SHAPE.dim),
+        TensorRole.O: (SHAPE.dim, q_dim),
+        TensorRole.GATE: (SHAPE.ffn, SHAPE.dim),
+        TensorRole.UP: (SHAPE.ffn, SHAPE.dim),
+        TensorRole.DOWN: (SHAPE.dim, SHAPE.ffn),
+    }
+    plan = [(TensorRole.HEAD, 0, (SHAPE.vocab, SHAPE.dim)), (TensorRole.OUTPUT_NORM, 0, (1, SHAPE.dim))]
+    plan += [(role, layer, size) for layer in range(SHAPE.layers) for role, size in sizes.items()]
+    for role, layer, (rows, columns) in plan:
+        weights = random.standard_normal((rows, columns), dtype=np.float32) * np.float32(columns**-0.5)
+        if rows == 1:
+            weights = 1.0 + weights
+        source = np.frombuffer(weights.astype(np.float32).tobytes(), np.uint8)
+        row_map = random.permutation(rows).astype(np.int32) if rows > 1 else None
+        decoder.load(role, layer, source, SourceType.F32, rows, columns, row_map, None)
+    return decoder

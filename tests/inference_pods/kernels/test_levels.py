@@ -1,0 +1,77 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from inference_pods.kernels.formats import Precision
+from inference_pods.kernels.levels import Level, LevelError, LevelPlan, build_levels, check_levels, default_skip_order
+
+BOTH = (Precision.INT8, Precision.INT4)
+
+
+def test_levels_are_named_by_precision_and_depth_the_first_is_the_default():
+    assert build_levels(BOTH, (30, 28), 30) == (
+        Level("int8", Precision.INT8),
+        Level("int4", Precision.INT4),
+        Level("int8-d28", Precision.INT8, (14, 17)),
+        Level("int4-d28", Precision.INT4, (14, 17)),
+    )
+
+
+def test_without_depths_all_layers_run():
+    assert build_levels(BOTH, (), 30) == (Level("int8", Precision.INT8), Level("int4", Precision.INT4))
+
+
+def test_the_default_plan_reads_a_nested_model_at_both_precisions_and_a_plain_one_at_its_own():
+    assert [level.name for level in LevelPlan().build(Precision.NESTED, 30)] == ["int8", "int4"]
+    assert [level.name for level in LevelPlan().build(Precision.INT4, 30)] == ["int4"]
+    assert [level.name for level in LevelPlan(depths=(30, 29)).build(Precision.INT8, 30)] == ["int8", "int8-d29"]
+
+
+def test_layers_that_were_measured_as_vital_are_never_left_out():
+    assert not {0, 1, 29, 8, 11, 28} & set(default_skip_order(30))
+
+
+def test_an_order_measured_for_a_model_replaces_the_default():
+    assert build_levels((Precision.INT8,), (11,), 12, (7, 3)) == (Level("int8-d11", Precision.INT8, (7,)),)
+
+
+@given(layers=st.integers(1, 200))
+def test_at_most_a_quarter_of_the_layers_may_go_and_the_ends_stay(layers):
+    order = default_skip_order(layers)
+    assert len(order) == len(set(order)) <= max(layers // 4, 8)
+    assert not set(order) & {0, 1, layers - 1}
+    assert all(0 <= layer < layers for layer in order)
+
+
+@pytest.mark.parametrize(
+    ("depth", "layers", "message"),
+    [
+        (31, 30, "depth 31 is not possible for a model of 30 layers, only 22 to 30"),
+        (21, 30, "depth 21 is not possible for a model of 30 layers, only 22 to 30"),
+        (0, 30, "only 22 to 30"),
+        (2, 3, "depth 2 is not possible for a model of 3 layers, only 3"),
+    ],
+)
+def test_a_depth_that_is_not_possible_names_those_that_are(depth, layers, message):
+    with pytest.raises(LevelError, match=message):
+        build_levels(BOTH, (layers, depth), layers)
+
+
+@pytest.mark.parametrize(
+    ("levels", "message"),
+    [
+        ((), "at least one"),
+        ((Level("a", Precision.INT8), Level("a", Precision.INT4)), "distinct names"),
+        ((Level("fp32", Precision.FP32),), "nested weights cannot be read as fp32, only int8, int4"),
+        ((Level("deep", Precision.INT8, (3,)),), "beyond the layers 0 to 2"),
+    ],
+    ids=["none", "two of one name", "a precision that is not in the planes", "a layer that is not there"],
+)
+def test_levels_that_cannot_be_served_are_refused(levels, message):
+    with pytest.raises(LevelError, match=message):
+        check_levels(levels, Precision.NESTED, 3)
+
+
+def test_a_plan_with_a_precision_that_is_not_stored_is_refused():
+    with pytest.raises(LevelError, match="int8 weights cannot be read as int4, only int8"):
+        LevelPlan(precisions=BOTH).build(Precision.INT8, 30)

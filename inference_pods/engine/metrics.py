@@ -7,6 +7,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from inference_pods.engine.batch_limit import BatchBound
 from inference_pods.engine.scheduler import Scheduler
 from inference_pods.engine.stats import EngineStats
+from inference_pods.kernels.step_plans import PlanCounts
 from inference_pods.protocol import (
     ENGINE_ACCEPTED_TOKENS,
     ENGINE_BATCH_LIMIT,
@@ -18,6 +19,10 @@ from inference_pods.protocol import (
     ENGINE_KV_BLOCKS_TOTAL,
     ENGINE_KV_BLOCKS_USED,
     ENGINE_LOAD_SECONDS,
+    ENGINE_PLAN_BUILD_SECONDS,
+    ENGINE_PLAN_EVICTIONS,
+    ENGINE_PLAN_HITS,
+    ENGINE_PLAN_MISSES,
     ENGINE_PREEMPTIONS,
     ENGINE_PREFIX_HIT_TOKENS,
     ENGINE_PREFIX_MISS_TOKENS,
@@ -64,6 +69,13 @@ class EngineMetrics:
         self.load_seconds = gauge(ENGINE_LOAD_SECONDS, "Seconds from process start to the first real token.")
         self.prompt_tokens = counter(ENGINE_PROMPT_TOKENS, "Prompt tokens computed, recomputation included.")
         self.generated_tokens = counter(ENGINE_GENERATED_TOKENS, "Tokens generated.")
+        self._plan_counters = {
+            "hits": counter(ENGINE_PLAN_HITS, "Steps that found their plan."),
+            "misses": counter(ENGINE_PLAN_MISSES, "Steps that had to wait for their plan to be built."),
+            "evictions": counter(ENGINE_PLAN_EVICTIONS, "Plans dropped because the cache was full."),
+            "build_seconds": counter(ENGINE_PLAN_BUILD_SECONDS, "Seconds spent building plans."),
+        }
+        self._plan_counts = PlanCounts()
         histogram = Histogram(
             ENGINE_STEP_SECONDS, "Seconds per engine step.", _LABELS, buckets=_STEP_BUCKETS, registry=self.registry
         )
@@ -99,6 +111,13 @@ class EngineMetrics:
             total = getattr(scheduler.stats, name)
             counter.inc(total - getattr(self._shown, name))
             setattr(self._shown, name, total)
+
+    def follow_plans(self, counts: PlanCounts) -> None:
+        """Raises the plan counters to what the decoder's cache has counted by now."""
+        for field, counter in self._plan_counters.items():
+            counted = getattr(counts, field)
+            counter.inc(counted - getattr(self._plan_counts, field))
+            setattr(self._plan_counts, field, counted)
 
     def render(self) -> bytes:
         return generate_latest(self.registry)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
-from inference_pods.engine.checkpoint import TensorSink, load_weights, read_shape
+from inference_pods.engine.checkpoint import ModelFile, TensorSink, load_weights, read_shape
 from inference_pods.engine.errors import LoadError, LoadReason
-from inference_pods.engine.gguf import GgufFile
 from inference_pods.kernels.build import KernelUnavailableError
 from inference_pods.kernels.decoder import (
     Chunk,
@@ -21,6 +21,7 @@ from inference_pods.kernels.decoder import (
 )
 from inference_pods.kernels.formats import Precision
 from inference_pods.kernels.levels import Level, LevelError, LevelPlan
+from inference_pods.kernels.step_plans import PlanCounts
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +43,13 @@ class Runner(TensorSink, Protocol):
     def close(self) -> None: ...
 
 
+@runtime_checkable
+class PlanningRunner(Protocol):
+    """A runner that keeps plans of its steps: `warm` builds those that every load needs."""
+
+    def warm(self) -> PlanCounts: ...
+
+
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
     """A decoder with its weights, and what loading it took."""
@@ -49,9 +57,13 @@ class LoadedModel:
     runner: Runner
     shape: DecoderShape
     load_seconds: float
+    plan_counts: PlanCounts
 
 
-def _create_runner(
+RunnerFactory = Callable[[DecoderShape, DecoderLimits, Precision, tuple[Level, ...]], Runner]
+
+
+def create_runner(
     shape: DecoderShape, limits: DecoderLimits, precision: Precision, levels: tuple[Level, ...]
 ) -> Runner:
     try:
@@ -66,13 +78,14 @@ def _create_runner(
 
 
 def load_model(
-    file: GgufFile,
+    file: ModelFile,
     limits: DecoderLimits,
     precision: Precision,
     permutation_seed: int,
     plan: LevelPlan = LevelPlan(),  # noqa: B008 - frozen
+    create: RunnerFactory = create_runner,
 ) -> LoadedModel:
-    """Decoder of `precision` with the file's weights, serving the levels of `plan`.
+    """Decoder of `precision` with the file's weights, serving the levels of `plan`; `create` makes it without weights.
 
     Raises:
         LoadError: with the reason, also for memory that cannot be had and for levels that the model cannot serve.
@@ -81,7 +94,7 @@ def load_model(
     shape = read_shape(file)
     try:
         levels = plan.build(precision, shape.layers)
-        runner = _create_runner(shape, limits, precision, levels)
+        runner = create(shape, limits, precision, levels)
         threads = limits.threads if isinstance(runner, Decoder) else 1
         load_weights(file, shape, runner, permutation_seed, threads)
     except LevelError as error:
@@ -90,4 +103,5 @@ def load_model(
         raise LoadError(
             LoadReason.OUT_OF_MEMORY, f"{error}; raise replica.memory or lower --kv-cache-tokens"
         ) from error
-    return LoadedModel(runner, shape, time.monotonic() - started)
+    counts = runner.warm() if isinstance(runner, PlanningRunner) else PlanCounts()
+    return LoadedModel(runner, shape, time.monotonic() - started, counts)

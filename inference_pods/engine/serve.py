@@ -8,14 +8,17 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import signal
 import sys
 import time
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import uvloop
 
+from inference_pods.engine.distributed.launch import Loss
 from inference_pods.engine.errors import LoadError, LoadReason
 from inference_pods.engine.metrics import EngineMetrics
 from inference_pods.engine.server import start_server
@@ -25,21 +28,37 @@ from inference_pods.engine.startup import build_engine
 
 logger = logging.getLogger("inference_pods.engine")
 TERMINATION_LOG = Path("/dev/termination-log")
+_LAST_WORDS_SECONDS = 1.0
 
 
-def _report_failure(error: LoadError) -> int:
-    """One JSON line for people (stderr) and for the operator (terminationMessagePath); returns the exit code."""
-    line = json.dumps({"reason": error.reason.value, "message": error.message})
+def _report(reason: str, message: str) -> None:
+    """One JSON line for people (stderr) and for the operator (terminationMessagePath)."""
+    line = json.dumps({"reason": reason, "message": message})
     sys.stderr.write(line + "\n")
     sys.stderr.flush()
     if TERMINATION_LOG.exists():
         with suppress(OSError):
             TERMINATION_LOG.write_text(line)
+
+
+def _report_failure(error: LoadError) -> int:
+    """Reports; returns the exit code."""
+    _report(error.reason.value, error.message)
     return error.reason.exit_code
 
 
+def _end_lost_replica(service: Service, loss: Loss) -> None:
+    """Ends the process however stuck it is in a collective; open requests get a moment to hear of it."""
+    service.phase = Phase.STOPPING
+    _report(loss.reason, loss.message)
+    time.sleep(_LAST_WORDS_SECONDS)
+    os._exit(loss.exit_code)
+
+
 async def _load(service: Service, settings: Settings, started: float) -> None:
-    engine = await asyncio.to_thread(build_engine, settings, service.deliver, service.observe)
+    engine = await asyncio.to_thread(
+        build_engine, settings, service.deliver, service.observe, partial(_end_lost_replica, service)
+    )
     service.attach(engine)
     engine.loop.start()
     await service.prove()

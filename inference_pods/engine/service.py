@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from inference_pods.engine.chat import ChatTemplate
@@ -20,6 +20,7 @@ from inference_pods.engine.metrics import EngineMetrics
 from inference_pods.engine.scheduler import Scheduler
 from inference_pods.engine.sequence import GenerationRequest, TokenEvent
 from inference_pods.engine.tokenizer import Piece, TextTokenizer
+from inference_pods.kernels.step_plans import PlanCounts
 
 _THREAD_ABOVE_CHARACTERS = 20_000  # tokenising more than this would hold up other streams
 
@@ -56,6 +57,7 @@ class Engine:
     levels: tuple[str, ...]  # names of what x-level may ask for; the first is the default
     description: dict[str, object]
     context_tokens: int | None = None  # longest text that the model was trained for; it may lower --max-total-tokens
+    plan_counts: PlanCounts = field(default_factory=PlanCounts)
 
 
 class Service:
@@ -123,6 +125,7 @@ class Service:
         scheduler = self._engine.scheduler
         self.metrics.follow(scheduler)
         self.metrics.waiting.set(max(0, len(self._live) - len(scheduler.running)))
+        self.metrics.follow_plans(self._engine.plan_counts)
 
     def check_phase(self) -> None:
         """Raises UnavailableError unless ready."""

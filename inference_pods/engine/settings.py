@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from inference_pods.engine.distributed.placement import DEVICE_CHOICES
 from inference_pods.kernels.formats import BLOCK_TOKENS, Precision
 from inference_pods.protocol import ENGINE_PORT
 
@@ -54,6 +55,10 @@ class Settings:
     drain_seconds: float
     # Compute threads; 0: as many whole cores as the container's CPU quota allows.
     threads: int
+    # Where to compute: cpu, cuda, or auto (cuda where the container was given a device).
+    device: str
+    # Ranks that share the weights, one process each; 0: all devices that are visible, one on a CPU.
+    tensor_parallel: int
 
     @property
     def kv_blocks(self) -> int:
@@ -133,6 +138,8 @@ def _build_parser() -> argparse.ArgumentParser:
         help="share the KV cache of equal beginnings (default: on)",
     )
     add("--drain-seconds", type=float, default=30.0, help="time for running requests to finish after SIGTERM")
+    add("--device", choices=DEVICE_CHOICES, default="auto", help="where to compute (auto: a device if there is one)")
+    add("--tensor-parallel", type=_at_least(0), default=0, help="ranks that share the weights (0: one per device)")
     add("--threads", type=_at_least(0), default=0, help="compute threads (0: from the CPU quota)")
     return parser
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 
 from inference_pods.engine.block_manager import BlockManager
@@ -10,10 +11,12 @@ from inference_pods.engine.chat import ChatTemplate
 from inference_pods.engine.checkpoint import ModelFile, context_length, open_model, read_shape
 from inference_pods.engine.core import EngineCore
 from inference_pods.engine.digest import DigestCheck
+from inference_pods.engine.distributed.launch import Loss, RankSpec
+from inference_pods.engine.distributed.placement import Placement, detect_placement
 from inference_pods.engine.errors import LoadError, LoadReason
 from inference_pods.engine.loop import Deliver, EngineLoop, Observe
 from inference_pods.engine.memory import check_memory, estimate_needed_bytes, read_memory_bounds
-from inference_pods.engine.model_runner import LoadedModel, load_model
+from inference_pods.engine.model_runner import LoadedModel, Runner, RunnerFactory, create_runner, load_model
 from inference_pods.engine.scheduler import Scheduler
 from inference_pods.engine.service import Engine
 from inference_pods.engine.settings import Settings
@@ -22,9 +25,9 @@ from inference_pods.engine.speculation import DraftSettings, find_draft_settings
 from inference_pods.engine.tokenizer import TextTokenizer
 from inference_pods.engine.vocabulary import read_chat_template, read_vocabulary
 from inference_pods.kernels.cpu import detect_cpu, detect_threads
-from inference_pods.kernels.decoder import DecoderLimits
-from inference_pods.kernels.formats import BLOCK_TOKENS
-from inference_pods.kernels.levels import LevelPlan
+from inference_pods.kernels.decoder import DecoderLimits, DecoderShape
+from inference_pods.kernels.formats import BLOCK_TOKENS, Precision
+from inference_pods.kernels.levels import Level, LevelPlan, default_levels
 
 logger = logging.getLogger(__name__)
 
@@ -36,8 +39,25 @@ def _package_version() -> str:
         return "unknown"
 
 
-def build_engine(settings: Settings, deliver: Deliver, observe: Observe) -> Engine:
-    """A loaded engine whose loop is not yet started.
+def _choose_runner(settings: Settings, placement: Placement, on_lost: Callable[[Loss], None]) -> RunnerFactory:
+    """The compiled decoder for one rank on a CPU; torch, which costs seconds to import, for all else."""
+    if not placement.needs_torch:
+        return create_runner
+
+    def create(shape: DecoderShape, limits: DecoderLimits, precision: Precision, levels: tuple[Level, ...]) -> Runner:
+        from inference_pods.engine.distributed.runner import DistributedRunner, build_alone
+
+        if levels != default_levels(precision):
+            raise LoadError(LoadReason.UNSUPPORTED, "levels and depths need the compiled decoder: one rank on a CPU")
+        source, seed = settings.model_source, settings.permutation_seed
+        spec = RankSpec(0, placement.ranks, 0, placement.device, source, seed, precision, limits)
+        return DistributedRunner(spec, shape, on_lost) if placement.ranks > 1 else build_alone(spec, shape)
+
+    return create
+
+
+def build_engine(settings: Settings, deliver: Deliver, observe: Observe, on_lost: Callable[[Loss], None]) -> Engine:
+    """A loaded engine whose loop is not yet started. `on_lost`: called if one of several ranks is lost, at any time.
 
     Raises:
         LoadError: the model cannot be served, with the reason.
@@ -46,10 +66,18 @@ def build_engine(settings: Settings, deliver: Deliver, observe: Observe) -> Engi
     digest = DigestCheck(file.weights_files, settings.model_sha256)
     tokenizer = TextTokenizer(read_vocabulary(file))
     template = ChatTemplate(read_chat_template(file), tokenizer.bos_token, tokenizer.eos_token)
-    limits = _build_limits(settings, file)
-    check_memory(estimate_needed_bytes(read_shape(file), limits, settings.precision), read_memory_bounds())
-    plan = LevelPlan(settings.levels, settings.depths)
-    model = load_model(file, limits, settings.precision, settings.permutation_seed, plan=plan)
+    placement = detect_placement(settings.device, settings.tensor_parallel)
+    limits = _build_limits(settings, file, placement)
+    if not placement.needs_torch:
+        check_memory(estimate_needed_bytes(read_shape(file), limits, settings.precision), read_memory_bounds())
+    model = load_model(
+        file,
+        limits,
+        settings.precision,
+        settings.permutation_seed,
+        plan=LevelPlan(settings.levels, settings.depths),
+        create=_choose_runner(settings, placement, on_lost),
+    )
     model_sha, context_tokens = digest.finish(), context_length(file)
     file.close()
     levels = tuple(level.name for level in model.runner.levels)
@@ -62,20 +90,20 @@ def build_engine(settings: Settings, deliver: Deliver, observe: Observe) -> Engi
         drafts=drafts,
     )
     core = EngineCore(model.runner, scheduler, tokenizer)
-    description = {**_describe(settings, model, limits.threads), "model_sha": model_sha}
+    description = {**_describe(settings, model, limits.threads, placement), "model_sha": model_sha}
     _warn_if_slow(model.runner.variant)
     logger.info("loaded %s", description)
     loop = EngineLoop(core, deliver, observe)
-    return Engine(loop, scheduler, tokenizer, template, levels, description, context_tokens)
+    return Engine(loop, scheduler, tokenizer, template, levels, description, context_tokens, model.plan_counts)
 
 
-def _build_limits(settings: Settings, file: ModelFile) -> DecoderLimits:
+def _build_limits(settings: Settings, file: ModelFile, placement: Placement) -> DecoderLimits:
     return DecoderLimits(
         max_rows=settings.max_step_tokens,
         max_outputs=_most_outputs(settings),
         max_positions=min(settings.max_total_tokens, context_length(file)),
         kv_blocks=settings.kv_blocks,
-        threads=settings.threads or detect_threads(),
+        threads=placement.divide_threads(settings.threads or detect_threads()),
     )
 
 
@@ -99,12 +127,12 @@ def _warn_if_slow(variant: str) -> None:
         logger.warning("this CPU has no AVX2 (%s): decoding with the scalar kernels, slower", detect_cpu().describe())
 
 
-def _describe(settings: Settings, model: LoadedModel, threads: int) -> dict[str, object]:
+def _describe(settings: Settings, model: LoadedModel, threads: int, placement: Placement) -> dict[str, object]:
     """What /info says about the replica."""
     return {
         "model_id": settings.served_model_name,
         "model_dtype": settings.precision.value,
-        "model_device_type": "cpu",
+        "model_device_type": placement.device.value,
         "version": _package_version(),
         "sha": None,
         "docker_label": None,
@@ -116,6 +144,7 @@ def _describe(settings: Settings, model: LoadedModel, threads: int) -> dict[str,
         "kernels": model.runner.variant,
         "cpu": detect_cpu().describe(),
         "threads": threads,
+        "tensor_parallel": placement.ranks,
         "weight_bytes": model.runner.weight_bytes,
         "kv_cache_bytes": model.runner.kv_bytes,
         "load_seconds": round(model.load_seconds, 3),

@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inference_pods.kernels.batch import Chunk as Chunk
-from inference_pods.kernels.batch import build_batch
 from inference_pods.kernels.formats import BLOCK_TOKENS, Precision, SourceType, TensorRole
 from inference_pods.kernels.levels import Level, check_levels, default_levels
 from inference_pods.kernels.library import Config, choose_variant, load_library
+from inference_pods.kernels.step_buffers import StepBuffers, count_rows
+from inference_pods.kernels.step_plans import PlanCache, PlanCounts, common_buckets
 
 _ROUND = 32  # strides are multiples of this many floats
 
@@ -109,6 +110,8 @@ class Decoder:
         self._logits = np.empty((limits.max_outputs, _logits_stride(shape)), np.float32)
         self._best = np.empty(limits.max_outputs, np.int32)
         self._log_total = np.empty(limits.max_outputs, np.float32)
+        table_blocks = -(-limits.max_positions // BLOCK_TOKENS)
+        self.plans = PlanCache(lambda key: StepBuffers(key, table_blocks), limits.max_rows, limits.max_outputs)
 
     def _add_level(self, level: Level, stored: Precision, layers: int) -> None:
         skipped = np.zeros(layers, np.uint8)
@@ -157,26 +160,31 @@ class Decoder:
                 f"tensor {role.name} of layer {layer}, type {kind!r}, [{rows}, {columns}] does not fit"
             )
 
+    def warm(self) -> PlanCounts:
+        """Builds the plans that every load needs, so that no request waits for them; their counts go on counting."""
+        self.plans.warm(common_buckets(self._limits.max_rows, self._limits.max_outputs))
+        return self.plans.counts
+
     def step(self, chunks: list[Chunk]) -> list[TokenScores]:
         """Runs all chunks in one step, those of one level together; scores of all tokens that want them, in order.
 
         Raises:
             ValueError: a chunk is out of the decoder's limits; nothing has run then.
         """
-        batch = build_batch(chunks, len(self.levels))
+        rows, outputs = count_rows(chunks, len(self.levels))
+        if rows > self._limits.max_rows or outputs > self._limits.max_outputs:
+            raise ValueError(f"step of {rows} rows and {outputs} outputs exceeds {self._limits}")
+        plan = self.plans.get(rows, outputs)
+        groups, order = plan.fill(chunks)
+        group_table, tokens, positions, sequences, tables, output_rows = plan.addresses
         error = self._library.al_step(
-            self._handle, len(batch.groups), batch.groups.ctypes.data, batch.tokens.ctypes.data,
-            batch.positions.ctypes.data, batch.sequences.ctypes.data, batch.tables.ctypes.data, batch.tables.shape[1],
-            batch.outputs.ctypes.data, self._logits.ctypes.data, self._best.ctypes.data, self._log_total.ctypes.data,
+            self._handle, groups, group_table, tokens, positions, sequences, tables, plan.table_blocks, output_rows,
+            self._logits.ctypes.data, self._best.ctypes.data, self._log_total.ctypes.data,
         )  # fmt: skip
         if error:
-            raise ValueError(
-                f"step of {len(batch.tokens)} rows and {len(batch.outputs)} outputs exceeds {self._limits}"
-            )
+            raise ValueError(f"a token, position or block of the step exceeds {self._limits}")
         vocab = self._shape.vocab
-        return [
-            TokenScores(int(self._best[i]), float(self._log_total[i]), self._logits[i, :vocab]) for i in batch.order
-        ]
+        return [TokenScores(int(self._best[i]), float(self._log_total[i]), self._logits[i, :vocab]) for i in order]
 
 
 def _logits_stride(shape: DecoderShape) -> int:

@@ -200,6 +200,8 @@ def write_gguf():
                 header += _gguf_string(key) + struct.pack("<If", 6, value)
             elif isinstance(value, list):
                 header += _gguf_string(key) + struct.pack("<IIQ", 9, 8, len(value)) + b"".join(map(_gguf_string, value))
+            elif isinstance(value, float):
+                header += _gguf_string(key) + struct.pack("<If", 6, value)
             else:
                 header += _gguf_string(key) + struct.pack("<II", 4, value)
         body = b""

@@ -8,6 +8,7 @@ import pytest
 from inference_pods.engine.errors import LoadReason
 from inference_pods.engine.metrics import EngineMetrics
 from inference_pods.engine.settings import parse_settings
+from inference_pods.kernels.step_plans import PlanCounts
 
 CONTRACT = json.loads((Path(__file__).parents[2] / "fixtures" / "contract.json").read_text())
 
@@ -28,6 +29,17 @@ def test_every_metric_exists_with_its_labels_before_the_first_request(name):
     values = {"model": "smol", "tier": "full", "bound": "queue"}
     labels = ",".join(f'{label}="{values[label]}"' for label in sorted(CONTRACT["metrics"]["engine"][name]))
     assert f"{name}{{{labels}}} " in rendered or f"{name}_count{{{labels}}} " in rendered
+
+
+def test_plan_counters_follow_the_cache_and_never_fall():
+    metrics, counts = EngineMetrics("smol", "full", 8), PlanCounts(hits=3, misses=2, evictions=1, build_seconds=0.5)
+    metrics.follow_plans(counts)
+    metrics.follow_plans(counts)
+    counts.hits = 7
+    metrics.follow_plans(counts)
+    rendered = metrics.render().decode()
+    for name, value in (("hits", 7.0), ("misses", 2.0), ("evictions", 1.0), ("build_seconds", 0.5)):
+        assert f'adaptive_engine_plan_{name}_total{{model="smol",tier="full"}} {value}' in rendered
 
 
 async def test_the_probes_of_the_contract_answer(serve, scripted_runner, http):

@@ -177,7 +177,7 @@ def test_16_bit_and_int8_are_nearly_full_quality_and_int4_really_rounds(load_run
         for precision, logits in scored.items():
             logits.append(last_logits(load_runner(precision, 7), ids, len(ids) // 2))
     divergence = {}
-    for precision in (p for p in Precision if p is not Precision.FP32):
+    for precision in (p for p in scored if p is not Precision.FP32):
         per_window = [mean_kl(*pair) for pair in zip(scored[Precision.FP32], scored[precision], strict=True)]
         divergence[precision] = float(np.mean(per_window))
         record_property(f"kl_{precision}", divergence[precision])

@@ -107,6 +107,16 @@ def test_scores_of_several_trailing_tokens_equal_those_of_one_token_at_a_time(va
     np.testing.assert_allclose(together, alone, atol=1e-5)
 
 
+def test_steps_of_one_shape_reuse_their_plan_and_still_see_their_own_inputs(variant):
+    decoder = load_random_weights(Decoder(SHAPE, LIMITS, Precision.FP32, variant))
+    first = run_script(decoder)
+    built = decoder.plans.counts.misses
+    again = run_script(decoder)
+    assert decoder.plans.counts.misses == built
+    for (_, _, logits), (_, _, expected) in zip(again, first, strict=True):
+        assert np.array_equal(logits, expected)
+
+
 @pytest.mark.parametrize("precision", list(Precision))
 def test_the_memory_demand_is_known_before_anything_is_mapped(variant, precision):
     decoder = Decoder(SHAPE, LIMITS, precision, variant)

@@ -1,0 +1,151 @@
+"""Starts the processes of ranks 1 and up, ends them with this one, and tells when one of them is lost. No torch.
+
+A rank is told what to do in one line on its standard input, which stays open: its end means that rank 0 is gone,
+however it went. Ranks ignore SIGTERM, so that a signal to the whole group still lets rank 0 drain.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from inference_pods.engine.errors import LoadReason
+from inference_pods.kernels.decoder import DecoderLimits
+from inference_pods.kernels.formats import Precision
+
+logger = logging.getLogger(__name__)
+
+WORKER_COMMAND = (sys.executable, "-m", "inference_pods.engine.distributed.worker")
+EXIT_RANK_LOST = 7
+_PACKAGE_ROOT = Path(__file__).parents[3]
+
+
+@dataclass(frozen=True, slots=True)
+class RankSpec:
+    """Everything that a rank is told. `port`: the rendezvous on the loopback interface."""
+
+    rank: int
+    ranks: int
+    port: int
+    device: str
+    model_source: str
+    permutation_seed: int
+    precision: Precision
+    limits: DecoderLimits
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @staticmethod
+    def from_json(line: str) -> RankSpec:
+        document = json.loads(line)
+        limits, precision = DecoderLimits(**document.pop("limits")), Precision(document.pop("precision"))
+        return RankSpec(**document, precision=precision, limits=limits)
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """Why a replica of several ranks cannot go on; its process ends with `exit_code`."""
+
+    reason: str
+    message: str
+    exit_code: int = EXIT_RANK_LOST
+
+
+def describe_exit(rank: int, code: int) -> Loss:
+    """What a rank's exit code (negative: a signal) means for the replica."""
+    for reason in LoadReason:
+        if code == reason.exit_code:
+            return Loss(reason.value, f"rank {rank} could not load its part; its own message says why", code)
+    if code == -signal.SIGKILL:
+        cause = "was killed; if the memory limit did it, raise replica.memory"
+    elif code < 0:
+        cause = f"was ended by {signal.Signals(-code).name}"
+    else:
+        cause = f"ended with exit code {code}; its own message says why"
+    return Loss("RankLost", f"rank {rank} {cause}. A replica cannot go on without one of its ranks: it ends")
+
+
+def listen_for_ranks() -> socket.socket:
+    """A listening socket on a free loopback port: bound before anyone is told of it, so that nobody can take it."""
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    listener.listen()
+    return listener
+
+
+class RankProcesses:
+    """The processes of the other ranks. `on_lost` is called once, in a thread of its own, unless `close` came first."""
+
+    def __init__(
+        self, specs: Sequence[RankSpec], on_lost: Callable[[Loss], None], command: Sequence[str] = WORKER_COMMAND
+    ) -> None:
+        self._on_lost = on_lost
+        self._lock = threading.Lock()
+        self._settled = threading.Event()  # lost or closed: nothing further is reported
+        self._processes: list[subprocess.Popen[str]] = []
+        try:
+            for spec in specs:
+                self._start(spec, command)
+        except OSError:
+            self.close(0.0)
+            raise
+
+    @property
+    def process_ids(self) -> list[int]:
+        return [process.pid for process in self._processes]
+
+    def _start(self, spec: RankSpec, command: Sequence[str]) -> None:
+        paths = [str(_PACKAGE_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+        process = subprocess.Popen(list(command), stdin=subprocess.PIPE, text=True, env=environment)
+        self._processes.append(process)
+        threading.Thread(target=self._watch, args=(spec.rank, process), name=f"rank-{spec.rank}", daemon=True).start()
+        with suppress(BrokenPipeError):  # it died at once; its watcher says so
+            self._tell(process, spec.to_json())
+
+    @staticmethod
+    def _tell(process: subprocess.Popen[str], line: str) -> None:
+        if process.stdin is not None:
+            process.stdin.write(line + "\n")
+            process.stdin.flush()
+
+    def _watch(self, rank: int, process: subprocess.Popen[str]) -> None:
+        self.report(describe_exit(rank, process.wait()))
+
+    def report(self, loss: Loss) -> None:
+        """Says that the replica cannot go on; only the first loss counts, the others follow from it."""
+        with self._lock:
+            if self._settled.is_set():
+                return
+            self._settled.set()
+        threading.Thread(target=self._on_lost, args=(loss,), name="rank-lost", daemon=True).start()
+
+    def wait_for_loss(self, seconds: float) -> bool:
+        """Whether a loss was reported, after at most `seconds`: the cause behind a failed collective."""
+        return self._settled.wait(seconds)
+
+    def close(self, seconds: float = 5.0) -> None:
+        """Ends all ranks: by the end of their input, and by SIGKILL whichever is still there after `seconds`."""
+        with self._lock:
+            self._settled.set()
+        for process in self._processes:
+            if process.stdin is not None:
+                with suppress(BrokenPipeError):
+                    process.stdin.close()
+        for process in self._processes:
+            try:
+                process.wait(seconds)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()

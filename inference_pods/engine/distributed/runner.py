@@ -1,0 +1,102 @@
+"""Rank 0's side of a divided decoder: a runner like any other, whose steps all ranks take.
+
+What is wrong with a step is found before the others hear of it; whatever fails after that leaves the ranks at different
+places, so it ends the replica instead of the request.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from inference_pods.engine.distributed.group import Group
+from inference_pods.engine.distributed.launch import Loss, RankProcesses, RankSpec, listen_for_ranks
+from inference_pods.engine.distributed.placement import Device
+from inference_pods.engine.distributed.wire import Command, encode_chunks
+from inference_pods.kernels.decoder import Chunk, DecoderShape, TokenScores
+from inference_pods.kernels.shards import divide
+from inference_pods.kernels.step_plans import PlanCounts
+from inference_pods.kernels.torch_decoder import TorchDecoder
+from inference_pods.kernels.torch_graph import Backend
+
+logger = logging.getLogger(__name__)
+
+_CAUSE_SECONDS = 2.0  # a dead peer breaks a collective before its exit is seen
+
+
+def build_rank(spec: RankSpec, shape: DecoderShape, group: Group) -> TorchDecoder:
+    """The decoder of one rank, without weights."""
+    shard = divide(shape, spec.ranks)[spec.rank]
+    return TorchDecoder(shape, spec.limits, spec.precision, shard, group, str(rank_device(spec)), _backend(spec))
+
+
+def _backend(spec: RankSpec) -> Backend:
+    return Backend.CUDA_GRAPH if spec.device == Device.CUDA else Backend.EAGER
+
+
+def rank_device(spec: RankSpec) -> torch.device:
+    """Rank n computes on the n-th device."""
+    return torch.device("cuda", spec.rank) if spec.device == Device.CUDA else torch.device("cpu")
+
+
+def build_alone(spec: RankSpec, shape: DecoderShape) -> TorchDecoder:
+    """The whole decoder on one device."""
+    return TorchDecoder(shape, spec.limits, spec.precision, device=str(rank_device(spec)), backend=_backend(spec))
+
+
+class DistributedRunner:
+    """All ranks of one replica as one decoder; `spec` is rank 0's, its port is chosen here."""
+
+    def __init__(self, spec: RankSpec, shape: DecoderShape, on_lost: Callable[[Loss], None]) -> None:
+        listener = listen_for_ranks()
+        spec = replace(spec, port=listener.getsockname()[1])
+        self.processes = RankProcesses([replace(spec, rank=rank) for rank in range(1, spec.ranks)], on_lost)
+        try:
+            self._group = Group(0, spec.ranks, spec.port, rank_device(spec), listener)
+            self._decoder = build_rank(spec, shape, self._group)
+        except Exception:
+            self.processes.close()
+            raise
+        self.levels = self._decoder.levels
+        self.variant = f"{self._decoder.variant}, {spec.ranks} ranks"
+        self.weight_bytes = self.kv_bytes = 0  # of all ranks, known once all have loaded
+
+    def load(self, *arguments: Any, **named: Any) -> None:
+        """See Decoder.load; the other ranks read the file themselves."""
+        self._decoder.load(*arguments, **named)
+
+    def warm(self) -> PlanCounts:
+        """Waits until every rank has its weights, then lets all build their plans."""
+        self.weight_bytes, self.kv_bytes = self._group.total([self._decoder.weight_bytes, self._decoder.kv_bytes])
+        self._group.send(Command.WARM)
+        return self._decoder.warm()
+
+    def step(self, chunks: list[Chunk]) -> list[TokenScores]:
+        """See Decoder.step.
+
+        Raises:
+            ValueError: the step does not fit; nothing was computed.
+            RuntimeError: the ranks are no longer together; the loss is reported.
+        """
+        self._decoder.check(chunks)
+        try:
+            self._group.send(Command.STEP, encode_chunks(chunks))
+            return self._decoder.step(chunks)
+        except Exception as error:
+            if not self.processes.wait_for_loss(_CAUSE_SECONDS):
+                message = f"a step failed between the ranks ({type(error).__name__}: {error}): the replica ends"
+                self.processes.report(Loss("RankLost", message))
+            raise RuntimeError("the ranks of this replica are no longer together") from error
+
+    def close(self) -> None:
+        """Ends all other ranks and leaves the group."""
+        with suppress(RuntimeError):
+            self._group.send(Command.STOP)
+        self.processes.close()
+        self._group.close()
+        self._decoder.close()

@@ -1,0 +1,141 @@
+"""One rank's weights of the torch decoder, cut out of a checkpoint's tensors as they are loaded.
+
+Rows are dequantised a few hundred at a time, so that no rank ever holds a whole tensor, let alone the whole model,
+beside its part. Values are those of the tier: columns are quantised before they are cut, whatever the cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from inference_pods.kernels.decoder import DecoderShape, DecoderUnsupportedError
+from inference_pods.kernels.formats import Precision, SourceType, TensorRole
+from inference_pods.kernels.reference import dequantise, fake_quantise
+from inference_pods.kernels.shards import Shard
+from inference_pods.kernels.torch_linear import Linear, build_linear
+
+_ROWS_AT_ONCE = 512
+_FUSED = {  # parts of one product, in their order
+    "qkv": (TensorRole.Q, TensorRole.K, TensorRole.V),
+    "gate_up": (TensorRole.GATE, TensorRole.UP),
+    "o": (TensorRole.O,),
+    "down": (TensorRole.DOWN,),
+}
+_PRODUCT_OF = {role: name for name, roles in _FUSED.items() for role in roles}
+_NORMS = (TensorRole.ATTN_NORM, TensorRole.FFN_NORM, TensorRole.OUTPUT_NORM)
+_SUPPORTED = frozenset({"fp32", "bf16", "fp16", "int8", "int4"})
+
+
+class TorchWeights:
+    """Norms, products by (name, layer) and the rank's rows of the embedding, which are also its rows of the head."""
+
+    def __init__(self, shape: DecoderShape, shard: Shard, precision: Precision, device: torch.device) -> None:
+        if precision.value not in _SUPPORTED:
+            raise DecoderUnsupportedError(
+                f"precision {precision.value} cannot run on torch: choose one of {', '.join(sorted(_SUPPORTED))}"
+            )
+        self._shape, self._shard, self._precision, self._device = shape, shard, precision, device
+        self.norms: dict[tuple[TensorRole, int], Tensor] = {}
+        self.products: dict[tuple[str, int], Linear] = {}
+        self.embedding = torch.empty(0)
+        self._parts: dict[tuple[str, int], dict[TensorRole, Tensor]] = {}
+
+    @property
+    def weight_bytes(self) -> int:
+        plain = [self.embedding, *self.norms.values()]
+        products = sum(product.weight_bytes for product in self.products.values())
+        return products + sum(tensor.numel() * tensor.element_size() for tensor in plain)
+
+    def load(
+        self,
+        role: TensorRole,
+        layer: int,
+        source: NDArray[np.uint8],
+        kind: SourceType,
+        rows: int,
+        columns: int,
+        row_map: NDArray[np.int32] | None,
+        column_map: NDArray[np.int32] | None,
+    ) -> None:
+        """See Decoder.load; keeps what is this rank's."""
+        kept_rows, kept_columns = self._cut(role, rows, columns)
+        if role in _NORMS:
+            (part,) = _read_rows(source, kind, range(1), columns, None, column_map)
+            self.norms[role, layer] = part[0].to(self._device)
+            return
+        precision = self._precision
+        if role is TensorRole.HEAD and precision is Precision.INT4:
+            precision = Precision.INT8  # as the compiled decoder does
+        kept = torch.empty(len(kept_rows), len(kept_columns))
+        at = 0
+        for part in _read_rows(source, kind, kept_rows, columns, row_map, column_map):
+            kept[at : at + len(part)] = fake_quantise(part, precision)[:, kept_columns.start : kept_columns.stop]
+            at += len(part)
+        self._place(role, layer, kept)
+
+    def _cut(self, role: TensorRole, rows: int, columns: int) -> tuple[range, range]:
+        """The rank's rows and columns of a tensor."""
+        shape, shard = self._shape, self._shard
+        queries = _scale(shard.kv_heads, shape.heads // shape.kv_heads * shape.head_dim)
+        full = {
+            TensorRole.Q: (shape.heads * shape.head_dim, shape.dim),
+            TensorRole.K: (shape.kv_heads * shape.head_dim, shape.dim),
+            TensorRole.V: (shape.kv_heads * shape.head_dim, shape.dim),
+            TensorRole.O: (shape.dim, shape.heads * shape.head_dim),
+            TensorRole.GATE: (shape.ffn, shape.dim),
+            TensorRole.UP: (shape.ffn, shape.dim),
+            TensorRole.DOWN: (shape.dim, shape.ffn),
+            TensorRole.HEAD: (shape.vocab, shape.dim),
+        }.get(role, (1, shape.dim))
+        if (rows, columns) != full:
+            raise DecoderUnsupportedError(f"tensor {role.name} is [{rows}, {columns}], expected {list(full)}")
+        kept_rows = {
+            TensorRole.Q: queries,
+            TensorRole.K: _scale(shard.kv_heads, shape.head_dim),
+            TensorRole.V: _scale(shard.kv_heads, shape.head_dim),
+            TensorRole.GATE: shard.neurons,
+            TensorRole.UP: shard.neurons,
+            TensorRole.HEAD: shard.vocabulary,
+        }
+        kept_columns = {TensorRole.O: queries, TensorRole.DOWN: shard.neurons}
+        return kept_rows.get(role, range(rows)), kept_columns.get(role, range(columns))
+
+    def _place(self, role: TensorRole, layer: int, kept: Tensor) -> None:
+        """Keeps a part; a product is built as soon as its last part is there."""
+        if role is TensorRole.HEAD:
+            self.embedding = kept.to(self._device)
+            return
+        name = _PRODUCT_OF[role]
+        parts = self._parts.setdefault((name, layer), {})
+        parts[role] = kept
+        if len(parts) == len(_FUSED[name]):
+            del self._parts[name, layer]
+            dense = torch.cat([parts[part] for part in _FUSED[name]])
+            self.products[name, layer] = build_linear(dense, self._precision, self._device)
+
+
+def _scale(span: range, factor: int) -> range:
+    return range(span.start * factor, span.stop * factor)
+
+
+def _read_rows(
+    source: NDArray[np.uint8],
+    kind: SourceType,
+    rows: range,
+    columns: int,
+    row_map: NDArray[np.int32] | None,
+    column_map: NDArray[np.int32] | None,
+) -> Iterator[Tensor]:
+    """fp32 [some rows, columns] of the decoder's `rows`, in order; only their bytes are read from the source."""
+    lines = source.reshape(-1, kind.row_bytes(columns))
+    order = None if column_map is None else torch.from_numpy(column_map.astype(np.int64))
+    for start in range(rows.start, rows.stop, _ROWS_AT_ONCE):
+        stop = min(start + _ROWS_AT_ONCE, rows.stop)
+        chosen = lines[start:stop].copy() if row_map is None else lines[row_map[start:stop]]
+        values = dequantise(torch.from_numpy(chosen.reshape(-1)), kind, stop - start, columns)
+        yield values if order is None else values[:, order]

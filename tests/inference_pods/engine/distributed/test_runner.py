@@ -1,0 +1,117 @@
+"""Real ranks, real gloo: the same tokens as one rank, and an end within seconds when one is lost."""
+
+import os
+import signal
+import threading
+import time
+
+import pytest
+
+from inference_pods.engine.distributed.launch import RankProcesses, RankSpec
+from inference_pods.engine.distributed.runner import DistributedRunner, build_alone
+from inference_pods.engine.gguf import GgufFile
+from inference_pods.engine.model_runner import load_model
+from inference_pods.kernels.decoder import Chunk
+from inference_pods.kernels.formats import Precision
+
+pytestmark = pytest.mark.timeout(120)  # each rank imports torch
+SEED = 5
+
+
+def greedy(runner, shape, steps=24):
+    """Tokens of two sequences: one prompt in two chunks, one that joins it, then decoding together."""
+    first, second = [3, 1, 8], [2, 5, 9]
+    scores = runner.step([Chunk([5, 9, 77, 2, 1, 4, 100, 130], 0, first, 0)])
+    assert scores == []
+    scores = runner.step([Chunk([6, 6], 8, first, 1), Chunk([130, 0, 65], 0, second, 1)])
+    tokens = [[scores[0].best], [scores[1].best]]
+    for step in range(steps):
+        chunks = [Chunk([tokens[0][-1]], 10 + step, first, 1), Chunk([tokens[1][-1]], 3 + step, second, 1)]
+        for sequence, score in zip(tokens, runner.step(chunks), strict=True):
+            assert score.logits.shape == (shape.vocab,)
+            sequence.append(score.best)
+    return tokens
+
+
+def expected_tokens(model, precision):
+    spec = RankSpec(0, 1, 0, "cpu", model.source, SEED, precision, model.limits)
+    alone = load_model(
+        GgufFile(model.path), model.limits, precision, SEED, create=lambda *_: build_alone(spec, model.shape)
+    )
+    return greedy(alone.runner, model.shape), alone.runner
+
+
+class Replica:
+    """A divided runner with its losses; closed after the test, whatever happened."""
+
+    def __init__(self, model, precision, ranks):
+        self.lost = threading.Event()
+        self.losses = []
+        spec = RankSpec(0, ranks, 0, "cpu", model.source, SEED, precision, model.limits)
+        loaded = load_model(
+            GgufFile(model.path), model.limits, precision, SEED,
+            create=lambda *_: DistributedRunner(spec, model.shape, self._on_lost),
+        )  # fmt: skip
+        self.runner = loaded.runner
+
+    def _on_lost(self, loss):
+        self.losses.append(loss)
+        self.lost.set()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.runner.close()
+
+
+def is_running(process_id):
+    try:
+        os.kill(process_id, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_two_ranks_give_the_tokens_of_one_and_end_when_one_is_killed(tiny_model):
+    expected, alone = expected_tokens(tiny_model, Precision.FP32)
+    with Replica(tiny_model, Precision.FP32, 2) as replica:
+        runner = replica.runner
+        assert runner.variant == "torch, 2 ranks"
+        assert runner.kv_bytes == alone.kv_bytes
+        norms = 4 * tiny_model.shape.dim * (2 * tiny_model.shape.layers + 1)
+        assert runner.weight_bytes == alone.weight_bytes + norms  # only the norms are held twice
+        assert greedy(runner, tiny_model.shape) == expected
+        with pytest.raises(ValueError, match="vocabulary"):
+            runner.step([Chunk([999], 0, [0], 1)])
+        assert greedy(runner, tiny_model.shape) == expected, "a step that was refused left the ranks apart"
+        assert not replica.lost.is_set()
+
+        started = time.monotonic()
+        os.kill(runner.processes.process_ids[0], signal.SIGKILL)
+        with pytest.raises(RuntimeError, match="no longer together"):
+            runner.step([Chunk([1], 0, [0], 1)])
+        assert replica.lost.wait(5)
+        assert time.monotonic() - started < 5
+        assert [(loss.reason, loss.exit_code) for loss in replica.losses] == [("RankLost", 7)]
+        assert "rank 1 was killed" in replica.losses[0].message
+
+
+def test_four_ranks_of_which_one_has_no_heads_give_the_tokens_of_one_and_close_cleanly(tiny_model):
+    expected, _ = expected_tokens(tiny_model, Precision.INT4)
+    with Replica(tiny_model, Precision.INT4, 4) as replica:
+        assert greedy(replica.runner, tiny_model.shape) == expected
+        process_ids = replica.runner.processes.process_ids
+        assert len(process_ids) == 3
+        assert all(map(is_running, process_ids))
+    assert not any(map(is_running, process_ids))
+    assert replica.losses == []
+
+
+def test_a_rank_that_cannot_load_ends_the_replica_with_its_reason(tiny_model, tmp_path):
+    lost, losses = threading.Event(), []
+    spec = RankSpec(1, 2, 9, "cpu", f"file://{tmp_path}/gone.gguf", SEED, Precision.FP32, tiny_model.limits)
+    processes = RankProcesses([spec], lambda loss: (losses.append(loss), lost.set()))
+    assert lost.wait(30)
+    processes.close()
+    assert losses[0].reason == "ModelNotFound"

@@ -23,7 +23,7 @@ def pair_indices(head_dim: int, interleaved: bool, device: torch.device) -> tupl
 
 def rotation_table(tokens: int, head_dim: int, base: float, device: torch.device | str = "cpu") -> torch.Tensor:
     """fp32 [tokens, 2, head_dim / 2]: cosines, then sines, of every position below `tokens`; computed in fp64."""
-    frequencies = base ** (-torch.arange(head_dim, 2, dtype=torch.float64) / head_dim)
+    frequencies = base ** (-torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim)
     angles = torch.arange(tokens, dtype=torch.float64)[:, None] * frequencies
     return torch.stack([angles.cos(), angles.sin()], dim=1).float().to(device)
 

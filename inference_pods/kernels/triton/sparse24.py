@@ -4,7 +4,7 @@ Of every four weights along K two are kept: int8 codes plus two 2-bit positions;
 spread to a dense tile *in registers* and multiplied by the ordinary dense mma. This saves bandwidth (5.25 bits a weight
 instead of 8.5), not tensor-core flops: the sparse mma (mma.sp) is not used, Triton has no way to emit it.
 Layout: values int8 [K/64, N, 32]: 16 first, then 16 second kept codes of a tile's 16 quads; positions uint8
-[K/64, N, 8]: quad g in the low nibble of byte g, quad g + 8 in the high one, first position in the nibble's low two bits.
+[K/64, N, 8]: quad g low in byte g, quad g + 8 high, first position in the nibble's low two bits.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ ARCHITECTURES = (80, 90)
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("triton") is None,
-    reason="triton is not installed (Linux x86_64 only): no kernel is compiled",
+    reason="triton is not installed (Linux x86_64 only): no Triton kernel is run, none compiled",
 )
 
 

@@ -59,7 +59,11 @@ lint: setup ## ruff, mypy, import-linter, generated files up to date
 
 .PHONY: unit
 unit: setup ## Unit tests, no cluster needed
-	$(PY) -m pytest tests --ignore=tests/integration
+	$(PY) -m pytest tests --ignore=tests/integration --ignore=tests/device
+
+.PHONY: device-test
+device-test: setup ## Check and time the Triton kernels on this machine's GPU (skips, saying so, without one)
+	$(PY) -m pytest tests/device -s -rs
 
 .PHONY: integration
 integration: setup ## Tests against a real API server

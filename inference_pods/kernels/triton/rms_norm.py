@@ -1,0 +1,53 @@
+"""RMSNorm with the residual add before it in the same pass: what a decoder layer does between two matmuls."""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+
+from inference_pods.kernels.triton.dispatch import check_activations, runs_triton
+
+
+def reference_rms_norm(
+    x: torch.Tensor, residual: torch.Tensor, weight: torch.Tensor, epsilon: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The same in plain torch, through fp32."""
+    total = (x.float() + residual.float()).to(x.dtype)
+    wide = total.float()
+    norm = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + epsilon) * weight.float()
+    return norm.to(x.dtype), total
+
+
+@triton.jit
+def rms_norm_kernel(x, residual, weight, y, total, K, epsilon, BLOCK_K: tl.constexpr):
+    offsets = tl.program_id(0).to(tl.int64) * K + tl.arange(0, BLOCK_K)
+    columns = tl.arange(0, BLOCK_K)
+    mask = columns < K
+    sums = tl.load(x + offsets, mask=mask, other=0.0).to(tl.float32)
+    sums += tl.load(residual + offsets, mask=mask, other=0.0).to(tl.float32)
+    stored = sums.to(total.dtype.element_ty)
+    tl.store(total + offsets, stored, mask=mask)
+    wide = stored.to(tl.float32)
+    scale = tl.rsqrt(tl.sum(wide * wide, axis=0) / K + epsilon)
+    gains = tl.load(weight + columns, mask=mask, other=0.0).to(tl.float32)
+    tl.store(y + offsets, (wide * scale * gains).to(y.dtype.element_ty), mask=mask)
+
+
+def rms_norm(
+    x: torch.Tensor, residual: torch.Tensor, weight: torch.Tensor, epsilon: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """x and residual [M, K], weight [K] -> (norm of their sum, the sum), both [M, K] in x's type.
+
+    Raises ValueError when shape, type or device don't fit.
+    """
+    check_activations(x, weight.shape[0], weight.device)
+    check_activations(residual, weight.shape[0], weight.device)
+    if residual.shape != x.shape or residual.dtype != x.dtype:
+        raise ValueError(f"residual is {residual.dtype} {tuple(residual.shape)}, x {x.dtype} {tuple(x.shape)}")
+    if not runs_triton(x):
+        return reference_rms_norm(x, residual, weight, epsilon)
+    y, total = torch.empty_like(x), torch.empty_like(x)
+    block = triton.next_power_of_2(x.shape[1])
+    rms_norm_kernel[(x.shape[0],)](x, residual, weight, y, total, x.shape[1], epsilon, BLOCK_K=block)
+    return y, total

@@ -1,0 +1,100 @@
+"""The Triton kernels on a real GPU: the checks of the interpreted suite, and times beside torch's fp16 matmul."""
+
+import importlib.util
+import os
+
+import pytest
+import torch
+
+HAS_TRITON = importlib.util.find_spec("triton") is not None
+if not torch.cuda.is_available():
+    pytest.skip("NO GPU: torch.cuda is not available, no kernel was run on a device", allow_module_level=True)
+if not HAS_TRITON or os.environ.get("TRITON_INTERPRET") == "1":
+    pytest.skip("triton is missing or TRITON_INTERPRET=1: no kernel was run on a device", allow_module_level=True)
+
+import triton
+
+from inference_pods.kernels.triton.linear import Format, linear, move, pack_linear
+from inference_pods.kernels.triton.nested import NestedLevel, NestedWeights, unpack_nested
+from inference_pods.kernels.triton.norm_rope import norm_rope, rotation_table
+from inference_pods.kernels.triton.paged_attention import paged_attention, reference_paged_attention
+from inference_pods.kernels.triton.rms_norm import reference_rms_norm, rms_norm
+from inference_pods.kernels.triton.sparse24 import Sparse24Weights, unpack_sparse24
+from inference_pods.kernels.triton.w4a16 import Int4Weights, unpack_int4
+from inference_pods.kernels.triton.w8a16 import unpack_int8
+
+DTYPES = (torch.float16, torch.bfloat16)
+
+
+def unpack(matrix, level):
+    match matrix:
+        case NestedWeights():
+            return unpack_nested(matrix, level)
+        case Int4Weights():
+            return unpack_int4(matrix)
+        case Sparse24Weights():
+            return unpack_sparse24(matrix)
+    return unpack_int8(matrix)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("kind", list(Format))
+@pytest.mark.parametrize("level", list(NestedLevel))
+@pytest.mark.parametrize(
+    ("rows", "outputs", "columns"), [(1, 100, 192), (17, 65, 64), (67, 192, 576), (130, 1536, 576)]
+)
+def test_a_matmul_equals_the_reference(kind, level, dtype, rows, outputs, columns):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(rows, columns, generator=generator).to(dtype)
+    matrix = pack_linear(torch.randn(outputs, columns, generator=generator) * 0.1, kind)
+    want = x.float() @ unpack(matrix, level).T
+    got = linear(x.cuda(), move(matrix, "cuda"), level).float().cpu()
+    unit = torch.finfo(dtype).eps
+    torch.testing.assert_close(got, want, rtol=unit, atol=unit)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_attention_equals_the_reference(dtype):
+    generator = torch.Generator().manual_seed(0)
+    lengths = torch.tensor([1, 16, 65, 700], dtype=torch.int32)
+    tables = torch.randperm(4 * 44, generator=generator).reshape(4, 44).int()
+    q = torch.randn(4, 9, 64, generator=generator).to(dtype)
+    keys, values = (torch.randn(4 * 44, 3, 16, 64, generator=generator).to(dtype) for _ in range(2))
+    case = (q, keys, values, tables, lengths)
+    got = paged_attention(*(t.cuda() for t in case)).cpu()
+    unit = 2 * torch.finfo(dtype).eps
+    torch.testing.assert_close(got.float(), reference_paged_attention(*case).float(), rtol=unit, atol=unit)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("interleaved", [False, True])
+def test_norm_and_rotation_equal_the_reference(dtype, interleaved):
+    generator = torch.Generator().manual_seed(0)
+    x, residual = (torch.randn(5, 576, generator=generator).to(dtype) for _ in range(2))
+    gain = torch.rand(576, generator=generator) + 0.5
+    unit = torch.finfo(dtype).eps
+    normed = rms_norm(x.cuda(), residual.cuda(), gain.cuda(), 1e-5)
+    for got, want in zip(normed, reference_rms_norm(x, residual, gain, 1e-5), strict=True):
+        torch.testing.assert_close(got.cpu().float(), want.float(), rtol=2 * unit, atol=unit)
+    q, k = (torch.randn(5, n, 64, generator=generator).to(dtype) for n in (9, 3))
+    rest = (torch.tensor([0, 1, 63, 700, 8191], dtype=torch.int32), rotation_table(8192, 64, 1e5))
+    rotated = norm_rope(q.cuda(), k.cuda(), *(t.cuda() for t in rest), interleaved=interleaved)
+    for got, want in zip(rotated, norm_rope(q, k, *rest, interleaved=interleaved), strict=True):
+        torch.testing.assert_close(got.cpu().float(), want.float(), rtol=2 * unit, atol=unit)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("rows", [1, 16, 64])
+def test_times_are_reported_beside_torch(rows):
+    """Prints medians for a 4096 x 4096 matrix; judges nothing: a time is a report, not a check."""
+    x = torch.randn(rows, 4096, device="cuda", dtype=torch.float16)
+    weights = torch.randn(4096, 4096, device="cuda")
+    half = weights.half()
+    base = triton.testing.do_bench(lambda: x @ half.T, return_mode="median")
+    print(f"\n{torch.cuda.get_device_name()}, {rows} rows: torch fp16 {base * 1e3:.1f} us")
+    for kind in Format:
+        matrix = pack_linear(weights, kind)
+        for level in list(NestedLevel) if kind == Format.NESTED else [NestedLevel.INT8]:
+            median = triton.testing.do_bench(lambda m=matrix, n=level: linear(x, m, n), return_mode="median")
+            print(f"  {kind} level {level.name}: {median * 1e3:.1f} us, {base / median:.2f}x")

@@ -138,7 +138,7 @@ RULES: dict[str, tuple[Spec, str]] = {
         r"card.qualityPermille and capacityMilliRequestsPerSecond belong together; set both",
     ),
     "a card of a level that is not there": (
-        nested({**LEVELS, "depths": [30, 28]}, {"levels": [level("int8"), level("int8-d30")]}),
+        nested(LEVELS, {"levels": [level("int8"), level("int8-d28")]}),
         r"card.levels names a level that recipe.nested does not have; correct it",
     ),
     "a warm tier that is not in the list": (

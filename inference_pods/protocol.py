@@ -28,6 +28,7 @@ HEADER_QUALITY_MIN: Final = "x-quality-min"
 HEADER_DEADLINE_MS: Final = "x-deadline-ms"
 HEADER_REQUEST_ID: Final = "x-request-id"
 HEADER_TIER_SERVED: Final = "x-tier-served"
+HEADER_LEVEL_SERVED: Final = "x-level-served"
 HEADER_QUALITY_SERVED: Final = "x-quality-served"
 HEADER_ROUTE_REASON: Final = "x-route-reason"
 

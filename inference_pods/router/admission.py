@@ -1,8 +1,8 @@
 """Admission: a place for every request, or a wait, or an honest refusal.
 
-Order of preference: the tier whose turn it is; a cheaper allowed tier with room; a better one with room; the queue in
-this router (the backlog here can still change tier, one inside an engine cannot); 429 when the wait is over. First
-come, first served among requests that could go to the same place. Deliberately does not know HTTP.
+Order of preference: the tier and level whose turn it is; a cheaper allowed one with room; a better one with room; the
+queue in this router (the backlog here can still change tier, one inside an engine cannot); 429 when the wait is over.
+First come, first served among requests that could go to the same place. Deliberately does not know HTTP.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from inference_pods.router.fleet import Fleet, Lane
 from inference_pods.router.floor import FloorPurse
 from inference_pods.router.pick import SmoothChoice
 from inference_pods.router.shares import ShareReason
-from inference_pods.router.table import Route, RouteKey
+from inference_pods.router.table import Route, RouteKey, RoutingTable
 
 MAX_HELD_REQUESTS: Final = 2000
 MAX_HELD_BYTES: Final = 64 << 20
@@ -34,12 +34,13 @@ class RouteReason(StrEnum):
     SHED = "Shed"  # loop F sends this part of the load to a cheaper tier
     OVERFLOW = "Overflow"  # the tier whose turn it was is full at this moment
     UPGRADED = "Upgraded"  # the cheaper tier whose turn it was is full, a better one had room
-    PINNED = "Pinned"  # x-tier
+    PINNED = "Pinned"  # x-tier or x-level
 
 
 class RefusalCause(StrEnum):
     NO_TABLE = "NoTable"
     UNKNOWN_TIER = "UnknownTier"
+    UNKNOWN_LEVEL = "UnknownLevel"
     QUALITY_UNKNOWN = "QualityNotOffered"
     TIER_NOT_READY = "TierNotReady"
     NOTHING_READY = "NothingReady"
@@ -81,14 +82,24 @@ class Demand:
     `streams`: its first token will be seen; without, only the end of the answer."""
 
     tier: str | None = None
+    level: str | None = None
     quality_min: int | None = None
     avoid: frozenset[str] = frozenset()
     held_bytes: int = field(default=0, compare=False)
     streams: bool = field(default=False, compare=False)
 
     @property
+    def is_pinned(self) -> bool:
+        """Did the client choose a tier or a level itself?"""
+        return self.tier is not None or self.level is not None
+
+    @property
     def is_free(self) -> bool:
-        return self.tier is None and self.quality_min is None
+        return not self.is_pinned and self.quality_min is None
+
+    def names(self, key: RouteKey) -> bool:
+        """Is this route one of those that the client named, or did it name none?"""
+        return self.tier in (None, key.tier) and self.level in (None, key.level)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -146,14 +157,15 @@ class Admission:
         """The stream has left its engine's queue: there is room for the next. Further calls have no effect."""
         if placement in self._awaiting:
             self._awaiting.remove(placement)
-            self._fleet.book.note_first_token(placement.replica)
+            self._fleet.book.note_first_token(placement.replica, placement.route.load)
             self._serve_waiters()
 
     def release(self, placement: Placement) -> None:
         self.in_flight[placement.route.key] -= 1
         awaiting = placement in self._awaiting
         self._awaiting.discard(placement)
-        self._fleet.book.finish(placement.replica, streams=placement.streams, awaiting=awaiting)
+        load = placement.route.load
+        self._fleet.book.finish(placement.replica, streams=placement.streams, awaiting=awaiting, load=load)
         self._serve_waiters()
 
     def retry_after_seconds(self) -> int:
@@ -231,16 +243,14 @@ class Admission:
         return None
 
     def _room(self, lane: Lane, demand: Demand) -> Replica | None:
-        if demand.tier is None and not self._purse.allows(lane.route.quality_permille, self._floor()):
+        if not demand.is_pinned and not self._purse.allows(lane.route.quality_permille, self._floor()):
             return None
         return self._fleet.book.least_loaded(lane.replicas, lane.limits, self._clock(), demand.avoid)
 
     def _take(self, route: Route, replica: Replica, demand: Demand, reason: RouteReason) -> Placement:
-        self._fleet.book.start(replica, streams=demand.streams)
+        self._fleet.book.start(replica, streams=demand.streams, load=route.load)
         self.in_flight[route.key] = self.in_flight.get(route.key, 0) + 1
-        if (
-            demand.tier is None
-        ):  # a pin is the client's own choice: it neither fills nor empties the purse of the others
+        if not demand.is_pinned:  # a pin is the client's own choice: it neither fills nor empties the others' purse
             self._purse.record(route.quality_permille, self._floor())
         placement = Placement(route, replica, reason, demand.streams)
         if demand.streams:
@@ -248,8 +258,9 @@ class Admission:
         return placement
 
     def _allowed_lanes(self, demand: Demand) -> list[Lane]:
-        if demand.tier is not None:
-            lanes = [lane for lane in self._fleet.lanes if lane.key.tier == demand.tier and lane.replicas]
+        if demand.is_pinned:
+            named = [lane for lane in self._fleet.lanes if lane.replicas and demand.names(lane.key)]
+            lanes = named if demand.level is not None else [ln for ln in named if ln.route.weight > 0] or named[:1]
         else:
             lanes = self._fleet.open_lanes()
         return [lane for lane in lanes if _is_good_enough(lane.route, demand.quality_min)]
@@ -261,10 +272,8 @@ class Admission:
         table = self._fleet.table
         if table is None:
             raise Refused(RefusalCause.NO_TABLE, 503, "this router has not received a routing table yet: try again", 2)
-        if demand.tier is not None and demand.tier not in table.tiers():
-            known = ", ".join(table.tiers())
-            raise Refused(RefusalCause.UNKNOWN_TIER, 400, f"x-tier: no tier {demand.tier!r}; the tiers are: {known}")
-        routes = [route for route in table.routes if demand.tier in (None, route.key.tier)]
+        _check_names(demand, table)
+        routes = [route for route in table.routes if demand.names(route.key)]
         if not any(_is_good_enough(route, demand.quality_min) for route in routes):
             best = max((route.quality_permille for route in routes if route.quality_permille is not None), default=None)
             offer = "no tier's quality is known yet" if best is None else f"the best on offer is {best}"
@@ -272,8 +281,11 @@ class Admission:
                 f"x-quality-min: {demand.quality_min} is not offered; {offer}: ask for less or leave the header out"
             )
             raise Refused(RefusalCause.QUALITY_UNKNOWN, 400, message)
-        if demand.tier is not None and not self._allowed_lanes(demand):
-            message = f"x-tier: tier {demand.tier!r} has no ready replica: try later, or leave the header out"
+        if demand.is_pinned and not self._allowed_lanes(demand):
+            header, named = (
+                ("x-level", f"level {demand.level!r}") if demand.tier is None else ("x-tier", f"tier {demand.tier!r}")
+            )
+            message = f"{header}: {named} has no ready replica: try later, or leave the header out"
             raise Refused(RefusalCause.TIER_NOT_READY, 503, message, 10)
 
     def _check_queue(self, demand: Demand) -> None:
@@ -291,13 +303,27 @@ class Admission:
         return Refused(RefusalCause.QUEUE_TIMEOUT, 429, message, self.retry_after_seconds())
 
 
+def _check_names(demand: Demand, table: RoutingTable) -> None:
+    """Raises Refused for a tier or a level that is not there, naming those that are."""
+    if demand.tier is not None and demand.tier not in table.tiers():
+        known = ", ".join(table.tiers())
+        raise Refused(RefusalCause.UNKNOWN_TIER, 400, f"x-tier: no tier {demand.tier!r}; the tiers are: {known}")
+    if demand.level is None or any(demand.names(route.key) for route in table.routes):
+        return
+    tiers = table.tiers() if demand.tier is None else (demand.tier,)
+    known = ", ".join(f"{level} of {tier}" for tier in tiers for level in table.levels(tier))
+    where = "" if demand.tier is None else f" of tier {demand.tier!r}"
+    there = f"the levels are: {known}" if known else "there are none: leave the header out"
+    raise Refused(RefusalCause.UNKNOWN_LEVEL, 400, f"x-level: no level {demand.level!r}{where}; {there}")
+
+
 def _is_good_enough(route: Route, quality_min: int | None) -> bool:
     """An unknown quality cannot promise anything."""
     return not quality_min or (route.quality_permille is not None and route.quality_permille >= quality_min)
 
 
 def _reason(demand: Demand, index: int, turn: int) -> RouteReason:
-    if demand.tier is not None:
+    if demand.is_pinned:
         return RouteReason.PINNED
     if index > turn:
         return RouteReason.OVERFLOW

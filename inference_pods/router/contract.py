@@ -11,11 +11,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from inference_pods.protocol import HEADER_DEADLINE_MS, HEADER_QUALITY_MIN, HEADER_REQUEST_ID, HEADER_TIER
+from inference_pods.protocol import (
+    HEADER_DEADLINE_MS,
+    HEADER_LEVEL,
+    HEADER_QUALITY_MIN,
+    HEADER_REQUEST_ID,
+    HEADER_TIER,
+)
 
 MAX_DEADLINE_MS: Final = 86_400_000
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}")
-_TIER: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+_NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 
 
 class ContractError(ValueError):
@@ -24,11 +30,12 @@ class ContractError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class RequestContract:
-    """`tier`: serve from this tier or refuse. `quality_min` in permille: never from a tier below. `deadline_seconds`:
-    the longest wait for a place, from arrival."""
+    """`tier`: serve from this tier or refuse; `level`: at this level of a nested tier or refuse. `quality_min` in
+    permille: never from below. `deadline_seconds`: the longest wait for a place, from arrival."""
 
     request_id: str
     tier: str | None = None
+    level: str | None = None
     quality_min: int | None = None
     deadline_seconds: float | None = None
 
@@ -38,7 +45,8 @@ def parse_contract(headers: Mapping[str, str]) -> RequestContract:
     deadline_ms = _integer(headers, HEADER_DEADLINE_MS, 1, MAX_DEADLINE_MS)
     return RequestContract(
         request_id=parse_request_id(headers),
-        tier=_tier(headers),
+        tier=_name(headers, HEADER_TIER, "a tier"),
+        level=_name(headers, HEADER_LEVEL, "a level"),
         quality_min=_integer(headers, HEADER_QUALITY_MIN, 0, 1000),
         deadline_seconds=None if deadline_ms is None else deadline_ms / 1000,
     )
@@ -54,10 +62,10 @@ def parse_request_id(headers: Mapping[str, str]) -> str:
     return value
 
 
-def _tier(headers: Mapping[str, str]) -> str | None:
-    value = headers.get(HEADER_TIER)
-    if value is not None and not _TIER.fullmatch(value):
-        raise ContractError(f"{HEADER_TIER} must be the name of a tier (lower-case letters, digits, hyphens)")
+def _name(headers: Mapping[str, str], header: str, kind: str) -> str | None:
+    value = headers.get(header)
+    if value is not None and not _NAME.fullmatch(value):
+        raise ContractError(f"{header} must be the name of {kind} (lower-case letters, digits, hyphens)")
     return value
 
 

@@ -106,8 +106,11 @@ class Fleet:
 
     def capacity(self) -> float:
         """Requests/s that the ready replicas carry for this router; 0 = unknown."""
-        rates = [lane.route.mu * len(lane.replicas) for lane in self.open_lanes() if lane.route.mu is not None]
-        return sum(rates) / self.endpoints.routers
+        rates: dict[str, float] = {}  # levels share their tier's replicas: the fastest one counts
+        for lane in self.open_lanes():
+            if lane.route.mu is not None:
+                rates[lane.key.tier] = max(rates.get(lane.key.tier, 0.0), lane.route.mu * len(lane.replicas))
+        return sum(rates.values()) / self.endpoints.routers
 
     def _rebuild(self) -> None:
         if self._has_ready_lane():
@@ -142,6 +145,7 @@ class Fleet:
             key=lane.key,
             quality_permille=lane.route.quality_permille,
             mu=lane.route.mu,
+            load=lane.route.load,
             weight=lane.route.weight,
             ready=len(lane.replicas),
             backlog=max(in_flight - comfortable, queued - usual, 0.0),

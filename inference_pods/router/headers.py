@@ -21,13 +21,16 @@ _NOT_FORWARDED: Final = frozenset(
         "connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te", "trailer",
         "transfer-encoding", "upgrade", "content-length", "host", "expect", "accept-encoding",
         protocol.HEADER_TIER_SERVED, protocol.HEADER_QUALITY_SERVED, protocol.HEADER_ROUTE_REASON,
-        protocol.HEADER_REQUEST_ID,
+        protocol.HEADER_REQUEST_ID, protocol.HEADER_LEVEL, protocol.HEADER_LEVEL_SERVED,
     )
 )  # fmt: skip
 
 
-def request_headers(incoming: Mapping[str, str], request_id: str) -> CIMultiDict[str]:
-    """What the engine gets: the client's end-to-end headers and the request id."""
+def request_headers(incoming: Mapping[str, str], request_id: str, level: str) -> CIMultiDict[str]:
+    """What the engine gets: the client's end-to-end headers, the request id, and the level that was chosen ("" = none).
+
+    A client's own x-level has had its say in that choice.
+    """
     named = {token.strip().lower() for token in incoming.get("connection", "").split(",")}
     headers: CIMultiDict[str] = CIMultiDict()
     for name, value in incoming.items():
@@ -35,6 +38,8 @@ def request_headers(incoming: Mapping[str, str], request_id: str) -> CIMultiDict
         if lower not in _NOT_FORWARDED and lower not in named:
             headers.add(name, value)
     headers[protocol.HEADER_REQUEST_ID] = request_id
+    if level:
+        headers[protocol.HEADER_LEVEL] = level
     return headers
 
 
@@ -55,6 +60,8 @@ def served_headers(request_id: str, placement: Placement) -> CIMultiDict[str]:
     headers: CIMultiDict[str] = CIMultiDict()
     headers[protocol.HEADER_REQUEST_ID] = request_id
     headers[protocol.HEADER_TIER_SERVED] = placement.route.key.tier
+    if placement.route.key.level:
+        headers[protocol.HEADER_LEVEL_SERVED] = placement.route.key.level
     headers[protocol.HEADER_ROUTE_REASON] = placement.reason.value
     if placement.route.quality_permille is not None:
         headers[protocol.HEADER_QUALITY_SERVED] = str(placement.route.quality_permille)

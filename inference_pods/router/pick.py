@@ -16,6 +16,7 @@ from inference_pods.router.table import RouteKey
 
 ASIDE_FIRST_SECONDS: Final = 1.0  # a replica that refused is left alone this long, doubled at each further refusal
 ASIDE_MAX_SECONDS: Final = 8.0
+_NOISE: Final = 1e-9  # of adding and taking away fractions
 
 
 class SmoothChoice:
@@ -53,7 +54,7 @@ class SmoothChoice:
 
 @dataclass(frozen=True, slots=True)
 class ReplicaLimits:
-    """What one replica may hold of this router's requests.
+    """What one replica may hold of this router's requests, in requests of load 1 (see `Route.load`).
 
     `queued`: requests that wait inside it, where they cannot change tier any more. `decoding`: whole answers that it
     works on at once; an answer that is not streamed shows nothing before its end, so those beyond count as queued.
@@ -66,9 +67,12 @@ class ReplicaLimits:
 
 @dataclass(slots=True)
 class _Standing:
-    in_flight: int = 0
-    awaiting: int = 0  # streams without their first token
-    whole: int = 0  # answers that are not streamed
+    """What a replica holds, as load: a request at a lower level weighs less than one."""
+
+    requests: int = 0
+    in_flight: float = 0
+    awaiting: float = 0  # streams without their first token
+    whole: float = 0  # answers that are not streamed
     last_turn: int = 0
     failures: int = 0
     aside_until: float = 0.0
@@ -79,7 +83,7 @@ class _Standing:
         return self.awaiting + min(max(started - limits.decoding, 0.0), self.whole)
 
     def has_room(self, limits: ReplicaLimits) -> bool:
-        return self.in_flight < limits.in_flight and self.queued(limits) < limits.queued
+        return self.in_flight < limits.in_flight - _NOISE and self.queued(limits) < limits.queued - _NOISE
 
 
 class ReplicaBook:
@@ -97,7 +101,7 @@ class ReplicaBook:
         Replicas put aside come last: they are tried only when all others are put aside too or absent. `avoid` is
         absolute.
         """
-        best: tuple[bool, int, int] | None = None
+        best: tuple[bool, float, int] | None = None
         chosen: Replica | None = None
         all_aside = True
         for replica in replicas:
@@ -113,30 +117,35 @@ class ReplicaBook:
             return None  # a healthy replica is merely full: wait for it rather than bother a failing one
         return chosen
 
-    def start(self, replica: Replica, *, streams: bool) -> None:
+    def start(self, replica: Replica, *, streams: bool, load: float = 1) -> None:
         standing = self._standings.setdefault(replica.uid, _Standing())
         self._turn += 1
-        standing.in_flight += 1
-        standing.awaiting += streams
-        standing.whole += not streams
+        standing.requests += 1
+        standing.in_flight += load
+        standing.awaiting += load * streams
+        standing.whole += load * (not streams)
         standing.last_turn = self._turn
 
-    def note_first_token(self, replica: Replica) -> None:
+    def note_first_token(self, replica: Replica, load: float = 1) -> None:
         """One of its streams has left the replica's queue."""
-        self._standings[replica.uid].awaiting -= 1
+        self._standings[replica.uid].awaiting -= load
 
-    def finish(self, replica: Replica, *, streams: bool, awaiting: bool) -> None:
+    def finish(self, replica: Replica, *, streams: bool, awaiting: bool, load: float = 1) -> None:
         """The request is over; `awaiting`: a stream that never had its first token."""
         standing = self._standings[replica.uid]
-        standing.in_flight -= 1
-        standing.awaiting -= awaiting
-        standing.whole -= not streams
+        standing.requests -= 1
+        standing.in_flight -= load
+        standing.awaiting -= load * awaiting
+        standing.whole -= load * (not streams)
+        if not standing.requests:  # so that the noise of adding fractions does not pile up
+            standing.in_flight = standing.awaiting = standing.whole = 0
 
     def queued(self, replica: Replica, limits: ReplicaLimits) -> float:
         standing = self._standings.get(replica.uid)
         return standing.queued(limits) if standing else 0.0
 
-    def in_flight(self, replica: Replica) -> int:
+    def in_flight(self, replica: Replica) -> float:
+        """Load that it holds: the number of its requests where all have load 1."""
         standing = self._standings.get(replica.uid)
         return standing.in_flight if standing else 0
 
@@ -157,4 +166,4 @@ class ReplicaBook:
 
     def keep_only(self, uids: Collection[str]) -> None:
         """Forget replicas that are gone and idle; those with streams in flight stay until the last one ends."""
-        self._standings = {uid: s for uid, s in self._standings.items() if uid in uids or s.in_flight > 0}
+        self._standings = {uid: s for uid, s in self._standings.items() if uid in uids or s.requests > 0}

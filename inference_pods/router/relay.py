@@ -141,6 +141,7 @@ class Relay:
     async def _serve(self, exchange: Exchange) -> web.StreamResponse:
         demand = Demand(
             exchange.contract.tier,
+            exchange.contract.level,
             exchange.contract.quality_min,
             held_bytes=len(exchange.body),
             streams=wants_stream(exchange.request.path, exchange.body),
@@ -194,7 +195,9 @@ class Relay:
                 exchange.request.method,
                 url,
                 data=exchange.body,
-                headers=request_headers(exchange.request.headers, exchange.contract.request_id),
+                headers=request_headers(
+                    exchange.request.headers, exchange.contract.request_id, placement.route.key.level
+                ),
                 allow_redirects=False,
             )
         except CONNECT_ERRORS as error:

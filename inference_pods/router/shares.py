@@ -1,9 +1,11 @@
-"""Loop F: which share of the requests each tier gets. PURE: no clock, no I/O, so the simulator runs the same code.
+"""Loop F: which share of the requests each route gets. PURE: no clock, no I/O, so the simulator runs the same code.
 
-Tiers are filled best quality first, each up to 0.9 of what its ready replicas carry within the objective. Arrivals
-steer; queues correct. A share that has to fall falls at once, a share that may rise does so by 0.3 of the way per
-period: measured to shed within two periods without oscillating for lags up to 15 s. Deliberately does not know single
-requests: what happens when a tier is full at this very moment is admission's business.
+A route is a tier, or a level of a nested one. Levels share their tier's replicas, so load moves to a lower level at
+once, without a change of replicas (`levels.py`). Routes are filled best quality first, each up to 0.9 of what its ready
+replicas carry within the objective. Arrivals steer; queues correct. A share that has to fall falls at once, one that
+may rise does so by 0.3 of the way per period: measured to shed within two periods without oscillating for lags up
+to 15 s. Deliberately does not know single requests: what happens when a tier is full at this very moment is admission's
+business.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from enum import StrEnum
 from itertools import accumulate, pairwise
 from typing import Final
 
+from inference_pods.router.levels import LevelPoint, Step, frontier
 from inference_pods.router.table import RouteKey
 
 UTILISATION: Final = 0.9  # plan for this part of a tier's capacity: the rest absorbs noise
@@ -44,6 +47,7 @@ class TierLoad:
     weight: float
     ready: int
     backlog: float = 0.0
+    load: float = 1.0  # of a replica per request, where one at the tier's top level costs 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,26 +113,58 @@ def _target_shares(tiers: Sequence[TierLoad], demand: float, inputs: ShareInputs
 
 
 def _capacity(tier: TierLoad, routers: int, *, with_backlog: bool) -> float:
+    """Requests/s of load 1: the same for all levels of a tier."""
     if tier.mu is None:
         return math.inf
     backlog = tier.backlog / DRAIN_SECONDS if with_backlog else 0.0
-    return max(UTILISATION * tier.mu * tier.ready / max(routers, 1) - backlog, 0.0)
+    return max(UTILISATION * tier.mu * tier.load * tier.ready / max(routers, 1) - backlog, 0.0)
 
 
 def _fill(tiers: Sequence[TierLoad], capacities: Sequence[float], demand: float, floor: int) -> list[float]:
-    """Requests/s per tier: best first; a tier below the floor only takes what the better ones' surplus pays for."""
+    """Requests/s per route: best first; what is below the floor only takes what the better ones' surplus pays for."""
+    steps = _steps(tiers, capacities, floor)
     rates = [0.0] * len(tiers)
     surplus = 0.0
     remaining = demand
-    for index in sorted(range(len(tiers)), key=lambda i: _margin(tiers[i], floor) < 0):
-        margin = _margin(tiers[index], floor)
-        rate = min(remaining, capacities[index])
-        if margin < 0:
-            rate = min(rate, surplus / -margin)
-        rates[index] = rate
-        surplus = max(surplus + rate * margin, 0.0)  # spent to the last bit, rounding may leave it below zero
-        remaining -= rate
+    for step in sorted(steps, key=lambda step: step.margin < 0):
+        used = min(remaining, step.rate)
+        if step.margin < 0:
+            used = min(used, surplus / -step.margin)
+        surplus = max(surplus + used * step.margin, 0.0)  # spent to the last bit, rounding may leave it below zero
+        remaining -= used
+        _move(rates, step, used)
     return rates
+
+
+def _steps(tiers: Sequence[TierLoad], capacities: Sequence[float], floor: int) -> list[Step]:
+    """The first step of every tier in the order of the routes, and lower levels' further ones where they belong."""
+    steps: list[Step] = []
+    further: list[Step] = []
+    for name in dict.fromkeys(tier.key.tier for tier in tiers):
+        of_tier = [index for index, tier in enumerate(tiers) if tier.key.tier == name]
+        points = [_point(index, tiers[index], capacities[index], floor) for index in of_tier]
+        first, *more = frontier(points)
+        steps.append(first)
+        further += more
+    steps.sort(key=lambda step: step.index)
+    for step in further:
+        place = next((i for i, other in enumerate(steps) if other.margin < step.margin), len(steps))
+        steps.insert(place, step)
+    return steps
+
+
+def _point(index: int, tier: TierLoad, capacity: float, floor: int) -> LevelPoint:
+    return LevelPoint(index, _margin(tier, floor), capacity / tier.load, tier.quality_permille is not None)
+
+
+def _move(rates: list[float], step: Step, used: float) -> None:
+    """Book `used` requests/s of a step: a lower level's step takes the better level's requests along."""
+    if step.before is None:
+        rates[step.index] += used
+    elif used > 0:
+        part = used / step.rate
+        rates[step.index] = part * step.all_rate
+        rates[step.before] *= 1 - part
 
 
 def _margin(tier: TierLoad, floor: int) -> float:

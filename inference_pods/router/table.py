@@ -36,8 +36,9 @@ class RouteKey:
 class Route:
     """One servable form of the model.
 
-    `quality_permille` and `mu` (reference requests/s of one replica at the objective) are None while no tier card is
-    known. `weight` is the planner's baseline share: 0 closes the route for requests that did not ask for it by name.
+    `load`: what a request costs of a replica, where one at the tier's top level costs 1. `quality_permille` and `mu`
+    (reference requests/s of one replica at the objective) are None while no tier card is known. `weight` is the
+    planner's baseline share: 0 closes the route for requests that did not ask for it by name.
     """
 
     key: RouteKey
@@ -46,6 +47,11 @@ class Route:
     load: float
     weight: float
     price: float
+
+    @property
+    def unit_rate(self) -> float:
+        """Requests/s of load 1 that one replica carries; infinite while that is not known."""
+        return math.inf if self.mu is None else self.mu * self.load
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,14 +80,19 @@ class RoutingTable:
         """Tier names, best quality first, each once."""
         return tuple(dict.fromkeys(route.key.tier for route in self.routes))
 
+    def levels(self, tier: str) -> tuple[str, ...]:
+        """Levels of a tier, best quality first; none of a plain one."""
+        return tuple(route.key.level for route in self.routes if route.key.tier == tier and route.key.level)
+
     def replica_limit(self, route: Route) -> int:
-        """Requests that one replica may hold at once, by Little's law.
+        """Requests that one replica may hold at once, by Little's law. Like all of a replica's limits it is in requests
+        of load 1, so that it is the same for all levels that share the replica.
 
         Example: mu 0.8/s, TTFT 3 s, 24 tokens at 0.3 s: W = 3 + 24·0.3 = 10.2 s, so ceil(8.16) = 9 in flight.
         """
         if route.mu is None or self.latency_seconds is None:
             return UNKNOWN_REPLICA_LIMIT
-        return min(max(math.ceil(route.mu * self.latency_seconds - 1e-9), 1), MAX_REPLICA_LIMIT)
+        return min(max(math.ceil(route.unit_rate * self.latency_seconds - 1e-3), 1), MAX_REPLICA_LIMIT)
 
     def first_token_capacity(self, route: Route) -> float:
         """Requests that one replica can start within the TTFT objective, one after the other; infinite if unknown.
@@ -90,13 +101,13 @@ class RoutingTable:
         """
         if route.mu is None or self.ttft_seconds is None:
             return math.inf
-        return route.mu * self.ttft_seconds
+        return route.unit_rate * self.ttft_seconds
 
     def decoding_capacity(self, route: Route) -> float:
         """Requests that one replica decodes at once at the TPOT objective (Little's law); infinite if unknown."""
         if route.mu is None or self.latency_seconds is None or self.ttft_seconds is None:
             return math.inf
-        return route.mu * (self.latency_seconds - self.ttft_seconds)
+        return route.unit_rate * (self.latency_seconds - self.ttft_seconds)
 
 
 Permille = Annotated[int, Field(ge=0, le=1000)]

@@ -69,8 +69,17 @@ def test_a_router_reads_the_operators_table() -> None:
     assert table.draining == {"full-new-1"}
     assert [(route.key.tier, route.quality_permille, route.mu, route.weight) for route in table.routes] == [
         ("full", 1000, 0.8, 0.7),
-        ("int4", 780, 0.65, 0.3),
+        ("nested", 998, 0.6, 0.15),
+        ("int4", 780, 0.65, 0.1),
+        ("nested", 770, 0.8, 0.05),
         ("plain", None, None, 0.0),
+    ]
+    assert [(route.key.level, route.load) for route in table.routes] == [
+        ("", 1.0),
+        ("int8", 1.0),
+        ("", 1.0),
+        ("int4", 0.75),
+        ("", 1.0),
     ]
     assert CONTRACT["table"]["key"] == protocol.TABLE_KEY
     assert CONTRACT["table"]["example"]["schemaVersion"] == protocol.TABLE_SCHEMA_VERSION

@@ -86,7 +86,61 @@ def refusal_of(act: Callable[[], Any]) -> str:
     return str(json.loads(caught.value.body)["message"])
 
 
+def nested(recipe: dict[str, Any], card: dict[str, Any] | None = None, **extra: Any) -> Spec:
+    """The minimal spec with one nested tier more."""
+    spec = copy.deepcopy(MINIMAL)
+    tier = {**spec["tiers"][1], "name": "nested", "recipe": {"nested": recipe}}
+    spec["tiers"].append(tier if card is None else {**tier, "card": card})
+    return spec | extra
+
+
+LEVELS = {"levels": ["int8", "int4"]}
+
+
+def level(name: str, quality: int = 900) -> dict[str, Any]:
+    return {"name": name, "qualityPermille": quality, "capacityMilliRequestsPerSecond": 800}
+
+
 RULES: dict[str, tuple[Spec, str]] = {
+    "a recipe of nothing": (
+        changed("tiers.0.recipe", {}),
+        r"tiers\[\].recipe must have exactly one of precision and nested; use precision",
+    ),
+    "a recipe of both": (
+        changed("tiers.0.recipe", {"precision": "int8", "nested": LEVELS}),
+        r"tiers\[\].recipe must have exactly one of precision and nested; use precision",
+    ),
+    "a level twice": (nested({"levels": ["int8", "int8"]}), r"nested.levels names a level twice; use each"),
+    "levels out of order": (
+        nested({"levels": ["int4", "int8"]}),
+        r"nested.levels must be in order.*use \[int8, int4\]",
+    ),
+    "depths that rise": (nested({**LEVELS, "depths": [28, 30]}), r"nested.depths must fall from each to the next; use"),
+    "a depth twice": (nested({**LEVELS, "depths": [30, 30]}), r"nested.depths must fall from each to the next; use"),
+    "more ranks than accelerators": (
+        changed("tiers.0.replica.tensorParallel", 4),
+        r"replica.tensorParallel must not be greater than replica.accelerators.*raise accelerators",
+    ),
+    "cards of levels of a plain tier": (
+        changed("tiers.0.card", {**CARD, "levels": [level("int8")]}),
+        r"tiers\[\].card.levels is for nested tiers only; use recipe.nested",
+    ),
+    "a nested card without its top level": (
+        nested(LEVELS, {"levels": [level("int4")]}),
+        r"card of a nested tier must describe its top level.*give its entry in levels",
+    ),
+    "a card that says nothing": (
+        changed("tiers.0.card", {"loadSeconds": 5}),
+        r"tiers\[\].card must give qualityPermille and capacityMilliRequestsPerSecond; set both",
+    ),
+    "half a card": (
+        changed("tiers.0.card", {"qualityPermille": 900}),
+        r"card.qualityPermille and capacityMilliRequestsPerSecond belong together; set both",
+    ),
+    "a card of a level that is not there": (
+        nested(LEVELS, {"levels": [level("int8"), level("int8-d28")]}),
+        r"card.levels names a level that recipe.nested does not have; correct it",
+    ),
     "a warm tier that is not in the list": (
         changed("routing.warmTier", "int2"),
         r"routing.warmTier must be the name of one of spec.tiers; correct it",
@@ -142,6 +196,21 @@ RULES: dict[str, tuple[Spec, str]] = {
 }
 
 CONSTRAINTS: dict[str, tuple[Spec, str]] = {
+    "no levels": (nested({"levels": []}), r"nested.levels.*should have at least 1 items"),
+    "a level of an unknown precision": (
+        nested({"levels": ["int2"]}),
+        r'nested.levels\[0\]: Unsupported value: "int2": supported values: "int8", "int4"',
+    ),
+    "a depth of no layers": (nested({**LEVELS, "depths": [0]}), r"nested.depths\[0\].*greater than or equal to 1"),
+    "nine ranks": (changed("tiers.0.replica.tensorParallel", 9), r"tensorParallel.*less than or equal to 8"),
+    "keys and values in an unknown precision": (
+        changed("tiers.0.replica.kvPrecision", "int4"),
+        r'kvPrecision: Unsupported value: "int4": supported values: "fp32", "int8"',
+    ),
+    "two cards of one level": (
+        nested(LEVELS, {"levels": [level("int8"), level("int8")]}),
+        r"card.levels\[1\]: Duplicate value",
+    ),
     "no model": ({"tiers": MINIMAL["tiers"]}, r"spec.model: Required value"),
     "no tiers": ({"model": MINIMAL["model"]}, r"spec.tiers: Required value"),
     "an empty list of tiers": (changed("tiers", []), r"spec.tiers.*should have at least 1 items"),
@@ -157,7 +226,7 @@ CONSTRAINTS: dict[str, tuple[Spec, str]] = {
     "a misspelt field": (changed("quality.floorPermill", 900), r'unknown field "spec.quality.floorPermill"'),
     "an unknown precision": (
         changed("tiers.0.recipe.precision", "fp8"),
-        r'spec.tiers\[0\].recipe.precision: Unsupported value: "fp8": supported values: "fp32", "int8", "int4"',
+        r"recipe.precision: Unsupported value: .fp8.: supported values: .fp32., .bf16., .fp16., .int8., .int4.",
     ),
     "an unknown engine": (
         changed("tiers.0.engine", "vllm"),
@@ -215,6 +284,38 @@ def _rules(node: Any) -> list[dict[str, str]]:
         return []
     own = node.get("x-kubernetes-validations", [])
     return own + [item for key, part in node.items() if key != "x-kubernetes-validations" for item in _rules(part)]
+
+
+FULL_RECIPE = {**LEVELS, "depths": [30, 28, 26, 24]}
+ALL_LEVELS = [f"{precision}{depth}" for precision in ("int8", "int4") for depth in ("", "-d28", "-d26", "-d24")]
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        pytest.param(nested({"levels": ["int4"]}), id="one level, no card"),
+        pytest.param(nested(LEVELS, {"levels": [level("int8"), level("int4", 700)]}), id="a card per level"),
+        pytest.param(
+            nested(LEVELS, {**CARD, "levels": [level("int4", 700)]}), id="a card of its own and a lower level's"
+        ),
+        pytest.param(nested(FULL_RECIPE, {"levels": [level(name) for name in ALL_LEVELS]}), id="levels of every depth"),
+        pytest.param(
+            nested(LEVELS, {"levels": [level("int8"), level("int4", 700)]}, quality={"floorPermille": 900}),
+            id="a floor that a level reaches",
+        ),
+        pytest.param(changed("tiers.0.replica.tensorParallel", 2), id="a rank per accelerator"),
+        pytest.param(changed("tiers.0.recipe.precision", "bf16"), id="weights in 16 bits"),
+    ],
+)
+def test_a_tier_is_accepted_as_it_is_written(create, spec):
+    assert create(spec)["spec"]["tiers"] == spec["tiers"], "defaults in list items would show as drift"
+
+
+def test_a_floor_above_every_level_is_refused(create):
+    card = {"levels": [level("int8", 800), level("int4", 700)]}
+    spec = {**nested(LEVELS, card), "quality": {"floorPermille": 850}}
+    spec["tiers"] = spec["tiers"][2:]
+    assert "quality.floorPermille is above" in refusal_of(lambda: create(spec))
 
 
 def test_a_name_of_forty_characters_is_accepted(create):

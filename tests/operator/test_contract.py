@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from adaptive_operator import names
+from adaptive_operator.levels import levels_of
 from adaptive_operator.observe import queries
 from adaptive_operator.plan import plan_model
 from adaptive_operator.plan.plan import ApplyObject
@@ -29,10 +30,24 @@ from tests.operator.plan.situations import (
 CONTRACT: dict[str, Any] = json.loads((Path(__file__).parents[1] / "fixtures" / "contract.json").read_text())
 
 
-def containers() -> dict[str, Any]:
-    """The engine container of tier int4 and the router container, by name."""
-    model = make_model(make_spec([make_tier("int4", "int4", 1)]))
-    steps = plan_model(model, make_decision({"int4": 1}), SETTINGS, NOW, 1).steps
+NESTED_TIER: dict[str, Any] = {
+    "name": "nested",
+    "recipe": {"nested": {"levels": ["int8", "int4"], "depths": [30, 28]}},
+    "replica": {
+        "accelerators": 2,
+        "cpu": "500m",
+        "memory": "1Gi",
+        "tensorParallel": 2,
+        "kvPrecision": "int8",
+    },
+}
+
+
+def containers(tier: dict[str, Any] | None = None) -> dict[str, Any]:
+    """The engine container of a tier (int4 unless given) and the router container, by name."""
+    tier = tier or make_tier("int4", "int4", 1)
+    model = make_model(make_spec([tier]))
+    steps = plan_model(model, make_decision({tier["name"]: 1}), SETTINGS, NOW, 1).steps
     manifests = [step.manifest for step in steps if isinstance(step, ApplyObject)]
     specs = [item["spec"]["template"]["spec"] for item in manifests if "template" in item.get("spec", {})]
     return {container["name"]: container for spec in specs for container in spec["containers"]}
@@ -61,20 +76,44 @@ def test_containers_get_the_arguments_ports_and_probes_of_the_contract(component
     assert container["readinessProbe"]["httpGet"]["path"] == CONTRACT["probes"]["ready"]
 
 
+def test_the_engine_of_a_nested_tier_gets_levels_depths_and_shape_as_in_the_contract() -> None:
+    assert containers(NESTED_TIER)["engine"]["args"] == CONTRACT["nestedEngineArguments"]
+    spec = make_spec([NESTED_TIER])
+    assert [level.name for level in levels_of(spec.tiers[0])] == CONTRACT["levelNames"]
+
+
 def test_an_engine_is_alive_while_it_answers_ping() -> None:
     assert containers()["engine"]["livenessProbe"]["httpGet"]["path"] == CONTRACT["probes"]["engineAlive"]
 
 
 def test_the_routing_table_is_written_as_in_the_contract() -> None:
     example = CONTRACT["table"]["example"]
-    tiers = [make_tier("full", "fp32", 2, 1000), make_tier("int4", "int4", 1, 780), make_tier("plain", "int8", 1)]
+    nested = make_tier("nested", "int8", 1)
+    nested["recipe"] = {"nested": {"levels": ["int8", "int4"]}}
+    nested["card"] = {
+        "levels": [
+            {"name": "int8", "qualityPermille": 998, "capacityMilliRequestsPerSecond": 600},
+            {"name": "int4", "qualityPermille": 770, "capacityMilliRequestsPerSecond": 800},
+        ]
+    }
+    tiers = [
+        make_tier("full", "fp32", 2, 1000),
+        make_tier("int4", "int4", 1, 780),
+        nested,
+        make_tier("plain", "int8", 1),
+    ]
     for tier in tiers[:2]:
         tier["card"].update(referencePromptTokens=16, referenceOutputTokens=24)
     spec = make_spec(
         tiers, slo=example["slo"], quality={"floorPermille": 750}, routing={"maxQueueSeconds": 60}, accelerators={}
     )
     model = with_set(with_set(make_model(spec), "full", [READY, READY]), "int4", [READY])
-    decision = make_decision({"full": 1, "int4": 1, "plain": 0}, {"full": 0.7, "int4": 0.3})
+    model = with_set(model, "nested", [READY])
+    decision = make_decision(
+        {"full": 1, "nested": 1, "int4": 1, "plain": 0},
+        {"full": 0.7, "nested": 0.2, "int4": 0.1},
+        levels={"nested": {"int8": 0.75, "int4": 0.25}},
+    )
     table = plan_table(model, decision, frozenset({"full-new-1"}), None, 0.05)
     written = json.loads(replace(table, generation=12).to_text(epoch=3))
     assert written == example

@@ -15,7 +15,8 @@ from typing import Any, Final
 import yaml
 
 from adaptive_operator.api import reference
-from adaptive_operator.api.v1alpha1 import CEL, AdaptiveModelSpec, AdaptiveModelStatus, rule
+from adaptive_operator.api.base import CEL, rule
+from adaptive_operator.api.v1alpha1 import AdaptiveModelSpec, AdaptiveModelStatus
 from adaptive_operator.names import GROUP, KIND, PLURAL, VERSION
 
 Schema = dict[str, Any]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from adaptive_operator.api.v1alpha1 import CEL
+from adaptive_operator.api.base import CEL
 
 _INTRODUCTION = """# AdaptiveModel reference
 

@@ -10,39 +10,10 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
-from pydantic.alias_generators import to_camel
-from pydantic.config import JsonDict
+from pydantic import ConfigDict, Field
 
-CEL = "x-kubernetes-validations"
-DNS_LABEL = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"
-QUANTITY = r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$"
-MODEL_SOURCE = r"^(package://[A-Za-z_][A-Za-z0-9_]*/[A-Za-z0-9._/-]+|file:///[A-Za-z0-9._/-]+)$"
-
-
-def rule(expression: str, message: str) -> JsonDict:
-    """One CEL rule of `x-kubernetes-validations`; the message names the field and the remedy."""
-    return {"rule": expression, "message": message}
-
-
-class _Api(BaseModel):
-    """Base of all API models: camelCase aliases, immutable, unknown fields ignored (a newer CRD may have more)."""
-
-    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True, extra="ignore")
-
-
-class Precision(StrEnum):
-    """Numeric form of a tier's weights."""
-
-    FP32 = "fp32"
-    INT8 = "int8"
-    INT4 = "int4"
-
-
-class Engine(StrEnum):
-    """The server that runs in a tier's pods."""
-
-    NATIVE = "native"
+from adaptive_operator.api.base import CEL, MODEL_SOURCE, Api, rule
+from adaptive_operator.api.tiers import Tier
 
 
 class Mode(StrEnum):
@@ -53,7 +24,7 @@ class Mode(StrEnum):
     PAUSED = "Paused"
 
 
-class ModelSpec(_Api):
+class ModelSpec(Api):
     """The source checkpoint that every tier derives from."""
 
     source: str = Field(
@@ -82,111 +53,7 @@ class ModelSpec(_Api):
     )
 
 
-class Recipe(_Api):
-    """How a tier's weights derive from the source checkpoint."""
-
-    precision: Precision = Field(
-        description="Numeric form of the weights: fp32, int8 (groups of 32) or int4 (groups of 32)."
-    )
-
-
-class Replica(_Api):
-    """The resources of one replica (its shape). Requests equal limits."""
-
-    accelerators: int = Field(ge=1, le=64, description="Accelerators that one replica holds.")
-    cpu: str = Field(max_length=16, pattern=QUANTITY, description="CPU of one replica, e.g. 500m or 4.")
-    memory: str = Field(max_length=16, pattern=QUANTITY, description="Memory of one replica, e.g. 1Gi.")
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            CEL: [
-                rule(
-                    "!isQuantity(self.cpu) || quantity(self.cpu).isGreaterThan(quantity('0'))",
-                    "tiers[].replica.cpu must be greater than 0, e.g. 500m or 4",
-                ),
-                rule(
-                    "!isQuantity(self.memory) || !quantity(self.memory).isLessThan(quantity('64Mi'))",
-                    "tiers[].replica.memory must be at least 64Mi; use a unit such as Gi (m is a thousandth of a byte)",
-                ),
-            ]
-        }
-    )
-
-
-class ReplicaBounds(_Api):
-    """Bounds on the replicas of a tier."""
-
-    min: int | None = Field(
-        default=None, ge=0, le=256, description="Fewest replicas. Unset: 1 for the warm tier, else 0."
-    )
-    max: int | None = Field(
-        default=None, ge=0, le=256, description="Most replicas. Unset: as many as the budget carries."
-    )
-
-
-class DeclaredCard(_Api):
-    """A tier card written by hand: what is known of the tier before it is measured."""
-
-    quality_permille: int = Field(
-        ge=0, le=1000, description="Quality relative to the source model: 1000·exp(−KL divergence to the full tier)."
-    )
-    capacity_milli_requests_per_second: int = Field(
-        ge=1,
-        le=1_000_000_000,
-        description="Reference requests per 1000 s that one replica answers within the objective.",
-    )
-    reference_prompt_tokens: int | None = Field(
-        default=None, ge=1, le=1_000_000, description="Prompt length of the reference request."
-    )
-    reference_output_tokens: int | None = Field(
-        default=None, ge=1, le=1_000_000, description="Output length of the reference request."
-    )
-    load_seconds: int | None = Field(
-        default=None, ge=0, le=86_400, description="Seconds from creating a replica until it is ready. Unset: 60."
-    )
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            CEL: [
-                rule(
-                    "has(self.referencePromptTokens) == has(self.referenceOutputTokens)",
-                    "tiers[].card.referencePromptTokens and referenceOutputTokens describe one request;"
-                    " set both or neither",
-                ),
-            ]
-        }
-    )
-
-
-class Tier(_Api):
-    """One servable form of the model."""
-
-    name: str = Field(
-        min_length=1, max_length=32, pattern=DNS_LABEL, description="Name of the tier, unique in the model."
-    )
-    recipe: Recipe
-    engine: Engine | None = Field(default=None, description="The server of this tier. Unset: native.")
-    replica: Replica
-    replicas: ReplicaBounds | None = None
-    card: DeclaredCard | None = Field(
-        default=None,
-        description="Declared tier card. A tier without a card keeps its minimum and takes no part in decisions.",
-    )
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            CEL: [
-                rule(
-                    "!has(self.replicas) || !has(self.replicas.min) || !has(self.replicas.max)"
-                    " || self.replicas.min <= self.replicas.max",
-                    "tiers[].replicas.min must not be greater than replicas.max; lower min or raise max",
-                ),
-            ]
-        }
-    )
-
-
-class Slo(_Api):
+class Slo(Api):
     """The latency objective."""
 
     ttft_milliseconds: int = Field(default=2000, ge=1, le=3_600_000, description="Time to first token.")
@@ -210,7 +77,7 @@ class Slo(_Api):
     )
 
 
-class Quality(_Api):
+class Quality(Api):
     """The quality floor."""
 
     floor_permille: int = Field(
@@ -221,7 +88,7 @@ class Quality(_Api):
     )
 
 
-class Accelerators(_Api):
+class Accelerators(Api):
     """The accelerators this model may hold."""
 
     resource: str = Field(
@@ -248,7 +115,7 @@ class Accelerators(_Api):
     )
 
 
-class Routing(_Api):
+class Routing(Api):
     """How requests reach the tiers."""
 
     warm_tier: str | None = Field(
@@ -260,7 +127,7 @@ class Routing(_Api):
     router_replicas: int = Field(default=1, ge=1, le=64, description="Replicas of the router.")
 
 
-class Scaling(_Api):
+class Scaling(Api):
     """How fast replicas may change. The defaults are safe for tiers that take minutes to load."""
 
     dwell_seconds: int | None = Field(
@@ -292,7 +159,7 @@ class Scaling(_Api):
     )
 
 
-class AdaptiveModelSpec(_Api):
+class AdaptiveModelSpec(Api):
     """One logical model behind one endpoint, in several quality tiers."""
 
     mode: Mode = Field(
@@ -351,7 +218,9 @@ class AdaptiveModelSpec(_Api):
                 ),
                 rule(
                     "!has(self.quality) || !has(self.quality.floorPermille)"
-                    " || !self.tiers.all(t, has(t.card) && t.card.qualityPermille < self.quality.floorPermille)",
+                    " || !self.tiers.all(t, has(t.card) && (has(t.card.qualityPermille)"
+                    " ? t.card.qualityPermille < self.quality.floorPermille : has(t.card.levels)"
+                    " && t.card.levels.all(c, c.qualityPermille < self.quality.floorPermille)))",
                     "quality.floorPermille is above tiers[].card.qualityPermille of every tier, so nothing could serve;"
                     " lower the floor or add a better tier",
                 ),
@@ -375,7 +244,7 @@ class AdaptiveModelSpec(_Api):
     )
 
 
-class TierStatus(_Api):
+class TierStatus(Api):
     """What runs of one tier."""
 
     name: str = Field(max_length=32)
@@ -391,7 +260,7 @@ class TierStatus(_Api):
     engine_image: str | None = Field(default=None, max_length=512, description="Engine image pinned for the revision.")
 
 
-class DecisionStatus(_Api):
+class DecisionStatus(Api):
     """One decision and its reason."""
 
     time: str = Field(max_length=32, description="RFC 3339, UTC.")
@@ -402,7 +271,7 @@ class DecisionStatus(_Api):
     inputs: str = Field(max_length=1024, description="What was seen: demand, ages, queue, capacity.")
 
 
-class SwapStatus(_Api):
+class SwapStatus(Api):
     """The swap in flight, written before its first effect, so that a restarted operator resumes or rolls back."""
 
     id: str = Field(max_length=64)
@@ -417,7 +286,7 @@ class SwapStatus(_Api):
     predicted_dip_permille: int | None = None
 
 
-class MemoryStatus(_Api):
+class MemoryStatus(Api):
     """The policy's memory: an input and an output of every decision, kept so that a restart resumes."""
 
     last_change_at: str | None = Field(
@@ -445,7 +314,7 @@ class MemoryStatus(_Api):
     generation: int | None = Field(default=None, ge=0, description="Generation of the spec that was decided on last.")
 
 
-class Condition(_Api):
+class Condition(Api):
     """A standard Kubernetes condition."""
 
     type: str = Field(max_length=64)
@@ -456,7 +325,7 @@ class Condition(_Api):
     observed_generation: int = Field(ge=0)
 
 
-class AdaptiveModelStatus(_Api):
+class AdaptiveModelStatus(Api):
     """What the operator knows and did."""
 
     observed_generation: int | None = None
@@ -495,7 +364,7 @@ class AdaptiveModelStatus(_Api):
     routing_generation: int | None = Field(default=None, ge=0)
 
 
-class AdaptiveModel(_Api):
+class AdaptiveModel(Api):
     """The custom resource as read from the API server."""
 
     api_version: str = "adaptivellm.dev/v1alpha1"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from adaptive_operator.decide.fill import Fill, fill
@@ -23,7 +23,10 @@ _ALMOST_NOTHING: Final = 1e-9
 
 @dataclass(frozen=True, slots=True)
 class PlanTier:
-    """One tier that may be planned with. `rate` is what one replica is planned to serve (requests/s, derated)."""
+    """One tier that may be planned with. `rate` is what one replica is planned to serve (requests/s, derated).
+
+    `shed` is what a replica of a nested tier serves beyond that at lower levels: (requests/s, permille) per step.
+    """
 
     name: str
     accelerators: int
@@ -32,6 +35,7 @@ class PlanTier:
     low: int
     high: int
     present: int
+    shed: tuple[tuple[float, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +45,15 @@ class PlanSpace:
     tiers: tuple[PlanTier, ...]
     floor_permille: float
     limit: int
+    # What a replica adds, step by step: (position of its tier, requests/s, permille), best first.
+    _steps: tuple[tuple[int, float, float], ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Order all tiers' steps once: a space is filled for thousands of plans."""
+        steps = [
+            (i, *step) for i, t in enumerate(self.tiers) for step in ((t.rate, float(t.quality_permille)), *t.shed)
+        ]
+        object.__setattr__(self, "_steps", tuple(sorted(steps, key=lambda step: -step[2])))
 
     def cost(self, plan: Plan) -> int:
         """Accelerators that a plan holds."""
@@ -48,8 +61,8 @@ class PlanSpace:
 
     def fill(self, plan: Plan, demand: float) -> Fill:
         """Who would serve how much of the demand (requests/s)."""
-        rates = [n * tier.rate for n, tier in zip(plan, self.tiers, strict=True)]
-        return fill(demand, rates, [tier.quality_permille for tier in self.tiers], self.floor_permille)
+        rates = [plan[i] * rate for i, rate, _ in self._steps]
+        return fill(demand, rates, [quality for _, _, quality in self._steps], self.floor_permille)
 
     def present(self) -> Plan:
         """What is wanted now."""

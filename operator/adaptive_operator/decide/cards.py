@@ -7,34 +7,52 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from adaptive_operator.api.v1alpha1 import AdaptiveModelSpec, Tier
+from adaptive_operator.api.tiers import Tier
+from adaptive_operator.api.v1alpha1 import AdaptiveModelSpec
+from adaptive_operator.decide.frontier import LevelPoint, frontier
 from adaptive_operator.decide.settings import DecideSettings
+from adaptive_operator.levels import levels_of
 
 DECLARED = "Declared"
 
 
 @dataclass(frozen=True, slots=True)
 class TierCard:
-    """What is known of a tier: quality in permille of the full model, reference requests/s per replica, load time."""
+    """What is known of a tier: quality in permille of the full model, reference requests/s per replica, load time.
+
+    Of a nested tier, quality and rate are those of its best level; `levels` has all that are known, the best first.
+    """
 
     quality_permille: int
     requests_per_second: float
     load_seconds: float
     source: str
+    levels: tuple[LevelPoint, ...]
+
+    @property
+    def most_requests_per_second(self) -> float:
+        """Reference requests/s of a replica at its fastest level."""
+        return max(level.rate for level in self.levels)
 
 
 def card_of(tier: Tier, settings: DecideSettings) -> TierCard | None:
     """The card of a tier, or None: then its capacity is unknown and it takes no part in decisions."""
-    declared = tier.card
-    if declared is None:
+    declared, levels = tier.card, _known_levels(tier)
+    if declared is None or not levels:
         return None
     load = settings.default_load_seconds if declared.load_seconds is None else float(declared.load_seconds)
-    return TierCard(
-        quality_permille=declared.quality_permille,
-        requests_per_second=declared.capacity_milli_requests_per_second / 1000,
-        load_seconds=load,
-        source=DECLARED,
-    )
+    best = frontier(levels)[0].level
+    return TierCard(int(best.quality_permille), best.rate, load, DECLARED, levels)
+
+
+def _known_levels(tier: Tier) -> tuple[LevelPoint, ...]:
+    """The best first; equal ones in the recipe's order."""
+    known = [
+        LevelPoint(level.name, level.quality_permille, level.requests_per_second)
+        for level in levels_of(tier)
+        if level.quality_permille is not None and level.requests_per_second is not None
+    ]
+    return tuple(sorted(known, key=lambda level: -level.quality_permille))
 
 
 def warm_tier(spec: AdaptiveModelSpec, settings: DecideSettings, left_out: frozenset[str] = frozenset()) -> str | None:
@@ -53,7 +71,7 @@ def warm_tier(spec: AdaptiveModelSpec, settings: DecideSettings, left_out: froze
     def cost(tier: Tier) -> tuple[float, float, float, int]:
         card = card_of(tier, settings)
         units = tier.replica.accelerators
-        per_request = units / card.requests_per_second if card else 0.0
+        per_request = units / card.most_requests_per_second if card else 0.0
         return (units, per_request, card.load_seconds if card else 0.0, -position[tier.name])
 
     return min(pool, key=cost).name

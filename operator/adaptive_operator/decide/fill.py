@@ -1,4 +1,4 @@
-"""Who serves how much: demand is filled into tiers, best quality first, as far as the quality floor allows.
+"""Who serves how much: demand is filled into tiers and levels, best quality first, as far as the floor allows.
 
 Pure arithmetic in requests/s. Knows neither replicas nor accelerators.
 """
@@ -15,18 +15,19 @@ TRICKLE: Final = 1e-6
 
 @dataclass(frozen=True, slots=True)
 class Fill:
-    """The outcome of a fill, in the order of the tiers that were given."""
+    """The outcome of a fill, in the order of the steps that were given."""
 
-    served: tuple[float, ...]  # requests/s per tier
+    served: tuple[float, ...]  # requests/s per step
     unserved: float  # requests/s that do not fit
     quality_permille: float  # request-weighted over what is served; 0 when nothing is
 
 
-def fill(demand: float, rates: Sequence[float], qualities: Sequence[int], floor_permille: float) -> Fill:
-    """Fill `demand` (requests/s) into tiers of the given `rates` (requests/s), which are sorted best quality first.
+def fill(demand: float, rates: Sequence[float], qualities: Sequence[float], floor_permille: float) -> Fill:
+    """Fill `demand` (requests/s) into steps of the given `rates` (requests/s), which are sorted best quality first.
 
-    Tiers at or above the floor are filled first and earn slack Σ(quality − floor)·x; a tier below the floor may use
-    that slack up, so the mean never falls below the floor. What is left waits rather than being served worse.
+    A step is a tier, or a further level of a nested one (`frontier.py`). Steps at or above the floor are filled first
+    and earn slack Σ(quality − floor)·x; one below the floor may use that slack up, so the mean never falls below the
+    floor. What is left waits rather than being served worse.
     Example: demand 1, rates .72 and .6, qualities 1000 and 780, floor 0: .72 + .28, quality 938.4.
     """
     left = max(demand, TRICKLE)

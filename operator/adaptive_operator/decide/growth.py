@@ -37,8 +37,8 @@ def growth_demand(situation: Situation) -> float | None:
 
 
 def capacity(situation: Situation, mix: Mix) -> float:
-    """What a mix is planned to serve (requests/s, derated), whatever its quality."""
-    rates = (t.card.requests_per_second * mix.get(t.name, 0) for t in situation.tiers if t.card)
+    """What a mix is planned to serve (requests/s, derated), whatever its quality: at the tiers' fastest levels."""
+    rates = (t.card.most_requests_per_second * mix.get(t.name, 0) for t in situation.tiers if t.card)
     return sum(rates) * situation.settings.utilisation
 
 

@@ -139,6 +139,7 @@ def _decision(situation: Situation, proposal: Proposal, granted: int) -> Decisio
         inputs=inputs_text(situation, capacity(situation, situation.wanted)),
         replicas=dict(proposal.replicas),
         weights=weights.shares,
+        levels=weights.levels,
         memory=_memory(situation, proposal, weights, changed),
         swap=swap,
         accelerators_granted=granted,
@@ -187,11 +188,12 @@ def _with_shift(situation: Situation, proposal: Proposal, weights: Weights) -> P
     quiet = proposal.reason is Reason.STEADY or proposal.reason in _HOLDS
     if not quiet or weights.shift == 0 or weights.planned_demand is None:
         return proposal
-    parts = " · ".join(f"{tier} {share:.0%}" for tier, share in weights.shares.items() if share > 0)
     demand = rate_text(weights.planned_demand)
     if weights.shift < 0:
-        return replace(proposal, reason=Reason.SHED_TO_CHEAPER_TIER, message=f"demand {demand}: weights {parts}")
-    return replace(proposal, reason=Reason.RESTORED_WEIGHT, message=f"demand no more than {demand}: weights {parts}")
+        return replace(proposal, reason=Reason.SHED_TO_CHEAPER_TIER, message=f"demand {demand}: weights {weights.text}")
+    return replace(
+        proposal, reason=Reason.RESTORED_WEIGHT, message=f"demand no more than {demand}: weights {weights.text}"
+    )
 
 
 def _explained(situation: Situation, proposal: Proposal, limits: Mapping[str, int], who: str) -> Proposal:

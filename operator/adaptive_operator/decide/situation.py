@@ -9,10 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from adaptive_operator.api.v1alpha1 import Mode, Tier
+from adaptive_operator.api.tiers import Tier
+from adaptive_operator.api.v1alpha1 import Mode
 from adaptive_operator.decide.candidates import Plan, PlanSpace, PlanTier
 from adaptive_operator.decide.cards import TierCard, card_of, warm_tier
 from adaptive_operator.decide.demand import Demand, Trust, read_demand
+from adaptive_operator.decide.frontier import frontier
 from adaptive_operator.decide.settings import DecideSettings
 from adaptive_operator.observe.holding import held_accelerators
 from adaptive_operator.observe.observation import ModelObservation, PodPhase, PolicyMemory, SwapRecord
@@ -150,6 +152,7 @@ def plan_space(situation: Situation, limit: int, moves: Moves = Moves.ANY) -> Pl
             low=max(tier.low, min(tier.wanted, tier.high)) if _is_kept(tier, moves) else tier.low,
             high=min(tier.high, tier.wanted) if moves is Moves.REMOVALS else tier.high,
             present=tier.wanted,
+            shed=_shed_steps(tier.card, situation.settings),
         )
         for tier in situation.tiers
         if tier.card is not None and tier.high > 0
@@ -158,6 +161,11 @@ def plan_space(situation: Situation, limit: int, moves: Moves = Moves.ANY) -> Pl
         tiers = [replace(tier, low=min(tier.low, tier.high)) for tier in tiers]
     tiers.sort(key=lambda t: (-t.quality_permille, t.accelerators / t.rate))
     return PlanSpace(_affordable(tuple(tiers), limit - fixed), situation.floor_permille, max(0, limit - fixed))
+
+
+def _shed_steps(card: TierCard, settings: DecideSettings) -> tuple[tuple[float, float], ...]:
+    """What lower levels add to a replica's derated rate; nothing for a plain tier."""
+    return tuple((step.rate * settings.utilisation, step.quality_permille) for step in frontier(card.levels)[1:])
 
 
 def _is_kept(tier: TierState, moves: Moves) -> bool:

@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import Final
 
 from adaptive_operator.api.v1alpha1 import AdaptiveModelSpec
+from adaptive_operator.levels import levels_of
 from adaptive_operator.observe.observation import ModelMetrics, PodObservation, PodPhase, Reading, Sample, Unknown
 from adaptive_operator.observe.prometheus import Answer, Answers, Failed, Key
 from adaptive_operator.observe.queries import (
@@ -218,8 +219,13 @@ def max_rate(spec: AdaptiveModelSpec, budget: int) -> float:
 
     Example: 650 milli-requests/s per accelerator and a budget of 4 give 100 · 0.65 · 4 = 260 requests/s.
     """
-    cards = [t.card.capacity_milli_requests_per_second / 1000 / t.replica.accelerators for t in spec.tiers if t.card]
-    return ABSURD_FACTOR * max(cards) * max(budget, 1) if cards else _MAX_RATE
+    rates = [
+        level.requests_per_second / tier.replica.accelerators
+        for tier in spec.tiers
+        for level in levels_of(tier)
+        if level.requests_per_second is not None
+    ]
+    return ABSURD_FACTOR * max(rates) * max(budget, 1) if rates else _MAX_RATE
 
 
 def describe(name: QueryName) -> str:

@@ -12,6 +12,7 @@ from enum import StrEnum
 
 from adaptive_operator.api.v1alpha1 import AdaptiveModelStatus, Condition, Mode
 from adaptive_operator.decide.decision import Decision
+from adaptive_operator.levels import top_of
 from adaptive_operator.names import ANNOTATION_EPOCH, endpoint_service_name
 from adaptive_operator.observe.observation import ModelObservation, PodObservation, PodPhase, Sample, Unknown
 from adaptive_operator.plan.children import are_leftovers
@@ -198,7 +199,7 @@ def _compare_load(facts: Facts) -> Verdict:
     for reason in _LIMITS:
         if reason in found:
             return Verdict(Truth.TRUE, reason, found[reason])
-    if Reason.NO_TIER_CARD in found and all(tier.card is None for tier in facts.model.spec.tiers):
+    if Reason.NO_TIER_CARD in found and not any(top_of(tier).is_known for tier in facts.model.spec.tiers):
         return Verdict(Truth.UNKNOWN, Reason.NO_TIER_CARD, found[Reason.NO_TIER_CARD])
     for reason, told in _UNKNOWN_DEMAND.items():
         if reason in found:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from adaptive_operator import names
-from adaptive_operator.api.v1alpha1 import Tier
+from adaptive_operator.api.tiers import Recipe, Replica, Tier
 from adaptive_operator.observe.observation import ModelObservation, StatefulSetObservation
 from adaptive_operator.plan.draining import format_draining
 from adaptive_operator.plan.metadata import build_child, model_labels
@@ -18,6 +18,7 @@ from adaptive_operator.plan.pods import common_pod_fields, container_security, h
 from adaptive_operator.plan.revisions import TierRevision
 from adaptive_operator.plan.settings import PlanSettings
 
+NESTED = "nested"  # the engine's word for weights that serve several levels
 _PROBE_PERIOD_SECONDS = 2
 _GRACE_BEYOND_DRAIN_SECONDS = 15
 _OWNED_SPEC_FIELDS = ("serviceName", "podManagementPolicy", "updateStrategy", "selector", "template")
@@ -121,7 +122,8 @@ def _arguments(model: ModelObservation, tier: Tier, settings: PlanSettings) -> l
     seed = model.spec.model.permutation_seed
     return [
         "--model-source", model.spec.model.source,
-        "--precision", tier.recipe.precision.value,
+        *_recipe_arguments(tier.recipe),
+        *_replica_arguments(tier.replica),
         *(["--permutation-seed", str(seed)] if seed is not None else []),
         "--served-model-name", model.name,
         "--tier", tier.name,
@@ -131,3 +133,24 @@ def _arguments(model: ModelObservation, tier: Tier, settings: PlanSettings) -> l
         "--max-waiting", str(settings.max_waiting),
         "--drain-seconds", str(model.spec.scaling.drain_deadline_seconds),
     ]  # fmt: skip
+
+
+def _recipe_arguments(recipe: Recipe) -> list[str]:
+    """What the weights become: enums and integers only."""
+    if recipe.nested is None:
+        return ["--precision", recipe.precision.value] if recipe.precision is not None else []
+    depths = ",".join(str(depth) for depth in recipe.nested.depths)
+    return [
+        "--precision", NESTED,
+        "--levels", ",".join(level.value for level in recipe.nested.levels),
+        *(["--depths", depths] if depths else []),
+    ]  # fmt: skip
+
+
+def _replica_arguments(replica: Replica) -> list[str]:
+    """How a replica uses its shape, where the user chose it: else the engine's own defaults hold."""
+    chosen = {
+        "--kv-precision": replica.kv_precision,
+        "--tensor-parallel": replica.tensor_parallel,
+    }
+    return [part for flag, value in chosen.items() if value is not None for part in (flag, str(value))]

@@ -12,7 +12,8 @@ import json
 from dataclasses import dataclass
 
 from adaptive_operator import names
-from adaptive_operator.api.v1alpha1 import AdaptiveModelSpec, Engine, Tier
+from adaptive_operator.api.tiers import Engine, Tier
+from adaptive_operator.api.v1alpha1 import AdaptiveModelSpec
 from adaptive_operator.observe.observation import ModelObservation, PodPhase, StatefulSetObservation
 
 
@@ -31,7 +32,8 @@ class TierRevision:
 def tier_inputs(spec: AdaptiveModelSpec, tier: Tier) -> str:
     """Sixteen hex digits over all that the user can write and that changes a pod of the tier.
 
-    The drain deadline is left out on purpose: it changes how a pod ends, and is not worth restarting one.
+    The drain deadline is left out on purpose: it changes how a pod ends, and is not worth restarting one. Fields that
+    are not set are left out too, so that a field which a later version adds restarts nothing either.
     """
     inputs = {
         "source": spec.model.source,
@@ -39,7 +41,7 @@ def tier_inputs(spec: AdaptiveModelSpec, tier: Tier) -> str:
         "recipe": tier.recipe.model_dump(mode="json", by_alias=True, exclude_none=True),
         "engine": (tier.engine or Engine.NATIVE).value,
         "resource": spec.accelerators.resource,
-        "replica": tier.replica.model_dump(mode="json", by_alias=True),
+        "replica": tier.replica.model_dump(mode="json", by_alias=True, exclude_none=True),
     }
     text = json.dumps(inputs, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -2,8 +2,9 @@
 atomic.
 
 The planner's shares are a start point: routers move them by their own arrivals and know readiness first hand. A weight
-of 0 closes a tier, so every tier that is not going away stays open by a hair: else routers could not shed onto it. The
-generation is raised only when the content changes.
+of 0 closes a route, so every tier that is not going away stays open by a hair: else routers could not shed onto it. A
+nested tier has a route per level; its share is divided as the decision says. The generation is raised only when the
+content changes.
 """
 
 from __future__ import annotations
@@ -12,15 +13,17 @@ import json
 import math
 from collections.abc import Mapping, Set
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from adaptive_operator import names
-from adaptive_operator.api.v1alpha1 import AdaptiveModelSpec, Tier
+from adaptive_operator.api.v1alpha1 import AdaptiveModelSpec
 from adaptive_operator.decide.decision import Decision
 from adaptive_operator.observe.observation import ModelObservation, PodObservation, PodPhase
 from adaptive_operator.plan.metadata import build_child, model_labels
+from adaptive_operator.plan.routes import RouteName, build_routes, name_of, tiers_by_quality
 
 SCHEMA_VERSION = 1
+_Name = TypeVar("_Name", str, RouteName)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +34,12 @@ class WrittenTable:
     generation: int
     content: Mapping[str, Any]  # without epoch and generation
     draining: frozenset[str]
-    weights: Mapping[str, float]  # by tier
+    routes: Mapping[RouteName, float]  # weights
+
+    @property
+    def weights(self) -> Mapping[str, float]:
+        """By tier."""
+        return _by_tier(self.routes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +48,12 @@ class RoutingTable:
 
     generation: int
     content: Mapping[str, Any]
-    weights: Mapping[str, float]  # by tier
+    routes: Mapping[RouteName, float]  # weights
+
+    @property
+    def weights(self) -> Mapping[str, float]:
+        """By tier."""
+        return _by_tier(self.routes)
 
     def to_text(self, epoch: int) -> str:
         """The JSON of `table.json`."""
@@ -55,7 +68,7 @@ def parse_written_table(text: str | None) -> WrittenTable | None:
         version = (int(document.pop("epoch")), int(document.pop("generation")))
         document.pop("schemaVersion", None)
         draining = frozenset(str(uid) for uid in document["draining"])
-        weights = {str(route["tier"]): float(route["weight"]) for route in document["routes"]}
+        weights = {name_of(route): float(route["weight"]) for route in document["routes"]}
     except (ValueError, TypeError, KeyError, AttributeError):
         return None
     return WrittenTable(*version, document, draining, weights)
@@ -69,15 +82,17 @@ def plan_table(
     hysteresis: float,
 ) -> RoutingTable:
     """The table for the decision's weights, corrected for drains and for tiers that cannot serve yet."""
-    routes = _routes(model, written)
-    weights = _damp(plan_weights(model, decision, routes, draining), written, routes, model.spec, hysteresis)
+    routes = build_routes(model, written.content["routes"] if written else ())
+    tiers = plan_weights(model, decision, routes, draining)
+    planned = _divide(tiers, decision, routes)
+    weights = _damp(planned, written, routes, model.spec, hysteresis)
     content = {
         "model": model.name,
         "floorPermille": model.spec.quality.floor_permille,
         "slo": model.spec.slo.model_dump(mode="json", by_alias=True),
         "maxQueueSeconds": model.spec.routing.max_queue_seconds,
         "reference": _reference(model.spec),
-        "routes": [{**route, "weight": weights[route["tier"]]} for route in routes],
+        "routes": [{**route, "weight": weights[name_of(route)]} for route in routes],
         "draining": sorted(draining),
     }
     return RoutingTable(_generation(model, written, content), content, weights)
@@ -90,11 +105,6 @@ def build_table_config_map(model: ModelObservation, table: RoutingTable, epoch: 
     return build_child(model, "v1", "ConfigMap", names.routing_table_name(model.name), labels, body)
 
 
-def tiers_by_quality(spec: AdaptiveModelSpec) -> tuple[Tier, ...]:
-    """Best quality first: by card; tiers without one follow, in the spec's order."""
-    return tuple(sorted(spec.tiers, key=lambda tier: -tier.card.quality_permille if tier.card is not None else 1))
-
-
 def plan_weights(
     model: ModelObservation, decision: Decision, routes: list[dict[str, Any]], draining: Set[str]
 ) -> dict[str, float]:
@@ -102,43 +112,52 @@ def plan_weights(
 
     Example: full Ready, int4 Ready with share 0, int8 still loading: full 0.998, int8 0.001, int4 0.001.
     """
-    tiers = [str(route["tier"]) for route in routes]
+    tiers = list(dict.fromkeys(str(route["tier"]) for route in routes))
     open_tiers = [tier for tier in tiers if _is_open(model, decision, tier, draining)]
     serving = [tier for tier in open_tiers if any(_can_serve(pod, draining) for pod in _pods_of(model, tier))]
     shares = _normalise(decision.weights, serving or open_tiers)
-    qualities = {str(route["tier"]): route["qualityPermille"] for route in routes}
+    qualities = _tier_qualities(decision, routes)
     rounded = _round_shares(shares, open_tiers, qualities, model.spec.quality.floor_permille)
     return {tier: rounded.get(tier, 0.0) for tier in tiers}
 
 
-def _routes(model: ModelObservation, written: WrittenTable | None) -> list[dict[str, Any]]:
-    """A route per tier of the spec, and per tier that left it and still has pods (with what was known of it)."""
-    routes = [_route(tier) for tier in tiers_by_quality(model.spec)]
-    known = {route["tier"] for route in routes}
-    before = {route["tier"]: route for route in (written.content["routes"] if written else ())}
-    left = sorted({pod.tier for pod in model.pods if pod.phase is not PodPhase.TERMINATING} - known)
-    for tier in left:
-        old = before.get(tier, {})
-        routes.append(_render_route(tier, old.get("qualityPermille"), old.get("mu")))
-    return routes
+def _by_tier(routes: Mapping[RouteName, float]) -> dict[str, float]:
+    weights: dict[str, float] = {}
+    for (tier, level), weight in routes.items():
+        weights[tier] = round(weights.get(tier, 0.0) + weight, 6) if level else weight
+    return weights
 
 
-def _route(tier: Tier) -> dict[str, Any]:
-    if tier.card is None:
-        return _render_route(tier.name, None, None)
-    return _render_route(tier.name, tier.card.quality_permille, tier.card.capacity_milli_requests_per_second / 1000)
+def _parts(tier: str, decision: Decision, levels: list[dict[str, Any]]) -> dict[str, float]:
+    """How a tier's share is divided among its levels: as decided, else all for the best one."""
+    decided = decision.levels.get(tier, {})
+    parts = {str(route["level"]): decided.get(str(route["level"]), 0.0) for route in levels}
+    total = sum(parts.values())
+    if total <= 0:
+        return {str(route["level"]): float(route is levels[0]) for route in levels}
+    return {level: part / total for level, part in parts.items()}
 
 
-def _render_route(tier: str, quality_permille: int | None, mu: float | None) -> dict[str, Any]:
-    return {
-        "tier": tier,
-        "level": "",
-        "qualityPermille": quality_permille,
-        "mu": mu,
-        "load": 1.0,
-        "weight": 0.0,
-        "price": 0.0,
-    }
+def _divide(weights: Mapping[str, float], decision: Decision, routes: list[dict[str, Any]]) -> dict[RouteName, float]:
+    """The tiers' weights as weights of their routes. What rounding takes off goes to the best level."""
+    divided: dict[RouteName, float] = {}
+    for tier, weight in weights.items():
+        levels = [route for route in routes if route["tier"] == tier]
+        parts = _parts(tier, decision, levels)
+        lower = {(tier, name): math.floor(weight * parts[name] * 1e6) / 1e6 for name in list(parts)[1:]}
+        best = weight if not lower else round(weight - sum(lower.values()), 6)
+        divided.update({(tier, next(iter(parts))): best, **lower})
+    return divided
+
+
+def _tier_qualities(decision: Decision, routes: list[dict[str, Any]]) -> dict[str, float | None]:
+    """Mean quality of what each tier serves; None where that of a level with a share is not known."""
+    qualities: dict[str, float | None] = {}
+    for tier in dict.fromkeys(str(route["tier"]) for route in routes):
+        levels = [route for route in routes if route["tier"] == tier]
+        shares = {level: part for level, part in _parts(tier, decision, levels).items() if part > 0}
+        qualities[tier] = _mean_quality(shares, {str(route["level"]): route["qualityPermille"] for route in levels})
+    return qualities
 
 
 def _reference(spec: AdaptiveModelSpec) -> dict[str, int] | None:
@@ -176,7 +195,7 @@ def _normalise(weights: Mapping[str, float], tiers: list[str]) -> dict[str, floa
 
 
 def _round_shares(
-    shares: Mapping[str, float], open_tiers: list[str], qualities: Mapping[str, int | None], floor: int
+    shares: Mapping[str, float], open_tiers: list[str], qualities: Mapping[str, float | None], floor: int
 ) -> dict[str, float]:
     """Thousandths that sum to 1. What rounding takes off goes to the best tier: the mean quality never falls by it."""
     if not shares:
@@ -203,17 +222,17 @@ def _fill_best(best: str, others: Mapping[str, int]) -> dict[str, float]:
 
 
 def _keeps_floor(
-    before: Mapping[str, float], after: Mapping[str, float], qualities: Mapping[str, int | None], floor: int
+    before: Mapping[_Name, float], after: Mapping[_Name, float], qualities: Mapping[_Name, float | None], floor: int
 ) -> bool:
     """Whether `after` does not push the mean quality below the floor. Unknown qualities are not judged."""
     old, new = _mean_quality(before, qualities), _mean_quality(after, qualities)
     return old is None or new is None or new >= min(floor, old) - 1e-9
 
 
-def _mean_quality(weights: Mapping[str, float], qualities: Mapping[str, int | None]) -> float | None:
+def _mean_quality(weights: Mapping[_Name, float], qualities: Mapping[_Name, float | None]) -> float | None:
     mean = 0.0
-    for tier, weight in weights.items():
-        quality = qualities.get(tier)
+    for name, weight in weights.items():
+        quality = qualities.get(name)
         if quality is None:
             return None
         mean += weight * quality
@@ -221,20 +240,20 @@ def _mean_quality(weights: Mapping[str, float], qualities: Mapping[str, int | No
 
 
 def _damp(
-    weights: dict[str, float],
+    weights: dict[RouteName, float],
     written: WrittenTable | None,
     routes: list[dict[str, Any]],
     spec: AdaptiveModelSpec,
     hysteresis: float,
-) -> dict[str, float]:
+) -> dict[RouteName, float]:
     """Keep the written weights while they say nearly the same: routers follow their own arrivals anyway."""
-    if written is None or set(written.weights) != set(weights):
+    if written is None or set(written.routes) != set(weights):
         return weights
-    old = {tier: written.weights[tier] for tier in weights}
-    same_tiers_open = all((old[tier] > 0) == (weights[tier] > 0) for tier in weights)
-    close = all(abs(old[tier] - weights[tier]) <= hysteresis + 1e-9 for tier in weights)
-    qualities = {str(route["tier"]): route["qualityPermille"] for route in routes}
-    if same_tiers_open and close and _keeps_floor(weights, old, qualities, spec.quality.floor_permille):
+    old = {route: written.routes[route] for route in weights}
+    same_routes_open = all((old[route] > 0) == (weights[route] > 0) for route in weights)
+    close = all(abs(old[route] - weights[route]) <= hysteresis + 1e-9 for route in weights)
+    qualities = {name_of(route): route["qualityPermille"] for route in routes}
+    if same_routes_open and close and _keeps_floor(weights, old, qualities, spec.quality.floor_permille):
         return old
     return weights
 

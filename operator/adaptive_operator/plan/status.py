@@ -18,6 +18,7 @@ from adaptive_operator.api.v1alpha1 import (
     SwapStatus,
     TierStatus,
 )
+from adaptive_operator.levels import top_of
 from adaptive_operator.observe.holding import held_accelerators
 from adaptive_operator.observe.observation import ModelObservation, PodPhase, PolicyMemory, Sample, SwapRecord
 from adaptive_operator.plan.clock import format_time
@@ -144,7 +145,8 @@ def _tiers(choreography: Choreography, model: ModelObservation, weights: Mapping
 
 def _tier(name: str, choreography: Choreography, model: ModelObservation, weights: Mapping[str, float]) -> TierStatus:
     tier = next((item for item in model.spec.tiers if item.name == name), None)
-    card = tier.card if tier is not None else None
+    top = top_of(tier) if tier is not None else None
+    known = top is not None and top.is_known
     group = next((step.group for step in choreography.steps if step.group.tier == name and step.group.current), None)
     current = group.current if group is not None else None
     pods = [pod for pod in model.pods if pod.tier == name]
@@ -154,8 +156,8 @@ def _tier(name: str, choreography: Choreography, model: ModelObservation, weight
         replicas=len(pods),
         ready=sum(1 for pod in pods if pod.phase is PodPhase.READY),
         weight_percent=min(max(round(100 * weights.get(name, 0.0)), 0), 100),
-        quality_permille=card.quality_permille if card is not None else None,
-        card_source="Declared" if card is not None else None,
+        quality_permille=top.quality_permille if top is not None and known else None,
+        card_source="Declared" if known else None,
         revision=current.revision if current is not None else None,
         engine_image=trim(current.image, 512) if current is not None else None,
     )

@@ -23,7 +23,7 @@ def test_fields_that_belong_to_one_connection_stay_behind_also_those_that_it_nam
     )
     incoming.add("X-Twice", "1")
     incoming.add("X-Twice", "2")
-    outgoing = request_headers(incoming, "id-1")
+    outgoing = request_headers(incoming, "id-1", "")
     assert set(outgoing) == {"Accept", "X-Twice", "x-request-id"}
     assert outgoing.getall("X-Twice") == ["1", "2"]
 

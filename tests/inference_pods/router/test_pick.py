@@ -162,3 +162,15 @@ def test_streams_that_have_started_are_never_a_queue_however_many():
     assert book.queued(a, limits) == 0
     book.start(a, streams=False)
     assert book.queued(a, limits) == 1
+
+
+def test_requests_at_a_lower_level_take_less_of_a_replica_and_leave_nothing_behind():
+    book, (a,) = ReplicaBook(), replicas("a")
+    for _ in range(3):
+        assert book.least_loaded([a], ReplicaLimits(1), 0.0) == a
+        book.start(a, streams=True, load=0.34)
+    assert book.least_loaded([a], ReplicaLimits(1), 0.0) is None
+    for _ in range(3):
+        book.note_first_token(a, load=0.34)
+        book.finish(a, streams=True, awaiting=False, load=0.34)
+    assert (book.in_flight(a), book.queued(a, ReplicaLimits(1))) == (0, 0)

@@ -10,7 +10,8 @@ import yaml
 from pydantic import BaseModel
 
 from adaptive_operator.api import crd
-from adaptive_operator.api.v1alpha1 import CEL, AdaptiveModelStatus
+from adaptive_operator.api.base import CEL
+from adaptive_operator.api.v1alpha1 import AdaptiveModelStatus
 
 
 def nodes(node: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
@@ -85,11 +86,18 @@ def test_every_field_of_the_spec_is_bounded_and_described(path):
 
 
 def test_lists_of_objects_are_maps_by_a_required_key():
-    lists = {p: n for p, n in NODES.items() if n["type"] == "array" and p != ".status.history"}
-    assert set(lists) == {".spec.tiers", ".status.tiers", ".status.conditions"}
+    objects = {p: n for p, n in NODES.items() if n["type"] == "array" and n["items"]["type"] == "object"}
+    lists = {p: n for p, n in objects.items() if p != ".status.history"}
+    assert set(lists) == {".spec.tiers", ".spec.tiers[].card.levels", ".status.tiers", ".status.conditions"}
     for node in lists.values():
         assert node["x-kubernetes-list-type"] == "map"
         assert set(node["x-kubernetes-list-map-keys"]) <= set(node["items"]["required"])
+
+
+def test_lists_of_scalars_whose_order_has_a_meaning_are_replaced_as_a_whole():
+    lists = {p: n for p, n in NODES.items() if n["type"] == "array" and n["items"]["type"] != "object"}
+    assert set(lists) == {f".spec.tiers[].recipe.nested.{name}" for name in ("levels", "depths")}
+    assert {node["x-kubernetes-list-type"] for node in lists.values()} == {"atomic"}
 
 
 RULES = [(path, item["message"]) for path, node in NODES.items() for item in node.get(CEL, [])]

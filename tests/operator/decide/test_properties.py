@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -9,8 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from adaptive_operator.api.tiers import Tier
 from adaptive_operator.api.v1alpha1 import AdaptiveModelSpec
 from adaptive_operator.decide.pool import decide_pool
+from adaptive_operator.levels import levels_of
 from adaptive_operator.observe.holding import held_accelerators
 from adaptive_operator.observe.observation import ModelObservation, PolicyMemory, PoolObservation, Unknown
 from tests.operator.decide.plant import DEMO_SCALING, DEMO_SETTINGS, Model, Plant, Pod, metrics
@@ -35,6 +38,16 @@ def tiers(draw: st.DrawFn) -> list[dict[str, Any]]:
                 "qualityPermille": draw(st.integers(0, 1000)),
                 "capacityMilliRequestsPerSecond": draw(st.integers(50, 5000)),
             }
+        if draw(st.booleans()):
+            tier["recipe"] = {"nested": {"levels": ["int8", "int4"]}}
+            if "card" in tier and draw(st.booleans()):
+                tier["card"]["levels"] = [
+                    {
+                        "name": "int4",
+                        "qualityPermille": draw(st.integers(0, 1000)),
+                        "capacityMilliRequestsPerSecond": draw(st.integers(50, 5000)),
+                    }
+                ]
         if draw(st.booleans()):
             low = draw(st.integers(0, 2))
             tier["replicas"] = {"min": low, "max": draw(st.integers(low, 5))}
@@ -123,11 +136,21 @@ def test_weights_sum_to_one_or_are_all_zero_and_keep_the_floor(pool):
         assert all(0 <= weight <= 1 for weight in decision.weights.values())
         assert set(decision.weights) == {t.name for t in model.spec.tiers} == set(decision.replicas)
         used = [t for t in model.spec.tiers if decision.weights[t.name] > 0]
-        if len(used) > 1 and all(t.card for t in model.spec.tiers):
-            mean = sum(decision.weights[t.name] * t.card.quality_permille for t in used if t.card)
+        for parts in decision.levels.values():
+            assert sum(parts.values()) == pytest.approx(1.0)
+            assert min(parts.values()) >= 0
+        routes = len(used) + sum(sum(p > 0 for p in parts.values()) - 1 for parts in decision.levels.values())
+        if routes > 1 and all(t.card for t in model.spec.tiers):
+            mean = sum(decision.weights[t.name] * mean_quality(t, decision.levels.get(t.name)) for t in used)
             may_run = [t for t in model.spec.tiers if not (t.replicas and t.replicas.max == 0)]
-            best = max((t.card.quality_permille for t in may_run if t.card), default=0)
+            best = max((level.quality_permille or 0 for t in may_run for level in levels_of(t)), default=0)
             assert mean >= min(model.spec.quality.floor_permille, best) - 1e-6, (decision.weights, decision.replicas)
+
+
+def mean_quality(tier: Tier, parts: Mapping[str, float] | None) -> float:
+    """Of what a tier serves when its share is divided like this."""
+    qualities = {level.name: level.quality_permille or 0 for level in levels_of(tier)}
+    return sum(qualities[name] * part for name, part in (parts or {"": 1.0}).items())
 
 
 @settings(max_examples=100, deadline=None)

@@ -80,6 +80,7 @@ def make_decision(
     swap: SwapRecord | None = None,
     memory: PolicyMemory | None = None,
     findings: tuple[Finding, ...] = (),
+    levels: Mapping[str, Mapping[str, float]] | None = None,
 ) -> Decision:
     return Decision(
         key="demo/assistant",
@@ -92,6 +93,7 @@ def make_decision(
         swap=swap,
         accelerators_granted=granted,
         findings=findings,
+        levels=levels or {},
     )
 
 

@@ -112,11 +112,24 @@ def test_the_administrators_choices_reach_the_pods() -> None:
     assert "tolerations" not in pod
 
 
+# Of the tiers full, int8 and int4 of make_spec(), as the first released operator made them.
+PINNED = ["c93561440b9aa459", "3d82112247b3b2e5", "477171a8e5db7fb7"]
+
+
+def test_the_revisions_of_tiers_that_exist_are_never_renamed_by_an_upgrade() -> None:
+    """A hash over fields that the user did not set would restart every pod when a version adds a field."""
+    spec = make_spec()
+    assert [tier_inputs(spec, tier) for tier in spec.tiers] == PINNED
+
+
 EDITS: list[tuple[str, Any, bool]] = [
     ("precision", lambda tier: tier["recipe"].update(precision="int8"), True),
     ("memory", lambda tier: tier["replica"].update(memory="2Gi"), True),
     ("cpu", lambda tier: tier["replica"].update(cpu="4"), True),
     ("accelerators", lambda tier: tier["replica"].update(accelerators=3), True),
+    ("tensor-parallel", lambda tier: tier["replica"].update(tensorParallel=2), True),
+    ("kv-precision", lambda tier: tier["replica"].update(kvPrecision="int8"), True),
+    ("nested", lambda tier: tier.update(recipe={"nested": {"levels": ["int8", "int4"]}}), True),
     ("bounds", lambda tier: tier.update(replicas={"min": 1, "max": 2}), False),
     ("card", lambda tier: tier["card"].update(qualityPermille=990), False),
     ("the-default-engine-by-name", lambda tier: tier.update(engine="native"), False),

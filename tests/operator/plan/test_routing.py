@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from adaptive_operator.decide.decision import Decision
 from adaptive_operator.observe.observation import ModelObservation
-from adaptive_operator.plan.routing import RoutingTable, parse_written_table, plan_table, tiers_by_quality
+from adaptive_operator.plan.routes import tiers_by_quality
+from adaptive_operator.plan.routing import RoutingTable, parse_written_table, plan_table
 from tests.operator.plan.situations import (
     READY,
     STARTING,
@@ -197,3 +198,86 @@ def test_without_cards_quality_capacity_and_reference_are_unknown_not_zero() -> 
     document = json.loads(plan(model, make_decision({"full": 1, "int4": 1})).to_text(epoch=1))
     assert document["reference"] is None
     assert [(route["qualityPermille"], route["mu"]) for route in document["routes"]] == [(None, None)] * 2
+
+
+def nested_tier(**card: Any) -> dict[str, Any]:
+    levels = [
+        {"name": "int8", "qualityPermille": 998, "capacityMilliRequestsPerSecond": 600},
+        {"name": "int4", "qualityPermille": 770, "capacityMilliRequestsPerSecond": 900},
+    ]
+    tier = make_tier("nested", "int8", 1)
+    return {**tier, "recipe": {"nested": {"levels": ["int8", "int4"]}}, "card": card or {"levels": levels}}
+
+
+def nested_model(floor: int = 0, tier: dict[str, Any] | None = None) -> ModelObservation:
+    tiers = [make_tier("full", "fp32", 2, 1000), tier or nested_tier(), make_tier("int4", "int4", 1, 780)]
+    model = make_model(make_spec(tiers, quality={"floorPermille": floor}))
+    return with_set(with_set(model, "full", [READY]), "nested", [READY])
+
+
+def routes_of(table: RoutingTable) -> list[tuple[Any, ...]]:
+    return [(r["tier"], r["level"], r["load"], r["weight"]) for r in table.content["routes"]]
+
+
+NESTED_MIX = {"full": 1, "nested": 1, "int4": 0}
+
+
+def test_a_nested_tier_has_a_route_per_level_among_the_others_by_quality() -> None:
+    decision = make_decision(NESTED_MIX, {"full": 0.6, "nested": 0.4}, levels={"nested": {"int8": 0.75, "int4": 0.25}})
+    table = plan(nested_model(), decision)
+    assert routes_of(table) == [
+        ("full", "", 1.0, 0.6),
+        ("nested", "int8", 1.0, 0.3),
+        ("int4", "", 1.0, 0.0),
+        ("nested", "int4", 0.6667, 0.1),
+    ]
+    assert table.weights == {"full": 0.6, "nested": 0.4, "int4": 0.0}
+
+
+def test_a_level_without_a_card_is_closed_and_its_capacity_unknown() -> None:
+    own = {"qualityPermille": 998, "capacityMilliRequestsPerSecond": 600}
+    table = plan(nested_model(tier=nested_tier(**own)), make_decision(NESTED_MIX, {"full": 0.6, "nested": 0.4}))
+    lower = next(route for route in table.content["routes"] if route["level"] == "int4")
+    assert (lower["qualityPermille"], lower["mu"], lower["load"], lower["weight"]) == (None, None, 1.0, 0.0)
+    assert table.weights["nested"] == 0.4
+
+
+def test_a_move_between_levels_alone_is_written_when_it_means_something() -> None:
+    def decided(top: float) -> Decision:
+        levels = {"nested": {"int8": top, "int4": 1 - top}}
+        return make_decision(NESTED_MIX, {"nested": 1.0}, levels=levels)
+
+    first = plan(nested_model(), decided(0.9))
+    text = first.to_text(epoch=1)
+    assert plan(nested_model(), decided(0.88), text=text) == first
+    moved = plan(nested_model(), decided(0.5), text=text)
+    assert moved.generation == first.generation + 1
+    assert moved.weights == first.weights
+
+
+@given(st.floats(0, 1), st.floats(0, 1), st.integers(0, 998))
+def test_the_weights_of_levels_sum_to_that_of_their_tier_and_keep_the_quality(
+    nested: float, top: float, floor: int
+) -> None:
+    decision = make_decision(
+        NESTED_MIX, {"full": 1 - nested, "nested": nested}, levels={"nested": {"int8": top, "int4": 1 - top}}
+    )
+    table = plan(nested_model(floor), decision)
+    quality = {("full", ""): 1000, ("nested", "int8"): 998, ("nested", "int4"): 770, ("int4", ""): 780}
+    planned = (1 - nested) * 1000 + nested * (top * 998 + (1 - top) * 770)
+    assert sum(table.routes.values()) == pytest.approx(1)
+    assert min(table.routes.values()) >= 0
+    served = sum(quality[route] * weight for route, weight in table.routes.items())
+    assert served >= min(floor, planned) - 1e-3
+
+
+def test_levels_of_a_tier_that_left_the_spec_keep_their_routes_while_it_serves() -> None:
+    decision = make_decision(NESTED_MIX, {"nested": 1.0}, levels={"nested": {"int8": 0.6, "int4": 0.4}})
+    text = plan(nested_model(), decision).to_text(epoch=1)
+    left = replace(nested_model(), spec=make_spec([make_tier("full", "fp32", 2, 1000)]))
+    table = plan(left, make_decision({"full": 1}), text=text)
+    assert [(r["tier"], r["level"], r["mu"], r["load"]) for r in table.content["routes"]] == [
+        ("full", "", 0.8, 1.0),
+        ("nested", "int8", 0.6, 1.0),
+        ("nested", "int4", 0.9, 0.6667),
+    ]

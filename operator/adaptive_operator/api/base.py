@@ -1,0 +1,26 @@
+"""What all models of the API share: how fields are named on the wire, and how a CEL rule is written.
+
+Knows no field of any model.
+"""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+from pydantic.alias_generators import to_camel
+from pydantic.config import JsonDict
+
+CEL = "x-kubernetes-validations"
+DNS_LABEL = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"
+QUANTITY = r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$"
+MODEL_SOURCE = r"^(package://[A-Za-z_][A-Za-z0-9_]*/[A-Za-z0-9._/-]+|file:///[A-Za-z0-9._/-]+)$"
+
+
+def rule(expression: str, message: str) -> JsonDict:
+    """One CEL rule of `x-kubernetes-validations`; the message names the field and the remedy."""
+    return {"rule": expression, "message": message}
+
+
+class Api(BaseModel):
+    """Base of all API models: camelCase aliases, immutable, unknown fields ignored (a newer CRD may have more)."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True, extra="ignore")

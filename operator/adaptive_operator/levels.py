@@ -1,0 +1,54 @@
+"""What a tier of the spec can serve: its levels by name, and what its declared card says of each.
+
+A plain tier is its own only level, without a name. Pure; knows neither replicas nor load.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from adaptive_operator.api.tiers import DeclaredCard, Nested, Tier
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """One servable form of a tier. Quality in permille, reference requests/s of a replica that serves nothing else."""
+
+    name: str  # "" for a plain tier
+    quality_permille: int | None  # None: not known
+    requests_per_second: float | None
+
+    @property
+    def is_known(self) -> bool:
+        """Is there a card for it?"""
+        return self.quality_permille is not None and self.requests_per_second is not None
+
+
+def levels_of(tier: Tier) -> tuple[Level, ...]:
+    """All levels of a tier in the recipe's order: the top first. Never empty."""
+    names = ("",) if tier.recipe.nested is None else level_names(tier.recipe.nested)
+    return (_top(names[0], tier.card), *(_level(name, tier.card) for name in names[1:]))
+
+
+def top_of(tier: Tier) -> Level:
+    """The tier's top level: what its own card says, else its entry among the levels."""
+    return levels_of(tier)[0]
+
+
+def level_names(nested: Nested) -> tuple[str, ...]:
+    """`int8, int8-d28, int4, int4-d28` for the levels int8, int4 and the depths 30, 28."""
+    suffixes = ("", *(f"-d{depth}" for depth in nested.depths[1:]))
+    return tuple(f"{precision.value}{suffix}" for precision in nested.levels for suffix in suffixes)
+
+
+def _top(name: str, card: DeclaredCard | None) -> Level:
+    if card is None or card.quality_permille is None or card.capacity_milli_requests_per_second is None:
+        return _level(name, card)
+    return Level(name, card.quality_permille, card.capacity_milli_requests_per_second / 1000)
+
+
+def _level(name: str, card: DeclaredCard | None) -> Level:
+    entry = next((item for item in card.levels if item.name == name), None) if card is not None else None
+    if entry is None:
+        return Level(name, None, None)
+    return Level(name, entry.quality_permille, entry.capacity_milli_requests_per_second / 1000)

@@ -49,6 +49,8 @@ def _choose_runner(settings: Settings, placement: Placement, on_lost: Callable[[
 
         if levels != default_levels(precision):
             raise LoadError(LoadReason.UNSUPPORTED, "levels and depths need the compiled decoder: one rank on a CPU")
+        if limits.kv_precision is not Precision.FP32:
+            raise LoadError(LoadReason.UNSUPPORTED, "--kv-precision needs the compiled decoder: one rank on a CPU")
         source, seed = settings.model_source, settings.permutation_seed
         spec = RankSpec(0, placement.ranks, 0, placement.device, source, seed, precision, limits)
         return DistributedRunner(spec, shape, on_lost) if placement.ranks > 1 else build_alone(spec, shape)
@@ -104,6 +106,7 @@ def _build_limits(settings: Settings, file: ModelFile, placement: Placement) -> 
         max_positions=min(settings.max_total_tokens, context_length(file)),
         kv_blocks=settings.kv_blocks,
         threads=placement.divide_threads(settings.threads or detect_threads()),
+        kv_precision=settings.kv_precision,
     )
 
 
@@ -139,6 +142,7 @@ def _describe(settings: Settings, model: LoadedModel, threads: int, placement: P
         "tier": settings.tier,
         "precision": settings.precision.value,
         "permutation_seed": settings.permutation_seed,
+        "kv_precision": settings.kv_precision.value,
         "levels": [level.name for level in model.runner.levels],
         "draft_level": settings.draft_level,
         "kernels": model.runner.variant,

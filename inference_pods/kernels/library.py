@@ -18,7 +18,15 @@ class Config(Structure):
         *((name, c_int32) for name in ("layers", "dim", "ffn", "heads", "kv_heads", "head_dim", "vocab")),
         *(
             (name, c_int32)
-            for name in ("max_rows", "max_outputs", "max_positions", "kv_blocks", "precision", "threads")
+            for name in (
+                "max_rows",
+                "max_outputs",
+                "max_positions",
+                "kv_blocks",
+                "precision",
+                "kv_precision",
+                "threads",
+            )
         ),
         ("rms_eps", c_float),
         ("rope_base", c_float),

@@ -55,6 +55,7 @@ class ReferenceDecoder:
         # By what they are read as: a nested decoder holds the values of both of its planes' readings.
         self._weights: dict[tuple[Precision, TensorRole, int], Tensor] = {}
         self._kv = torch.zeros(shape.layers, 2, limits.kv_blocks * BLOCK_TOKENS, shape.kv_heads, shape.head_dim)
+        self._rounds_kv = limits.kv_precision is Precision.INT8
         self._cos, self._sin = _rope_tables(shape, limits.max_positions)
 
     @property
@@ -137,7 +138,10 @@ class ReferenceDecoder:
 
     def _store_kv(self, linear: _LayerView, x: Tensor, start: int, slots: Tensor) -> None:
         k, v = (linear(x, role).view(x.shape[0], -1, self._shape.head_dim) for role in (TensorRole.K, TensorRole.V))
-        self._kv[linear.layer, 0, slots[start:]], self._kv[linear.layer, 1, slots[start:]] = self._rotate(k, start), v
+        k = self._rotate(k, start)
+        if self._rounds_kv:
+            k, v = _round_vectors(k), _round_vectors(v)
+        self._kv[linear.layer, 0, slots[start:]], self._kv[linear.layer, 1, slots[start:]] = k, v
 
     def _attention(self, linear: _LayerView, x: Tensor, start: int, slots: Tensor) -> Tensor:
         shape, rows = self._shape, x.shape[0]
@@ -154,6 +158,12 @@ class ReferenceDecoder:
         cos, sin = (table[start : start + x.shape[0], None] for table in (self._cos, self._sin))
         first, second = x.chunk(2, -1)
         return torch.cat([first * cos - second * sin, second * cos + first * sin], -1)
+
+
+def _round_vectors(x: Tensor) -> Tensor:
+    """[token, head, dim] as int8 codes with one scale per token and head would keep it."""
+    peak = x.abs().amax(-1, keepdim=True)
+    return torch.round(x * (127.0 / peak.clamp_min(1e-30))) * (peak / 127.0)
 
 
 def _rope_tables(shape: DecoderShape, positions: int) -> tuple[Tensor, Tensor]:

@@ -30,6 +30,7 @@ INLINE float f_sum(vf a) { return _mm512_reduce_add_ps(a); }
 INLINE float f_hmax(vf a) { return _mm512_reduce_max_ps(a); }
 INLINE vf f_from_int(vi a) { return _mm512_cvtepi32_ps(a); }
 INLINE vf f_from_half(const uint16_t* p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)p)); }
+INLINE vf f_from_i8(const int8_t* p) { return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)p))); }
 INLINE vf f_low_bfloat(vi a) { return _mm512_castsi512_ps(_mm512_slli_epi32(a, 16)); }
 INLINE vf f_high_bfloat(vi a) { return _mm512_castsi512_ps(_mm512_and_si512(a, _mm512_set1_epi32((int32_t)0xffff0000))); }
 INLINE vf f_pow2(vf n) {
@@ -87,6 +88,7 @@ INLINE float f_hmax(vf a) {
 }
 INLINE vf f_from_int(vi a) { return _mm256_cvtepi32_ps(a); }
 INLINE vf f_from_half(const uint16_t* p) { return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)p)); }
+INLINE vf f_from_i8(const int8_t* p) { return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i*)p))); }
 INLINE vf f_low_bfloat(vi a) { return _mm256_castsi256_ps(_mm256_slli_epi32(a, 16)); }
 INLINE vf f_high_bfloat(vi a) { return _mm256_castsi256_ps(_mm256_and_si256(a, _mm256_set1_epi32((int32_t)0xffff0000))); }
 INLINE vf f_pow2(vf n) {
@@ -169,6 +171,7 @@ INLINE vi i_load_i8(const uint8_t* p) {
     memcpy(r.v, wide, sizeof r.v);
     return r;
 }
+INLINE vf f_from_i8(const int8_t* p) { vf r; EACH r.v[i] = (float)p[i]; return r; }
 INLINE vf f_low_bfloat(vi a) { vf r; EACH { uint32_t b = (uint32_t)a.v[i] << 16; memcpy(&r.v[i], &b, 4); } return r; }
 INLINE vf f_high_bfloat(vi a) { vf r; EACH { uint32_t b = (uint32_t)a.v[i] & 0xffff0000u; memcpy(&r.v[i], &b, 4); } return r; }
 INLINE vi i_dot(vi acc, vi a, vi b) {

@@ -11,7 +11,7 @@ constexpr int BLOCK_TOKENS = 16;  // one KV block; also the widest vector, so th
 
 struct Config {
     int32_t layers, dim, ffn, heads, kv_heads, head_dim, vocab;
-    int32_t max_rows, max_outputs, max_positions, kv_blocks, precision, threads;
+    int32_t max_rows, max_outputs, max_positions, kv_blocks, precision, kv_precision, threads;
     float rms_eps, rope_base;
 };
 
@@ -54,6 +54,13 @@ struct Scratch {
     int16_t* codes;
 };
 
+// Keys or values of one block and head: [dim][token] keys or [token][dim] values, fp32, or int8 followed by one scale a token.
+INLINE int64_t kv_block_bytes(const Config& c) {
+    int64_t numbers = (int64_t)c.head_dim * BLOCK_TOKENS;
+    return c.kv_precision == INT8 ? numbers + BLOCK_TOKENS * 4 : numbers * 4;
+}
+INLINE float* kv_scales(int8_t* block, int64_t head_dim) { return (float*)(block + head_dim * BLOCK_TOKENS); }
+
 struct Model {
     Config c;
     int head_precision;
@@ -67,10 +74,10 @@ struct Model {
     Scratch* own;
     Team* team;
 
-    float* keys(int layer, int block, int head) const { return kv_at(2 * layer, block, head); }
-    float* values(int layer, int block, int head) const { return kv_at(2 * layer + 1, block, head); }
-    float* kv_at(int64_t plane, int block, int head) const {
-        return (float*)kv.base + ((plane * c.kv_blocks + block) * c.kv_heads + head) * (int64_t)c.head_dim * BLOCK_TOKENS;
+    template <class T> T* keys(int layer, int block, int head) const { return (T*)kv_at(2 * layer, block, head); }
+    template <class T> T* values(int layer, int block, int head) const { return (T*)kv_at(2 * layer + 1, block, head); }
+    uint8_t* kv_at(int64_t plane, int block, int head) const {
+        return kv.base + ((plane * c.kv_blocks + block) * c.kv_heads + head) * kv_block_bytes(c);
     }
 };
 
@@ -168,7 +175,7 @@ static Model* plan_model(const Config& c) {
     return m;
 }
 
-static int64_t kv_bytes(const Model& m) { return 2LL * m.c.layers * m.c.kv_blocks * m.kv_dim * BLOCK_TOKENS * 4; }
+static int64_t kv_bytes(const Model& m) { return 2LL * m.c.layers * m.c.kv_blocks * m.c.kv_heads * kv_block_bytes(m.c); }
 
 static int64_t required_bytes(const Config& c) {
     Model* m = plan_model(c);

@@ -105,20 +105,42 @@ struct Walk {
         int block = s.tables[s.sequences[row] * s.table_stride + position / BLOCK_TOKENS], slot = position % BLOCK_TOKENS;
         float* key = m.qkv + row * m.qkv_stride + m.q_dim + head * hd;
         rotate(key, position);
-        float *keys = m.keys(layer, block, head), *values = m.values(layer, block, head);
+        if (m.c.kv_precision == INT8) {
+            store_codes(key, hd, BLOCK_TOKENS, slot, m.keys<int8_t>(layer, block, head) + slot, m.keys<int8_t>(layer, block, head));
+            store_codes(key + m.kv_dim, hd, 1, slot, m.values<int8_t>(layer, block, head) + slot * hd, m.values<int8_t>(layer, block, head));
+            return;
+        }
+        float* keys = m.keys<float>(layer, block, head);
         for (int64_t d = 0; d < hd; d++) keys[d * BLOCK_TOKENS + slot] = key[d];
-        memcpy(values + slot * hd, key + m.kv_dim, hd * 4);
+        memcpy(m.values<float>(layer, block, head) + slot * hd, key + m.kv_dim, hd * 4);
     }
 
+    // Rounds one vector to int8 codes at `out`, `stride` apart; its scale goes behind the block. Not a number stays that.
+    static void store_codes(const float* x, int64_t hd, int64_t stride, int64_t slot, int8_t* out, int8_t* block) {
+        float peak = 0, sum = 0;
+        for (int64_t d = 0; d < hd; d++) {
+            float magnitude = __builtin_fabsf(x[d]);
+            peak = magnitude > peak ? magnitude : peak;
+            sum += magnitude;
+        }
+        bool finite = sum < __builtin_inff();
+        float inverse = finite && peak > 1e-30f ? 127.0f / peak : 0.0f;
+        for (int64_t d = 0; d < hd; d++) out[d * stride] = inverse > 0 ? (int8_t)round_even(x[d] * inverse) : 0;
+        kv_scales(block, hd)[slot] = finite ? peak / 127.0f : __builtin_nanf("");
+    }
+
+    static vf load_kv(const float* p) { return f_load(p); }
+    static vf load_kv(const int8_t* p) { return f_from_i8(p); }
+
     // Scores of all query heads that share this KV head, against one block of 16 keys.
-    template <int G> void score_block(const float* keys, const float* queries, float* scores, int64_t stride) const {
+    template <int G, class T> void score_block(T* keys, const float* queries, float* scores, int64_t stride) const {
         int64_t hd = m.c.head_dim;
         for (int v = 0; v < BLOCK_TOKENS; v += LANES) {
             vf even[G], odd[G];
 #pragma GCC unroll 8
             for (int g = 0; g < G; g++) even[g] = odd[g] = f_zero();
             for (int64_t d = 0; d < hd; d += 2) {
-                vf k0 = f_load(keys + d * BLOCK_TOKENS + v), k1 = f_load(keys + (d + 1) * BLOCK_TOKENS + v);
+                vf k0 = load_kv(keys + d * BLOCK_TOKENS + v), k1 = load_kv(keys + (d + 1) * BLOCK_TOKENS + v);
 #pragma GCC unroll 8
                 for (int g = 0; g < G; g++) {
                     even[g] = f_fma(k0, f_set(queries[g * hd + d]), even[g]);
@@ -126,7 +148,11 @@ struct Walk {
                 }
             }
 #pragma GCC unroll 8
-            for (int g = 0; g < G; g++) f_store(scores + g * stride + v, f_add(even[g], odd[g]));
+            for (int g = 0; g < G; g++) {
+                vf score = f_add(even[g], odd[g]);
+                if constexpr (sizeof(T) == 1) score = f_mul(score, f_load(kv_scales(keys, hd) + v));
+                f_store(scores + g * stride + v, score);
+            }
         }
     }
 
@@ -146,7 +172,7 @@ struct Walk {
     }
 
     // Weighted sum of the values for all query heads of this KV head; each value vector is loaded once.
-    template <int G> void mix_values(int layer, int head, const int32_t* table, int64_t length, int64_t stride,
+    template <int G, class T> void mix_values(int layer, int head, const int32_t* table, int64_t length, int64_t stride,
                                      const float (&scales)[G], float* out) const {
         int64_t hd = m.c.head_dim;
         for (int64_t d = 0; d < hd; d += 2 * LANES) {
@@ -154,11 +180,14 @@ struct Walk {
 #pragma GCC unroll 8
             for (int g = 0; g < G; g++) first[g] = second[g] = f_zero();
             for (int64_t t = 0; t < length; t++) {
-                const float* value = m.values(layer, table[t / BLOCK_TOKENS], head) + t % BLOCK_TOKENS * hd + d;
-                vf low = f_load(value), high = f_load(value + LANES);
+                T* block = m.values<T>(layer, table[t / BLOCK_TOKENS], head);
+                const T* value = block + t % BLOCK_TOKENS * hd + d;
+                vf low = load_kv(value), high = load_kv(value + LANES);
+                float scale = 1.0f;
+                if constexpr (sizeof(T) == 1) scale = kv_scales(block, hd)[t % BLOCK_TOKENS];
 #pragma GCC unroll 8
                 for (int g = 0; g < G; g++) {
-                    vf weight = f_set(own.scores[g * stride + t]);
+                    vf weight = f_set(own.scores[g * stride + t] * scale);
                     first[g] = f_fma(low, weight, first[g]);
                     second[g] = f_fma(high, weight, second[g]);
                 }
@@ -171,7 +200,7 @@ struct Walk {
         }
     }
 
-    template <int G> void attend(int layer, int64_t row, int head) const {
+    template <int G, class T> void attend_over(int layer, int64_t row, int head) const {
         int64_t length = s.positions[row] + 1, hd = m.c.head_dim, stride = round_up(m.c.max_positions, BLOCK_TOKENS);
         const int32_t* table = s.tables + s.sequences[row] * s.table_stride;
         float* queries = m.qkv + row * m.qkv_stride + (int64_t)head * G * hd;
@@ -181,10 +210,15 @@ struct Walk {
             for (int64_t d = 0; d < hd; d++) queries[g * hd + d] *= scale;
         }
         for (int64_t b = 0; b * BLOCK_TOKENS < length; b++)
-            score_block<G>(m.keys(layer, table[b], head), queries, own.scores + b * BLOCK_TOKENS, stride);
+            score_block<G>(m.keys<T>(layer, table[b], head), queries, own.scores + b * BLOCK_TOKENS, stride);
         float scales[G];
         for (int g = 0; g < G; g++) scales[g] = 1.0f / soften(own.scores + g * stride, length);
-        mix_values<G>(layer, head, table, length, stride, scales, m.attention + row * m.q_stride + (int64_t)head * G * hd);
+        mix_values<G, T>(layer, head, table, length, stride, scales, m.attention + row * m.q_stride + (int64_t)head * G * hd);
+    }
+
+    template <int G> void attend(int layer, int64_t row, int head) const {
+        if (m.c.kv_precision == INT8) attend_over<G, int8_t>(layer, row, head);
+        else attend_over<G, float>(layer, row, head);
     }
 
     void attend_any(int layer, int64_t row, int head) const {

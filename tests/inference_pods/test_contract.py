@@ -14,6 +14,7 @@ from inference_pods import protocol
 from inference_pods.engine.errors import LoadReason
 from inference_pods.engine.metrics import EngineMetrics
 from inference_pods.engine.settings import parse_settings
+from inference_pods.kernels.levels import LevelPlan
 from inference_pods.router.admission import Admission
 from inference_pods.router.fleet import Fleet
 from inference_pods.router.metrics import RouterMetrics
@@ -54,6 +55,13 @@ def test_an_engine_takes_the_operators_arguments() -> None:
     settings = parse_settings(CONTRACT["engineArguments"])
     assert (settings.tier, settings.served_model_name, settings.permutation_seed) == ("int4", "assistant", 7)
     assert (settings.port, settings.drain_seconds) == (protocol.ENGINE_PORT, 120.0)
+
+
+def test_an_engine_takes_the_arguments_of_a_nested_tier_and_both_sides_name_its_levels_alike() -> None:
+    settings = parse_settings(CONTRACT["nestedEngineArguments"])
+    assert (settings.precision, settings.kv_precision, settings.tensor_parallel) == ("nested", "int8", 2)
+    plan = LevelPlan(settings.levels, settings.depths)
+    assert {level.name for level in plan.build(settings.precision, 30)} == set(CONTRACT["levelNames"])
 
 
 def test_a_router_takes_the_operators_arguments() -> None:

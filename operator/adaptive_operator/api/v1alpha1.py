@@ -63,7 +63,7 @@ class Slo(Api):
         le=600_000,
         description=(
             "Mean time per output token after the first. Routers use it together with the reference output tokens of"
-            " the tiers' cards."
+            " the tiers' cards; engines that start after a change form batches that keep it."
         ),
     )
     attainment_percent: int = Field(

@@ -131,6 +131,7 @@ def _arguments(model: ModelObservation, tier: Tier, settings: PlanSettings) -> l
         "--port", str(names.ENGINE_PORT),
         "--max-batch-size", str(settings.max_batch_size),
         "--max-waiting", str(settings.max_waiting),
+        "--tpot-milliseconds", str(model.spec.slo.tpot_milliseconds),
         "--drain-seconds", str(model.spec.scaling.drain_deadline_seconds),
     ]  # fmt: skip
 

@@ -6,6 +6,7 @@ All pods of a cluster live below it, so that clusters stay apart and nothing els
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from pathlib import Path
 
@@ -43,9 +44,9 @@ def list_pids(cluster: Cluster, root: Path = ROOT) -> list[int]:
     """Pids of everything below the cluster's group: the containers' processes."""
     pids: set[int] = set()
     for parent in hierarchies(root):
-        for path in (parent / cluster.context).rglob("cgroup.procs"):
+        for group in _groups_below(parent / cluster.context):
             with contextlib.suppress(OSError):
-                pids.update(int(line) for line in path.read_text().split())
+                pids.update(int(line) for line in (group / "cgroup.procs").read_text().split())
     return sorted(pids)
 
 
@@ -65,13 +66,17 @@ def remove_group(cluster: Cluster, root: Path = ROOT) -> None:
 def _is_removed(group: Path) -> bool:
     if not group.is_dir():
         return True
-    children = sorted((p for p in group.rglob("*") if p.is_dir()), key=lambda p: -len(p.parts))
     try:
-        for path in [*children, group]:
+        for path in _groups_below(group):
             path.rmdir()
     except OSError:
         return False
     return True
+
+
+def _groups_below(group: Path) -> list[Path]:
+    """The group and all below it, children first. Containers that end meanwhile take theirs away: no error."""
+    return [Path(folder) for folder, _, _ in os.walk(group, topdown=False)]
 
 
 def _delegate(group: Path) -> None:

@@ -86,6 +86,10 @@ crds: setup
 bench-tiers: setup ## Measure the decode speed of each tier on this CPU
 	$(PY) -m benchmarks.bench_tiers
 
+.PHONY: bench-engine
+bench-engine: setup ## Measure the engine against llama.cpp (builds it once, about 15 minutes); options: BENCH_ARGS=…
+	$(PY) -m benchmarks.bench_engine $(BENCH_ARGS)
+
 .PHONY: bench-router
 bench-router: setup ## Measure what the router adds to a request
 	$(PY) -m benchmarks.bench_router

@@ -2,7 +2,7 @@ import math
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.paired import paired_ratio, relative_spread
@@ -44,6 +44,7 @@ def test_a_noisy_gain_does_not_meet_what_a_steady_one_meets():
     assert not paired_ratio([0.7, 1.4, 2.8], [1.0] * 3).meets(1.3)
 
 
+@settings(deadline=None)
 @given(PAIRS)
 def test_the_bound_is_not_above_the_mean_ratio_and_the_median_is_between_the_extremes(pairs):
     ratio = paired_ratio(*zip(*pairs, strict=True))
@@ -53,6 +54,7 @@ def test_the_bound_is_not_above_the_mean_ratio_and_the_median_is_between_the_ext
     assert ratio.lowest <= ratio.median <= ratio.highest
 
 
+@settings(deadline=None)
 @given(PAIRS, POSITIVE)
 def test_a_slower_machine_changes_no_ratio(pairs, factor):
     ours, peer = zip(*pairs, strict=True)

@@ -103,6 +103,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--variant", choices=list(PEER_VARIANTS), default="avx2", help="instructions of both sides")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--new-tokens", type=int, default=64, help="decode steps per figure")
+    parser.add_argument("--context", type=int, default=128, help="tokens before the decoded ones")
     parser.add_argument("--threads", type=int, default=detect_threads())
     parser.add_argument("--gate-seconds", type=float, default=30.0, help="how long to wait for an idle machine")
     parser.add_argument("--quick", action="store_true", help="two short rounds: shows that it runs, measures nothing")
@@ -113,7 +114,7 @@ def main() -> None:
     arguments = parse_arguments()
     os.environ["ADAPTIVE_KERNEL_VARIANT"] = arguments.variant
     rounds, new_tokens = (2, 8) if arguments.quick else (arguments.rounds, arguments.new_tokens)
-    workload = Workload(context=128, new_tokens=new_tokens, prefills=2, threads=arguments.threads)
+    workload = Workload(context=arguments.context, new_tokens=new_tokens, prefills=2, threads=arguments.threads)
     tools = find_tools(PEER_VARIANTS[arguments.variant])
     engines = {tier: BareEngine(tier, workload) for tier in (*PEER_FORMATS, Precision.NESTED)}
     conditions = describe_conditions(arguments, workload, rounds)

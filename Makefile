@@ -86,6 +86,18 @@ crds: setup
 bench-tiers: setup ## Measure the decode speed of each tier on this CPU
 	$(PY) -m benchmarks.bench_tiers
 
+.PHONY: bench-engine
+bench-engine: setup ## Measure the engine against llama.cpp (builds it once, about 15 minutes); options: BENCH_ARGS=…
+	$(PY) -m benchmarks.bench_engine $(BENCH_ARGS)
+
+.PHONY: bench-quality
+bench-quality: setup ## Measure KL, perplexity and agreement of every tier and level; options: BENCH_ARGS=…
+	$(PY) -m benchmarks.bench_quality $(BENCH_ARGS)
+
+.PHONY: soak
+soak: setup ## Put random load on a nested engine for 20 minutes, then check that nothing leaked; options: SOAK_ARGS=…
+	$(PY) -m benchmarks.soak $(SOAK_ARGS)
+
 .PHONY: bench-router
 bench-router: setup ## Measure what the router adds to a request
 	$(PY) -m benchmarks.bench_router

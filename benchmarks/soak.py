@@ -1,0 +1,236 @@
+"""Soak: one nested engine under random load for minutes: `make soak`, or `python -m benchmarks.soak --minutes 3`.
+
+Clients send prompts and outputs of random lengths at random levels, priorities and deadlines, cancel, disconnect in the
+middle of streams, and ask for what is refused. In the end the engine must be as it was: nothing running, no KV block
+held, memory bounded, every request ended, greedy answers unchanged (soak_verdict.py). Exits 1 with the reasons if not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import random
+import time
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from benchmarks.engine_process import EngineProcess, run_engine
+from benchmarks.soak_verdict import SoakRecord, find_faults
+from inference_pods.protocol import (
+    ENGINE_KV_BLOCKS_USED,
+    ENGINE_PREEMPTIONS,
+    ENGINE_RUNNING,
+    ENGINE_WAITING,
+    HEADER_DEADLINE_MS,
+    HEADER_LEVEL,
+    HEADER_PRIORITY,
+)
+
+OUTPUT = Path("out/bench")
+# A KV cache that all clients together overrun, so that sequences are preempted too.
+FLAGS = (
+    "--precision", "nested", "--levels", "int8,int4", "--depths", "30,28", "--permutation-seed", "7",
+    "--max-batch-size", "8", "--max-waiting", "6", "--max-total-tokens", "512", "--kv-cache-tokens", "1536",
+)  # fmt: skip
+LEVELS = ("int8", "int4", "int8-d28", "int4-d28")
+CLIENTS = 16
+REQUEST_SECONDS = 180.0  # a request that takes longer hangs
+_WORDS = ("the", "engine", "keeps", "serving", "while", "clients", "come", "and", "go", "or", "ask", "for", "more")
+
+
+@dataclass(slots=True)
+class Tally:
+    """What became of the requests."""
+
+    started: int = 0
+    outcomes: Counter[str] = field(default_factory=Counter)
+    failures: list[str] = field(default_factory=list)
+
+    def end(self, outcome: str, expected: bool) -> None:
+        self.outcomes[outcome] += 1
+        if not expected:
+            self.failures.append(outcome)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One request, and what its client does with it."""
+
+    path: str
+    body: dict[str, Any]
+    headers: dict[str, str]
+    leave_after_frames: int | None  # of a stream; None: stays
+    leave_after_seconds: float | None
+    refused_status: int | None  # the refusal that this request must get
+
+
+def draw_plan(draw: random.Random) -> Plan:
+    stream = draw.random() < 0.6
+    headers = {HEADER_LEVEL: draw.choice(LEVELS)}
+    if draw.random() < 0.3:
+        headers[HEADER_PRIORITY] = str(draw.randint(-2, 2))
+    if draw.random() < 0.1:
+        headers[HEADER_DEADLINE_MS] = str(draw.randint(1, 3000))
+    parameters: dict[str, Any] = {"max_new_tokens": draw.choice((1, 2, 8, 32, 64, 150)), "ignore_eos": True}
+    if draw.random() < 0.5:
+        parameters |= {"do_sample": True, "temperature": 0.8, "top_p": 0.9, "seed": draw.randrange(1000)}
+    if draw.random() < 0.2:
+        parameters["stop"] = [draw.choice(_WORDS)]
+    refused = None
+    if draw.random() < 0.04:
+        parameters["max_new_tokens"], refused = 100_000, 422
+    elif draw.random() < 0.04:
+        headers[HEADER_LEVEL], refused = "int2", 400
+    leaves = refused is None and draw.random() < 0.3
+    return Plan(
+        "/generate_stream" if stream else "/generate",
+        {"inputs": " ".join(draw.choices(_WORDS, k=draw.choice((1, 5, 40, 200)))), "parameters": parameters},
+        headers,
+        draw.randint(0, 20) if leaves and stream else None,
+        draw.uniform(0.0, 2.0) if leaves and not stream else None,
+        refused,
+    )
+
+
+class Soak:
+    def __init__(self, engine: EngineProcess, session: aiohttp.ClientSession) -> None:
+        self._engine, self._session = engine, session
+        self.tally = Tally()
+        self.rss_bytes: list[int] = []
+
+    async def run(self, seconds: float, seed: int) -> None:
+        stop_at = time.monotonic() + seconds
+        sampler = asyncio.create_task(self._sample())
+        await asyncio.gather(*(self._client(random.Random(seed + index), stop_at) for index in range(CLIENTS)))
+        sampler.cancel()
+
+    async def _sample(self) -> None:
+        while True:
+            self.rss_bytes.append(self._engine.rss_bytes())
+            if len(self.rss_bytes) % 60 == 0:
+                print(f"{len(self.rss_bytes)} s: {self.rss_bytes[-1] / 2**20:.0f} MiB, {dict(self.tally.outcomes)}")
+            await asyncio.sleep(1.0)
+
+    async def _client(self, draw: random.Random, stop_at: float) -> None:
+        while time.monotonic() < stop_at and self._engine.process.poll() is None:
+            plan = draw_plan(draw)
+            self.tally.started += 1
+            try:
+                async with asyncio.timeout(REQUEST_SECONDS):
+                    outcome, expected = await self._send(plan)
+            except TimeoutError:
+                outcome, expected = f"{plan.path} did not end within {REQUEST_SECONDS:.0f} s", False
+            except aiohttp.ClientError as error:
+                outcome, expected = f"{plan.path}: {type(error).__name__}", False
+            self.tally.end(outcome, expected)
+            await asyncio.sleep(draw.choice((0.0, 0.0, 0.1, 0.5)))
+
+    async def _send(self, plan: Plan) -> tuple[str, bool]:
+        """What became of the request, and whether that was right."""
+        request = self._session.post(self._engine.base + plan.path, json=plan.body, headers=plan.headers)
+        if plan.leave_after_seconds is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(plan.leave_after_seconds), request as response:
+                    return judge_status(plan, response.status, await response.json())
+            return "cancelled", True
+        async with request as response:
+            if plan.path == "/generate" or response.status != 200:
+                return judge_status(plan, response.status, await response.json())
+            return await self._read_stream(plan, response)
+
+    async def _read_stream(self, plan: Plan, response: aiohttp.ClientResponse) -> tuple[str, bool]:
+        frames = 0
+        async for line in response.content:
+            if not line.startswith(b"data:"):
+                continue
+            if frames == plan.leave_after_frames:
+                response.close()
+                return "disconnected", True
+            frames += 1
+            frame = json.loads(line[5:])
+            if "error" in frame:
+                return judge_status(plan, _status_of(frame), frame)
+            if frame["details"] is not None:
+                return judge_status(plan, 200, frame)
+        return "a stream ended without its last frame", False
+
+
+def _status_of(frame: dict[str, Any]) -> int:
+    """The status that an error frame stands for: streams have answered 200 before."""
+    return {"validation": 422, "overloaded": 429, "generation": 424, "unhealthy": 503}.get(frame["error_type"], 500)
+
+
+def judge_status(plan: Plan, status: int, body: dict[str, Any]) -> tuple[str, bool]:
+    """The outcome in a word, and whether it was right for this plan. A full queue may refuse any request."""
+    if status == 429:
+        return "overloaded", True
+    if plan.refused_status is not None:
+        return f"refused {status}", status == plan.refused_status
+    if status == 424 and HEADER_DEADLINE_MS in plan.headers:
+        return "deadline passed", True
+    if status == 200 and (body.get("generated_text") is not None):
+        return "completed", True
+    return f"status {status}: {str(body.get('error'))[:200]}", False
+
+
+async def ask_probes(engine: EngineProcess, session: aiohttp.ClientSession) -> dict[str, str]:
+    """Greedy answers of an idle engine by level."""
+    body = {"inputs": "The capital of France is", "parameters": {"max_new_tokens": 48, "ignore_eos": True}}
+    answers = {}
+    for level in LEVELS:
+        async with session.post(engine.base + "/generate", json=body, headers={HEADER_LEVEL: level}) as response:
+            assert response.status == 200, await response.text()
+            answers[level] = (await response.json())["generated_text"]
+    return answers
+
+
+async def wait_until_quiet(engine: EngineProcess, patience_seconds: float = 30.0) -> dict[str, float]:
+    """Metrics as soon as nothing runs and no block is held, else those at the end of the patience."""
+    give_up = time.monotonic() + patience_seconds
+    while True:
+        metrics = await asyncio.to_thread(engine.metrics)
+        busy = [metrics[name] for name in (ENGINE_RUNNING, ENGINE_WAITING, ENGINE_KV_BLOCKS_USED)]
+        if not any(busy) or time.monotonic() > give_up:
+            return metrics
+        await asyncio.sleep(0.2)
+
+
+async def soak(engine: EngineProcess, seconds: float, seed: int) -> tuple[SoakRecord, Tally]:
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+        first = await ask_probes(engine, session)
+        run = Soak(engine, session)
+        await run.run(seconds, seed)
+        exit_code = engine.process.poll()
+        metrics = await wait_until_quiet(engine) if exit_code is None else {}
+        last = await ask_probes(engine, session) if exit_code is None else {}
+    tally = run.tally
+    ended = sum(tally.outcomes.values())
+    return SoakRecord(run.rss_bytes, metrics, tally.started, ended, tally.failures, first, last, exit_code), tally
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Random load on one nested engine, then a check that nothing leaked.")
+    parser.add_argument("--minutes", type=float, default=20.0)
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    OUTPUT.mkdir(parents=True, exist_ok=True)
+    with run_engine(FLAGS, OUTPUT / "soak-engine.log") as engine:
+        record, tally = asyncio.run(soak(engine, options.minutes * 60, options.seed))
+    faults = find_faults(record)
+    (OUTPUT / "soak.json").write_text(json.dumps({"faults": faults, **asdict(record)}, indent=1))
+    print(f"{tally.started} requests: {dict(tally.outcomes)}")
+    lowest, highest = min(record.rss_bytes) / 2**20, max(record.rss_bytes) / 2**20
+    print(f"preemptions: {record.idle_metrics.get(ENGINE_PREEMPTIONS)}, resident {lowest:.0f} to {highest:.0f} MiB")
+    if faults:
+        raise SystemExit("soak failed:\n" + "\n".join(f"- {fault}" for fault in faults))
+    print("soak passed: nothing leaked, nothing hung, greedy answers unchanged")
+
+
+if __name__ == "__main__":
+    main()

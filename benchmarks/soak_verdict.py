@@ -1,0 +1,60 @@
+"""What a soak must show in the end. Pure: judges what the run has recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from inference_pods.protocol import (
+    ENGINE_INTEGRITY_FAILURES,
+    ENGINE_KV_BLOCKS_USED,
+    ENGINE_RUNNING,
+    ENGINE_WAITING,
+)
+
+WARM_SHARE = 0.25  # of the samples: buffers, plans and the KV cache fill in this time
+_GROWTH, _SLACK_BYTES = 1.05, 8 * 2**20
+_ZERO_WHEN_IDLE = (ENGINE_RUNNING, ENGINE_WAITING, ENGINE_KV_BLOCKS_USED, ENGINE_INTEGRITY_FAILURES)
+
+
+@dataclass(frozen=True, slots=True)
+class SoakRecord:
+    """`rss_bytes`: one sample per second. `idle_metrics`: read after the last request, or at the end of the patience
+    for it. `failures`: requests that did not end as they should, in words. `exit_code`: None while it runs.
+    """
+
+    rss_bytes: Sequence[int]
+    idle_metrics: Mapping[str, float]
+    started: int
+    ended: int
+    failures: Sequence[str]
+    first_answers: Mapping[str, str]
+    last_answers: Mapping[str, str]
+    exit_code: int | None
+
+
+def find_faults(record: SoakRecord) -> list[str]:
+    """Everything that is wrong, one sentence each; empty means passed."""
+    if record.exit_code is not None:
+        return [f"the engine ended with exit code {record.exit_code}"]
+    faults = [f"{name} is {record.idle_metrics.get(name)} when idle, not 0" for name in _ZERO_WHEN_IDLE
+              if record.idle_metrics.get(name) != 0]  # fmt: skip
+    if record.started != record.ended or not record.started:
+        faults.append(f"{record.started} requests were started, {record.ended} ended")
+    faults += [f"{len(record.failures)} requests failed, first: {record.failures[0]}"] if record.failures else []
+    faults += [
+        f"the greedy answer at level {level} changed" for level, answer in record.first_answers.items()
+        if record.last_answers.get(level) != answer
+    ]  # fmt: skip
+    return faults + _judge_memory(record.rss_bytes)
+
+
+def _judge_memory(rss_bytes: Sequence[int]) -> list[str]:
+    """Most memory in the last quarter against most in the warm-up."""
+    warm = int(len(rss_bytes) * WARM_SHARE)
+    if warm < 1:
+        return ["the run was too short to judge memory"]
+    before, after = max(rss_bytes[:warm]), max(rss_bytes[-warm:])
+    if after <= before * _GROWTH + _SLACK_BYTES:
+        return []
+    return [f"resident memory grew from {before / 2**20:.0f} MiB in the warm-up to {after / 2**20:.0f} MiB"]

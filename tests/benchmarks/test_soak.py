@@ -1,0 +1,82 @@
+import dataclasses
+import random
+
+import pytest
+
+from benchmarks.engine_process import parse_metrics
+from benchmarks.soak import LEVELS, Plan, draw_plan, judge_status
+from benchmarks.soak_verdict import SoakRecord, find_faults
+
+MIB = 2**20
+IDLE = {
+    "adaptive_engine_running": 0.0,
+    "adaptive_engine_waiting": 0.0,
+    "adaptive_engine_kv_blocks_used": 0.0,
+    "adaptive_engine_integrity_failures_total": 0.0,
+}
+GOOD = SoakRecord([300 * MIB] * 100, IDLE, 50, 50, [], {"int8": "Paris"}, {"int8": "Paris"}, None)
+
+
+def test_a_run_that_leaves_everything_as_it_was_passes():
+    assert find_faults(GOOD) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"idle_metrics": {**IDLE, "adaptive_engine_kv_blocks_used": 3.0}}, "kv_blocks_used is 3.0"),
+        ({"idle_metrics": {}}, "integrity_failures_total is None"),
+        ({"ended": 49}, "50 requests were started, 49 ended"),
+        ({"started": 0, "ended": 0}, "0 requests were started"),
+        ({"failures": ["status 500: x"]}, "1 requests failed, first: status 500: x"),
+        ({"last_answers": {"int8": "Rome"}}, "answer at level int8 changed"),
+        ({"last_answers": {}}, "answer at level int8 changed"),
+        ({"rss_bytes": [300 * MIB] * 75 + [400 * MIB] * 25}, "grew from 300 MiB in the warm-up to 400 MiB"),
+        ({"rss_bytes": [300 * MIB]}, "too short"),
+        ({"exit_code": -9}, "exit code -9"),
+    ],
+)
+def test_each_fault_fails_the_run(change, words):
+    assert any(words in fault for fault in find_faults(dataclasses.replace(GOOD, **change)))
+
+
+def test_memory_that_fills_during_the_warm_up_is_no_leak():
+    growing = [(200 + i * 10) * MIB for i in range(20)]
+
+    assert find_faults(dataclasses.replace(GOOD, rss_bytes=growing + [400 * MIB] * 80)) == []
+
+
+@pytest.mark.parametrize(
+    ("headers", "refused", "status", "right"),
+    [
+        ({}, None, 200, True),
+        ({}, None, 429, True),
+        ({}, None, 424, False),
+        ({"x-deadline-ms": "5"}, None, 424, True),
+        ({}, None, 500, False),
+        ({}, 422, 422, True),
+        ({}, 422, 200, False),
+        ({}, 400, 422, False),
+    ],
+)
+def test_each_request_must_end_as_its_plan_says(headers, refused, status, right):
+    plan = Plan("/generate", {}, headers, None, None, refused)
+
+    assert judge_status(plan, status, {"generated_text": "x"})[1] is right
+
+
+def test_plans_cover_levels_leaving_deadlines_and_refusals():
+    draw = random.Random(3)
+    plans = [draw_plan(draw) for _ in range(500)]
+
+    assert {plan.headers["x-level"] for plan in plans} == {*LEVELS, "int2"}
+    assert {plan.refused_status for plan in plans} == {None, 400, 422}
+    assert any(plan.leave_after_frames is not None for plan in plans)
+    assert any(plan.leave_after_seconds is not None for plan in plans)
+    assert any("x-deadline-ms" in plan.headers for plan in plans)
+
+
+def test_metrics_are_read_without_their_labels():
+    text = '# HELP x y\n# TYPE x gauge\nadaptive_engine_running{model="m",tier="t"} 2.0\n'
+
+    assert parse_metrics(text) == {"adaptive_engine_running": 2.0}

@@ -11,27 +11,28 @@ SHAPE = DecoderShape(
 LIMITS = DecoderLimits(max_rows=48, max_outputs=6, max_positions=96, kv_blocks=24, threads=2)
 
 
-def load_random_weights(decoder, seed=0):
+def load_random_weights(decoder, seed=0, shape=SHAPE, shuffles_columns=False):
     random = np.random.default_rng(seed)
-    q_dim, kv_dim = SHAPE.heads * SHAPE.head_dim, SHAPE.kv_heads * SHAPE.head_dim
+    q_dim, kv_dim = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
     sizes = {
-        TensorRole.ATTN_NORM: (1, SHAPE.dim),
-        TensorRole.FFN_NORM: (1, SHAPE.dim),
-        TensorRole.Q: (q_dim, SHAPE.dim),
-        TensorRole.K: (kv_dim, SHAPE.dim),
-        TensorRole.V: (kv_dim, SHAPE.dim),
-        TensorRole.O: (SHAPE.dim, q_dim),
-        TensorRole.GATE: (SHAPE.ffn, SHAPE.dim),
-        TensorRole.UP: (SHAPE.ffn, SHAPE.dim),
-        TensorRole.DOWN: (SHAPE.dim, SHAPE.ffn),
+        TensorRole.ATTN_NORM: (1, shape.dim),
+        TensorRole.FFN_NORM: (1, shape.dim),
+        TensorRole.Q: (q_dim, shape.dim),
+        TensorRole.K: (kv_dim, shape.dim),
+        TensorRole.V: (kv_dim, shape.dim),
+        TensorRole.O: (shape.dim, q_dim),
+        TensorRole.GATE: (shape.ffn, shape.dim),
+        TensorRole.UP: (shape.ffn, shape.dim),
+        TensorRole.DOWN: (shape.dim, shape.ffn),
     }
-    plan = [(TensorRole.HEAD, 0, (SHAPE.vocab, SHAPE.dim)), (TensorRole.OUTPUT_NORM, 0, (1, SHAPE.dim))]
-    plan += [(role, layer, size) for layer in range(SHAPE.layers) for role, size in sizes.items()]
+    plan = [(TensorRole.HEAD, 0, (shape.vocab, shape.dim)), (TensorRole.OUTPUT_NORM, 0, (1, shape.dim))]
+    plan += [(role, layer, size) for layer in range(shape.layers) for role, size in sizes.items()]
     for role, layer, (rows, columns) in plan:
         weights = random.standard_normal((rows, columns), dtype=np.float32) * np.float32(columns**-0.5)
         if rows == 1:
             weights = 1.0 + weights
         source = np.frombuffer(weights.astype(np.float32).tobytes(), np.uint8)
         row_map = random.permutation(rows).astype(np.int32) if rows > 1 else None
-        decoder.load(role, layer, source, SourceType.F32, rows, columns, row_map, None)
+        column_map = random.permutation(columns).astype(np.int32) if shuffles_columns else None
+        decoder.load(role, layer, source, SourceType.F32, rows, columns, row_map, column_map)
     return decoder

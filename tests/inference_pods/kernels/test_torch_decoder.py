@@ -14,6 +14,7 @@ from inference_pods.kernels.reference_decoder import ReferenceDecoder
 from inference_pods.kernels.shards import divide
 from inference_pods.kernels.torch_decoder import TorchDecoder
 from inference_pods.kernels.torch_graph import Backend
+from tests.inference_pods.kernels import random_model
 
 SHAPE = DecoderShape(
     layers=2, dim=64, ffn=176, heads=9, kv_heads=3, head_dim=16, vocab=131, rms_eps=1e-5, rope_base=10000.0
@@ -51,30 +52,8 @@ class ThreadCollectives:
         return Rank()
 
 
-def load_random_weights(decoder, shape=SHAPE, seed=0):
-    random = np.random.default_rng(seed)
-    q_dim, kv_dim = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
-    sizes = {
-        TensorRole.ATTN_NORM: (1, shape.dim),
-        TensorRole.FFN_NORM: (1, shape.dim),
-        TensorRole.Q: (q_dim, shape.dim),
-        TensorRole.K: (kv_dim, shape.dim),
-        TensorRole.V: (kv_dim, shape.dim),
-        TensorRole.O: (shape.dim, q_dim),
-        TensorRole.GATE: (shape.ffn, shape.dim),
-        TensorRole.UP: (shape.ffn, shape.dim),
-        TensorRole.DOWN: (shape.dim, shape.ffn),
-    }
-    plan = [(TensorRole.HEAD, 0, (shape.vocab, shape.dim)), (TensorRole.OUTPUT_NORM, 0, (1, shape.dim))]
-    plan += [(role, layer, size) for layer in range(shape.layers) for role, size in sizes.items()]
-    for role, layer, (rows, columns) in plan:
-        weights = random.standard_normal((rows, columns), dtype=np.float32) * np.float32(columns**-0.5)
-        weights = 1.0 + weights if rows == 1 else weights
-        source = np.frombuffer(weights.tobytes(), np.uint8)
-        row_map = random.permutation(rows).astype(np.int32) if rows > 1 else None
-        column_map = random.permutation(columns).astype(np.int32)
-        decoder.load(role, layer, source, SourceType.F32, rows, columns, row_map, column_map)
-    return decoder
+def load_random_weights(decoder, shape=SHAPE):
+    return random_model.load_random_weights(decoder, shape=shape, shuffles_columns=True)
 
 
 def script(shape=SHAPE):

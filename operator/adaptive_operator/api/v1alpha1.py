@@ -146,7 +146,11 @@ class Scaling(Api):
         default=None, ge=1, le=3600, description="Unset: the operator's setting (15)."
     )
     plans_in_agreement: int = Field(
-        default=3, ge=1, le=100, description="Equal plans in a row before an upgrade or a smaller plan."
+        default=3,
+        ge=1,
+        le=100,
+        description="Equal plans in a row before an upgrade or a smaller plan, and before replicas are added for load"
+        " that may be a short burst; lower levels and tiers take it meanwhile. Certain load is answered at once.",
     )
     start_deadline_seconds: int | None = Field(
         default=None,

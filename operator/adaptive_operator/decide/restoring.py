@@ -14,7 +14,7 @@ from adaptive_operator.decide.demand import Trust
 from adaptive_operator.decide.growth import capacity, carries, replace_wanted
 from adaptive_operator.decide.proposal import Proposal
 from adaptive_operator.decide.situation import Mix, Situation, as_mix, as_plan, can_act_on_demand, plan_space
-from adaptive_operator.decide.wording import mix_text, rate_text
+from adaptive_operator.decide.wording import fingerprint, mix_text, rate_text
 from adaptive_operator.observe.observation import PolicyMemory
 from adaptive_operator.reasons import Reason
 
@@ -60,7 +60,7 @@ def _checked(situation: Situation, space: PlanSpace, mix: dict[str, int], limit:
     if not _survives(situation, space, mix, limit):
         cause = "what stays while replicas are exchanged would not carry the demand"
         return _held(situation, Reason.HELD_BY_SURVIVOR_CHECK, mix, cause)
-    memory = agree(situation, mix)
+    memory = agree(situation, fingerprint(mix))
     if not is_agreed(situation, memory):
         agreement = situation.model.spec.scaling.plans_in_agreement
         return _held(situation, Reason.HELD_FOR_AGREEMENT, mix, f"waits for {agreement} equal plans in a row", memory)

@@ -40,13 +40,36 @@ LOADS = {
     "an idle model stays": (IDLE, metrics(0.0), IDLE, Reason.STEADY),
     "what full carries needs no change": (IDLE, metrics(0.6), IDLE, Reason.STEADY),
     "what passes both tiers is answered by a swap": (IDLE, metrics(1.8), CHEAP, Reason.SWAPPED_TO_CHEAPER_TIER),
-    "a little more than both tiers is answered by one more": (
+    "a little more than both tiers may be chance, and has to last": (
         IDLE,
         metrics(1.4),
+        IDLE,
+        Reason.HELD_FOR_AGREEMENT,
+    ),
+    "more than both tiers beyond chance is answered by one more": (
+        IDLE,
+        metrics(1.65),
         {"full": 1, "int8": 1, "int4": 1},
         Reason.ADDED_REPLICA,
     ),
-    "a jump shows in the panic window first": (IDLE, metrics(0.4, recent=1.8), CHEAP, Reason.SWAPPED_TO_CHEAPER_TIER),
+    "a jump shows in the panic window first, and has to last": (
+        IDLE,
+        metrics(0.4, recent=1.8),
+        IDLE,
+        Reason.HELD_FOR_AGREEMENT,
+    ),
+    "a burst that is over counts by what waits of it": (
+        IDLE,
+        metrics(1.8, recent=0.0),
+        IDLE,
+        Reason.HELD_BY_SURVIVOR_CHECK,
+    ),
+    "a dip by chance in the panic window changes nothing": (
+        IDLE,
+        metrics(1.8, recent=1.4),
+        CHEAP,
+        Reason.SWAPPED_TO_CHEAPER_TIER,
+    ),
     "a small jump in the panic window is noise": (
         IDLE,
         metrics(1.0, peak=1.0, recent=1.8),
@@ -71,6 +94,22 @@ def test_load(name):
     decision = decide_one(observe_one(demo_spec(), present, seen))
     assert (wanted(decision), decision.reason) == (to, reason)
     assert (decision.swap is not None) == (to != present)
+
+
+@pytest.mark.parametrize("seen", [metrics(0.4, recent=1.8), metrics(1.4)], ids=["a burst", "within chance"])
+def test_what_may_not_last_is_answered_when_the_plans_in_agreement_saw_it_a_panic_window_apart(seen):
+    memory = PolicyMemory(wanted=IDLE, generation=1, planned_demand_milli=400)
+    model = observe_one(demo_spec(), IDLE, seen, memory=memory)
+    reasons = []
+    for offset in (0.0, 0.3, 5.0):  # the panic window is 6 s long: at 5 s it may see the same arrivals
+        decision = decide_one(model, now=NOW + offset)
+        assert wanted(decision) == IDLE
+        reasons.append(decision.reason)
+        model = replace(model, memory=decision.memory)
+    assert reasons == [Reason.SHED_TO_CHEAPER_TIER, Reason.HELD_FOR_AGREEMENT, Reason.HELD_FOR_AGREEMENT]
+    assert wanted(decide_one(model, now=NOW + 10.0)) != IDLE
+    quiet = decide_one(replace(model, metrics=metrics(0.4)), now=NOW + 5.0)
+    assert quiet.memory.agreed_count == 0
 
 
 def test_missing_metrics_name_the_query_and_never_count_as_zero():
@@ -380,14 +419,14 @@ def test_what_works_of_a_failed_tier_is_kept():
 
 def test_a_tier_that_was_left_out_is_tried_again_later():
     memory = PolicyMemory(wanted={"full": 1, "int4": 1}, generation=1, quarantined_until={"int8": NOW + 10})
-    model = observe_one(demo_spec(), IDLE, metrics(1.4), memory=memory)
+    model = observe_one(demo_spec(), IDLE, metrics(1.65), memory=memory)
     assert decide_one(model).replicas["int8"] == 0
     assert decide_one(model, now=NOW + 11).replicas["int8"] == 1
 
 
 def test_a_spec_edit_gives_a_failed_tier_another_chance_at_once():
     memory = PolicyMemory(wanted={"full": 1, "int4": 1}, generation=1, quarantined_until={"int8": NOW + 500})
-    model = observe_one(demo_spec(), IDLE, metrics(1.4), memory=memory, generation=2)
+    model = observe_one(demo_spec(), IDLE, metrics(1.65), memory=memory, generation=2)
     assert decide_one(model).replicas["int8"] == 1
 
 

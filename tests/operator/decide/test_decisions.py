@@ -207,11 +207,53 @@ def test_rather_than_below_the_floor_requests_wait_and_it_is_said():
     assert "quality floor of 999 permille" in decision.message
 
 
-def test_a_floor_that_no_tier_reaches_is_said_and_the_best_tier_serves():
+def test_a_floor_that_no_tier_reaches_is_said_and_the_best_tier_gets_the_weight():
     spec = demo_spec(quality={"floorPermille": 999}, tiers=[tier(1), tier(2)])
     decision = decide_one(observe_one(spec, {"int8": 1, "int4": 1}, metrics(0.3)))
     assert decision.weights == {"int8": 1.0, "int4": 0.0}
     assert "out of reach" in finding(decision, Reason.FLOOR_LIMITED)
+
+
+OUT_OF_REACH = {
+    # what runs, tiers, budget -> where, the best, the remedy
+    "no tier has it": (
+        {"int8": 1, "int4": 1},
+        [tier(1), tier(2)],
+        4,
+        ("of every tier: the best is int8 with 998", "lower the floor to 998, or add a better tier"),
+    ),
+    "the tier that has it does not fit in the budget": (
+        {"int4": 1},
+        [tier(0), tier(2)],
+        1,
+        ("within 1 accelerator: the best is int4 with 780", "lower the floor to 780, or raise the budget"),
+    ),
+    "it does not fit beside the warm tier": (
+        {"int4": 1},
+        [tier(0), tier(2)],
+        2,
+        ("within 2 accelerators: the best is int4 with 780", "lower the floor to 780, or raise the budget"),
+    ),
+}
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.3])
+@pytest.mark.parametrize("name", OUT_OF_REACH)
+def test_a_floor_that_cannot_be_kept_is_the_reason_and_the_nearest_one_is_named_when(name, rate):
+    present, tiers, budget, (best, remedy) = OUT_OF_REACH[name]
+    message = f"quality.floorPermille 999 is out of reach {best}, and routers refuse what is below the floor; {remedy}"
+    spec = demo_spec(quality={"floorPermille": 999}, tiers=tiers, accelerators={})
+    decision = decide_one(observe_one(spec, present, metrics(rate)), budget=budget)
+    assert (decision.reason, decision.message) == (Reason.FLOOR_LIMITED, message)
+    assert [f.message for f in decision.findings if f.reason is Reason.FLOOR_LIMITED][-1] == message
+    assert wanted(decision) == present
+    assert sum(decision.weights.values()) == pytest.approx(1.0)
+
+
+def test_a_floor_within_reach_is_no_reason():
+    spec = demo_spec(quality={"floorPermille": 999}, tiers=[tier(0), tier(2)])
+    decision = decide_one(observe_one(spec, IDLE, metrics(0.3)))
+    assert (decision.reason, finding(decision, Reason.FLOOR_LIMITED)) == (Reason.STEADY, "")
 
 
 STARTS = {

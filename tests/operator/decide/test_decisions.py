@@ -144,6 +144,19 @@ def test_a_restore_is_held_by(name):
     assert "full 1 · int4 1 would be better, but" in decision.message
 
 
+def test_after_a_restart_it_is_said_what_is_waited_for_until_when_and_what_may_happen_meanwhile():
+    present = observe_one(demo_spec(), CHEAP, metrics(0.4))
+    decision = decide_one(present, acting_since=NOW - 19)
+    assert decision.message == (
+        "full 1 · int4 1 would be better, but this operator started a short while ago: it waits until 02:46:41 UTC,"
+        " when it has watched the load for one hold window (scaling.holdSeconds: 20 s), and gives nothing up before;"
+        " it adds capacity all the same"
+    )
+    later = decide_one(present, now=NOW + 0.9, acting_since=NOW - 19)
+    assert later.message == decision.message
+    assert decide_one(present, now=NOW + 1, acting_since=NOW - 19).reason is not Reason.HELD_AFTER_RESTART
+
+
 def test_a_restore_is_held_when_what_stays_would_not_carry_the_load():
     """Within 3 accelerators both int8 have to go before full can load, and int4 alone carries 0.59/s."""
     spec = demo_spec(accelerators={"budget": 3}, quality={"floorPermille": 0})

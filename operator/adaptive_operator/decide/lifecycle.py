@@ -28,6 +28,8 @@ from adaptive_operator.decide.swaps import start_failures, surge_accelerators
 from adaptive_operator.decide.wording import accelerators_text, mix_text
 from adaptive_operator.reasons import Reason
 
+_UNTIL_EDITED_SECONDS = 10 * 365 * 86_400.0  # as good as for ever: an edit of the spec ends it
+
 
 def paused(situation: Situation, limit: int) -> Proposal | None:
     """Mode Paused: everything stays as it is."""
@@ -142,7 +144,7 @@ def _without(situation: Situation, failures: dict[str, str]) -> Situation:
     """The situation with the failed tiers left out."""
     failed = {**situation.memory.failed_starts}
     failed.update({tier: failed.get(tier, 0) + 1 for tier in failures})
-    until = {tier: float(int(situation.now + _quarantine_seconds(situation, failed[tier]))) for tier in failures}
+    until = {tier: float(int(situation.now + _quarantine_seconds(situation, tier, failed[tier]))) for tier in failures}
     twice = set(failures) & set(situation.held_back)  # what they went back to did not start either
     memory = replace(
         situation.memory,
@@ -159,22 +161,36 @@ def _without(situation: Situation, failures: dict[str, str]) -> Situation:
     return replace(rebuilt, spec_changed=situation.spec_changed)
 
 
-def _quarantine_seconds(situation: Situation, failed: int) -> float:
+def _quarantine_seconds(situation: Situation, tier: str, failed: int) -> float:
     """How long a tier is left alone after so many failed starts in a row."""
+    if not _may_try_again(situation, tier):
+        return _UNTIL_EDITED_SECONDS
     settings = situation.settings
     return min(settings.quarantine_seconds * 2.0 ** min(failed - 1, 16), settings.most_quarantine_seconds)
+
+
+def _may_try_again(situation: Situation, tier: str) -> bool:
+    """Does something go on serving while the tier is tried: another replica, or its own old one beside the new one?"""
+    if sum(situation.wanted.values()) > 1 or tier not in situation.memory.proven:
+        return True
+    return situation.cost(situation.wanted) + situation.cost({tier: 1}) <= situation.budget
 
 
 def _rollback_text(without: Situation, failures: Mapping[str, str], reverted: Sequence[str], mix: Mix) -> str:
     """What failed in the pod's own words, what is done about it, and when it is tried again."""
     causes = "; ".join(f"{tier}: {words}" for tier, words in failures.items())
     until = without.memory.quarantined_until
-    minutes = {tier: f"{(until[tier] - without.now) / 60:.0f} min" for tier in failures}
-    left_out = [f"{tier} left out for {minutes[tier]}" for tier in failures if tier not in reverted]
-    back = [f"{tier} goes back to the revision that last worked; the edit is tried again in {minutes[tier]}, or at once"
-            " when the spec is edited again" for tier in reverted]  # fmt: skip
+    seconds = {tier: until[tier] - without.now for tier in failures}
+    left_out = [f"{tier} left out for {seconds[tier] / 60:.0f} min" for tier in failures if tier not in reverted]
+    back = [f"{tier} goes back to the revision that last worked; {_retry_text(seconds[tier])}" for tier in reverted]
     target = [f"Go to {mix_text(mix)}"] if left_out else []
     return f"{causes}. {'; '.join([*target, *left_out, *back])}"
+
+
+def _retry_text(seconds: float) -> str:
+    if seconds >= _UNTIL_EDITED_SECONDS - 1:
+        return "another try would leave nothing that serves: it waits for the spec to be edited again"
+    return f"the edit is tried again in {seconds / 60:.0f} min, or at once when the spec is edited again"
 
 
 def _mix_without(situation: Situation, limit: int) -> dict[str, int] | None:

@@ -108,14 +108,15 @@ def _floor_out_of_reach(situation: Situation) -> tuple[Finding, ...]:
 def _left_out(situation: Situation, proposal: Proposal) -> tuple[Finding, ...]:
     memory = proposal.memory
     held_back = held_back_revisions(replace(situation.model, memory=memory), memory)
-    what = dict.fromkeys(held_back, "goes on with its earlier revision")
+    causes = {tier: memory.quarantine_causes.get(tier, "it did not start") for tier in sorted(memory.quarantined_until)}
     return tuple(
         Finding(
             Reason.SWAP_ROLLED_BACK,
-            f"{tier} {what.get(tier, 'is left out')} for a while:"
-            f" {memory.quarantine_causes.get(tier, 'it did not start')}",
+            f"{tier} goes on with its earlier revision: {cause}; correct the tier or take the edit back"
+            if tier in held_back
+            else f"{tier} is left out for a while: {cause}",
         )
-        for tier in sorted(memory.quarantined_until)
+        for tier, cause in causes.items()
     )
 
 

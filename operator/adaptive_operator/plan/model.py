@@ -45,7 +45,7 @@ def plan_model(model: ModelObservation, decision: Decision, settings: PlanSettin
 
     `now` in Unix seconds; `epoch` is the Lease's, stamped on every child.
     """
-    revisions = current_revisions(model, settings.engine_image)
+    revisions = current_revisions(model, settings.engine_image, decision.held_back)
     taken = taken_names(model, frozenset(item.name for item in revisions.values()))
     written = parse_written_table(model.routing_table)
     newer = newer_children(model, epoch)
@@ -109,9 +109,10 @@ def _apply_stateful_set(
 def _render_stateful_set(model: ModelObservation, step: SetStep, settings: PlanSettings) -> Manifest | None:
     """From the spec for a revision of today's engine image; else with the template that it was made with."""
     group, observed = step.group, step.group.observed
-    if group.current is not None and (observed is None or group.current.image == settings.engine_image):
+    current = group.current
+    if current is not None and current.of_spec and (observed is None or current.image == settings.engine_image):
         tier = next(item for item in model.spec.tiers if item.name == group.tier)
-        return build_stateful_set(model, tier, group.current, step.replicas, step.draining, settings)
+        return build_stateful_set(model, tier, current, step.replicas, step.draining, settings)
     if observed is None or "spec" not in observed.manifest:
         return None  # nothing to keep its template from: leave it as it is
     return keep_stateful_set(model, observed, step.replicas, step.draining)

@@ -472,6 +472,8 @@ STATUS: dict[str, Any] = {
         "agreedAt": "2026-01-02T03:04:05Z",
         "quarantinedUntil": {"int8": "2026-01-02T03:19:05Z"},
         "quarantineCauses": {"int8": "0/1 nodes are available"},
+        "proven": {"full": "0a1b2c3d"},
+        "failedStarts": {"int8": 1},
         "wanted": {"full": 1, "int4": 1},
         "plannedDemandMilli": 420,
         "generation": 1,

@@ -176,8 +176,9 @@ class Reconciler:
             return
         self._said[decision.key] = said
         _LOG.info(
-            "decision model=%s reason=%s replicas=%s message=%s inputs=%s",
+            "decision model=%s reason=%s replicas=%s message=%s inputs=%s binding=%s alternative=%s",
             *(decision.key, decision.reason, said[2], _quote(decision.message), _quote(decision.inputs)),
+            *(json.dumps(decision.binding, ensure_ascii=False), _quote(decision.alternative)),
         )
 
     def _forget_gone(self, seen: Sequence[SeenModel], blocked: Sequence[BlockedModel]) -> None:

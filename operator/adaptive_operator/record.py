@@ -1,6 +1,6 @@
 """One decision as a line of JSON: what was seen, the settings, and what was decided. Enough to decide it again.
 
-Left out is what `decide/` does not read: manifests, other children, the routing table and the status as last written.
+Left out is what `decide/` does not read: manifests, other children, the routing table and most of the status.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Final
 
 from pydantic import TypeAdapter, ValidationError
 
+from adaptive_operator.api.v1alpha1 import AdaptiveModelStatus
 from adaptive_operator.decide.decision import Decision
 from adaptive_operator.decide.settings import DecideSettings
 from adaptive_operator.observe.observation import ModelObservation, PoolObservation
@@ -63,4 +64,5 @@ def decode_record(line: str) -> DecisionRecord:
 
 def _without_manifests(model: ModelObservation) -> ModelObservation:
     sets = tuple(replace(item, manifest={}) for item in model.stateful_sets)
-    return replace(model, stateful_sets=sets, children=(), status=None, routing_table=None)
+    status = AdaptiveModelStatus(last_decision=model.status.last_decision) if model.status is not None else None
+    return replace(model, stateful_sets=sets, children=(), status=status, routing_table=None)

@@ -411,6 +411,8 @@ def test_applying_the_same_manifest_again_is_an_empty_diff(api, kubectl, namespa
 
 
 DECISION = {
+    "binding": ["the budget of 4 accelerators"],
+    "alternative": "int8 4: 998 instead of 965 permille, also 4 accelerators, at 2.07/s",
     "time": "2026-01-02T03:04:05Z",
     "reason": "SwappedToCheaperTier",
     "message": "demand 1.80/s passes 1.31/s",
@@ -472,9 +474,9 @@ STATUS: dict[str, Any] = {
         "agreedAt": "2026-01-02T03:04:05Z",
         "quarantinedUntil": {"int8": "2026-01-02T03:19:05Z"},
         "quarantineCauses": {"int8": "0/1 nodes are available"},
-        "proven": {"full": "0a1b2c3d"},
-        "failedStarts": {"int8": 1},
         "wanted": {"full": 1, "int4": 1},
+        "proven": {"full": "0123456789abcdef"},
+        "failedStarts": {"int8": 1},
         "plannedDemandMilli": 420,
         "generation": 1,
     },

@@ -300,6 +300,12 @@ class DecisionStatus(Api):
     from_: str = Field(alias="from", max_length=512, description="Replicas before, e.g. full 1 · int4 1.")
     to: str = Field(max_length=512, description="Replicas after.")
     inputs: str = Field(max_length=1024, description="What was seen: demand, ages, queue, capacity.")
+    binding: tuple[Annotated[str, Field(max_length=128)], ...] = Field(
+        default=(), max_length=8, description="Constraints without which the model would be served better."
+    )
+    alternative: str | None = Field(
+        default=None, max_length=512, description="The best other mix, what it would have given, and what it costs."
+    )
 
 
 class SwapStatus(Api):

@@ -88,7 +88,8 @@ def start_up(situation: Situation, limit: int) -> Proposal | None:
 
 def follow_spec(situation: Situation, limit: int) -> Proposal | None:
     """A tier left the spec, or bounds do not allow what is wanted: go to the nearest mix that carries the demand."""
-    outside = {t.name: n for t in situation.tiers if (n := _within_bounds(situation, t)) != t.wanted}
+    affordable = {tier.name: tier.low for tier in plan_space(situation, limit).tiers}
+    outside = {t.name: n for t in situation.tiers if (n := _within_bounds(situation, t, affordable)) != t.wanted}
     if not outside and not situation.removed:
         return None
     mix = _carrying(situation, situation.wanted | outside, limit)
@@ -208,11 +209,15 @@ def _mix_without(situation: Situation, limit: int) -> dict[str, int] | None:
     return mix if any(mix.values()) else None
 
 
-def _within_bounds(situation: Situation, tier: TierState) -> int:
-    """What is wanted, moved into the spec's bounds. A tier that is left out is not raised."""
+def _within_bounds(situation: Situation, tier: TierState, affordable: Mix) -> int:
+    """What is wanted, moved into the bounds as far as they are affordable. A tier that is left out is not raised.
+
+    A minimum that cannot be paid would else be followed in every pass, past all damping.
+    """
     if tier.card is None:
         return fixed_replicas(situation, tier)
-    raised = max(tier.wanted, tier.least) if tier.name not in situation.memory.quarantined_until else tier.wanted
+    least = min(tier.least, affordable.get(tier.name, 0))
+    raised = max(tier.wanted, least) if tier.name not in situation.memory.quarantined_until else tier.wanted
     return min(raised, tier.most)
 
 

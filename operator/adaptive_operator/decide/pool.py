@@ -11,6 +11,7 @@ from dataclasses import replace
 from adaptive_operator.api.v1alpha1 import Mode
 from adaptive_operator.decide.budget import Claim, free_accelerators, grants, shares, split
 from adaptive_operator.decide.decision import Decision, Finding, PoolDecision
+from adaptive_operator.decide.explanation import Explanation, explain
 from adaptive_operator.decide.growth import capacity
 from adaptive_operator.decide.proposal import Proposal
 from adaptive_operator.decide.restoring import wished_mix
@@ -47,7 +48,12 @@ def decide_pool(observation: PoolObservation, settings: DecideSettings) -> PoolD
     who = _who_text(observation, got)
     granted = grants(claims, _wishes(situations, proposals, claims), observation.budget)
     decisions = [
-        _decision(situation, _explained(situation, proposal, limits, who), granted[situation.model.key])
+        _decision(
+            situation,
+            _explained(situation, proposal, limits, who),
+            granted[situation.model.key],
+            limits[situation.model.key],
+        )
         for situation, proposal in zip(situations, proposals, strict=True)
     ]
     return PoolDecision(observation.resource, tuple(decisions))
@@ -125,13 +131,14 @@ def _wishes(
     return [least, targets, both, largest]
 
 
-def _decision(situation: Situation, proposal: Proposal, granted: int) -> Decision:
+def _decision(situation: Situation, proposal: Proposal, granted: int, limit: int) -> Decision:
     """The proposal as a decision, with weights, memory and the swap record."""
     weights = plan_weights(situation, proposal.replicas)
     proposal = _with_shift(situation, proposal, weights)
     changed = _changes(situation, proposal)
     swap = _swap(situation, proposal, changed)
     memory = _memory(situation, proposal, weights, changed)
+    why = Explanation() if _is_told(situation, proposal) else explain(situation, proposal.replicas, limit)
     return Decision(
         key=situation.model.key,
         reason=proposal.reason,
@@ -144,8 +151,16 @@ def _decision(situation: Situation, proposal: Proposal, granted: int) -> Decisio
         swap=swap,
         accelerators_granted=granted,
         findings=proposal.findings,
+        binding=why.binding,
+        alternative=why.alternative,
         held_back=held_back_revisions(replace(situation.model, memory=memory), memory),
     )
+
+
+def _is_told(situation: Situation, proposal: Proposal) -> bool:
+    """Does the status say it already? Then it keeps its explanation too, and none has to be worked out."""
+    last = situation.model.status.last_decision if situation.model.status is not None else None
+    return last is not None and (last.reason, last.to) == (proposal.reason.value, mix_text(proposal.replicas))
 
 
 def _changes(situation: Situation, proposal: Proposal) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import time
 from dataclasses import replace
@@ -574,6 +575,17 @@ def test_a_pool_of_a_hundred_thousand_accelerators_and_sixteen_tiers_is_decided_
     assert time.process_time() - began < 5.0
     capacity = sum(0.9 * (0.5 + 0.09 * i) * decision.replicas[f"t{i}"] for i in range(16))
     assert capacity >= 20_000.0
+
+
+def test_a_minimum_that_cannot_be_paid_moves_nothing_back_and_forth():
+    tiers = [tier(0, replica={"accelerators": 4, "cpu": "1", "memory": "1Gi"}, replicas={"min": 1}), tier(2)]
+    model = Model("assistant", demo_spec(tiers=tiers, accelerators={"resource": "nvidia.com/gpu"}), lambda now: 0.0)
+    model.metrics = lambda now: metrics(0.0, queue=30.0)
+    plant = Plant([model])
+    plant.run(600)
+    mixes = [dict(d.replicas) for _, d in model.decisions]
+    assert sum(a != b for a, b in itertools.pairwise(mixes)) <= 3
+    assert model.swap is None
 
 
 def test_the_whole_state_survives_a_restart_at_every_pass():

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from adaptive_operator.api.v1alpha1 import AdaptiveModelSpec
 from adaptive_operator.decide.decision import Decision
-from adaptive_operator.observe.observation import ModelObservation, PodObservation
+from adaptive_operator.observe.observation import ModelObservation, PodObservation, PodPhase
 from adaptive_operator.plan import plan_model
 from adaptive_operator.plan.plan import ApplyObject, DeleteObject, Plan
 from adaptive_operator.plan.revisions import current_revisions
@@ -235,3 +239,62 @@ def test_busy_replicas_go_at_the_drain_deadline_at_the_latest() -> None:
     assert cluster.asked()["full"] == 1
     settle(cluster, make_decision({"full": 0, "int4": 1}), rounds=4)
     assert cluster.asked()["full"] == 0
+
+
+NESTED_RECIPE = {"nested": {"levels": ["int8", "int4"], "depths": [30, 28]}}
+RECIPES = {
+    "plain-to-nested": ({"precision": "int4"}, NESTED_RECIPE),
+    "nested-to-plain": (NESTED_RECIPE, {"precision": "int4"}),
+    "other-levels": (NESTED_RECIPE, {"nested": {"levels": ["int8"]}}),
+}
+
+
+def spec_with(recipe: dict[str, Any]) -> AdaptiveModelSpec:
+    full, int8, int4 = demo_tiers()
+    return make_spec([full, int8, {**int4, "recipe": recipe}])
+
+
+def levels_by_replica(cluster: ToyCluster, tier: str) -> dict[str, set[str]]:
+    """What the engine of each ready replica was told to serve, read from its arguments."""
+    sets = {item.name: item for item in cluster.observe().stateful_sets}
+    containers = {name: item.manifest["spec"]["template"]["spec"]["containers"][0] for name, item in sets.items()}
+    ready = [pod for pod in cluster.observe().pods if pod.tier == tier and pod.phase is PodPhase.READY]
+    return {pod.name: levels_of_arguments(containers[pod.stateful_set]["args"]) for pod in ready}
+
+
+def levels_of_arguments(arguments: list[str]) -> set[str]:
+    options = dict(pairwise(arguments))
+    suffixes = ["", *(f"-d{depth}" for depth in options.get("--depths", "").split(",")[1:])]
+    return {level + suffix for level in options.get("--levels", "").split(",") for suffix in suffixes}
+
+
+def levels_in_table(cluster: ToyCluster, tier: str) -> dict[str, set[str]]:
+    """What the routing table says of each StatefulSet of a tier."""
+    table = json.loads(cluster.observe().routing_table or "{}")
+    return {item["statefulSet"]: set(item["levels"]) for item in table.get("revisions", []) if item["tier"] == tier}
+
+
+@pytest.mark.parametrize(("before", "after"), RECIPES.values(), ids=RECIPES)
+def test_while_a_recipe_is_exchanged_the_table_names_no_level_that_a_replica_does_not_have(
+    before: dict[str, Any], after: dict[str, Any]
+) -> None:
+    decision = make_decision({"full": 1, "int8": 0, "int4": 2}, {"full": 0.5, "int4": 0.5})
+    cluster = ToyCluster(spec_with(before), dict(ROLLING))
+    settle(cluster, decision)
+    cluster.spec = spec_with(after)
+    seen = set()
+    for _ in range(60):
+        plan = run_pass(cluster, decision)
+        routes = {
+            r["level"] for r in json.loads(cluster.observe().routing_table or "")["routes"] if r["tier"] == "int4"
+        }
+        said = levels_in_table(cluster, "int4")
+        for pod, levels in levels_by_replica(cluster, "int4").items():
+            assert said[pod.rpartition("-")[0]] == levels
+            assert levels <= routes
+            seen.add(frozenset(levels))
+        if not plan.steps and cluster.is_at_rest():
+            break
+        cluster.run_controllers()
+    assert len(seen) == 2, "both recipes have served"
+    assert set().union(*levels_by_replica(cluster, "int4").values()) == routes

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 import pytest
 from aiohttp import web
 
+from adaptive_operator.observe.observation import PodPhase
 from inference_pods.router.endpoints import EndpointSet, Replica
 from inference_pods.router.fleet import Fleet
 from inference_pods.router.shares import PERIOD_SECONDS, ShareInputs, TierLoad, plan_shares
 from inference_pods.router.table import RouteKey, parse_table
+from tests.operator.plan.situations import make_decision
+from tests.operator.plan.test_simulation import RECIPES, ROLLING, levels_of_arguments, run_pass, settle, spec_with
+from tests.operator.plan.toy_cluster import ToyCluster
 
 PLAIN = {"tier": "main", "level": "", "qualityPermille": 990, "mu": 10.0, "load": 1.0, "weight": 0.5}
 INT8 = {"tier": "main", "level": "int8", "qualityPermille": 998, "mu": 10.0, "load": 1.0, "weight": 0.3}
@@ -229,3 +234,61 @@ async def test_another_refusal_is_the_clients_and_costs_the_replica_nothing(star
     answer = await router.post()
     assert (answer.status, engine.calls) == (400, 1)
     assert [len(lane.replicas) for lane in router.app.fleet.lanes] == [1, 1]
+
+
+class Exchange:
+    """The operator's plan on a toy cluster, and a router with an engine for every replica that is ready there."""
+
+    def __init__(self, spec, start_engine, router):
+        self.cluster = ToyCluster(spec, dict(ROLLING))
+        self.decision = make_decision({"full": 0, "int8": 0, "int4": 2}, {"int4": 1.0}, granted=3)  # one by one
+        self._start_engine = start_engine
+        self.router = router
+        self.engines = {}
+        self.levels = {}  # that each engine has; {""} of a plain one
+        settle(self.cluster, self.decision)
+
+    async def follow_endpoints(self):
+        """As EndpointSlices do: every ready replica that does not end."""
+        sets = {item.name: item.manifest["spec"]["template"]["spec"] for item in self.cluster.observe().stateful_sets}
+        ready = [pod for pod in self.cluster.observe().pods if pod.phase is PodPhase.READY]
+        for pod in ready:
+            if pod.uid not in self.engines:
+                levels = levels_of_arguments(sets[pod.stateful_set]["containers"][0]["args"])
+                script = serves(*levels - {""})
+                engine = await self._start_engine(pod.uid, pod.tier, script=script, stateful_set=pod.stateful_set)
+                self.engines[pod.uid], self.levels[pod.uid] = engine, levels
+        self.router.offer(*(self.engines[pod.uid] for pod in ready))
+
+    def follow_table(self):
+        self.router.app.fleet.offer_table(parse_table(self.cluster.observe().routing_table, "assistant"))
+
+    async def ask(self, requests):
+        answers = await asyncio.gather(*(self.router.post() for _ in range(requests)))
+        return [answer.status for answer in answers]
+
+
+@pytest.mark.parametrize("table_is_late", [False, True], ids=["in-time", "late-table"])
+@pytest.mark.parametrize(("before", "after"), RECIPES.values(), ids=RECIPES)
+async def test_a_recipe_is_exchanged_under_load_without_a_failed_request(
+    start_engine, start_router, before, after, table_is_late
+):
+    run = Exchange(spec_with(before), start_engine, await start_router(table={}))
+    await run.follow_endpoints()
+    run.follow_table()
+    assert set(await run.ask(10)) == {200}
+    first = set(run.engines)
+    run.cluster.spec = spec_with(after)
+    for _ in range(60):
+        plan = run_pass(run.cluster, run.decision)
+        if not table_is_late:
+            run.follow_table()
+        await run.follow_endpoints()
+        assert set(await run.ask(10)) == {200}
+        run.follow_table()
+        if not plan.steps and run.cluster.is_at_rest():
+            break
+        run.cluster.run_controllers()
+    assert first.isdisjoint(replica.uid for replica in run.router.app.fleet.endpoints.of_tier("int4"))
+    assert all(set(levels_asked(engine)) <= run.levels[uid] for uid, engine in run.engines.items())
+    run.router.assert_idle()

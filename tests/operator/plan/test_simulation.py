@@ -241,17 +241,30 @@ def test_busy_replicas_go_at_the_drain_deadline_at_the_latest() -> None:
     assert cluster.asked()["full"] == 0
 
 
-NESTED_RECIPE = {"nested": {"levels": ["int8", "int4"], "depths": [30, 28]}}
+def nested_form(levels: list[str], qualities: dict[str, int], **recipe: Any) -> dict[str, Any]:
+    cards = [
+        {"name": name, "qualityPermille": quality, "capacityMilliRequestsPerSecond": 1650 - quality}
+        for name, quality in qualities.items()
+    ]
+    return {"recipe": {"nested": {"levels": levels, **recipe}}, "card": {"levels": cards}}
+
+
+PLAIN = {"recipe": {"precision": "int4"}, "card": {"qualityPermille": 800, "capacityMilliRequestsPerSecond": 850}}
+FOUR_LEVELS = nested_form(
+    ["int8", "int4"], {"int8": 998, "int8-d28": 950, "int4": 780, "int4-d28": 700}, depths=[30, 28]
+)
+ONE_LEVEL = nested_form(["int4"], {"int4": 810})
 RECIPES = {
-    "plain-to-nested": ({"precision": "int4"}, NESTED_RECIPE),
-    "nested-to-plain": (NESTED_RECIPE, {"precision": "int4"}),
-    "other-levels": (NESTED_RECIPE, {"nested": {"levels": ["int8"]}}),
+    "plain-to-nested": (PLAIN, FOUR_LEVELS),
+    "nested-to-plain": (FOUR_LEVELS, PLAIN),
+    "fewer-levels": (FOUR_LEVELS, ONE_LEVEL),
+    "more-levels": (ONE_LEVEL, FOUR_LEVELS),
 }
 
 
-def spec_with(recipe: dict[str, Any]) -> AdaptiveModelSpec:
+def spec_with(form: dict[str, Any]) -> AdaptiveModelSpec:
     full, int8, int4 = demo_tiers()
-    return make_spec([full, int8, {**int4, "recipe": recipe}])
+    return make_spec([full, int8, {**int4, **form}])
 
 
 def levels_by_replica(cluster: ToyCluster, tier: str) -> dict[str, set[str]]:

@@ -16,8 +16,9 @@ from e2e.demo.settings import DemoError, Settings
 
 RESOURCE = "nvidia.com/gpu"
 NAMESPACES = (
-    "demo",
+    "bad-edit",
     "day-two",
+    "demo",
     "edited",
     "killed",
     "minimal",

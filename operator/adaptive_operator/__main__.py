@@ -60,6 +60,7 @@ def build_parts(settings: OperatorSettings, kube: KubeClient, prometheus: Promet
         lease=lease,
         metrics=metrics,
         settings=PassSettings(settings.accelerator_budgets, settings.windows, settings.model_timeout_seconds),
+        decision_log=settings.build_decision_log(),
     )
     times = PlannerSettings(
         settings.planner_period_seconds, settings.nudge_debounce_seconds, settings.pass_timeout_seconds

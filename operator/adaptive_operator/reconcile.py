@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from adaptive_operator.apply.lease import LeaseHolder, NotLeaderError
 from adaptive_operator.apply.steps import ModelTarget, StepTaker
 from adaptive_operator.decide.decision import Decision
+from adaptive_operator.decision_log import DecisionLog
 from adaptive_operator.faults import Fault, FaultReason, build_fault, is_told
 from adaptive_operator.kube import ConflictError, KubeError, NotFoundError
 from adaptive_operator.metrics import OperatorMetrics
@@ -51,6 +52,7 @@ class Reconciler:
     lease: LeaseHolder
     metrics: OperatorMetrics
     settings: PassSettings
+    decision_log: DecisionLog | None = None
     wall_clock: Callable[[], float] = time.time
     _faults: dict[str, Fault] = field(default_factory=dict)  # by model key, until a pass succeeds
     _said: dict[str, tuple[str, ...]] = field(default_factory=dict)  # last logged decision by model key
@@ -87,6 +89,8 @@ class Reconciler:
         observation = await self._observe(pool, epoch)
         self.metrics.note_pool(observation, pool.held_by_others)
         decisions, failed = self.policy.decide(observation)
+        if self.decision_log is not None:
+            self.decision_log.note(observation, self.policy.decide_settings, tuple(decisions.values()))
         for model in observation.models:
             if model.key in failed:
                 self._note_failure(model.key, failed[model.key], model.generation)

@@ -308,6 +308,16 @@ class MemoryStatus(Api):
     wanted: dict[str, int] = Field(
         default_factory=dict, max_length=16, description="Replicas by tier that the last decision wanted."
     )
+    proven: dict[str, str] = Field(
+        default_factory=dict,
+        max_length=16,
+        description="Tiers with the revision that last worked (a hash of its inputs): a failed edit goes back to it.",
+    )
+    failed_starts: dict[str, int] = Field(
+        default_factory=dict,
+        max_length=16,
+        description="Tiers with the starts in a row that failed: each one is waited for longer.",
+    )
     planned_demand_milli: int | None = Field(
         default=None, ge=0, description="Requests per 1000 s that the weights stand on; moves in steps only."
     )

@@ -35,6 +35,7 @@ class Decision:
     swap: SwapRecord | None
     accelerators_granted: int  # what this model may hold at most in this pass, its current holding included
     findings: tuple[Finding, ...] = ()
+    held_back: Mapping[str, str] = field(default_factory=dict)  # tier -> inputs of the earlier revision it goes on with
     levels: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # nested tier -> level -> part of its share
 
 

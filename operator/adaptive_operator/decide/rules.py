@@ -12,9 +12,10 @@ from dataclasses import replace
 from adaptive_operator.decide.decision import Finding
 from adaptive_operator.decide.demand import Trust
 from adaptive_operator.decide.growth import grow, grow_further, limit_findings
-from adaptive_operator.decide.lifecycle import fit_budget, follow_spec, paused, roll_back, start_up
+from adaptive_operator.decide.lifecycle import adopt_edit, fit_budget, follow_spec, paused, roll_back, start_up
 from adaptive_operator.decide.proposal import Proposal
 from adaptive_operator.decide.restoring import restore
+from adaptive_operator.decide.revisions import held_back_revisions
 from adaptive_operator.decide.situation import Situation
 from adaptive_operator.decide.wording import mix_text
 from adaptive_operator.reasons import Reason
@@ -34,6 +35,9 @@ def finish_swap(situation: Situation, limit: int) -> Proposal | None:
         for mix in (situation.swap.origin, situation.swap.target)
     )
     message = f"{mix_text(origin)} to {mix_text(target)} under way"
+    exchanged = [tier.name for tier in situation.tiers if tier.stale > 0 and tier.wanted > 0]
+    if origin == target and exchanged:
+        message = f"{', '.join(exchanged)}: exchange of replicas for those of another revision under way"
     return Proposal(_reason_of(situation.swap.reason), message, situation.wanted, situation.memory)
 
 
@@ -59,6 +63,7 @@ RULES: tuple[Rule, ...] = (
     start_up,  # a new model serves before anything is measured
     follow_spec,  # what the user edited
     fit_budget,  # invariant: never plan with more than there is
+    adopt_edit,  # an edit is a swap, too
     finish_swap,  # one swap at a time
     hold_for_metrics,  # unknown is never zero
     grow,  # capacity at once
@@ -77,7 +82,7 @@ def _findings(situation: Situation, proposal: Proposal, limit: int) -> tuple[Fin
     return (
         *_without_cards(situation),
         *_floor_out_of_reach(situation),
-        *_left_out(proposal),
+        *_left_out(situation, proposal),
         *_metrics(situation),
         *limit_findings(situation, proposal.replicas, limit),
     )
@@ -100,11 +105,18 @@ def _floor_out_of_reach(situation: Situation) -> tuple[Finding, ...]:
     return (Finding(Reason.FLOOR_LIMITED, f"quality.floorPermille {floor} is out of reach, {best}: only it serves"),)
 
 
-def _left_out(proposal: Proposal) -> tuple[Finding, ...]:
-    causes = proposal.memory.quarantine_causes
+def _left_out(situation: Situation, proposal: Proposal) -> tuple[Finding, ...]:
+    memory = proposal.memory
+    held_back = held_back_revisions(replace(situation.model, memory=memory), memory)
+    causes = {tier: memory.quarantine_causes.get(tier, "it did not start") for tier in sorted(memory.quarantined_until)}
     return tuple(
-        Finding(Reason.SWAP_ROLLED_BACK, f"{tier} is left out for a while: {causes.get(tier, 'it did not start')}")
-        for tier in sorted(proposal.memory.quarantined_until)
+        Finding(
+            Reason.SWAP_ROLLED_BACK,
+            f"{tier} goes on with its earlier revision: {cause}; correct the tier or take the edit back"
+            if tier in held_back
+            else f"{tier} is left out for a while: {cause}",
+        )
+        for tier, cause in causes.items()
     )
 
 

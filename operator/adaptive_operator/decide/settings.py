@@ -26,8 +26,10 @@ class DecideSettings:
     backlog_seconds: float = 30.0
     # The panic window counts when it sees more than this many times the stable window's rate.
     panic_ratio: float = 2.0
-    # A tier whose replicas did not start is left out for this long.
+    # A tier whose replicas did not start is left out for this long; twice as long after each further failure, for a
+    # retry may cost a replica that serves.
     quarantine_seconds: float = 900.0
+    most_quarantine_seconds: float = 7200.0
     # Planner period of models that do not set one; agreement is counted at most once per period.
     planner_period_seconds: float = 15.0
     # Dwell of models that do not set one: max(least, factor x load time).

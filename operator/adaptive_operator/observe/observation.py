@@ -140,6 +140,8 @@ class PolicyMemory:
     quarantine_causes: Mapping[str, str] = field(default_factory=dict)  # tier -> the pod's words, while it is left out
     agreed_at: float | None = None  # when `agreed_count` was last raised: at most once per planner period
     wanted: Mapping[str, int] = field(default_factory=dict)  # replicas by tier that the last decision wanted
+    proven: Mapping[str, str] = field(default_factory=dict)  # tier -> inputs of the revision that last worked
+    failed_starts: Mapping[str, int] = field(default_factory=dict)  # tier -> starts in a row that failed
     planned_demand_milli: int | None = None  # demand (requests per 1000 s) that the weights stand on: moves in steps
     generation: int | None = None  # of the spec that was decided on last
 

@@ -47,7 +47,7 @@ def plan_model(model: ModelObservation, decision: Decision, settings: PlanSettin
 
     `now` in Unix seconds; `epoch` is the Lease's, stamped on every child.
     """
-    revisions = current_revisions(model, settings.engine_image)
+    revisions = current_revisions(model, settings.engine_image, decision.held_back)
     taken = taken_names(model, frozenset(item.name for item in revisions.values()))
     written = parse_written_table(model.routing_table)
     newer = newer_children(model, epoch)
@@ -122,7 +122,8 @@ def _render_stateful_set(model: ModelObservation, step: SetStep, settings: PlanS
 
 def _made_from(model: ModelObservation, step: SetStep) -> Tier | None:
     """The tier of the spec as it is today; None for a revision that was made from an earlier one."""
-    if step.group.current is None:
+    current = step.group.current
+    if current is None or not current.of_spec:
         return None
     return next(item for item in model.spec.tiers if item.name == step.group.tier)
 

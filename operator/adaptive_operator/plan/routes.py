@@ -13,9 +13,9 @@ from typing import Any
 
 from adaptive_operator.api.tiers import Tier
 from adaptive_operator.api.v1alpha1 import AdaptiveModelSpec
+from adaptive_operator.decide.revisions import tier_inputs
 from adaptive_operator.levels import Level, levels_of, top_of
 from adaptive_operator.observe.observation import ModelObservation, PodPhase, StatefulSetObservation
-from adaptive_operator.plan.revisions import tier_inputs
 
 RouteName = tuple[str, str]  # tier, and its level ("" of a plain tier)
 

@@ -240,6 +240,8 @@ def _memory(memory: PolicyMemory, model: ModelObservation) -> MemoryStatus:
         quarantined_until={tier: format_time(until) for tier, until in sorted(latest)},
         quarantine_causes=dict(sorted(causes.items())),
         wanted=_counts(memory.wanted),
+        proven=dict(sorted(memory.proven.items())[:_MAX_MAP_ENTRIES]),
+        failed_starts=_counts(memory.failed_starts),
         planned_demand_milli=memory.planned_demand_milli,
         generation=memory.generation,
     )

@@ -12,6 +12,7 @@ from typing import Any
 from adaptive_operator.api.v1alpha1 import AdaptiveModelSpec
 from adaptive_operator.decide.decision import Decision
 from adaptive_operator.decide.pool import decide_pool
+from adaptive_operator.decide.revisions import tier_inputs
 from adaptive_operator.decide.settings import DecideSettings
 from adaptive_operator.observe.holding import held_accelerators
 from adaptive_operator.observe.observation import (
@@ -267,7 +268,9 @@ def _stateful_sets(model: Model) -> list[StatefulSetObservation]:
             resource_version="1",
             tier=name,
             revision="r1",
-            tier_inputs="i",
+            tier_inputs=tier_inputs(model.spec, next(t for t in model.spec.tiers if t.name == name))
+            if any(t.name == name for t in model.spec.tiers)
+            else "left",
             image="engine:dev",
             replicas=count,
             accelerators=model.accelerators(name),

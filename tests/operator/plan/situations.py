@@ -82,6 +82,7 @@ def make_decision(
     memory: PolicyMemory | None = None,
     findings: tuple[Finding, ...] = (),
     levels: Mapping[str, Mapping[str, float]] | None = None,
+    held_back: Mapping[str, str] | None = None,
 ) -> Decision:
     return Decision(
         key="demo/assistant",
@@ -95,6 +96,7 @@ def make_decision(
         accelerators_granted=granted,
         findings=findings,
         levels=levels or {},
+        held_back=held_back or {},
     )
 
 

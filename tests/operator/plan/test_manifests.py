@@ -12,11 +12,12 @@ import pytest
 import yaml
 
 from adaptive_operator import names
+from adaptive_operator.decide.revisions import tier_inputs
 from adaptive_operator.observe.observation import PodPhase, PolicyMemory
 from adaptive_operator.plan import PlanSettings, plan_model
 from adaptive_operator.plan.metadata import is_current, stamp_manifest
 from adaptive_operator.plan.plan import ApplyObject
-from adaptive_operator.plan.revisions import current_revision, tier_inputs
+from adaptive_operator.plan.revisions import current_revision
 from tests.operator.plan.situations import (
     FAILED,
     NOW,

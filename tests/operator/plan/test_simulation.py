@@ -14,7 +14,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from adaptive_operator.api.v1alpha1 import AdaptiveModelSpec
 from adaptive_operator.decide.decision import Decision
-from adaptive_operator.observe.observation import ModelObservation, PodObservation, PodPhase
+from adaptive_operator.decide.revisions import tier_inputs
+from adaptive_operator.observe.observation import ModelObservation, PodObservation, PodPhase, PolicyMemory
 from adaptive_operator.plan import plan_model
 from adaptive_operator.plan.plan import ApplyObject, DeleteObject, Plan
 from adaptive_operator.plan.revisions import current_revisions
@@ -61,6 +62,7 @@ class Choreography(RuleBasedStateMachine):
     def start(self, mix: dict[str, int], end_rounds: int, busy_rounds: int) -> None:
         self.cluster = ToyCluster(make_spec(), dict(ROLLING), end_rounds, busy_rounds)
         self.mix, self.epoch = mix, 1
+        self.proven: dict[str, str] = {}  # tier -> inputs of the revision it goes on with instead of the spec's
 
     @rule(mix=st.sampled_from(MIXES))
     def decide(self, mix: dict[str, int]) -> None:
@@ -76,6 +78,13 @@ class Choreography(RuleBasedStateMachine):
         tiers[tier]["replica"]["memory"] = f"{gib}Gi"
         self.cluster.spec = make_spec(tiers)
 
+    @rule(tier=st.sampled_from(sorted(COST)), index=st.integers(0, 3))
+    def hold_back_or_adopt(self, tier: str, index: int) -> None:
+        made = sorted(item.tier_inputs for item in self.cluster.observe().stateful_sets if item.tier == tier)
+        self.proven.pop(tier, None)
+        if index < len(made):
+            self.proven[tier] = made[index]
+
     @rule(kill_after=st.one_of(st.none(), st.integers(0, 12)))
     def reconcile(self, kill_after: int | None) -> None:
         model, held = self.cluster.observe(), self.cluster.held()
@@ -87,7 +96,8 @@ class Choreography(RuleBasedStateMachine):
             assert min(missing) > BUDGET - held, "the last ready replica drains although another could be started first"
 
     def wanted_pods(self, model: ModelObservation) -> list[PodObservation]:
-        wanted = {item.name: self.mix[tier] for tier, item in current_revisions(model, SETTINGS.engine_image).items()}
+        revisions = current_revisions(model, SETTINGS.engine_image, self.held_back)
+        wanted = {item.name: self.mix[tier] for tier, item in revisions.items()}
         return [pod for pod in model.pods if pod.ordinal < wanted.get(pod.stateful_set, 0)]
 
     @rule()
@@ -100,7 +110,17 @@ class Choreography(RuleBasedStateMachine):
 
     @property
     def decision(self) -> Decision:
-        return make_decision(self.mix, granted=BUDGET)
+        return make_decision(
+            self.mix, granted=BUDGET, held_back=self.held_back, memory=PolicyMemory(proven=dict(self.proven))
+        )
+
+    @property
+    def held_back(self) -> dict[str, str]:
+        """As the policy does: only while the StatefulSet exists, and not what the spec asks for anyway."""
+        model = self.cluster.observe()
+        made = {item.tier_inputs for item in model.stateful_sets}
+        asked = {tier.name: tier_inputs(model.spec, tier) for tier in model.spec.tiers}
+        return {t: inputs for t, inputs in self.proven.items() if inputs in made and inputs != asked[t]}
 
     @invariant()
     def never_holds_more_than_the_grant(self) -> None:

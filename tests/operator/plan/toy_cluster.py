@@ -51,7 +51,7 @@ class ToyPod:
 @dataclass
 class ToyCluster:
     spec: AdaptiveModelSpec
-    load_rounds: dict[str, int | None] = field(default_factory=dict)  # tier -> rounds until ready, None: never
+    load_rounds: dict[str, int | None] = field(default_factory=dict)  # tier or revision -> till ready, None: never
     end_rounds: int = 1  # rounds that a pod is Terminating
     busy_rounds: int = 0  # rounds that a pod's last request takes
     now: float = NOW
@@ -141,7 +141,7 @@ class ToyCluster:
         self.pods.append(pod)
 
     def is_ready(self, pod: ToyPod) -> bool:
-        rounds = self.load_rounds.get(pod.tier, 1)
+        rounds = self.load_rounds.get(pod.revision, self.load_rounds.get(pod.tier, 1))
         return rounds is not None and pod.age >= rounds and not pod.terminating
 
     # --- what can be asked ------------------------------------------------------------------------------------------

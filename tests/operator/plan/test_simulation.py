@@ -318,9 +318,7 @@ def test_while_a_recipe_is_exchanged_the_table_names_no_level_that_a_replica_doe
     seen = set()
     for _ in range(60):
         plan = run_pass(cluster, decision)
-        routes = {
-            r["level"] for r in json.loads(cluster.observe().routing_table or "")["routes"] if r["tier"] == "int4"
-        }
+        routes = {route["level"] for route in routes_of_table(cluster, "int4")}
         said = levels_in_table(cluster, "int4")
         for pod, levels in levels_by_replica(cluster, "int4").items():
             assert said[pod.rpartition("-")[0]] == levels
@@ -331,3 +329,22 @@ def test_while_a_recipe_is_exchanged_the_table_names_no_level_that_a_replica_doe
         cluster.run_controllers()
     assert len(seen) == 2, "both recipes have served"
     assert set().union(*levels_by_replica(cluster, "int4").values()) == routes
+
+
+@pytest.mark.parametrize(("before", "after"), RECIPES.values(), ids=RECIPES)
+def test_a_tier_that_goes_on_with_its_earlier_revision_has_the_levels_and_the_quality_of_that_one(
+    before: dict[str, Any], after: dict[str, Any]
+) -> None:
+    decision = make_decision({"full": 1, "int8": 0, "int4": 2}, {"full": 0.5, "int4": 0.5})
+    cluster = ToyCluster(spec_with(before), dict(ROLLING))
+    settle(cluster, decision)
+    routes = routes_of_table(cluster, "int4")
+    inputs = tier_inputs(cluster.spec, cluster.spec.tiers[2])
+    cluster.spec = spec_with(after)
+    settle(cluster, replace(decision, held_back={"int4": inputs}))
+    assert routes_of_table(cluster, "int4") == routes
+
+
+def routes_of_table(cluster: ToyCluster, tier: str) -> list[dict[str, Any]]:
+    table = json.loads(cluster.observe().routing_table or "")
+    return [route for route in table["routes"] if route["tier"] == tier]

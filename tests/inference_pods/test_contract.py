@@ -11,17 +11,21 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from inference_pods import protocol
-from inference_pods.engine.errors import LoadReason
+from inference_pods.engine.errors import HeaderError, LoadReason
+from inference_pods.engine.http_common import error_response
 from inference_pods.engine.metrics import EngineMetrics
+from inference_pods.engine.request_options import parse_options
 from inference_pods.engine.settings import parse_settings
 from inference_pods.kernels.levels import LevelPlan
 from inference_pods.router.admission import Admission
+from inference_pods.router.dialect import is_level_refusal
 from inference_pods.router.fleet import Fleet
 from inference_pods.router.metrics import RouterMetrics
 from inference_pods.router.settings import parse_arguments
 from inference_pods.router.table import parse_table
 
 CONTRACT: dict[str, Any] = json.loads((Path(__file__).parents[1] / "fixtures" / "contract.json").read_text())
+REFUSAL: str = CONTRACT["levelRefusal"]["message"]
 
 
 def metric_names(prefix: str) -> set[str]:
@@ -123,3 +127,32 @@ async def test_a_router_shows_its_metrics_with_the_contracts_labels_once_it_has_
 
 def test_load_failures_end_with_the_contracts_exit_codes() -> None:
     assert {reason.value: reason.exit_code for reason in LoadReason} == CONTRACT["loadFailures"]
+
+
+@pytest.mark.parametrize("path", [protocol.ROUTE_GENERATE, protocol.ROUTE_CHAT_COMPLETIONS])
+def test_a_router_understands_an_engine_that_does_not_have_a_level(path: str) -> None:
+    asked: str = CONTRACT["levelRefusal"]["asked"]
+    with pytest.raises(HeaderError) as refused:
+        parse_options({protocol.HEADER_LEVEL: asked}, ("int8", "int4"))
+    assert refused.value.message == REFUSAL
+    answer = error_response(refused.value, openai=path.startswith("/v1/"))
+    assert isinstance(answer.body, bytes)
+    assert is_level_refusal(answer.status, answer.body, asked)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "level"),
+    [
+        pytest.param(400, {"error": REFUSAL}, "int4", id="another level"),
+        pytest.param(422, {"error": REFUSAL}, "int2", id="another status"),
+        pytest.param(400, {"error": f"inputs: {REFUSAL}"}, "int2", id="an echo"),
+        pytest.param(400, {"error": 7}, "int2", id="no text"),
+        pytest.param(400, [REFUSAL], "int2", id="no object"),
+    ],
+)
+def test_other_refusals_are_not_taken_for_it(status: int, body: Any, level: str) -> None:
+    assert not is_level_refusal(status, json.dumps(body).encode(), level)
+
+
+def test_text_that_is_no_json_is_not_taken_for_it() -> None:
+    assert not is_level_refusal(400, REFUSAL.encode(), "int2")

@@ -15,6 +15,7 @@ from kubernetes import client
 from kubernetes.client.exceptions import ApiException
 
 from adaptive_operator.api.v1alpha1 import AdaptiveModelSpec, AdaptiveModelStatus
+from adaptive_operator.levels import level_names
 from adaptive_operator.names import GROUP, PLURAL, VERSION
 
 pytestmark = pytest.mark.usefixtures("crd")
@@ -309,6 +310,25 @@ ALL_LEVELS = [f"{precision}{depth}" for precision in ("int8", "int4") for depth 
 )
 def test_a_tier_is_accepted_as_it_is_written(create, spec):
     assert create(spec)["spec"]["tiers"] == spec["tiers"], "defaults in list items would show as drift"
+
+
+@pytest.mark.parametrize(
+    ("recipe", "name"),
+    [
+        pytest.param(LEVELS, "int4-d28", id="a depth where the recipe has none"),
+        pytest.param({**LEVELS, "depths": [30, 28]}, "int4-d27", id="a depth that is not among the recipe's"),
+        pytest.param({**LEVELS, "depths": [30, 28]}, "int4-d2", id="the beginning of a depth"),
+        pytest.param({**LEVELS, "depths": [30, 28]}, "int4-d30", id="the first depth, which has no suffix"),
+        pytest.param({**LEVELS, "depths": [30]}, "int4-d30", id="the only depth"),
+        pytest.param({"levels": ["int8"]}, "int4", id="a precision that is not among the recipe's"),
+        pytest.param({"levels": ["int8"], "depths": [30, 28]}, "int4-d28", id="a depth of such a precision"),
+    ],
+)
+def test_a_card_of_a_level_that_the_recipe_does_not_have_is_refused(create, recipe, name):
+    spec = nested(recipe, {**CARD, "levels": [level(name)]})
+    assert name not in level_names(AdaptiveModelSpec.model_validate(spec).tiers[2].recipe.nested)
+    expected = r"tiers\[\].card.levels names a level that recipe.nested does not have; correct it"
+    assert re.search(expected, refusal_of(lambda: create(spec)))
 
 
 def test_a_floor_above_every_level_is_refused(create):

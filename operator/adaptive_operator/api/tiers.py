@@ -279,10 +279,11 @@ class Tier(Api):
                     "tiers[].card must give qualityPermille and capacityMilliRequestsPerSecond; set both, or leave the"
                     " card out",
                 ),
-                rule(  # which depths there are is not compared: as text they cost more than the API server allows
+                rule(  # depths are compared as numbers: as text they cost more than the API server allows
                     "!has(self.card) || !has(self.card.levels) || !has(self.recipe.nested) || self.card.levels.all(c,"
-                    " self.recipe.nested.levels.exists(p, c.name.startsWith(p))"
-                    " && (has(self.recipe.nested.depths) || !c.name.contains('-d')))",
+                    " self.recipe.nested.levels.exists(p, c.name.startsWith(p)) && (!c.name.contains('-d')"
+                    " || (has(self.recipe.nested.depths) && self.recipe.nested.depths.exists(d,"
+                    " d == int(c.name.substring(6)) && d != self.recipe.nested.depths[0]))))",
                     "tiers[].card.levels names a level that recipe.nested does not have; correct it: a name is a"
                     " precision of levels, then -d and a depth unless it is the first, e.g. int4 or int4-d28",
                 ),

@@ -6,11 +6,12 @@ put into a shell or a template.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from adaptive_operator import names
 from adaptive_operator.api.tiers import Recipe, Replica, Tier
+from adaptive_operator.levels import Level, format_levels, levels_of
 from adaptive_operator.observe.observation import ModelObservation, StatefulSetObservation
 from adaptive_operator.plan.draining import format_draining
 from adaptive_operator.plan.metadata import build_child, model_labels
@@ -48,21 +49,26 @@ def build_stateful_set(
             "spec": _pod_spec(model, tier, revision.image, settings),
         },
     }
-    annotations = _annotations(revision.inputs, draining)
+    annotations = _annotations(revision.inputs, draining, levels_of(tier))
     return build_child(model, "apps/v1", "StatefulSet", revision.name, labels, {"spec": spec}, annotations)
 
 
 def keep_stateful_set(
-    model: ModelObservation, observed: StatefulSetObservation, replicas: int, draining: Mapping[str, float]
+    model: ModelObservation,
+    observed: StatefulSetObservation,
+    replicas: int,
+    draining: Mapping[str, float],
+    levels: Sequence[Level] | None,
 ) -> dict[str, Any]:
     """StatefulSet of an older revision, or of one with an older engine image: its template stays as it was made.
 
-    What it was made from is no longer in the spec, and an older engine may not know today's arguments.
+    What it was made from is no longer in the spec, and an older engine may not know today's arguments. `levels`: what
+    it serves, None where nobody knows.
     """
     old = observed.manifest["spec"]
     spec = {"replicas": replicas, **{key: old[key] for key in _OWNED_SPEC_FIELDS if key in old}}
     labels = _labels(model.name, observed.tier, observed.revision)
-    annotations = _annotations(observed.tier_inputs, draining)
+    annotations = _annotations(observed.tier_inputs, draining, levels)
     return build_child(model, "apps/v1", "StatefulSet", observed.name, labels, {"spec": spec}, annotations)
 
 
@@ -74,9 +80,10 @@ def _labels(model: str, tier: str, revision: str) -> dict[str, str]:
     }
 
 
-def _annotations(inputs: str, draining: Mapping[str, float]) -> dict[str, str]:
+def _annotations(inputs: str, draining: Mapping[str, float], levels: Sequence[Level] | None) -> dict[str, str]:
     stamps = {names.ANNOTATION_DRAINING: format_draining(draining)} if draining else {}
-    return {names.ANNOTATION_TIER_INPUTS: inputs, **stamps}
+    served = {names.ANNOTATION_LEVELS: format_levels(levels)} if levels else {}
+    return {names.ANNOTATION_TIER_INPUTS: inputs, **served, **stamps}
 
 
 def _pod_spec(model: ModelObservation, tier: Tier, image: str, settings: PlanSettings) -> dict[str, Any]:

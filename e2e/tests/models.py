@@ -19,6 +19,7 @@ NAMESPACES = (
     "bad-edit",
     "day-two",
     "demo",
+    "emulated",
     "killed",
     "minimal",
     "nested",

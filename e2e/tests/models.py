@@ -20,6 +20,7 @@ NAMESPACES = (
     "day-two",
     "demo",
     "edited",
+    "emulated",
     "killed",
     "minimal",
     "nested",

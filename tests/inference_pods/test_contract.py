@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from inference_pods import protocol
+from inference_pods.engine.emulated.curve import Curve
+from inference_pods.engine.emulated.startup import build_emulated_engine
 from inference_pods.engine.errors import HeaderError, LoadReason
 from inference_pods.engine.http_common import error_response
 from inference_pods.engine.metrics import EngineMetrics
@@ -66,6 +69,16 @@ def test_an_engine_takes_the_arguments_of_a_nested_tier_and_both_sides_name_its_
     assert (settings.precision, settings.kv_precision, settings.tensor_parallel) == ("nested", "int8", 2)
     plan = LevelPlan(settings.levels, settings.depths)
     assert {level.name for level in plan.build(settings.precision, 30)} == set(CONTRACT["levelNames"])
+
+
+def test_an_engine_takes_the_arguments_of_an_emulated_tier_and_knows_its_levels_by_the_same_names() -> None:
+    settings = parse_settings(CONTRACT["emulatedEngineArguments"])
+    assert (settings.max_batch_size, settings.max_total_tokens, settings.emulate_load_seconds) == (32, 8192, 5.0)
+    engine = build_emulated_engine(settings, lambda _events: None, lambda _result, _seconds: None)
+    assert set(engine.levels) == set(CONTRACT["levelNames"])
+    assert engine.description["curves"] == {
+        level: asdict(Curve(4000, 20, 40) if level == "int4-d28" else Curve(7000, 30, 50)) for level in engine.levels
+    }
 
 
 def test_a_router_takes_the_operators_arguments() -> None:

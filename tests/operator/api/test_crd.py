@@ -88,7 +88,8 @@ def test_every_field_of_the_spec_is_bounded_and_described(path):
 def test_lists_of_objects_are_maps_by_a_required_key():
     objects = {p: n for p, n in NODES.items() if n["type"] == "array" and n["items"]["type"] == "object"}
     lists = {p: n for p, n in objects.items() if p != ".status.history"}
-    assert set(lists) == {".spec.tiers", ".spec.tiers[].card.levels", ".status.tiers", ".status.conditions"}
+    tiers = {".spec.tiers", ".spec.tiers[].card.levels", ".spec.tiers[].curve.levels"}
+    assert set(lists) == {*tiers, ".status.tiers", ".status.conditions"}
     for node in lists.values():
         assert node["x-kubernetes-list-type"] == "map"
         assert set(node["x-kubernetes-list-map-keys"]) <= set(node["items"]["required"])

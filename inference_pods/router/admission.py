@@ -284,9 +284,23 @@ class Admission:
             raise Refused(RefusalCause.QUALITY_UNKNOWN, 400, message)
         if demand.is_free or self._allowed_lanes(demand):
             return
+        if demand.is_pinned:
+            self._check_levels(demand)
         tiers = {route.key.tier for route in routes if _is_good_enough(route, demand.quality_min)}
         if not any(self._fleet.may_serve_soon(tier) for tier in tiers):
             raise _nothing_ready(demand, "and none is starting")
+
+    def _check_levels(self, demand: Demand) -> None:
+        """Raises Refused for a level that no replica has although those of its tier are ready, naming those they have.
+
+        The table may promise it: its replicas are on their way, or an edit that brings it does not start.
+        """
+        ready = [lane.key for lane in self._fleet.lanes if lane.replicas]
+        tiers = {lane.key.tier for lane in self._fleet.lanes if demand.names(lane.key)}
+        if demand.level is None or not tiers <= {key.tier for key in ready}:
+            return
+        known = ", ".join(f"{key.level} of {key.tier}" for key in ready if key.level and key.tier in tiers)
+        raise _unknown_level(f"no ready replica has level {demand.level!r}", known)
 
     def _check_queue(self, demand: Demand) -> None:
         if self.held >= MAX_HELD_REQUESTS or self._held_bytes + demand.held_bytes > MAX_HELD_BYTES:
@@ -312,8 +326,12 @@ def _check_names(demand: Demand, table: RoutingTable) -> None:
     tiers = table.tiers() if demand.tier is None else (demand.tier,)
     known = ", ".join(f"{level} of {tier}" for tier in tiers for level in table.levels(tier))
     where = "" if demand.tier is None else f" of tier {demand.tier!r}"
+    raise _unknown_level(f"no level {demand.level!r}{where}", known)
+
+
+def _unknown_level(what: str, known: str) -> Refused:
     there = f"the levels are: {known}" if known else "there are none: leave the header out"
-    raise Refused(RefusalCause.UNKNOWN_LEVEL, 400, f"x-level: no level {demand.level!r}{where}; {there}")
+    return Refused(RefusalCause.UNKNOWN_LEVEL, 400, f"x-level: {what}; {there}")
 
 
 def _nothing_ready(demand: Demand, what: str) -> Refused:

@@ -18,11 +18,15 @@ from inference_pods.protocol import COMPONENT_ENGINE, COMPONENT_ROUTER, LABEL_CO
 
 @dataclass(frozen=True, slots=True)
 class Replica:
-    """One engine pod that accepts requests. `uid` is the pod's, so that a restarted address is a new replica."""
+    """One engine pod that accepts requests. `uid` is the pod's, so that a restarted address is a new replica.
+
+    `stateful_set`: what made it, and with it its siblings of the same revision; "" = not known.
+    """
 
     uid: str
     tier: str
     base_url: str
+    stateful_set: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +76,13 @@ class _Conditions(_Document):
 
 class _TargetRef(_Document):
     uid: str = ""
+    name: str = ""
+
+    @property
+    def stateful_set(self) -> str:
+        """A StatefulSet calls its pods after itself and a number: `assistant-int8-5d41402a-0`."""
+        owner, _, ordinal = self.name.rpartition("-")
+        return owner if ordinal.isascii() and ordinal.isdigit() else ""
 
 
 class _Endpoint(_Document):
@@ -144,5 +155,5 @@ def _replicas(parsed: _Slice, tier: str) -> Iterable[Replica]:
     for endpoint in parsed.ready_endpoints():
         host = endpoint.addresses[0]
         base_url = f"http://[{host}]:{port}" if parsed.address_type == "IPv6" else f"http://{host}:{port}"
-        uid = endpoint.target_ref.uid if endpoint.target_ref and endpoint.target_ref.uid else base_url
-        yield Replica(uid, tier, base_url)
+        pod = endpoint.target_ref or _TargetRef()
+        yield Replica(pod.uid or base_url, tier, base_url, pod.stateful_set)

@@ -301,7 +301,10 @@ class DecisionStatus(Api):
     to: str = Field(max_length=512, description="Replicas after.")
     inputs: str = Field(max_length=1024, description="What was seen: demand, ages, queue, capacity.")
     binding: tuple[Annotated[str, Field(max_length=128)], ...] = Field(
-        default=(), max_length=8, description="Constraints without which the model would be served better."
+        default=(),
+        max_length=8,
+        description="Constraints without which the model would be served better.",
+        json_schema_extra={"x-kubernetes-list-type": "atomic"},
     )
     alternative: str | None = Field(
         default=None, max_length=512, description="The best other mix, what it would have given, and what it costs."

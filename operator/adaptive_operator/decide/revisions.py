@@ -30,6 +30,8 @@ def tier_inputs(spec: AdaptiveModelSpec, tier: Tier) -> str:
         "resource": spec.accelerators.resource,
         "replica": tier.replica.model_dump(mode="json", by_alias=True, exclude_none=True),
     }
+    if tier.curve is not None:
+        inputs["curve"] = tier.curve.model_dump(mode="json", by_alias=True, exclude_defaults=True)
     text = json.dumps(inputs, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

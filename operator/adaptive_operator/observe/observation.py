@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Any
 
 from adaptive_operator.api.v1alpha1 import AdaptiveModelSpec, AdaptiveModelStatus
+from adaptive_operator.levels import Level
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +94,7 @@ class StatefulSetObservation:
     epoch: int
     draining: Mapping[str, float] = field(default_factory=dict)  # pod uid -> drain start (see plan/draining.py)
     manifest: Mapping[str, Any] = field(default_factory=dict)  # as read: an older revision's template is kept from it
+    levels: tuple[Level, ...] | None = None  # what its replicas can serve, the top first; None: not written on it
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,7 +90,8 @@ def test_every_field_of_the_spec_is_bounded_and_described(path):
 def test_lists_of_objects_are_maps_by_a_required_key():
     objects = {p: n for p, n in NODES.items() if n["type"] == "array" and n["items"]["type"] == "object"}
     lists = {p: n for p, n in objects.items() if p != ".status.history"}
-    assert set(lists) == {".spec.tiers", ".spec.tiers[].card.levels", ".status.tiers", ".status.conditions"}
+    tiers = {".spec.tiers", ".spec.tiers[].card.levels", ".spec.tiers[].curve.levels"}
+    assert set(lists) == {*tiers, ".status.tiers", ".status.conditions"}
     for node in lists.values():
         assert node["x-kubernetes-list-type"] == "map"
         assert set(node["x-kubernetes-list-map-keys"]) <= set(node["items"]["required"])
@@ -98,7 +99,8 @@ def test_lists_of_objects_are_maps_by_a_required_key():
 
 def test_lists_of_scalars_whose_order_has_a_meaning_are_replaced_as_a_whole():
     lists = {p: n for p, n in NODES.items() if n["type"] == "array" and n["items"]["type"] != "object"}
-    assert set(lists) == {f".spec.tiers[].recipe.nested.{name}" for name in ("levels", "depths")}
+    decisions = {f".status.{name}.binding" for name in ("lastDecision", "history[]")}
+    assert set(lists) == {f".spec.tiers[].recipe.nested.{name}" for name in ("levels", "depths")} | decisions
     assert {node["x-kubernetes-list-type"] for node in lists.values()} == {"atomic"}
 
 
@@ -182,7 +184,17 @@ def test_only_a_model_and_tiers_are_required():
 
 def test_the_status_a_model_writes_fits_its_own_schema_names():
     status = AdaptiveModelStatus.model_validate(
-        {"lastDecision": {"time": "t", "reason": "r", "message": "m", "from": "a", "to": "b", "inputs": "i"}}
+        {
+            "lastDecision": {
+                "time": "t",
+                "reason": "r",
+                "message": "m",
+                "from": "a",
+                "to": "b",
+                "inputs": "i",
+                "alternative": "c",
+            }
+        }
     )
     written = status.model_dump(by_alias=True, exclude_none=True)["lastDecision"]
     assert set(written) == set(NODES[".status.lastDecision"]["properties"])

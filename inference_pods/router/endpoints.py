@@ -31,10 +31,14 @@ class Replica:
 
 @dataclass(frozen=True, slots=True)
 class EndpointSet:
-    """All ready replicas by tier (terminating ones left out), and how many routers share them (at least this one)."""
+    """All ready replicas by tier (terminating ones left out), and how many routers share them (at least this one).
+
+    `starting`: tiers with a replica that has an address and is not ready yet.
+    """
 
     replicas: Mapping[str, tuple[Replica, ...]]
     routers: int = 1
+    starting: frozenset[str] = frozenset()
 
     def of_tier(self, tier: str) -> tuple[Replica, ...]:
         return self.replicas.get(tier, ())
@@ -89,6 +93,9 @@ class _Endpoint(_Document):
     def is_ready(self) -> bool:
         return self.conditions.ready is not False and not self.conditions.terminating and bool(self.addresses)
 
+    def is_starting(self) -> bool:
+        return self.conditions.ready is False and not self.conditions.terminating
+
 
 class _Port(_Document):
     name: str | None = None
@@ -119,6 +126,7 @@ def parse_endpoints(slices: Iterable[Mapping[str, Any]]) -> EndpointSet:
     """
     replicas: dict[str, dict[str, Replica]] = {}
     routers: set[str] = set()
+    starting: set[str] = set()
     for raw in slices:
         parsed = _parse_slice(raw)
         if parsed.label(LABEL_COMPONENT) == COMPONENT_ROUTER:
@@ -126,8 +134,10 @@ def parse_endpoints(slices: Iterable[Mapping[str, Any]]) -> EndpointSet:
         elif parsed.label(LABEL_COMPONENT) == COMPONENT_ENGINE and parsed.label(LABEL_TIER):
             tier = parsed.label(LABEL_TIER)
             replicas.setdefault(tier, {}).update({replica.uid: replica for replica in _replicas(parsed, tier)})
+            if any(endpoint.is_starting() for endpoint in parsed.endpoints or []):
+                starting.add(tier)
     by_tier = {tier: tuple(members[uid] for uid in sorted(members)) for tier, members in replicas.items() if members}
-    return EndpointSet(by_tier, max(len(routers), 1))
+    return EndpointSet(by_tier, max(len(routers), 1), frozenset(starting))
 
 
 def _parse_slice(raw: Mapping[str, Any]) -> _Slice:

@@ -53,8 +53,8 @@ class Fleet:
         self.lanes: tuple[Lane, ...] = ()
         self.arrivals = ArrivalWindow()
         self.book = ReplicaBook()
+        self._ready_at: dict[str, float] = {}  # by tier: when a replica was last known to be ready, this clock
         self._levels = ReplicaLevels()
-        self._last_ready_at: float | None = None
         self.on_change: list[Callable[[], None]] = []
         self.held_requests: Callable[[], int] = lambda: 0  # waiting in this router, for any tier
 
@@ -101,7 +101,15 @@ class Fleet:
             return False
         if self._has_ready_lane():
             return True
-        return self._last_ready_at is not None and self._clock() - self._last_ready_at < self.table.max_queue_seconds
+        return any(self._was_ready_lately(tier) for tier in self._ready_at)
+
+    def may_serve_soon(self, tier: str) -> bool:
+        """Does a replica of this tier start, or was one ready so shortly ago that its successor is on the way?"""
+        return tier in self.endpoints.starting or self._was_ready_lately(tier)
+
+    def _was_ready_lately(self, tier: str) -> bool:
+        since, table = self._ready_at.get(tier), self.table
+        return since is not None and table is not None and self._clock() - since < table.max_queue_seconds
 
     def open_lanes(self) -> list[Lane]:
         """Lanes for requests without a pin, best first: ready with a positive weight; if none, ready at all."""
@@ -122,8 +130,8 @@ class Fleet:
         return sum(rates.values()) / self.endpoints.routers
 
     def _rebuild(self) -> None:
-        if self._has_ready_lane():
-            self._last_ready_at = self._clock()
+        now = self._clock()
+        self._ready_at |= {lane.key.tier: now for lane in self.lanes if lane.replicas}
         table = self.table
         if table is not None:
             self.lanes = tuple(self._build_lane(table, *assigned) for assigned in self._assign(table))

@@ -21,9 +21,9 @@ from adaptive_operator.kube import ConflictError, KubeError, NotFoundError
 from adaptive_operator.metrics import OperatorMetrics
 from adaptive_operator.observe.cluster import ClusterReader, InventoryError, Snapshot
 from adaptive_operator.observe.inventory import NodeInventory, find_unnamed
+from adaptive_operator.observe.last_answers import LastAnswers
 from adaptive_operator.observe.observation import ModelObservation, PoolObservation
 from adaptive_operator.observe.pools import BlockedModel, Pool, SeenModel, block_all, build_pools, with_metrics
-from adaptive_operator.observe.prometheus import PrometheusReader
 from adaptive_operator.observe.queries import ModelScope, Windows, build_queries
 from adaptive_operator.observe.readings import Readings, Subject
 from adaptive_operator.policy import Policy
@@ -46,7 +46,7 @@ class Reconciler:
 
     cluster: ClusterReader
     nodes: NodeInventory
-    prometheus: PrometheusReader
+    prometheus: LastAnswers
     policy: Policy
     steps: StepTaker
     lease: LeaseHolder
@@ -107,7 +107,7 @@ class Reconciler:
             ModelScope(m.observation.namespace, m.observation.name, m.observation.spec.scaling.hold_seconds)
             for m in pool.models
         ]
-        answers = await self.prometheus.read(build_queries(scopes, self.settings.windows))
+        answers = await self.prometheus.read(pool.resource, build_queries(scopes, self.settings.windows))
         now = self.wall_clock()
         readings = Readings(answers, now, self.metrics.count_rejected)
         models = tuple(with_metrics(m, readings.read_model(_build_subject(m, pool.budget))) for m in pool.models)

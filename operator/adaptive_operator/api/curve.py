@@ -9,7 +9,7 @@ from typing import Annotated, Final
 
 from pydantic import ConfigDict, Field
 
-from adaptive_operator.api.base import CEL, LEVEL_NAME, Api, rule
+from adaptive_operator.api.base import CEL, LEVEL_NAME, Api, match, rule, told
 
 DEFAULT_MAX_SEQUENCES: Final = 64
 DEFAULT_MAX_TOKENS_PER_STEP: Final = 2048
@@ -37,7 +37,18 @@ class LevelCurve(StepTime):
     """How long the steps of one level of a nested tier take."""
 
     name: str = Field(
-        min_length=1, max_length=16, pattern=LEVEL_NAME, description="Name of the level, e.g. int4 or int4-d28."
+        min_length=1,
+        max_length=16,
+        pattern=LEVEL_NAME,
+        json_schema_extra=told(
+            "pattern",
+            match(
+                LEVEL_NAME,
+                "tiers[].curve.levels[].name must be the name of a level; use a precision, then -d and a depth unless"
+                " it is the first, e.g. int4 or int4-d28",
+            ),
+        ),
+        description="Name of the level, e.g. int4 or int4-d28.",
     )
 
 

@@ -10,7 +10,7 @@ from typing import Annotated
 
 from pydantic import ConfigDict, Field
 
-from adaptive_operator.api.base import CEL, DNS_LABEL, LEVEL_NAME, QUANTITY, Api, rule
+from adaptive_operator.api.base import CEL, DNS_LABEL, LEVEL_NAME, QUANTITY, Api, match, rule, told
 from adaptive_operator.api.curve import Curve
 
 _MOST_MILLI_REQUESTS = 1_000_000_000
@@ -126,8 +126,30 @@ class Replica(Api):
     """The resources of one replica (its shape). Requests equal limits."""
 
     accelerators: int = Field(ge=1, le=64, description="Accelerators that one replica holds.")
-    cpu: str = Field(max_length=16, pattern=QUANTITY, description="CPU of one replica, e.g. 500m or 4.")
-    memory: str = Field(max_length=16, pattern=QUANTITY, description="Memory of one replica, e.g. 1Gi.")
+    cpu: str = Field(
+        max_length=16,
+        pattern=QUANTITY,
+        description="CPU of one replica, e.g. 500m or 4.",
+        json_schema_extra=told(
+            "pattern",
+            match(
+                QUANTITY,
+                "tiers[].replica.cpu must be a quantity; use a number of cores or thousandths of one, e.g. 4 or 500m",
+            ),
+        ),
+    )
+    memory: str = Field(
+        max_length=16,
+        pattern=QUANTITY,
+        description="Memory of one replica, e.g. 1Gi.",
+        json_schema_extra=told(
+            "pattern",
+            match(
+                QUANTITY,
+                "tiers[].replica.memory must be a quantity; use a number and a unit without a space, e.g. 512Mi or 1Gi",
+            ),
+        ),
+    )
     tensor_parallel: int | None = Field(
         default=None,
         ge=1,
@@ -176,7 +198,18 @@ class DeclaredLevelCard(Api):
     """What is known of one level of a nested tier before it is measured."""
 
     name: str = Field(
-        min_length=1, max_length=16, pattern=LEVEL_NAME, description="Name of the level, e.g. int4 or int4-d28."
+        min_length=1,
+        max_length=16,
+        pattern=LEVEL_NAME,
+        description="Name of the level, e.g. int4 or int4-d28.",
+        json_schema_extra=told(
+            "pattern",
+            match(
+                LEVEL_NAME,
+                "tiers[].card.levels[].name must be the name of a level; use a precision, then -d and a depth unless it"
+                " is the first, e.g. int4 or int4-d28",
+            ),
+        ),
     )
     quality_permille: int = Field(ge=0, le=1000, description="Quality relative to the source model, as of a tier.")
     capacity_milli_requests_per_second: int = Field(
@@ -245,7 +278,18 @@ class Tier(Api):
     """One servable form of the model."""
 
     name: str = Field(
-        min_length=1, max_length=32, pattern=DNS_LABEL, description="Name of the tier, unique in the model."
+        min_length=1,
+        max_length=32,
+        pattern=DNS_LABEL,
+        description="Name of the tier, unique in the model.",
+        json_schema_extra=told(
+            "pattern",
+            match(
+                DNS_LABEL,
+                "tiers[].name becomes part of the names of objects; use lower-case letters, digits and '-', beginning"
+                " with a letter, e.g. int8",
+            ),
+        ),
     )
     recipe: Recipe
     engine: Engine | None = Field(

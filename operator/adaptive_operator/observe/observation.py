@@ -163,6 +163,7 @@ class ModelObservation:
     pods: tuple[PodObservation, ...] = ()
     children: tuple[ChildObservation, ...] = ()
     routers_ready: int = 0
+    routers_ready_since: float | None = None  # of the router that has been Ready for longest; Unix seconds
     routing_generation: int = 0
     status: AdaptiveModelStatus | None = None  # as last written; None: never, or unreadable
     routing_table: str | None = None  # text of the routing table as last written; None: there is none

@@ -165,6 +165,7 @@ def parse_model(raw: Raw, index: _Index) -> SeenModel:
         pods=tuple(sorted((parse_pod(pod, resource) for pod in engines), key=lambda pod: pod.name)),
         children=children,
         routers_ready=len(routers),
+        routers_ready_since=min((router.ready_since for router in routers), default=None),
         routing_generation=_table_generation(table),
         status=status,
         routing_table=table,

@@ -249,4 +249,5 @@ def test_ready_routers_are_counted_from_pods() -> None:
         build_pod("assistant-router-1", component="router", conditions=READY),
         build_pod("assistant-router-2", component="router"),
     ]
-    assert see([build_model()], pods).pools[0].models[0].observation.routers_ready == 1
+    model = see([build_model()], pods).pools[0].models[0].observation
+    assert (model.routers_ready, model.routers_ready_since) == (1, 1767225600.0)

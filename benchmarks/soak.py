@@ -20,7 +20,8 @@ from typing import Any
 
 import aiohttp
 
-from benchmarks.engine_process import EngineProcess, run_engine
+from benchmarks.engine_process import read_metrics, run_engine
+from benchmarks.server_process import ServerProcess
 from benchmarks.soak_verdict import SoakRecord, find_faults
 from inference_pods.protocol import (
     ENGINE_KV_BLOCKS_USED,
@@ -99,7 +100,7 @@ def draw_plan(draw: random.Random) -> Plan:
 
 
 class Soak:
-    def __init__(self, engine: EngineProcess, session: aiohttp.ClientSession) -> None:
+    def __init__(self, engine: ServerProcess, session: aiohttp.ClientSession) -> None:
         self._engine, self._session = engine, session
         self.tally = Tally()
         self.rss_bytes: list[int] = []
@@ -179,7 +180,7 @@ def judge_status(plan: Plan, status: int, body: dict[str, Any]) -> tuple[str, bo
     return f"status {status}: {str(body.get('error'))[:200]}", False
 
 
-async def ask_probes(engine: EngineProcess, session: aiohttp.ClientSession) -> dict[str, str]:
+async def ask_probes(engine: ServerProcess, session: aiohttp.ClientSession) -> dict[str, str]:
     """Greedy answers of an idle engine by level."""
     body = {"inputs": "The capital of France is", "parameters": {"max_new_tokens": 48, "ignore_eos": True}}
     answers = {}
@@ -190,18 +191,18 @@ async def ask_probes(engine: EngineProcess, session: aiohttp.ClientSession) -> d
     return answers
 
 
-async def wait_until_quiet(engine: EngineProcess, patience_seconds: float = 30.0) -> dict[str, float]:
+async def wait_until_quiet(engine: ServerProcess, patience_seconds: float = 30.0) -> dict[str, float]:
     """Metrics as soon as nothing runs and no block is held, else those at the end of the patience."""
     give_up = time.monotonic() + patience_seconds
     while True:
-        metrics = await asyncio.to_thread(engine.metrics)
+        metrics = await asyncio.to_thread(read_metrics, engine)
         busy = [metrics[name] for name in (ENGINE_RUNNING, ENGINE_WAITING, ENGINE_KV_BLOCKS_USED)]
         if not any(busy) or time.monotonic() > give_up:
             return metrics
         await asyncio.sleep(0.2)
 
 
-async def soak(engine: EngineProcess, seconds: float, seed: int) -> tuple[SoakRecord, Tally]:
+async def soak(engine: ServerProcess, seconds: float, seed: int) -> tuple[SoakRecord, Tally]:
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
         first = await ask_probes(engine, session)
         run = Soak(engine, session)

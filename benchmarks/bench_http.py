@@ -23,8 +23,10 @@ from benchmarks.engine_process import run_engine
 from benchmarks.http_load import Endpoint, LoadShape, run_load, tokens_per_second
 from benchmarks.http_report import HttpResults, ServerFigures, render_http_report
 from benchmarks.idle import wait_until_idle
-from benchmarks.peer import find_model
+from benchmarks.peer import SOURCE, find_model
 from benchmarks.server_process import ServerProcess, free_port, run_server
+from inference_pods.engine.source import resolve_source
+from inference_pods.kernels.library import choose_variant, load_library
 from inference_pods.protocol import HEADER_LEVEL
 
 CLIENTS = 8
@@ -62,6 +64,12 @@ class HttpBench:
     shape: LoadShape
     threads: int
     gate_seconds: float
+
+    def warm_machine(self) -> None:
+        """Fills the page cache and builds the kernels: the first round's cold start must be like the others'."""
+        load_library(choose_variant())
+        for path in (resolve_source(SOURCE), *(find_model(self.tools, tier.peer) for tier in self.tiers)):
+            path.read_bytes()
 
     def run_round(self, index: int, results: HttpResults) -> None:
         """Measures every tier that has its own peer right beside it, then its nested level; orders rotate."""
@@ -137,6 +145,7 @@ def run_bench(bench: HttpBench, conditions: dict[str, object], rounds: int) -> N
     """All rounds; the JSON is written after each, so that an interrupted run keeps its finished ones."""
     OUTPUT.mkdir(parents=True, exist_ok=True)
     results = HttpResults()
+    bench.warm_machine()
     conditions = {**conditions, "load": asdict(bench.shape), "context": CONTEXT_TOKENS, "threads": bench.threads}
     for index in range(rounds):
         started = time.monotonic()

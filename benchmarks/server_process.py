@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-READY_SECONDS = 90.0
+READY_SECONDS = 180.0  # a first start builds the kernels
 _POLL_SECONDS = 0.01  # also the error of a cold start's figure
 
 

@@ -1,5 +1,7 @@
 """The engine against llama.cpp: same weights, same machine, same rounds. `make bench-engine` (options: --help).
 
+Without --http it measures bare steps; with it, whole servers (bench_http.py).
+
 Every round measures each tier on both sides right after each other; the order of the tiers and which side goes first
 rotate. Before each pair the machine has to be idle (with a time-out; what the gate found is recorded). Both sides
 average over the same number of tokens at the same context lengths. Prints a table with the targets, also those missed,
@@ -13,11 +15,12 @@ import argparse
 import json
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from benchmarks import llama
-from benchmarks.bench_http import CLIENTS, TIERS, HttpBench, choose_tiers, run_bench
+from benchmarks.bench_http import CLIENTS, TIERS, HttpBench, Tier, choose_tiers, run_bench
 from benchmarks.conditions import PEER_VARIANTS, describe_conditions
 from benchmarks.http_load import LoadShape
 from benchmarks.idle import IdleCheck, wait_until_idle
@@ -79,6 +82,13 @@ class Bench:
             self.results.add(f"nested {tier.value}", speeds)
 
 
+def choose_engines(tiers: Sequence[Tier]) -> list[Precision]:
+    """Engines that bare steps need: a nested level is measured beside the dedicated tier of its precision."""
+    peers = {tier.peer for tier in tiers}
+    nested = [Precision.NESTED] if any(tier.precision is Precision.NESTED for tier in tiers) else []
+    return [precision for precision, peer in PEER_FORMATS.items() if peer in peers] + nested
+
+
 def write_json(conditions: dict[str, object], results: Results) -> None:
     OUTPUT.parent.mkdir(parents=True, exist_ok=True)
     gates = [asdict(gate) for gate in results.gates]
@@ -94,7 +104,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=detect_threads())
     parser.add_argument("--gate-seconds", type=float, default=30.0, help="how long to wait for an idle machine")
     parser.add_argument("--http", action="store_true", help="eight HTTP clients against both servers instead")
-    parser.add_argument("--tiers", type=choose_tiers, default=list(TIERS), help="of --http, e.g. int8,'nested int8'")
+    parser.add_argument("--tiers", type=choose_tiers, default=list(TIERS), help="some, e.g. int8,'nested int8'")
     parser.add_argument("--requests", type=int, default=2, help="of each client of --http, after each other")
     parser.add_argument("--quick", action="store_true", help="two short rounds: shows that it runs, measures nothing")
     return parser.parse_args()
@@ -104,7 +114,7 @@ def run_bare(arguments: argparse.Namespace, tools: Path, rounds: int, new_tokens
     """Bare decoder steps against the peer's own benchmark programs."""
     workload = Workload(context=arguments.context, new_tokens=new_tokens, prefills=2, threads=arguments.threads)
     conditions = describe_conditions(arguments.variant, rounds, workload=asdict(workload))
-    engines = {tier: BareEngine(tier, workload) for tier in (*PEER_FORMATS, Precision.NESTED)}
+    engines = {precision: BareEngine(precision, workload) for precision in choose_engines(arguments.tiers)}
     bench = Bench(tools, engines, workload, gate_seconds)
     for index in range(rounds):
         started = time.monotonic()

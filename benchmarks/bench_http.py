@@ -26,6 +26,7 @@ from benchmarks.idle import wait_until_idle
 from benchmarks.peer import SOURCE, find_model
 from benchmarks.server_process import ServerProcess, free_port, run_server
 from inference_pods.engine.source import resolve_source
+from inference_pods.kernels.formats import Precision
 from inference_pods.kernels.library import choose_variant, load_library
 from inference_pods.protocol import HEADER_LEVEL
 
@@ -36,22 +37,21 @@ OUTPUT = Path("out/bench")
 
 @dataclass(frozen=True, slots=True)
 class Tier:
-    """One of our tiers (or levels of a nested one) and the peer's format that it is compared with."""
+    """One of our tiers (or a level of the nested one) and the peer's format that it is compared with."""
 
     name: str
     peer: str
-    flags: tuple[str, ...]
+    precision: Precision
     level: str | None = None
 
 
-_NESTED = ("--precision", "nested", "--levels", "int8,int4")
 TIERS = (
-    Tier("fp32", "F32", ("--precision", "fp32")),
-    Tier("bf16", "F16", ("--precision", "bf16")),
-    Tier("int8", "Q8_0", ("--precision", "int8")),
-    Tier("int4", "Q4_0", ("--precision", "int4")),
-    Tier("nested int8", "Q8_0", _NESTED, "int8"),
-    Tier("nested int4", "Q4_0", _NESTED, "int4"),
+    Tier("fp32", "F32", Precision.FP32),
+    Tier("bf16", "F16", Precision.BF16),
+    Tier("int8", "Q8_0", Precision.INT8),
+    Tier("int4", "Q4_0", Precision.INT4),
+    Tier("nested int8", "Q8_0", Precision.NESTED, "int8"),
+    Tier("nested int4", "Q4_0", Precision.NESTED, "int4"),
 )
 
 
@@ -91,7 +91,8 @@ class HttpBench:
 
     def _measure_ours(self, tier: Tier, seed: int) -> ServerFigures:
         flags = (
-            *tier.flags, "--max-batch-size", str(self.shape.clients), "--threads", str(self.threads),
+            "--precision", tier.precision.value, "--threads", str(self.threads),
+            "--max-batch-size", str(self.shape.clients),
             "--max-total-tokens", str(CONTEXT_TOKENS // CLIENTS), "--kv-cache-tokens", str(CONTEXT_TOKENS),
             "--prefix-cache", "off",
         )  # fmt: skip

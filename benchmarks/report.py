@@ -37,7 +37,9 @@ class MeasuredSpeeds(Protocol):
 
 
 def render_report(conditions: Mapping[str, object], results: MeasuredSpeeds) -> str:
-    rows = [_row(results, ours, peer, name) for ours, peer in PAIRS.items() for name in MEASURES]
+    rows = [
+        _row(results, ours, peer, name) for ours, peer in PAIRS.items() if ours in results.speeds for name in MEASURES
+    ]
     nested = [
         _row(results, f"nested {level}", level, name)
         for level in PAIRS

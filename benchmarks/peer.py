@@ -28,6 +28,8 @@ FORMATS = ("F32", "F16", "BF16", "Q8_0", "Q4_0")
 _COMMON_FLAGS = (
     "-DCMAKE_BUILD_TYPE=Release", "-DLLAMA_CURL=OFF", "-DLLAMA_OPENSSL=OFF", "-DLLAMA_BUILD_TESTS=OFF",
     "-DLLAMA_BUILD_EXAMPLES=OFF",
+    # Without these the build fetches web pages for the server, from another place and unpinned.
+    "-DLLAMA_BUILD_UI=OFF", "-DLLAMA_USE_PREBUILT_UI=OFF",
 )  # fmt: skip
 VARIANT_FLAGS = {
     "avx2": (

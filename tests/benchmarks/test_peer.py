@@ -90,6 +90,18 @@ def test_an_archive_with_another_digest_is_not_unpacked(registry, monkeypatch):
     assert not (peer.peer_folder() / "llama.cpp").exists()
 
 
+def test_the_build_downloads_nothing_more(tmp_path, monkeypatch):
+    commands = []
+    monkeypatch.setattr(peer, "_find_build_tools", lambda: ["cmake", "ninja"])
+    monkeypatch.setattr(peer.subprocess, "run", lambda command, *, check: commands.append(command))
+
+    peer._build(tmp_path / "tree", tmp_path / "build", "avx2")
+
+    configure, build = commands
+    assert {"-DLLAMA_CURL=OFF", "-DLLAMA_BUILD_UI=OFF", "-DLLAMA_USE_PREBUILT_UI=OFF"} <= set(configure)
+    assert set(peer.TARGETS) <= set(build)
+
+
 def test_build_tools_that_pip_installed_are_found_off_the_path(tmp_path, monkeypatch):
     for tool in ("cmake", "ninja"):
         (tmp_path / tool).touch(mode=0o755)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,6 +18,10 @@ Rate = Callable[[float], float]  # seconds -> requests/s
 # Azure's conversation trace: means 1,155 and 211, medians 1,020 and 129.
 _LONGEST_PROMPT: Final = 14_000
 _LONGEST_OUTPUT: Final = 1_000
+
+
+class GeneratorError(ValueError):
+    """The description of a generator makes no sense; the text names what is there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,3 +112,48 @@ def day_and_night(night: float, day: float, period: float = 86_400.0) -> Rate:
 def _log_normal(rng: random.Random, median: float, mean: float) -> float:
     sigma = math.sqrt(2 * math.log(max(mean / median, 1.0)))
     return rng.lognormvariate(math.log(median), sigma)
+
+
+_DEFAULT_SECONDS: Final = 3600.0
+# Name -> (the rate, its parameters in order with their defaults; None: has to be given).
+_SHAPES: Final[Mapping[str, tuple[Callable[..., Rate], Mapping[str, float | None]]]] = {
+    "steady": (steady, {"rate": None}),
+    "square": (square_wave, {"low": None, "high": None, "half-period": None}),
+    "step": (step, {"low": None, "high": None, "at": 1200.0}),
+    "flash": (flash_crowd, {"base": None, "peak": None, "at": 1200.0, "rise": 10.0, "decay": 120.0}),
+    "sinusoid": (sinusoid, {"low": None, "high": None, "period": 3600.0}),
+    "day": (day_and_night, {"night": None, "day": None, "period": 86_400.0}),
+}
+_COMMON: Final[Mapping[str, float]] = {"seconds": _DEFAULT_SECONDS, "variation": 1.0}
+
+
+def parse_generator(text: str, seed: int) -> tuple[TraceRow, ...]:
+    """A trace from `NAME:parameter=number,…`. Example: `square:low=2,high=6,half-period=120,seconds=7200`.
+
+    Every shape also takes `seconds` (3600) and `variation` (1) of the gaps. Raises GeneratorError.
+    """
+    name, _, parameters = text.partition(":")
+    if name not in _SHAPES:
+        raise GeneratorError(f"no generator {name!r}; there are {', '.join(_SHAPES)}")
+    shape, expected = _SHAPES[name]
+    values = {**expected, **_COMMON, **_numbers(name, parameters, {**expected, **_COMMON})}
+    missing = [key for key in expected if values[key] is None]
+    if missing:
+        raise GeneratorError(f"{name}: {', '.join(missing)} not given; e.g. {name}:{missing[0]}=2")
+    seconds, variation = values["seconds"] or 0.0, values["variation"] or 0.0
+    return generate(shape(*(values[key] for key in expected)), seconds, seed, variation)
+
+
+def _numbers(name: str, text: str, known: Mapping[str, float | None]) -> dict[str, float]:
+    """All have to be positive: a rate of 0 is a trace without requests."""
+    numbers: dict[str, float] = {}
+    for part in filter(None, text.split(",")):
+        key, _, number = part.partition("=")
+        try:
+            value = float(number)
+        except ValueError:
+            value = 0.0
+        if key not in known or not 0 < value < math.inf:
+            raise GeneratorError(f"{name}: {part!r} is not PARAMETER=POSITIVE NUMBER; it takes {', '.join(known)}")
+        numbers[key] = value
+    return numbers

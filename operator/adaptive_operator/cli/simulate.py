@@ -5,19 +5,21 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from adaptive_operator.simulate.comparison import Comparison, Judged, compare
+from adaptive_operator.simulate.capacity import effective_capacity, ratio_rows
+from adaptive_operator.simulate.comparison import Comparison, Judged, Tell, compare
 from adaptive_operator.simulate.generators import GeneratorError, parse_generator
 from adaptive_operator.simulate.plant import BudgetError
 from adaptive_operator.simulate.policies.registry import PolicyError, Setting, make_policy
 from adaptive_operator.simulate.report.html import build_html
-from adaptive_operator.simulate.report.table import build_document, build_rows, format_table
+from adaptive_operator.simulate.report.table import build_capacity_document, build_document, build_rows, format_table
 from adaptive_operator.simulate.requests import TraceRow
 from adaptive_operator.simulate.run import RunSettings
 from adaptive_operator.simulate.scaling import cut_trace
@@ -25,6 +27,7 @@ from adaptive_operator.simulate.scenario import ScenarioError, load_scenario
 from adaptive_operator.simulate.traces import LONGEST_GAP_SECONDS, TraceError, TraceRules, read_trace
 
 _DEFAULT_POLICIES: Final = "ours,hpa,kpa,full,cheapest"
+_REFERENCES: Final = ("hpa", "full", "best-static")
 _EXPECTED = (ScenarioError, TraceError, PolicyError, GeneratorError, BudgetError, OSError)
 
 
@@ -47,6 +50,9 @@ def add_command(commands: Any) -> None:
     parser.add_argument("--scrape", type=_positive, default=15.0, help="seconds between scrapes (default: %(default)s)")
     parser.add_argument("--longest-gap", type=_positive, default=LONGEST_GAP_SECONDS, help="seconds without a request")
     parser.add_argument("--allow-equal-times", action="store_true", help="rows of a trace may have the same time")
+    parser.add_argument(
+        "--capacity", action="store_true", help="find the largest scale that each policy carries (many runs)"
+    )
     parser.add_argument("-o", "--output", type=Path, help="folder for result.json, report.html and the plots")
     parser.set_defaults(run=run)
 
@@ -55,7 +61,10 @@ def run(options: argparse.Namespace) -> int:
     """Do it. 0, or 1 with the cause on stderr."""
     try:
         comparison, names = _prepare(options)
-        judged = _compare(comparison, names)
+        if options.capacity:
+            return _find_capacities(comparison, names, options.output)
+        with _progress() as tell:
+            judged = compare(comparison, names, tell)
         sys.stdout.write(format_table(build_rows(judged)) + "\n")
         if comparison.scenario.guessed:
             sys.stderr.write("step times were guessed from the cards; give --profile for measured ones\n")
@@ -108,7 +117,20 @@ def _read_load(options: argparse.Namespace) -> tuple[TraceRow, ...]:
     return trace
 
 
-def _compare(comparison: Comparison, names: list[str]) -> list[Judged]:
+def _find_capacities(comparison: Comparison, names: list[str], folder: Path | None) -> int:
+    with _progress() as tell:
+        found = [effective_capacity(comparison, name, tell) for name in names]
+    sys.stdout.write(format_table(ratio_rows(found, _REFERENCES)) + "\n")
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(build_capacity_document(comparison, found), indent=1, allow_nan=False)
+        (folder / "capacity.json").write_text(text + "\n", encoding="utf-8")
+    return 0
+
+
+@contextmanager
+def _progress() -> Iterator[Tell]:
+    """One line per run on stderr, gone when it is done."""
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
     with Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True), transient=True) as progress:
 
@@ -120,7 +142,7 @@ def _compare(comparison: Comparison, names: list[str]) -> list[Judged]:
 
             return update
 
-        return compare(comparison, names, tell)
+        yield tell
 
 
 def _file_name(title: str) -> str:

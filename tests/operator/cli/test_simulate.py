@@ -135,3 +135,13 @@ def test_numbers_that_make_no_sense_are_refused_with_the_usage(arguments, capsys
         simulate("-f", MODEL, "--trace", TRACE, *arguments)
     assert raised.value.code == 2
     assert "is not a positive" in capsys.readouterr().err
+
+
+def test_capacities_are_printed_with_their_ratios_and_written_with_every_scale_tried(tmp_path, capsys):
+    arguments = ["--budget", "1", "--trace", "steady:rate=4,seconds=480", "--policy", "full,cheapest", "--capacity"]
+    assert simulate("-f", MODEL, "--profile", PROFILE, *arguments, "-o", str(tmp_path)) == 0
+    header, *rows = capsys.readouterr().out.splitlines()
+    assert header.split() == ["policy", "scale", "requests/s", "to", "full"]
+    assert float(rows[1].split()[-1]) > 1.5  # int4 is 2.2 times faster
+    document = json.loads((tmp_path / "capacity.json").read_text())
+    assert all(len(policy["tried"]) >= 3 for policy in document["policies"])

@@ -6,9 +6,10 @@ import pytest
 
 from adaptive_operator.simulate.generators import generate, square_wave, steady
 from adaptive_operator.simulate.policies.base import Scaler
+from adaptive_operator.simulate.policies.cost_first import CostFirstPolicy, Load, wants_less, wants_more
 from adaptive_operator.simulate.policies.hpa import HpaPolicy, desired_replicas
 from adaptive_operator.simulate.policies.kpa import KpaPolicy
-from adaptive_operator.simulate.policies.static import StaticPolicy, best_tier_mix, cheapest_tier_mix
+from adaptive_operator.simulate.policies.static import StaticPolicy, best_mix, best_tier_mix, cheapest_tier_mix
 from adaptive_operator.simulate.run import run
 from adaptive_operator.simulate.world import World
 from tests.operator.simulate.scenes import make_scenario, mixes, quality, served
@@ -116,3 +117,43 @@ def test_a_static_policy_never_changes():
     result = run(make_scenario(), generate(steady(2.0), 120.0, seed=1), StaticPolicy("p0", {"full": 2}))
     assert mixes(result) == [{"full": 2}]
     assert served(result, since=60.0) == 1.0
+
+
+SATURATION = {  # (kv share, waiting) per replica -> more?, less?
+    "idle replicas: one is enough": ([(0.1, 0), (0.1, 0)], False, True),
+    "a single one stays": ([(0.1, 0)], False, False),
+    "kv memory is short": ([(0.75, 0), (0.72, 0)], True, False),
+    "queues are short of room": ([(0.1, 3), (0.1, 3)], True, False),
+    "all are saturated": ([(0.9, 0), (0.1, 6)], True, False),
+    "a saturated one is left out of the mean": ([(0.95, 0), (0.2, 0), (0.2, 0)], False, True),
+    "one less would be too few": ([(0.5, 0), (0.5, 0)], False, False),
+}
+
+
+@pytest.mark.parametrize("name", SATURATION)
+def test_cost_first_judges_saturation(name):
+    loads, more, less = SATURATION[name]
+    found = [Load(kv, waiting) for kv, waiting in loads]
+    assert (wants_more(found), wants_less(found)) == (more, less)
+
+
+def test_cost_first_adds_the_cheapest_within_the_floor_and_never_goes_back_for_quality():
+    trace = generate(square_wave(1.0, 30.0, 300.0), 1200.0, seed=1)
+    result = run(make_scenario(budget=4), trace, CostFirstPolicy())
+    assert {tier for mix in mixes(result) for tier in mix} == {"int8"}  # int4 is below the floor
+    assert max(mix["int8"] for mix in mixes(result)) >= 3
+    assert quality(result) == pytest.approx(0.99)
+
+
+MIXES = {
+    "a floor of the best tier": (1000, {"full": 4}),
+    "a floor that the second best just keeps": (990, {"int8": 4}),
+    "a floor below all": (500, {"int4": 4}),
+    "a floor in between mixes": (950, {"int8": 3, "int4": 1}),  # 19.2/s of 990 pay for 7.7/s of 850
+}
+
+
+@pytest.mark.parametrize("name", MIXES)
+def test_the_best_static_mix_carries_most_within(name):
+    floor, mix = MIXES[name]
+    assert best_mix(make_scenario(budget=4, quality={"floorPermille": floor})) == mix

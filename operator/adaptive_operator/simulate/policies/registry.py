@@ -1,4 +1,4 @@
-"""Policies by the names that people type: `ours,hpa,kpa,full,cheapest,static:full=6+int4=2`."""
+"""Policies by the names that people type: `ours,hpa,kpa:0.6,cost-first,full,cheapest,static:full=6+int4=2`."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from adaptive_operator.simulate.policies.base import Policy
+from adaptive_operator.simulate.policies.cost_first import CostFirstPolicy
 from adaptive_operator.simulate.policies.hpa import HpaPolicy
 from adaptive_operator.simulate.policies.kpa import KpaPolicy
 from adaptive_operator.simulate.policies.ours import AdaptivePolicy
-from adaptive_operator.simulate.policies.static import StaticPolicy, best_tier_mix, cheapest_tier_mix
+from adaptive_operator.simulate.policies.static import StaticPolicy, best_mix, best_tier_mix, cheapest_tier_mix
 from adaptive_operator.simulate.requests import TraceRow
 from adaptive_operator.simulate.scenario import Scenario
 
@@ -76,6 +77,16 @@ def _cheapest(setting: Setting, parameter: str) -> Policy:
     return StaticPolicy("cheapest", cheapest_tier_mix(setting.scenario))
 
 
+def _best_static(setting: Setting, parameter: str) -> Policy:
+    _reject_parameter("best-static", parameter)
+    return StaticPolicy("best-static", best_mix(setting.scenario))
+
+
+def _cost_first(_setting: Setting, parameter: str) -> Policy:
+    _reject_parameter("cost-first", parameter)
+    return CostFirstPolicy()
+
+
 def _static(setting: Setting, parameter: str) -> Policy:
     return StaticPolicy(f"static:{parameter}", parse_mix(parameter, setting.scenario))
 
@@ -107,8 +118,10 @@ _BUILDERS: Final[Mapping[str, Build]] = {
     "ours": _ours,
     "hpa": _hpa,
     "kpa": _kpa,
+    "cost-first": _cost_first,
     "full": _full,
     "cheapest": _cheapest,
+    "best-static": _best_static,
     "static": _static,
 }
 _TUNABLE: Final = frozenset({"hpa", "kpa"})

@@ -3,9 +3,10 @@ any other. The router's fast loop divides the load within it, as it does for eve
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from adaptive_operator.decide.fill import fill
 from adaptive_operator.simulate.policies.base import Scaler
 from adaptive_operator.simulate.scenario import Scenario
 from adaptive_operator.simulate.world import World, fixed_table
@@ -35,3 +36,29 @@ def cheapest_tier_mix(scenario: Scenario) -> dict[str, int]:
     allowed = [t for t in scenario.tiers if t.quality >= scenario.floor and t.accelerators <= scenario.budget]
     tier = max(allowed or scenario.tiers[:1], key=lambda t: t.rate / t.accelerators)
     return {tier.name: scenario.budget // tier.accelerators}
+
+
+def best_mix(scenario: Scenario) -> dict[str, int]:
+    """The mix that carries most within the floor by the cards, better quality where two carry the same.
+
+    All mixes that use up the budget are looked at. Source of the rates: the declared cards, not the simulation.
+    """
+    return max(_mixes(scenario, 0, scenario.budget), key=lambda mix: _worth(scenario, mix))
+
+
+def _worth(scenario: Scenario, mix: Mapping[str, int]) -> tuple[float, float]:
+    rates = [tier.rate * mix.get(tier.name, 0) for tier in scenario.tiers]
+    floor = 1000 * scenario.floor
+    outcome = fill(sum(rates), rates, [tier.quality_permille for tier in scenario.tiers], floor)
+    return (round(sum(outcome.served), 6), outcome.quality_permille)
+
+
+def _mixes(scenario: Scenario, index: int, left: int) -> Iterator[dict[str, int]]:
+    tier = scenario.tiers[index]
+    most = left // tier.accelerators
+    if index == len(scenario.tiers) - 1:
+        yield {tier.name: most} if most else {}
+        return
+    for count in range(most + 1):
+        for rest in _mixes(scenario, index + 1, left - count * tier.accelerators):
+            yield {tier.name: count, **rest} if count else rest

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
+from adaptive_operator.simulate.capacity import Capacity
 from adaptive_operator.simulate.comparison import Comparison, Judged
 from adaptive_operator.simulate.scores import Scores, as_record
 
@@ -60,6 +61,10 @@ def format_table(rows: Sequence[Sequence[str]]) -> str:
 
 def build_document(comparison: Comparison, judged: Sequence[Judged]) -> dict[str, Any]:
     """Everything as JSON data: what was run, the figures, the grids of tuned targets and the changes of replicas."""
+    return {**_describe_setting(comparison), "policies": [_describe(item) for item in judged]}
+
+
+def _describe_setting(comparison: Comparison) -> dict[str, Any]:
     scenario = comparison.scenario
     return {
         "schemaVersion": SCHEMA_VERSION,
@@ -77,7 +82,22 @@ def build_document(comparison: Comparison, judged: Sequence[Judged]) -> dict[str
             "seed": comparison.seed,
             "seconds": comparison.trace[-1].arrival,
         },
-        "policies": [_describe(item) for item in judged],
+    }
+
+
+def build_capacity_document(comparison: Comparison, capacities: Sequence[Capacity]) -> dict[str, Any]:
+    """Effective capacities as JSON data, with the figures at every scale that was tried."""
+    return {
+        **_describe_setting(comparison),
+        "policies": [
+            {
+                "policy": item.policy,
+                "scale": item.scale,
+                "requestsPerSecond": item.requests_per_second,
+                "tried": [{"scale": scale, **as_record(scores)} for scale, scores in item.tried.items()],
+            }
+            for item in capacities
+        ],
     }
 
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from adaptive_operator.simulate.generators import generate, square_wave, steady
+from adaptive_operator.simulate.generators import generate, square_wave, steady, step
 from adaptive_operator.simulate.policies.base import Scaler
 from adaptive_operator.simulate.policies.cost_first import CostFirstPolicy, Load, wants_less, wants_more
 from adaptive_operator.simulate.policies.hpa import HpaPolicy, desired_replicas
 from adaptive_operator.simulate.policies.kpa import KpaPolicy
+from adaptive_operator.simulate.policies.oracle import Foresight, make_oracle
+from adaptive_operator.simulate.policies.ours import AdaptivePolicy
+from adaptive_operator.simulate.policies.proteus import BETAS, Planner, ProteusPolicy
 from adaptive_operator.simulate.policies.static import StaticPolicy, best_mix, best_tier_mix, cheapest_tier_mix
+from adaptive_operator.simulate.requests import TraceRow
 from adaptive_operator.simulate.run import run
 from adaptive_operator.simulate.world import World
 from tests.operator.simulate.scenes import make_scenario, mixes, quality, served
@@ -157,3 +161,48 @@ MIXES = {
 def test_the_best_static_mix_carries_most_within(name):
     floor, mix = MIXES[name]
     assert best_mix(make_scenario(budget=4, quality={"floorPermille": floor})) == mix
+
+
+PROTEUS = {  # requests/s -> mix on 4 accelerators; replicas serve 4, 6.4 and 10 requests/s
+    "idle: the best tier everywhere": (0.0, {"full": 4}),
+    "what four of the best just carry, 5 % spare": (16 / 1.05, {"full": 4}),
+    "a little more: one cheaper replica": (16.0, {"full": 3, "int8": 1}),
+    "twice as much": (30.0, {"int8": 2, "int4": 2}),
+    "more than all can: the fastest everywhere": (500.0, {"int4": 4}),
+}
+
+
+@pytest.mark.parametrize("name", PROTEUS)
+def test_proteus_plans(name):
+    demand, mix = PROTEUS[name]
+    scenario = make_scenario(budget=4)
+    assert Planner(scenario, tuple(tier.rate for tier in scenario.tiers)).plan(demand) == mix
+
+
+def test_proteus_lowers_beta_from_1_05_to_0_2():
+    assert (BETAS[0], BETAS[-1], len(BETAS)) == (1.05, 0.2, 18)
+
+
+def test_proteus_swaps_tiers_with_the_load_within_the_budget():
+    result = run(make_scenario(budget=3), generate(step(2.0, 20.0, 300.0), 900.0, seed=1), ProteusPolicy())
+    assert mixes(result)[0] == {"full": 3}
+    assert "int4" in mixes(result)[-1] or "int8" in mixes(result)[-1]
+    assert result.ledger.most <= 3
+
+
+def test_foresight_is_the_maximum_until_what_starts_now_is_ready():
+    trace = [TraceRow(t, 1, 1) for t in (0.0, 1.0, 40.0, 41.0, 42.0)]
+    foresight = Foresight(trace, horizon_seconds=30.0)
+    assert [foresight.rate(now) for now in (0.0, 15.0, 45.0)] == [3 / 15, 3 / 15, 0.0]
+    assert Foresight(trace, horizon_seconds=0.0).rate(0.0) == 2 / 15
+
+
+def test_the_oracle_adds_capacity_before_a_step_that_ours_can_only_follow():
+    scenario, trace = make_scenario(budget=4), generate(step(2.0, 14.0, 400.0), 700.0, seed=1)
+    after = [sum(served_at(run(scenario, trace, p))) for p in (make_oracle(scenario, trace), AdaptivePolicy())]
+    assert after[0] < after[1]
+
+
+def served_at(result):
+    """Waits for the first token of those that arrived in the minute after the step."""
+    return [r.ttft if r.first_token_at == r.first_token_at else 10.0 for r in result.requests if 400 <= r.arrival < 460]

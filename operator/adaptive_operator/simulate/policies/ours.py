@@ -13,7 +13,7 @@ from typing import Final
 from adaptive_operator.decide.decision import Decision
 from adaptive_operator.decide.pool import decide_pool
 from adaptive_operator.decide.settings import DecideSettings
-from adaptive_operator.observe.observation import ModelObservation, PoolObservation
+from adaptive_operator.observe.observation import ModelMetrics, ModelObservation, PoolObservation
 from adaptive_operator.observe.pools import Pool, build_pools, with_metrics
 from adaptive_operator.observe.queries import ModelScope, Windows, build_queries
 from adaptive_operator.observe.readings import Readings, Subject
@@ -45,6 +45,7 @@ class AdaptivePolicy:
     settings: DecideSettings | None = None
     clock: Callable[[], float] = time.perf_counter  # for the time that a plan takes
     keep_records: bool = False
+    adjust: Callable[[ModelMetrics, float], ModelMetrics] = lambda metrics, now: metrics  # of what was read, at `now`
     records: list[Record] = field(default_factory=list)
     _world: World = field(init=False)
     _cluster: Cluster = field(init=False)
@@ -97,7 +98,8 @@ class AdaptivePolicy:
         scope = ModelScope(seen.observation.namespace, seen.observation.name, scenario.spec.scaling.hold_seconds)
         answers = self._world.scraper.answer(build_queries([scope], windows))
         readings = Readings(answers, now, lambda _query, _cause: None)
-        model = with_metrics(seen, readings.read_model(self._subject(pool)))
+        metrics = self.adjust(readings.read_model(self._subject(pool)), self._world.events.now)
+        model = with_metrics(seen, metrics)
         return PoolObservation(now, resource, pool.budget, _LEASE_EPOCH, EPOCH, (model,))
 
     def _subject(self, pool: Pool) -> Subject:

@@ -10,7 +10,9 @@ from adaptive_operator.simulate.policies.base import Policy
 from adaptive_operator.simulate.policies.cost_first import CostFirstPolicy
 from adaptive_operator.simulate.policies.hpa import HpaPolicy
 from adaptive_operator.simulate.policies.kpa import KpaPolicy
+from adaptive_operator.simulate.policies.oracle import make_oracle
 from adaptive_operator.simulate.policies.ours import AdaptivePolicy
+from adaptive_operator.simulate.policies.proteus import ProteusPolicy
 from adaptive_operator.simulate.policies.static import StaticPolicy, best_mix, best_tier_mix, cheapest_tier_mix
 from adaptive_operator.simulate.requests import TraceRow
 from adaptive_operator.simulate.scenario import Scenario
@@ -67,6 +69,16 @@ def _ours(_setting: Setting, parameter: str) -> Policy:
     return AdaptivePolicy()
 
 
+def _oracle(setting: Setting, parameter: str) -> Policy:
+    _reject_parameter("oracle", parameter)
+    return make_oracle(setting.scenario, setting.trace)
+
+
+def _proteus(_setting: Setting, parameter: str) -> Policy:
+    _reject_parameter("proteus", parameter)
+    return ProteusPolicy()
+
+
 def _full(setting: Setting, parameter: str) -> Policy:
     _reject_parameter("full", parameter)
     return StaticPolicy("full", best_tier_mix(setting.scenario))
@@ -119,6 +131,8 @@ _BUILDERS: Final[Mapping[str, Build]] = {
     "hpa": _hpa,
     "kpa": _kpa,
     "cost-first": _cost_first,
+    "proteus": _proteus,
+    "oracle": _oracle,
     "full": _full,
     "cheapest": _cheapest,
     "best-static": _best_static,

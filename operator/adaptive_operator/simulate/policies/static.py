@@ -41,9 +41,14 @@ def cheapest_tier_mix(scenario: Scenario) -> dict[str, int]:
 def best_mix(scenario: Scenario) -> dict[str, int]:
     """The mix that carries most within the floor by the cards, better quality where two carry the same.
 
-    All mixes that use up the budget are looked at. Source of the rates: the declared cards, not the simulation.
+    All mixes are looked at that leave no room for the last tier. The rates are those of the cards, not simulated ones.
     """
-    return max(_mixes(scenario, 0, scenario.budget), key=lambda mix: _worth(scenario, mix))
+    return max(maximal_mixes(scenario), key=lambda mix: _worth(scenario, mix))
+
+
+def maximal_mixes(scenario: Scenario) -> Iterator[dict[str, int]]:
+    """All mixes to which no replica of the last tier can be added."""
+    return _mixes(scenario, 0, scenario.budget)
 
 
 def _worth(scenario: Scenario, mix: Mapping[str, int]) -> tuple[float, float]:

@@ -70,7 +70,7 @@ class Cluster:
         for manifest in self._of_kind("StatefulSet"):
             name = manifest["metadata"]["name"]
             taken = {pod.ordinal for pod in self.plant.pods.values() if pod.owner == name}
-            for ordinal in set(range(int(manifest["spec"]["replicas"]))) - taken:
+            for ordinal in sorted(set(range(int(manifest["spec"]["replicas"]))) - taken):
                 self.plant.create(manifest["metadata"]["labels"][names.LABEL_TIER], f"{name}-{ordinal}", name, ordinal)
 
     def snapshot(self) -> Snapshot:

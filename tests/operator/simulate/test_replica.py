@@ -124,6 +124,17 @@ def test_the_closed_form_of_saturation_is_near_what_an_always_full_replica_serve
     assert served == pytest.approx(saturation(make_curve(), Lengths.of([(p, o) for _, p, o in rows])), rel=0.05)
 
 
+@pytest.mark.parametrize("rate", [2.0, 5.0, 8.0])
+def test_the_mean_tpot_is_near_the_closed_form_below_saturation(rate):
+    alpha, beta, prompt, output = 0.006973, 0.000027, 1155, 211
+    stall = 0.010 + 0.00005 * prompt  # one prefill
+    batch = rate * (output - 1) * alpha / (1 - rate * stall - rate * (output - 1) * beta)
+    expected = (alpha + beta * batch) / (1 - rate * stall)
+    rng = random.Random(7)
+    requests = serve(make_curve(), [(at, prompt, output) for at in poisson(rng, rate, 3000)])
+    assert sum(r.tpot for r in requests) / len(requests) == pytest.approx(expected, rel=0.1)
+
+
 @settings(max_examples=50, deadline=None)
 @given(
     rows=st.lists(st.tuples(st.floats(0, 20), st.integers(1, 9000), st.integers(1, 300)), min_size=1, max_size=40),

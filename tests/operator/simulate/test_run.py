@@ -60,14 +60,13 @@ def test_while_metrics_are_missing_no_replica_changes_however_the_load_moves(fau
     assert any(c.at >= 700 for c in result.changes)
 
 
-@pytest.mark.parametrize("seed", [1, 2])
-def test_a_steady_load_changes_nothing_once_it_is_known(seed):
-    trace = generate(steady(6.0), 2400.0, seed=seed)
+def test_a_steady_load_changes_nothing_once_it_is_known():
+    trace = generate(steady(6.0), 2000.0, seed=1)
     result = run(make_scenario(), trace, AdaptivePolicy())
     assert [c for c in result.changes if c.at > 900] == []
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(
     seed=st.integers(0, 1000),
     budget=st.integers(1, 6),

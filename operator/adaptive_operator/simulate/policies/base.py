@@ -40,7 +40,7 @@ class Scaler:
         self.world.note_change(wanted, reason)
         self.wanted = dict(wanted)
         grace = float(self.world.scenario.spec.scaling.drain_deadline_seconds)
-        for tier in {pod.tier for pod in self.world.plant.pods.values()}:
+        for tier in sorted({pod.tier for pod in self.world.plant.pods.values()}):
             pods = sorted(self.world.plant.of_tier(tier), key=_by_worth)
             for pod in pods[self.wanted.get(tier, 0) :]:
                 self.world.plant.terminate(pod, grace)

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from adaptive_operator.simulate.capacity import effective_capacity, ratio_rows
+from adaptive_operator.simulate.cards import measure_cards
 from adaptive_operator.simulate.comparison import Comparison, Judged, Tell, compare
 from adaptive_operator.simulate.generators import GeneratorError, parse_generator
 from adaptive_operator.simulate.plant import BudgetError
@@ -50,6 +51,9 @@ def add_command(commands: Any) -> None:
     parser.add_argument("--scrape", type=_positive, default=15.0, help="seconds between scrapes (default: %(default)s)")
     parser.add_argument("--longest-gap", type=_positive, default=LONGEST_GAP_SECONDS, help="seconds without a request")
     parser.add_argument("--allow-equal-times", action="store_true", help="rows of a trace may have the same time")
+    parser.add_argument(
+        "--measure-cards", action="store_true", help="take capacities from the curves at the trace's lengths"
+    )
     parser.add_argument(
         "--capacity", action="store_true", help="find the largest scale that each policy carries (many runs)"
     )
@@ -100,6 +104,10 @@ def _prepare(options: argparse.Namespace) -> tuple[Comparison, list[str]]:
         raise PolicyError("--policy names no policy; e.g. --policy ours,hpa")
     for name in names:
         make_policy(name, Setting(scenario, trace))
+    if options.measure_cards:
+        scenario = measure_cards(scenario, trace, options.seed)
+        for tier in scenario.tiers:
+            sys.stderr.write(f"card of {tier.name}: capacityMilliRequestsPerSecond: {round(1000 * tier.rate)}\n")
     settings = RunSettings(scrape_seconds=options.scrape)
     return Comparison(scenario, trace, options.scale, options.seed, settings), names
 

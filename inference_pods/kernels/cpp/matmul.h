@@ -98,29 +98,27 @@ template <int B, class T> INLINE void point_at_rows(const T* values, int64_t str
     }
 }
 
-// Each kernel computes B activation rows from `row0` on against the two row blocks at w and w + step.
-template <int P, int B> static void dot_float(const uint8_t* w, int64_t step, int64_t columns, const Activations& a, int64_t row0,
-                                              vf (&out)[2][B]) {
+// Adds the products of `columns` columns of the two row blocks at w and w + step with B activation rows.
+template <int P, int B, bool PREFETCH>
+INLINE void add_products(const uint8_t* w, int64_t step, int64_t columns, const float* values, int64_t stride, int64_t row0,
+                         int64_t ahead, vf (&acc)[2][B]) {
     constexpr int64_t COLUMN_BYTES = bytes_of_group<P>() / GROUP;
-    const int64_t ahead = prefetch_distance<P>(row0, step);
     const float* x[B];
-    point_at_rows<B>(a.fp32, a.stride, row0, x);
-    vf acc[2][B], even[2], odd[2];
-#pragma GCC unroll 8
-    for (int b = 0; b < B; b++) acc[0][b] = acc[1][b] = f_zero();
+    point_at_rows<B>(values, stride, row0, x);
+    vf even[2], odd[2];
     int64_t k = 0;
 #pragma GCC unroll 2
     for (; k + 2 <= columns; k += 2) {
 #pragma GCC unroll 2
         for (int r = 0; r < 2; r++) {
             widen_pair<P>(w + r * step, k, even[r], odd[r]);
-            prefetch(w + r * step + k * COLUMN_BYTES + ahead);
+            if (PREFETCH) prefetch(w + r * step + k * COLUMN_BYTES + ahead);
         }
 #pragma GCC unroll 8
         for (int b = 0; b < B; b++) {
-            vf x0 = f_set(x[b][k]), x1 = f_set(x[b][k + 1]);
+            vf even_x = f_set(x[b][k]), odd_x = f_set(x[b][k + 1]);
 #pragma GCC unroll 2
-            for (int r = 0; r < 2; r++) acc[r][b] = f_fma(odd[r], x1, f_fma(even[r], x0, acc[r][b]));
+            for (int r = 0; r < 2; r++) acc[r][b] = f_fma(odd[r], odd_x, f_fma(even[r], even_x, acc[r][b]));
         }
     }
     if (k < columns)
@@ -128,6 +126,15 @@ template <int P, int B> static void dot_float(const uint8_t* w, int64_t step, in
             widen_pair<P>(w + r * step, k, even[r], odd[r]);
             for (int b = 0; b < B; b++) acc[r][b] = f_fma(even[r], f_set(x[b][k]), acc[r][b]);
         }
+}
+
+// Each kernel computes B activation rows from `row0` on against the two row blocks at w and w + step.
+template <int P, int B> static void dot_float(const uint8_t* w, int64_t step, int64_t columns, const Activations& a, int64_t row0,
+                                              vf (&out)[2][B]) {
+    vf acc[2][B];
+#pragma GCC unroll 8
+    for (int b = 0; b < B; b++) acc[0][b] = acc[1][b] = f_zero();
+    add_products<P, B, true>(w, step, columns, a.fp32, a.stride, row0, prefetch_distance<P>(row0, step), acc);
 #pragma GCC unroll 8
     for (int b = 0; b < B; b++) { out[0][b] = acc[0][b]; out[1][b] = acc[1][b]; }
 }
@@ -232,11 +239,40 @@ template <int WIDEST, class Body> INLINE void for_row_blocks(int64_t rows, Body&
     }
 }
 
+// fp32 weights against up to FEW rows that need several passes: all rows meet 32 columns after another, so that memory delivers
+// weights during all passes and not only during the first. The sums wait on the stack. Only for AVX2: the denser formats lose
+// 10 % by it, their passes take longer than their bytes, and so do AVX-512's passes of eight rows.
+constexpr int64_t FEW = 16;
+
+template <class Sink> static void multiply_strips(const uint8_t* w, int64_t step, int64_t columns, const Activations& a, int64_t rows,
+                                                  Sink&& sink) {
+    constexpr int64_t AHEAD = GROUP * LANES * 4;
+    vf sums[FEW][2];
+    for (int64_t b = 0; b < FEW; b++) sums[b][0] = sums[b][1] = f_zero();
+    for (int64_t first = 0; first < columns; first += GROUP) {
+        const uint8_t* at = w + first * LANES * 4;
+        int64_t count = columns - first < GROUP ? columns - first : GROUP;
+        for_row_blocks<widest<FP32>()>(rows, [&](int64_t row, auto block) __attribute__((always_inline)) {
+            constexpr int B = decltype(block)::value;
+            vf acc[2][B];
+#pragma GCC unroll 8
+            for (int b = 0; b < B; b++) acc[0][b] = sums[row + b][0], acc[1][b] = sums[row + b][1];
+            if (row == 0) add_products<FP32, B, true>(at, step, count, a.fp32 + first, a.stride, row, AHEAD, acc);
+            else add_products<FP32, B, false>(at, step, count, a.fp32 + first, a.stride, row, 0, acc);
+#pragma GCC unroll 8
+            for (int b = 0; b < B; b++) sums[row + b][0] = acc[0][b], sums[row + b][1] = acc[1][b];
+        });
+    }
+    for (int64_t b = 0; b < rows; b++) sink(b, sums[b][0], sums[b][1]);
+}
+
 // All `rows` activation rows against one pair of row blocks; sink(row, first block's lanes, second block's lanes).
 // Many rows (a prompt's chunk) find the tile in the first- or second-level cache. Unpacking it there once, to fp32 or int16
 // in tiles of 256 columns, was measured and gained nothing: loading and storing the sums between tiles costs what it saves.
 template <int P, class Sink> static void multiply_tile(const uint8_t* w, int64_t step, int64_t columns, const Activations& a,
                                                        int64_t rows, Sink&& sink) {
+    if constexpr (P == FP32 && widest<P>() == 4)
+        if (rows > widest<P>() && rows <= FEW) return multiply_strips(w, step, columns, a, rows, sink);
     for_row_blocks<widest<P>()>(rows, [&](int64_t row, auto count) {
         constexpr int B = decltype(count)::value;
         vf out[2][B];

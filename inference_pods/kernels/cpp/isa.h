@@ -40,6 +40,7 @@ INLINE vi i_zero() { return _mm512_setzero_si512(); }
 INLINE vi i_set(int32_t a) { return _mm512_set1_epi32(a); }
 INLINE vi i_add(vi a, vi b) { return _mm512_add_epi32(a, b); }
 INLINE vi i_load(const uint8_t* p) { return _mm512_loadu_si512(p); }
+INLINE void i_store(uint8_t* p, vi a) { _mm512_storeu_si512(p, a); }
 INLINE vi i_load_i8(const uint8_t* p) { return _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i*)p)); }
 INLINE vi i_dot(vi acc, vi a, vi b) { return _mm512_dpwssd_epi32(acc, a, b); }
 template <int I> INLINE vi i_nibble(vi a) {
@@ -98,6 +99,7 @@ INLINE vi i_zero() { return _mm256_setzero_si256(); }
 INLINE vi i_set(int32_t a) { return _mm256_set1_epi32(a); }
 INLINE vi i_add(vi a, vi b) { return _mm256_add_epi32(a, b); }
 INLINE vi i_load(const uint8_t* p) { return _mm256_loadu_si256((const __m256i*)p); }
+INLINE void i_store(uint8_t* p, vi a) { _mm256_storeu_si256((__m256i*)p, a); }
 INLINE vi i_load_i8(const uint8_t* p) { return _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i*)p)); }
 // The empty asm hides the sum from gcc, which would reassociate an unrolled chain into a tree and spill every product.
 INLINE vi i_dot(vi acc, vi a, vi b) {
@@ -164,6 +166,7 @@ INLINE vi i_set(int32_t a) { vi r; EACH r.v[i] = a; return r; }
 INLINE vi i_zero() { return i_set(0); }
 INLINE vi i_add(vi a, vi b) { EACH a.v[i] += b.v[i]; return a; }
 INLINE vi i_load(const uint8_t* p) { vi r; memcpy(r.v, p, sizeof r.v); return r; }
+INLINE void i_store(uint8_t* p, vi a) { memcpy(p, a.v, sizeof a.v); }
 INLINE vi i_load_i8(const uint8_t* p) {
     int16_t wide[2 * LANES];
     vi r;

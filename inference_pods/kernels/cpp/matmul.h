@@ -15,6 +15,7 @@ struct Activations {
     float* scales;       // [rows]
     float* sums;         // [rows][stride / 32]: sum of the codes of each group (int4's minimum multiplies it)
     int64_t stride;      // multiple of 32
+    uint8_t* joined;     // one tile in the form JOINED, when both planes of nested matrices are multiplied
 };
 
 // Quantises one activation row; a row with NaN or infinity gets a NaN scale, so that the result says so.
@@ -76,40 +77,64 @@ template <int P> INLINE int64_t prefetch_distance(int64_t row0, int64_t step) {
     return row0 == 0 ? (P == FP32 ? 2048 : 8192) : 2 * step;
 }
 
-template <int P> constexpr bool is_integer() { return P == INT8 || P == INT4; }
+// The form that nested matrices are multiplied in, never stored: nested.h makes it of both planes, a tile at a time.
+// Per group: LANES fp32 scales, LANES fp32 minima, then per four column pairs [2 vectors][lane][2] uint16, whose low byte
+// belongs to pair `vector` and whose high byte to pair `vector` + 2.
+constexpr int JOINED = 6;
+
+template <int P> constexpr bool is_integer() { return P == INT8 || P == INT4 || P == JOINED; }
 template <int P> constexpr int64_t bytes_of_group() {
+    if (P == JOINED) return LANES * (8 + GROUP);
     return P == INT8 ? LANES * (2 + GROUP) : P == INT4 ? LANES * (4 + GROUP / 2) : LANES * GROUP * (P == FP32 ? 4 : 2);
 }
 
-// Each kernel computes B activation rows from `row0` on against the two row blocks at w and w + step.
-template <int P, int B> static void dot_float(const uint8_t* w, int64_t step, int64_t columns, const Activations& a, int64_t row0,
-                                              vf (&out)[2][B]) {
-    constexpr int64_t COLUMN_BYTES = bytes_of_group<P>() / GROUP;
-    const int64_t ahead = prefetch_distance<P>(row0, step);
-    const float* x = a.fp32 + row0 * a.stride;
-    vf acc[2][B], even[2], odd[2];
+// Pointers to B rows from `row0` on. The empty asm hides from gcc how they relate; it would address every value by an offset
+// of its own, computed beforehand and reloaded from the stack.
+template <int B, class T> INLINE void point_at_rows(const T* values, int64_t stride, int64_t row0, const T* (&rows)[B]) {
 #pragma GCC unroll 8
-    for (int b = 0; b < B; b++) acc[0][b] = acc[1][b] = f_zero();
+    for (int b = 0; b < B; b++) {
+        rows[b] = values + (row0 + b) * stride;
+        __asm__("" : "+r"(rows[b]));
+    }
+}
+
+// Adds the products of `columns` columns of the two row blocks at w and w + step with B activation rows.
+template <int P, int B, bool PREFETCH>
+INLINE void add_products(const uint8_t* w, int64_t step, int64_t columns, const float* values, int64_t stride, int64_t row0,
+                         int64_t ahead, vf (&acc)[2][B]) {
+    constexpr int64_t COLUMN_BYTES = bytes_of_group<P>() / GROUP;
+    const float* x[B];
+    point_at_rows<B>(values, stride, row0, x);
+    vf even[2], odd[2];
     int64_t k = 0;
 #pragma GCC unroll 2
     for (; k + 2 <= columns; k += 2) {
 #pragma GCC unroll 2
         for (int r = 0; r < 2; r++) {
             widen_pair<P>(w + r * step, k, even[r], odd[r]);
-            prefetch(w + r * step + k * COLUMN_BYTES + ahead);
+            if (PREFETCH) prefetch(w + r * step + k * COLUMN_BYTES + ahead);
         }
 #pragma GCC unroll 8
         for (int b = 0; b < B; b++) {
-            vf x0 = f_set(x[b * a.stride + k]), x1 = f_set(x[b * a.stride + k + 1]);
+            vf even_x = f_set(x[b][k]), odd_x = f_set(x[b][k + 1]);
 #pragma GCC unroll 2
-            for (int r = 0; r < 2; r++) acc[r][b] = f_fma(odd[r], x1, f_fma(even[r], x0, acc[r][b]));
+            for (int r = 0; r < 2; r++) acc[r][b] = f_fma(odd[r], odd_x, f_fma(even[r], even_x, acc[r][b]));
         }
     }
     if (k < columns)
         for (int r = 0; r < 2; r++) {
             widen_pair<P>(w + r * step, k, even[r], odd[r]);
-            for (int b = 0; b < B; b++) acc[r][b] = f_fma(even[r], f_set(x[b * a.stride + k]), acc[r][b]);
+            for (int b = 0; b < B; b++) acc[r][b] = f_fma(even[r], f_set(x[b][k]), acc[r][b]);
         }
+}
+
+// Each kernel computes B activation rows from `row0` on against the two row blocks at w and w + step.
+template <int P, int B> static void dot_float(const uint8_t* w, int64_t step, int64_t columns, const Activations& a, int64_t row0,
+                                              vf (&out)[2][B]) {
+    vf acc[2][B];
+#pragma GCC unroll 8
+    for (int b = 0; b < B; b++) acc[0][b] = acc[1][b] = f_zero();
+    add_products<P, B, true>(w, step, columns, a.fp32, a.stride, row0, prefetch_distance<P>(row0, step), acc);
 #pragma GCC unroll 8
     for (int b = 0; b < B; b++) { out[0][b] = acc[0][b]; out[1][b] = acc[1][b]; }
 }
@@ -117,52 +142,73 @@ template <int P, int B> static void dot_float(const uint8_t* w, int64_t step, in
 // Codes of column pair PAIR of a group, widened to int16; int4 unpacks one vector into four pairs, which the compiler
 // shares between them.
 template <int P, int PAIR> INLINE vi load_codes(const uint8_t* group) {
-    if constexpr (P == INT8) return i_load_i8(group + 2 * LANES + PAIR * 2 * LANES);
-    else return i_nibble<PAIR % 4>(i_load(group + 4 * LANES + PAIR / 4 * 4 * LANES));
+    if constexpr (P == JOINED) {
+        vi pairs = i_load(group + 8 * LANES + (PAIR / 4 * 2 + PAIR % 2) * 4 * LANES);
+        return PAIR % 4 < 2 ? i_low_bytes(pairs) : i_high_bytes(pairs);
+    } else if constexpr (P == INT8) {
+        return i_load_i8(group + 2 * LANES + PAIR * 2 * LANES);
+    } else {
+        return i_nibble<PAIR % 4>(i_load(group + 4 * LANES + PAIR / 4 * 4 * LANES));
+    }
+}
+
+template <int P> INLINE vf load_scale(const uint8_t* group) {
+    return P == JOINED ? f_load((const float*)group) : f_from_half((const uint16_t*)group);
+}
+template <int P> INLINE vf load_minimum(const uint8_t* group) {
+    return P == JOINED ? f_load((const float*)group + LANES) : f_from_half((const uint16_t*)group + LANES);
 }
 
 template <int P, int B, int CHAINS, int PAIR = 0>
-INLINE void dot_group(const uint8_t* const (&group)[2], const int16_t* x, int64_t stride, vi (&dot)[2][B][CHAINS]) {
+INLINE void dot_group(const uint8_t* const (&group)[2], const int16_t* const (&x)[B], vi (&dot)[2][B][CHAINS]) {
     if constexpr (PAIR < GROUP / 2) {
         vi codes[2] = {load_codes<P, PAIR>(group[0]), load_codes<P, PAIR>(group[1])};
 #pragma GCC unroll 8
         for (int b = 0; b < B; b++) {
-            vi pair = i_set(load_pair(x + b * stride + 2 * PAIR));
+            vi pair = i_set(load_pair(x[b] + 2 * PAIR));
             dot[0][b][PAIR % CHAINS] = i_dot(dot[0][b][PAIR % CHAINS], codes[0], pair);
             dot[1][b][PAIR % CHAINS] = i_dot(dot[1][b][PAIR % CHAINS], codes[1], pair);
         }
-        dot_group<P, B, CHAINS, PAIR + 1>(group, x, stride, dot);
+        dot_group<P, B, CHAINS, PAIR + 1>(group, x, dot);
     }
 }
 
+// `next` is prefetched beside the weights being read: it continues each row block's, or, in the form JOINED, is what the next
+// tile is made of (null: nothing).
 template <int P, int B> static void dot_integer(const uint8_t* w, int64_t step, int64_t columns, const Activations& a, int64_t row0,
-                                                vf (&out)[2][B]) {
+                                                const uint8_t* next, vf (&out)[2][B]) {
     constexpr int CHAINS = B <= 2 ? 2 : 1;  // few tokens would wait for the latency of one chain
     constexpr int64_t BYTES = bytes_of_group<P>();
-    const int64_t sums_stride = a.stride / GROUP, ahead = prefetch_distance<P>(row0, step);
-    const int16_t* x = a.codes + row0 * a.stride;
+    const int64_t sums_stride = a.stride / GROUP;
+    const int16_t* x[B];
+    point_at_rows<B>((const int16_t*)a.codes, a.stride, row0, x);
     const float* sums = a.sums + row0 * sums_stride;
     const uint8_t* group[2] = {w, w + step};
     vf acc[2][B];
 #pragma GCC unroll 8
     for (int b = 0; b < B; b++) acc[0][b] = acc[1][b] = f_zero();
-    for (int64_t g = 0; g < groups_of(columns); g++, group[0] += BYTES, group[1] += BYTES, x += GROUP, sums++) {
+    for (int64_t g = 0; g < groups_of(columns); g++, group[0] += BYTES, group[1] += BYTES, sums++) {
         vi dot[2][B][CHAINS];
 #pragma GCC unroll 8
         for (int b = 0; b < B; b++)
             for (int c = 0; c < CHAINS; c++) dot[0][b][c] = dot[1][b][c] = i_zero();
-        for (int64_t line = 0; line < BYTES; line += 64)
-            for (int r = 0; r < 2; r++) prefetch(group[r] + line + ahead);
-        dot_group<P, B, CHAINS>(group, x, a.stride, dot);
+        if (P != JOINED || next) {
+            for (int64_t line = 0; line < BYTES; line += 64)
+                for (int r = 0; r < (P == JOINED ? 1 : 2); r++) prefetch(next + r * step + line);
+            next += BYTES;
+        }
+        dot_group<P, B, CHAINS>(group, x, dot);
+#pragma GCC unroll 8
+        for (int b = 0; b < B; b++) x[b] += GROUP;
 #pragma GCC unroll 2
         for (int r = 0; r < 2; r++) {
-            vf scale = f_from_half((const uint16_t*)group[r]);
+            vf scale = load_scale<P>(group[r]);
 #pragma GCC unroll 8
             for (int b = 0; b < B; b++) {
                 vi whole = CHAINS == 2 ? i_add(dot[r][b][0], dot[r][b][CHAINS - 1]) : dot[r][b][0];
                 acc[r][b] = f_fma(f_from_int(whole), scale, acc[r][b]);
-                if constexpr (P == INT4)
-                    acc[r][b] = f_fma(f_from_half((const uint16_t*)group[r] + LANES), f_set(sums[b * sums_stride]), acc[r][b]);
+                if constexpr (P != INT8)
+                    acc[r][b] = f_fma(load_minimum<P>(group[r]), f_set(sums[b * sums_stride]), acc[r][b]);
             }
         }
     }
@@ -193,16 +239,45 @@ template <int WIDEST, class Body> INLINE void for_row_blocks(int64_t rows, Body&
     }
 }
 
+// fp32 weights against up to FEW rows that need several passes: all rows meet 32 columns after another, so that memory delivers
+// weights during all passes and not only during the first. The sums wait on the stack. Only for AVX2: the denser formats lose
+// 10 % by it, their passes take longer than their bytes, and so do AVX-512's passes of eight rows.
+constexpr int64_t FEW = 16;
+
+template <class Sink> static void multiply_strips(const uint8_t* w, int64_t step, int64_t columns, const Activations& a, int64_t rows,
+                                                  Sink&& sink) {
+    constexpr int64_t AHEAD = GROUP * LANES * 4;
+    vf sums[FEW][2];
+    for (int64_t b = 0; b < FEW; b++) sums[b][0] = sums[b][1] = f_zero();
+    for (int64_t first = 0; first < columns; first += GROUP) {
+        const uint8_t* at = w + first * LANES * 4;
+        int64_t count = columns - first < GROUP ? columns - first : GROUP;
+        for_row_blocks<widest<FP32>()>(rows, [&](int64_t row, auto block) __attribute__((always_inline)) {
+            constexpr int B = decltype(block)::value;
+            vf acc[2][B];
+#pragma GCC unroll 8
+            for (int b = 0; b < B; b++) acc[0][b] = sums[row + b][0], acc[1][b] = sums[row + b][1];
+            if (row == 0) add_products<FP32, B, true>(at, step, count, a.fp32 + first, a.stride, row, AHEAD, acc);
+            else add_products<FP32, B, false>(at, step, count, a.fp32 + first, a.stride, row, 0, acc);
+#pragma GCC unroll 8
+            for (int b = 0; b < B; b++) sums[row + b][0] = acc[0][b], sums[row + b][1] = acc[1][b];
+        });
+    }
+    for (int64_t b = 0; b < rows; b++) sink(b, sums[b][0], sums[b][1]);
+}
+
 // All `rows` activation rows against one pair of row blocks; sink(row, first block's lanes, second block's lanes).
 // Many rows (a prompt's chunk) find the tile in the first- or second-level cache. Unpacking it there once, to fp32 or int16
 // in tiles of 256 columns, was measured and gained nothing: loading and storing the sums between tiles costs what it saves.
 template <int P, class Sink> static void multiply_tile(const uint8_t* w, int64_t step, int64_t columns, const Activations& a,
                                                        int64_t rows, Sink&& sink) {
+    if constexpr (P == FP32 && widest<P>() == 4)
+        if (rows > widest<P>() && rows <= FEW) return multiply_strips(w, step, columns, a, rows, sink);
     for_row_blocks<widest<P>()>(rows, [&](int64_t row, auto count) {
         constexpr int B = decltype(count)::value;
         vf out[2][B];
         if constexpr (is_integer<P>()) {
-            dot_integer<P, B>(w, step, columns, a, row, out);
+            dot_integer<P, B>(w, step, columns, a, row, w + prefetch_distance<P>(row, step), out);
             for (int b = 0; b < B; b++)
                 for (int r = 0; r < 2; r++) out[r][b] = f_mul(out[r][b], f_set(a.scales[row + b]));
         } else {

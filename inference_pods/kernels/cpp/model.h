@@ -52,6 +52,7 @@ struct Level {
 struct Scratch {
     float *fp32, *scales, *sums, *scores;
     int16_t* codes;
+    uint8_t* joined;
 };
 
 // Keys or values of one block and head: [dim][token] keys or [token][dim] values, fp32, or int8 followed by one scale a token.
@@ -131,6 +132,7 @@ static int64_t place_scratch(Model& m, uint8_t* base) {
         own.codes = at.take<int16_t>(c.max_rows * widest);
         own.scales = at.take<float>(c.max_rows);
         own.sums = at.take<float>(c.max_rows * widest / GROUP);
+        own.joined = at.take<uint8_t>(c.precision == NESTED ? joined_tile_bytes(widest) : 0);
         own.scores = at.take<float>((int64_t)c.heads / c.kv_heads * round_up(c.max_positions, BLOCK_TOKENS));
     }
     return at.used;

@@ -62,7 +62,7 @@ template <int QUARTER> INLINE void load_joined(const uint8_t* high, const uint8_
 }
 
 template <int B, int CHAINS, int QUARTER = 0>
-INLINE void dot_joined(const uint8_t* const (&high)[2], const uint8_t* const (&low)[2], const int16_t* x, int64_t stride,
+INLINE void dot_joined(const uint8_t* const (&high)[2], const uint8_t* const (&low)[2], const int16_t* const (&x)[B],
                        vi (&dot)[2][B][CHAINS]) {
     if constexpr (QUARTER < 4) {
         vi codes[2][4];
@@ -72,11 +72,11 @@ INLINE void dot_joined(const uint8_t* const (&high)[2], const uint8_t* const (&l
         for (int i = 0; i < 4; i++)
 #pragma GCC unroll 8
             for (int b = 0; b < B; b++) {
-                vi pair = i_set(load_pair(x + b * stride + 8 * QUARTER + 2 * i));
+                vi pair = i_set(load_pair(x[b] + 8 * QUARTER + 2 * i));
                 dot[0][b][i % CHAINS] = i_dot(dot[0][b][i % CHAINS], codes[0][i], pair);
                 dot[1][b][i % CHAINS] = i_dot(dot[1][b][i % CHAINS], codes[1][i], pair);
             }
-        dot_joined<B, CHAINS, QUARTER + 1>(high, low, x, stride, dot);
+        dot_joined<B, CHAINS, QUARTER + 1>(high, low, x, dot);
     }
 }
 
@@ -88,13 +88,14 @@ template <int B> static void dot_nested(const uint8_t* w, const uint8_t* low_w, 
     constexpr int64_t HIGH_BYTES = bytes_of_group<INT4>(), LOW_BYTES = LANES * GROUP / 2;
     const int64_t high_step = block_bytes(INT4, columns), low_step = low_bytes(columns), sums_stride = a.stride / GROUP;
     const int64_t ahead = prefetch_distance<INT4>(row0, high_step), low_ahead = prefetch_distance<INT4>(row0, low_step);
-    const int16_t* x = a.codes + row0 * a.stride;
+    const int16_t* x[B];
+    point_at_rows<B>((const int16_t*)a.codes, a.stride, row0, x);
     const float* sums = a.sums + row0 * sums_stride;
     const uint8_t *high[2] = {w, w + high_step}, *low[2] = {low_w, low_w + low_step};
     vf acc[2][B];
 #pragma GCC unroll 8
     for (int b = 0; b < B; b++) acc[0][b] = acc[1][b] = f_zero();
-    for (int64_t g = 0; g < groups_of(columns); g++, x += GROUP, sums++) {
+    for (int64_t g = 0; g < groups_of(columns); g++, sums++) {
         vi dot[2][B][CHAINS];
 #pragma GCC unroll 8
         for (int b = 0; b < B; b++)
@@ -103,7 +104,9 @@ template <int B> static void dot_nested(const uint8_t* w, const uint8_t* low_w, 
             for (int64_t line = 0; line < HIGH_BYTES; line += 64) prefetch(high[r] + line + ahead);
             for (int64_t line = 0; line < LOW_BYTES; line += 64) prefetch(low[r] + line + low_ahead);
         }
-        dot_joined<B, CHAINS>(high, low, x, a.stride, dot);
+        dot_joined<B, CHAINS>(high, low, x, dot);
+#pragma GCC unroll 8
+        for (int b = 0; b < B; b++) x[b] += GROUP;
 #pragma GCC unroll 2
         for (int r = 0; r < 2; r++) {
             vf coarse = f_from_half((const uint16_t*)high[r]), scale = f_mul(coarse, f_set(1.0f / 16.0f));
@@ -122,15 +125,43 @@ template <int B> static void dot_nested(const uint8_t* w, const uint8_t* low_w, 
     for (int b = 0; b < B; b++) { out[0][b] = acc[0][b]; out[1][b] = acc[1][b]; }
 }
 
-// Like multiply_tile, for both planes: tile `tile` of a nested matrix of `blocks` row blocks.
+INLINE int64_t joined_tile_bytes(int64_t columns) { return 2 * groups_of(columns) * bytes_of_group<JOINED>(); }
+
+// Joins the nibbles of one group to bytes (matmul.h: JOINED).
+INLINE void join_group(const uint8_t* high, const uint8_t* low, uint8_t* out) {
+    vf coarse = f_from_half((const uint16_t*)high), minimum = f_from_half((const uint16_t*)high + LANES);
+    f_store((float*)out, f_mul(coarse, f_set(1.0f / 16.0f)));
+    f_store((float*)out + LANES, f_fma(coarse, f_set(-0.5f), minimum));
+#pragma GCC unroll 4
+    for (int quarter = 0; quarter < 4; quarter++) {
+        vi upper = i_load(high + 4 * LANES + quarter * 4 * LANES), lower = i_load(low + quarter * 4 * LANES);
+        i_store(out + 8 * LANES + quarter * 8 * LANES, i_join_even(upper, lower));
+        i_store(out + 12 * LANES + quarter * 8 * LANES, i_join_odd(upper, lower));
+    }
+}
+
+static void join_tile(const uint8_t* high, const uint8_t* low, int64_t columns, uint8_t* out) {
+    for (int64_t g = 0; g < 2 * groups_of(columns); g++)
+        join_group(high + g * bytes_of_group<INT4>(), low + g * LANES * GROUP / 2, out + g * bytes_of_group<JOINED>());
+}
+
+// Like multiply_tile, for both planes: tile `tile` of a nested matrix of `blocks` row blocks. Where several passes would join
+// the same nibbles again, they are joined once, and the passes cost what those of int8 cost. The first two fetch the planes
+// of the next tile.
 template <class Sink> static void multiply_nested_tile(const uint8_t* matrix, int64_t blocks, int64_t tile, int64_t columns,
                                                        const Activations& a, int64_t rows, Sink&& sink) {
-    const uint8_t* high = matrix + 2 * tile * block_bytes(INT4, columns);
-    const uint8_t* low = low_plane(matrix, blocks, columns) + 2 * tile * low_bytes(columns);
-    for_row_blocks<widest<INT8>()>(rows, [&](int64_t row, auto count) {
+    constexpr int WIDEST = widest<JOINED>();
+    const int64_t high_bytes = 2 * block_bytes(INT4, columns), low_tile_bytes = 2 * low_bytes(columns);
+    const uint8_t* high = matrix + tile * high_bytes;
+    const uint8_t* low = low_plane(matrix, blocks, columns) + tile * low_tile_bytes;
+    const bool once = rows > WIDEST;
+    if (once) join_tile(high, low, columns, a.joined);
+    for_row_blocks<WIDEST>(rows, [&](int64_t row, auto count) {
         constexpr int B = decltype(count)::value;
         vf out[2][B];
-        dot_nested<B>(high, low, columns, a, row, out);
+        const uint8_t* next = row == 0 ? high + high_bytes : row == WIDEST ? low + low_tile_bytes : nullptr;
+        if (once) dot_integer<JOINED, B>(a.joined, groups_of(columns) * bytes_of_group<JOINED>(), columns, a, row, next, out);
+        else dot_nested<B>(high, low, columns, a, row, out);
         for (int b = 0; b < B; b++) {
             vf scale = f_set(a.scales[row + b]);
             sink(row + b, f_mul(out[0][b], scale), f_mul(out[1][b], scale));

@@ -52,7 +52,7 @@ struct Walk {
     }
 
     Activations activations(int precision, const float* values, int64_t stride, int64_t columns, int64_t rows) {
-        Activations a{values, own.codes, own.scales, own.sums, stride};
+        Activations a{values, own.codes, own.scales, own.sums, stride, own.joined};
         if (has_integer_codes(precision)) for (int64_t r = 0; r < rows; r++) quantise_activation(values + r * stride, columns, a, r);
         return a;
     }
@@ -445,7 +445,8 @@ API void al_matmul(int precision, const uint8_t* packed, int64_t rows, int64_t c
     int64_t stride = groups_of(columns) * GROUP;
     std::vector<int16_t> codes(count * stride);
     std::vector<float> scales(count), sums(count * stride / GROUP);
-    Activations a{x, codes.data(), scales.data(), sums.data(), quantised ? stride : columns};
+    std::vector<uint8_t> joined(precision == NESTED ? joined_tile_bytes(columns) : 0);
+    Activations a{x, codes.data(), scales.data(), sums.data(), quantised ? stride : columns, joined.data()};
     for (int64_t r = 0; quantised && r < count; r++) quantise_activation(x + r * columns, columns, a, r);
     switch (precision) {
         case INT8: return multiply_all<INT8>(packed, rows, columns, a, count, y);

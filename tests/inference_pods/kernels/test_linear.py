@@ -72,8 +72,10 @@ def test_extreme_inputs_do_not_saturate(variant, precision, signs):
 
 
 @pytest.mark.parametrize("precision", list(Precision))
-def test_a_token_gets_the_same_result_in_any_batch(variant, precision):
-    weights, x = random_case(64, 577, 40, 5)
+@pytest.mark.parametrize("columns", [1, 31, 33, 577])
+def test_a_token_gets_the_same_result_in_any_batch(variant, precision, columns):
+    """However many passes over the weights a batch takes, and wherever the last columns end."""
+    weights, x = random_case(64, columns, 40, 5)
     matrix = kernel.pack(weights, precision, variant)
     alone = np.concatenate([kernel.linear(row[None], matrix) for row in x])
     for batch in (*range(2, 18), 40):

@@ -15,7 +15,18 @@ from e2e.demo.install import apply, load_example
 from e2e.demo.settings import DemoError, Settings
 
 RESOURCE = "nvidia.com/gpu"
-NAMESPACES = ("demo", "day-two", "killed", "minimal", "nested", "two-models", "unschedulable")  # the tests' own
+NAMESPACES = (
+    "bad-edit",
+    "day-two",
+    "demo",
+    "edited",
+    "emulated",
+    "killed",
+    "minimal",
+    "nested",
+    "two-models",
+    "unschedulable",
+)  # the tests' own
 
 
 def namespace_manifest(name: str) -> dict[str, Any]:

@@ -74,6 +74,40 @@ async def test_a_tier_that_cannot_be_scheduled_is_rolled_back_and_said_so(settin
         assert condition(model, "Ready")["status"] == "True", "the old tier serves on"
 
 
+@pytest.mark.timeout(400)
+async def test_an_edit_that_cannot_be_scheduled_goes_back_to_the_revision_that_worked(
+    settings: Settings, kube: Kube, budget: BudgetWatch
+) -> None:
+    one = {"replicas": {"min": 1, "max": 1}, **PLENTY}
+    tiers: dict[str, Any] = {"int8": one, "int4": one}
+    with namespace(settings, "bad-edit") as ns:
+        full = {"accelerators": {"budget": 2}, "scaling": {**QUICK, "startDeadlineSeconds": 25}}
+        apply(settings, variant(settings, ns, "m", tiers, **full))
+        await to_thread(wait_ready, settings, ns, "m", {"int8": 1, "int4": 1})
+        async with traffic(settings, kube, ns, "m", RATE):
+            # No accelerator is free: the replica of int8 that serves has to make room for one that never starts.
+            bad = variant(settings, ns, "m", {**tiers, "int8": {**one, "replica": {"cpu": "900"}}}, **full)
+            await to_thread(apply, settings, bad)
+            model = await eventually(
+                lambda: kube.model(ns, "m"),
+                lambda m: "SwapRolledBack" in [d["reason"] for d in decisions(m)] and _ready(m, "int8") == 1,
+                "the edit is rolled back and the earlier revision serves",
+                150,
+            )
+        said = [decision["message"] for decision in decisions(model) if decision["reason"] == "SwapRolledBack"]
+        assert "Insufficient cpu" in said[-1]
+        assert "goes back to the revision that last worked" in said[-1]
+        assert "int8 goes on with its earlier revision" in condition(model, "Degraded")["message"]
+        await to_thread(apply, settings, variant(settings, ns, "m", tiers, **full))
+        await eventually(
+            lambda: kube.model(ns, "m"),
+            lambda m: condition(m, "Degraded").get("status") == "False",
+            "taking the edit back heals it",
+            60,
+        )
+        assert budget.most_of("m") <= 2
+
+
 def kill_operator(settings: Settings) -> None:
     """Its pod is deleted by force, without the usual grace period: the Deployment starts another one."""
     pods = ("delete", "pods", "-l", "app.kubernetes.io/component=operator")

@@ -33,9 +33,12 @@ class EndlessBackoffs:
 
 
 def build_registry(
-    nudge: Callable[[], None], on_stop: Callable[[], None], namespaces: tuple[str, ...]
+    on_edit: Callable[[], None], on_pod: Callable[[], None], on_stop: Callable[[], None], namespaces: tuple[str, ...]
 ) -> kopf.OperatorRegistry:
-    """Handlers in a registry of their own. `on_stop` is called when kopf goes down, also on SIGTERM."""
+    """Handlers in a registry of their own: a model's spec changed, a pod changed.
+
+    `on_stop` is called when kopf goes down, also on SIGTERM.
+    """
     registry = kopf.OperatorRegistry()
     changes = ChangeFilter()
 
@@ -51,12 +54,12 @@ def build_registry(
     @kopf.on.event(GROUP, VERSION, PLURAL, id="notice_model", registry=registry)  # type: ignore[untyped-decorator,unused-ignore]
     async def notice_model(body: kopf.Body, **kwargs: Any) -> None:
         if changes.is_news(str(body.metadata.uid), model_meaning(body), gone=kwargs.get("type") == "DELETED"):
-            nudge()
+            on_edit()
 
     @kopf.on.event("", "v1", "pods", id="notice_pod", registry=registry)  # type: ignore[untyped-decorator,unused-ignore]
     async def notice_pod(body: kopf.Body, **kwargs: Any) -> None:
         if changes.is_news(str(body.metadata.uid), pod_meaning(body), gone=kwargs.get("type") == "DELETED"):
-            nudge()
+            on_pod()
 
     @kopf.on.cleanup(registry=registry)  # type: ignore[untyped-decorator,unused-ignore]
     async def stop(**_: Any) -> None:

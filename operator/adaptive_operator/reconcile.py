@@ -15,14 +15,15 @@ from dataclasses import dataclass, field, replace
 from adaptive_operator.apply.lease import LeaseHolder, NotLeaderError
 from adaptive_operator.apply.steps import ModelTarget, StepTaker
 from adaptive_operator.decide.decision import Decision
+from adaptive_operator.decision_log import DecisionLog
 from adaptive_operator.faults import Fault, FaultReason, build_fault, is_told
 from adaptive_operator.kube import ConflictError, KubeError, NotFoundError
 from adaptive_operator.metrics import OperatorMetrics
 from adaptive_operator.observe.cluster import ClusterReader, InventoryError, Snapshot
 from adaptive_operator.observe.inventory import NodeInventory, find_unnamed
+from adaptive_operator.observe.last_answers import LastAnswers
 from adaptive_operator.observe.observation import ModelObservation, PoolObservation
 from adaptive_operator.observe.pools import BlockedModel, Pool, SeenModel, block_all, build_pools, with_metrics
-from adaptive_operator.observe.prometheus import PrometheusReader
 from adaptive_operator.observe.queries import ModelScope, Windows, build_queries
 from adaptive_operator.observe.readings import Readings, Subject
 from adaptive_operator.policy import Policy
@@ -45,12 +46,13 @@ class Reconciler:
 
     cluster: ClusterReader
     nodes: NodeInventory
-    prometheus: PrometheusReader
+    prometheus: LastAnswers
     policy: Policy
     steps: StepTaker
     lease: LeaseHolder
     metrics: OperatorMetrics
     settings: PassSettings
+    decision_log: DecisionLog | None = None
     wall_clock: Callable[[], float] = time.time
     _faults: dict[str, Fault] = field(default_factory=dict)  # by model key, until a pass succeeds
     _said: dict[str, tuple[str, ...]] = field(default_factory=dict)  # last logged decision by model key
@@ -87,6 +89,8 @@ class Reconciler:
         observation = await self._observe(pool, epoch)
         self.metrics.note_pool(observation, pool.held_by_others)
         decisions, failed = self.policy.decide(observation)
+        if self.decision_log is not None:
+            self.decision_log.note(observation, self.policy.decide_settings, tuple(decisions.values()))
         for model in observation.models:
             if model.key in failed:
                 self._note_failure(model.key, failed[model.key], model.generation)
@@ -103,7 +107,7 @@ class Reconciler:
             ModelScope(m.observation.namespace, m.observation.name, m.observation.spec.scaling.hold_seconds)
             for m in pool.models
         ]
-        answers = await self.prometheus.read(build_queries(scopes, self.settings.windows))
+        answers = await self.prometheus.read(pool.resource, build_queries(scopes, self.settings.windows))
         now = self.wall_clock()
         readings = Readings(answers, now, self.metrics.count_rejected)
         models = tuple(with_metrics(m, readings.read_model(_build_subject(m, pool.budget))) for m in pool.models)
@@ -172,8 +176,9 @@ class Reconciler:
             return
         self._said[decision.key] = said
         _LOG.info(
-            "decision model=%s reason=%s replicas=%s message=%s inputs=%s",
+            "decision model=%s reason=%s replicas=%s message=%s inputs=%s binding=%s alternative=%s",
             *(decision.key, decision.reason, said[2], _quote(decision.message), _quote(decision.inputs)),
+            *(json.dumps(decision.binding, ensure_ascii=False), _quote(decision.alternative)),
         )
 
     def _forget_gone(self, seen: Sequence[SeenModel], blocked: Sequence[BlockedModel]) -> None:

@@ -17,6 +17,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from adaptive_operator.apply.lease import LeaseSettings
 from adaptive_operator.decide.settings import DecideSettings
+from adaptive_operator.decision_log import DecisionLog
 from adaptive_operator.observe.queries import Windows
 from adaptive_operator.plan.settings import PlanSettings
 
@@ -112,6 +113,10 @@ class OperatorSettings(BaseSettings):
     metrics_port: int = Field(default=9090, ge=1, le=65535)
     # Address that both listen on.
     listen_address: str = "0.0.0.0"  # noqa: S104 the kubelet and Prometheus come from outside of the pod
+    # File that changes of decision are written to, as JSON lines that can be replayed. Unset: none is written.
+    decision_log: Path | None = None
+    # The file is begun anew at this size; the one before it is kept.
+    decision_log_mebibytes: int = Field(default=8, ge=1, le=1024)
     # DEBUG, INFO, WARNING or ERROR.
     log_level: str = Field(default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
 
@@ -139,6 +144,10 @@ class OperatorSettings(BaseSettings):
     def windows(self) -> Windows:
         """Windows of the queries."""
         return Windows(self.scrape_interval_seconds)
+
+    def build_decision_log(self) -> DecisionLog | None:
+        """The decision log; None when no file is named for it."""
+        return DecisionLog(self.decision_log, self.decision_log_mebibytes << 20) if self.decision_log else None
 
     def lease_settings(self) -> LeaseSettings:
         """Settings of the Lease."""

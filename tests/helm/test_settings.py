@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -28,6 +29,8 @@ NOT_OFFERED = {
     "pass_timeout_seconds",
     "api_timeout_seconds",
 }
+# Its default names a place that the chart mounts and that nothing else has.
+ONLY_IN_A_POD = {"decision_log"}
 
 
 def _environment(manifests: list[Manifest]) -> dict[str, str]:
@@ -52,8 +55,19 @@ def test_every_setting_is_offered_or_left_out_on_purpose(render: Render, everyth
 def test_the_charts_defaults_are_the_operators(render: Render, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = _load(_environment(render()), monkeypatch)
     for name, field in OperatorSettings.model_fields.items():
-        if not field.is_required():
+        if not field.is_required() and name not in ONLY_IN_A_POD:
             assert getattr(settings, name) == field.get_default(call_default_factory=True), name
+
+
+def test_the_decision_log_is_kept_in_a_volume_of_the_pod_unless_it_is_turned_off(render: Render) -> None:
+    (deployment,) = [m for m in render() if m["kind"] == "Deployment"]
+    spec = deployment["spec"]["template"]["spec"]
+    (mount,) = [m for m in spec["containers"][0]["volumeMounts"] if m["name"] == "decisions"]
+    assert Path(_environment(render())["ADAPTIVE_DECISION_LOG"]).parent == Path(mount["mountPath"])
+    (volume,) = [v for v in spec["volumes"] if v["name"] == "decisions"]
+    assert volume["emptyDir"]["sizeLimit"] == "32Mi"
+    off = render({"operator": {"decisionLog": {"enabled": False}}})
+    assert "ADAPTIVE_DECISION_LOG" not in _environment(off)
 
 
 def test_every_value_reaches_the_operator(

@@ -9,6 +9,14 @@ operator's own code.
   value: {{ include "adaptive-llm.leaseName" . }}
 - name: ADAPTIVE_LEASE_SECONDS
   value: {{ .Values.operator.leaseSeconds | quote }}
+{{- with .Values.operator.decisionLog }}
+{{- if .enabled }}
+- name: ADAPTIVE_DECISION_LOG
+  value: /var/log/adaptive/decisions.jsonl
+- name: ADAPTIVE_DECISION_LOG_MEBIBYTES
+  value: {{ .mebibytes | quote }}
+{{- end }}
+{{- end }}
 - name: ADAPTIVE_LOG_LEVEL
   value: {{ .Values.operator.logLevel }}
 {{- with .Values.prometheus }}

@@ -82,11 +82,16 @@ def best_plan(space: PlanSpace, demand: float, exact_plans: int) -> Plan | None:
     if not space.tiers:
         return None
     ranges = [_range(space, tier, demand) for tier in space.tiers]
-    if math.prod(len(r) for r in ranges) <= exact_plans:
+    if is_enumerable(space, demand, exact_plans):
         plans: Iterable[Plan] = itertools.product(*ranges)
     else:
         plans = _searched(space, ranges, demand)
     return _best(space, plans, demand)
+
+
+def is_enumerable(space: PlanSpace, demand: float, exact_plans: int) -> bool:
+    """Are there at most so many plans worth looking at for a demand (requests/s)?"""
+    return math.prod(len(_range(space, tier, demand)) for tier in space.tiers) <= exact_plans
 
 
 def _best(space: PlanSpace, plans: Iterable[Plan], demand: float) -> Plan | None:

@@ -35,6 +35,9 @@ class Decision:
     swap: SwapRecord | None
     accelerators_granted: int  # what this model may hold at most in this pass, its current holding included
     findings: tuple[Finding, ...] = ()
+    binding: tuple[str, ...] = ()  # constraints without which the model would be served better; only with news
+    alternative: str = ""  # the best other mix, what it would have given and cost; only with news
+    held_back: Mapping[str, str] = field(default_factory=dict)  # tier -> inputs of the earlier revision it goes on with
     levels: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # nested tier -> level -> part of its share
 
 

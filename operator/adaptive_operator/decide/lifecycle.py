@@ -5,6 +5,7 @@ They come before the rules about load and need no metrics.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from adaptive_operator.api.v1alpha1 import Mode
@@ -23,9 +24,11 @@ from adaptive_operator.decide.situation import (
     minimum_mix,
     plan_space,
 )
-from adaptive_operator.decide.swaps import start_failures
+from adaptive_operator.decide.swaps import start_failures, surge_accelerators
 from adaptive_operator.decide.wording import accelerators_text, mix_text
 from adaptive_operator.reasons import Reason
+
+_UNTIL_EDITED_SECONDS = 10 * 365 * 86_400.0  # as good as for ever: an edit of the spec ends it
 
 
 def paused(situation: Situation, limit: int) -> Proposal | None:
@@ -38,18 +41,35 @@ def paused(situation: Situation, limit: int) -> Proposal | None:
 
 
 def roll_back(situation: Situation, limit: int) -> Proposal | None:
-    """Replicas that did not start: leave their tiers out for a while, and go to the best mix without them."""
+    """Replicas that did not start: leave their tiers out for a while, and go to the best mix without them.
+
+    A tier whose edit did not start is not left out: it goes back to the revision that last worked.
+    """
     failures = start_failures(situation)
     if not failures or situation.model.spec.mode is not Mode.ACTIVE:
         return None
     without = _without(situation, failures)
-    mix = _mix_without(without, limit)
-    if mix is None or (mix == situation.wanted and situation.swap is None):
+    reverted = [tier for tier in failures if tier in without.held_back]
+    keeps = len(reverted) == len(failures) and without.cost(situation.wanted) <= limit
+    mix = situation.wanted if keeps else _mix_without(without, limit)
+    if mix is None or (mix == situation.wanted and situation.swap is None and not reverted):
         return None
-    minutes = situation.settings.quarantine_seconds / 60
-    causes = "; ".join(f"{tier}: {words}" for tier, words in failures.items())
-    message = f"{causes}. Go to {mix_text(mix)}; {', '.join(failures)} left out for {minutes:.0f} min"
-    return Proposal(Reason.SWAP_ROLLED_BACK, message, mix, without.memory)
+    message = _rollback_text(without, failures, reverted, mix)
+    return Proposal(Reason.SWAP_ROLLED_BACK, message, mix, without.memory, begins_swap=bool(reverted))
+
+
+def adopt_edit(situation: Situation, limit: int) -> Proposal | None:
+    """Replicas of another revision than the one in force: exchange them, in a swap with a deadline and a way back."""
+    stale = [tier for tier in situation.tiers if tier.stale > 0 and tier.wanted > 0]
+    if not stale or situation.swap is not None or situation.model.spec.mode is not Mode.ACTIVE:
+        return None
+    names = ", ".join(tier.name for tier in stale)
+    message = f"{names} edited: new replicas take the place of the old ones, which serve until then"
+    if any(tier.name in situation.memory.failed_starts for tier in stale):
+        message += "; an earlier try failed"
+    if surge_accelerators(situation, situation.wanted) > limit:
+        message += f". {accelerators_text(limit)} do not hold both at once: one replica after the other goes first"
+    return Proposal(Reason.SPEC_CHANGED, message, situation.wanted, situation.memory, begins_swap=True)
 
 
 def start_up(situation: Situation, limit: int) -> Proposal | None:
@@ -68,7 +88,8 @@ def start_up(situation: Situation, limit: int) -> Proposal | None:
 
 def follow_spec(situation: Situation, limit: int) -> Proposal | None:
     """A tier left the spec, or bounds do not allow what is wanted: go to the nearest mix that carries the demand."""
-    outside = {t.name: n for t in situation.tiers if (n := _within_bounds(situation, t)) != t.wanted}
+    affordable = {tier.name: tier.low for tier in plan_space(situation, limit).tiers}
+    outside = {t.name: n for t in situation.tiers if (n := _within_bounds(situation, t, affordable)) != t.wanted}
     if not outside and not situation.removed:
         return None
     mix = _carrying(situation, situation.wanted | outside, limit)
@@ -122,10 +143,15 @@ def known_demand(situation: Situation) -> float:
 
 def _without(situation: Situation, failures: dict[str, str]) -> Situation:
     """The situation with the failed tiers left out."""
-    until = float(int(situation.now + situation.settings.quarantine_seconds))
+    failed = {**situation.memory.failed_starts}
+    failed.update({tier: failed.get(tier, 0) + 1 for tier in failures})
+    until = {tier: float(int(situation.now + _quarantine_seconds(situation, tier, failed[tier]))) for tier in failures}
+    twice = set(failures) & set(situation.held_back)  # what they went back to did not start either
     memory = replace(
         situation.memory,
-        quarantined_until={**situation.memory.quarantined_until, **dict.fromkeys(failures, until)},
+        proven={tier: inputs for tier, inputs in situation.memory.proven.items() if tier not in twice},
+        failed_starts=failed,
+        quarantined_until={**situation.memory.quarantined_until, **until},
         quarantine_causes={**situation.memory.quarantine_causes, **failures},
         agreed_plan=None,
         agreed_count=0,
@@ -134,6 +160,38 @@ def _without(situation: Situation, failures: dict[str, str]) -> Situation:
     model = replace(situation.model, memory=replace(memory, generation=situation.model.generation))
     rebuilt = build_situation(model, situation.now, situation.acting_since, situation.pool_budget, situation.settings)
     return replace(rebuilt, spec_changed=situation.spec_changed)
+
+
+def _quarantine_seconds(situation: Situation, tier: str, failed: int) -> float:
+    """How long a tier is left alone after so many failed starts in a row."""
+    if not _may_try_again(situation, tier):
+        return _UNTIL_EDITED_SECONDS
+    settings = situation.settings
+    return min(settings.quarantine_seconds * 2.0 ** min(failed - 1, 16), settings.most_quarantine_seconds)
+
+
+def _may_try_again(situation: Situation, tier: str) -> bool:
+    """Does something go on serving while the tier is tried: another replica, or its own old one beside the new one?"""
+    if sum(situation.wanted.values()) > 1 or tier not in situation.memory.proven:
+        return True
+    return situation.cost(situation.wanted) + situation.cost({tier: 1}) <= situation.budget
+
+
+def _rollback_text(without: Situation, failures: Mapping[str, str], reverted: Sequence[str], mix: Mix) -> str:
+    """What failed in the pod's own words, what is done about it, and when it is tried again."""
+    causes = "; ".join(f"{tier}: {words}" for tier, words in failures.items())
+    until = without.memory.quarantined_until
+    seconds = {tier: until[tier] - without.now for tier in failures}
+    left_out = [f"{tier} left out for {seconds[tier] / 60:.0f} min" for tier in failures if tier not in reverted]
+    back = [f"{tier} goes back to the revision that last worked; {_retry_text(seconds[tier])}" for tier in reverted]
+    target = [f"Go to {mix_text(mix)}"] if left_out else []
+    return f"{causes}. {'; '.join([*target, *left_out, *back])}"
+
+
+def _retry_text(seconds: float) -> str:
+    if seconds >= _UNTIL_EDITED_SECONDS - 1:
+        return "another try would leave nothing that serves: it waits for the spec to be edited again"
+    return f"the edit is tried again in {seconds / 60:.0f} min, or at once when the spec is edited again"
 
 
 def _mix_without(situation: Situation, limit: int) -> dict[str, int] | None:
@@ -151,11 +209,15 @@ def _mix_without(situation: Situation, limit: int) -> dict[str, int] | None:
     return mix if any(mix.values()) else None
 
 
-def _within_bounds(situation: Situation, tier: TierState) -> int:
-    """What is wanted, moved into the spec's bounds. A tier that is left out is not raised."""
+def _within_bounds(situation: Situation, tier: TierState, affordable: Mix) -> int:
+    """What is wanted, moved into the bounds as far as they are affordable. A tier that is left out is not raised.
+
+    A minimum that cannot be paid would else be followed in every pass, past all damping.
+    """
     if tier.card is None:
         return fixed_replicas(situation, tier)
-    raised = max(tier.wanted, tier.least) if tier.name not in situation.memory.quarantined_until else tier.wanted
+    least = min(tier.least, affordable.get(tier.name, 0))
+    raised = max(tier.wanted, least) if tier.name not in situation.memory.quarantined_until else tier.wanted
     return min(raised, tier.most)
 
 

@@ -11,13 +11,15 @@ from dataclasses import replace
 from adaptive_operator.api.v1alpha1 import Mode
 from adaptive_operator.decide.budget import Claim, free_accelerators, grants, shares, split
 from adaptive_operator.decide.decision import Decision, Finding, PoolDecision
+from adaptive_operator.decide.explanation import Explanation, explain
 from adaptive_operator.decide.growth import capacity
 from adaptive_operator.decide.proposal import Proposal
 from adaptive_operator.decide.restoring import wished_mix
+from adaptive_operator.decide.revisions import held_back_revisions, proven_revisions
 from adaptive_operator.decide.rules import propose
 from adaptive_operator.decide.settings import DecideSettings
 from adaptive_operator.decide.situation import Situation, build_situation, minimum_mix
-from adaptive_operator.decide.swaps import new_swap, swap_seconds
+from adaptive_operator.decide.swaps import new_swap, surge_accelerators, swap_seconds
 from adaptive_operator.decide.weights import Weights, plan_weights
 from adaptive_operator.decide.wording import inputs_text, mix_text, rate_text
 from adaptive_operator.observe.observation import PolicyMemory, PoolObservation, SwapRecord
@@ -46,7 +48,12 @@ def decide_pool(observation: PoolObservation, settings: DecideSettings) -> PoolD
     who = _who_text(observation, got)
     granted = grants(claims, _wishes(situations, proposals, claims), observation.budget)
     decisions = [
-        _decision(situation, _explained(situation, proposal, limits, who), granted[situation.model.key])
+        _decision(
+            situation,
+            _explained(situation, proposal, limits, who),
+            granted[situation.model.key],
+            limits[situation.model.key],
+        )
         for situation, proposal in zip(situations, proposals, strict=True)
     ]
     return PoolDecision(observation.resource, tuple(decisions))
@@ -118,20 +125,20 @@ def _wishes(
     pairs = [(s, p) for s, p in zip(situations, proposals, strict=True) if s.model.spec.mode is Mode.ACTIVE]
     minimums = {claim.key: claim.minimum for claim in claims}
     targets = {s.model.key: s.cost(p.replicas) for s, p in pairs}
-    both = {
-        s.model.key: sum(t.accelerators * max(t.existing, p.replicas.get(t.name, 0)) for t in s.tiers) for s, p in pairs
-    }
+    both = {s.model.key: surge_accelerators(s, p.replicas) for s, p in pairs}
     largest = {s.model.key: s.held + max(t.accelerators for t in s.tiers) for s, _ in pairs}
     least = {key: min(minimums[key], target) for key, target in targets.items()}
     return [least, targets, both, largest]
 
 
-def _decision(situation: Situation, proposal: Proposal, granted: int) -> Decision:
+def _decision(situation: Situation, proposal: Proposal, granted: int, limit: int) -> Decision:
     """The proposal as a decision, with weights, memory and the swap record."""
     weights = plan_weights(situation, proposal.replicas)
     proposal = _with_shift(situation, proposal, weights)
     changed = _changes(situation, proposal)
     swap = _swap(situation, proposal, changed)
+    memory = _memory(situation, proposal, weights, changed)
+    why = Explanation() if _is_told(situation, proposal) else explain(situation, proposal.replicas, limit)
     return Decision(
         key=situation.model.key,
         reason=proposal.reason,
@@ -140,15 +147,24 @@ def _decision(situation: Situation, proposal: Proposal, granted: int) -> Decisio
         replicas=dict(proposal.replicas),
         weights=weights.shares,
         levels=weights.levels,
-        memory=_memory(situation, proposal, weights, changed),
+        memory=memory,
         swap=swap,
         accelerators_granted=granted,
         findings=proposal.findings,
+        binding=why.binding,
+        alternative=why.alternative,
+        held_back=held_back_revisions(replace(situation.model, memory=memory), memory),
     )
 
 
+def _is_told(situation: Situation, proposal: Proposal) -> bool:
+    """Does the status say it already? Then it keeps its explanation too, and none has to be worked out."""
+    last = situation.model.status.last_decision if situation.model.status is not None else None
+    return last is not None and (last.reason, last.to) == (proposal.reason.value, mix_text(proposal.replicas))
+
+
 def _changes(situation: Situation, proposal: Proposal) -> bool:
-    return dict(proposal.replicas) != situation.wanted or bool(situation.removed)
+    return proposal.begins_swap or dict(proposal.replicas) != situation.wanted or bool(situation.removed)
 
 
 def _swap(situation: Situation, proposal: Proposal, changed: bool) -> SwapRecord | None:
@@ -176,11 +192,23 @@ def _memory(situation: Situation, proposal: Proposal, weights: Weights, changed:
     return replace(
         proposal.memory,
         wanted={tier: n for tier, n in proposal.replicas.items() if n > 0},
+        proven=proven_revisions(replace(situation.model, memory=proposal.memory)),
+        failed_starts=_failed_starts(situation, proposal),
         planned_demand_milli=planned,
         generation=generation,
         last_change_at=now if changed or ended else proposal.memory.last_change_at,
         last_add_at=now if added else proposal.memory.last_add_at,
     )
+
+
+def _failed_starts(situation: Situation, proposal: Proposal) -> dict[str, int]:
+    """Failed starts in a row, of tiers that are wanted and still fail."""
+    recovered = {
+        tier.name
+        for tier in situation.tiers
+        if 0 < tier.wanted <= tier.current_ready and tier.name not in proposal.memory.quarantined_until
+    }
+    return {tier: n for tier, n in proposal.memory.failed_starts.items() if tier not in recovered}
 
 
 def _with_shift(situation: Situation, proposal: Proposal, weights: Weights) -> Proposal:

@@ -20,4 +20,5 @@ class Proposal:
     memory: PolicyMemory
     gain_permille: float = 0.0
     dip_permille: float = 0.0
+    begins_swap: bool = False  # though the replicas by tier stay: they become those of another revision
     findings: tuple[Finding, ...] = ()

@@ -12,11 +12,12 @@ from dataclasses import replace
 from adaptive_operator.decide.decision import Finding
 from adaptive_operator.decide.demand import Trust
 from adaptive_operator.decide.growth import grow, grow_further, limit_findings
-from adaptive_operator.decide.lifecycle import fit_budget, follow_spec, paused, roll_back, start_up
+from adaptive_operator.decide.lifecycle import adopt_edit, fit_budget, follow_spec, paused, roll_back, start_up
 from adaptive_operator.decide.proposal import Proposal
 from adaptive_operator.decide.restoring import restore
+from adaptive_operator.decide.revisions import held_back_revisions
 from adaptive_operator.decide.situation import Situation
-from adaptive_operator.decide.wording import mix_text
+from adaptive_operator.decide.wording import accelerators_text, mix_text
 from adaptive_operator.reasons import Reason
 
 Rule = Callable[[Situation, int], Proposal | None]
@@ -34,6 +35,9 @@ def finish_swap(situation: Situation, limit: int) -> Proposal | None:
         for mix in (situation.swap.origin, situation.swap.target)
     )
     message = f"{mix_text(origin)} to {mix_text(target)} under way"
+    exchanged = [tier.name for tier in situation.tiers if tier.stale > 0 and tier.wanted > 0]
+    if origin == target and exchanged:
+        message = f"{', '.join(exchanged)}: exchange of replicas for those of another revision under way"
     return Proposal(_reason_of(situation.swap.reason), message, situation.wanted, situation.memory)
 
 
@@ -59,6 +63,7 @@ RULES: tuple[Rule, ...] = (
     start_up,  # a new model serves before anything is measured
     follow_spec,  # what the user edited
     fit_budget,  # invariant: never plan with more than there is
+    adopt_edit,  # an edit is a swap, too
     finish_swap,  # one swap at a time
     hold_for_metrics,  # unknown is never zero
     grow,  # capacity at once
@@ -70,16 +75,19 @@ def propose(situation: Situation, limit: int) -> Proposal:
     """The first rule's proposal, with everything a user should know beside it."""
     proposals = (rule(situation, limit) for rule in RULES)
     proposal = next((p for p in proposals if p is not None), None) or stay(situation, limit)
+    unmet = _floor_out_of_reach(situation)
+    if proposal.reason in (Reason.STEADY, Reason.FLOOR_LIMITED):  # nothing can be done, but not all is well
+        proposal = next((replace(proposal, reason=f.reason, message=f.message) for f in unmet), proposal)
     return replace(proposal, findings=(*proposal.findings, *_findings(situation, proposal, limit)))
 
 
 def _findings(situation: Situation, proposal: Proposal, limit: int) -> tuple[Finding, ...]:
     return (
         *_without_cards(situation),
-        *_floor_out_of_reach(situation),
-        *_left_out(proposal),
+        *_left_out(situation, proposal),
         *_metrics(situation),
         *limit_findings(situation, proposal.replicas, limit),
+        *_floor_out_of_reach(situation),  # after the limits: it says more than theirs
     )
 
 
@@ -94,17 +102,31 @@ def _without_cards(situation: Situation) -> tuple[Finding, ...]:
 
 def _floor_out_of_reach(situation: Situation) -> tuple[Finding, ...]:
     floor = situation.model.spec.quality.floor_permille
-    if not situation.has_cards or situation.floor_permille >= floor:
+    best = situation.best_within_reach
+    if best is None or best.quality_permille >= floor:
         return ()
-    best = f"the best tier has {situation.floor_permille:.0f}"
-    return (Finding(Reason.FLOOR_LIMITED, f"quality.floorPermille {floor} is out of reach, {best}: only it serves"),)
+    better = any(t.card and t.most > 0 and t.quality_permille > best.quality_permille for t in situation.tiers)
+    where = f"within {accelerators_text(situation.budget)}" if better else "of every tier"
+    remedy = "raise the budget" if better else "add a better tier"
+    told = (
+        f"quality.floorPermille {floor} is out of reach {where}: the best is {best.name} with {best.quality_permille}"
+    )
+    nearest = f"lower the floor to {best.quality_permille}, or {remedy}"
+    return (Finding(Reason.FLOOR_LIMITED, f"{told}, and routers refuse what is below the floor; {nearest}"),)
 
 
-def _left_out(proposal: Proposal) -> tuple[Finding, ...]:
-    causes = proposal.memory.quarantine_causes
+def _left_out(situation: Situation, proposal: Proposal) -> tuple[Finding, ...]:
+    memory = proposal.memory
+    held_back = held_back_revisions(replace(situation.model, memory=memory), memory)
+    causes = {tier: memory.quarantine_causes.get(tier, "it did not start") for tier in sorted(memory.quarantined_until)}
     return tuple(
-        Finding(Reason.SWAP_ROLLED_BACK, f"{tier} is left out for a while: {causes.get(tier, 'it did not start')}")
-        for tier in sorted(proposal.memory.quarantined_until)
+        Finding(
+            Reason.SWAP_ROLLED_BACK,
+            f"{tier} goes on with its earlier revision: {cause}; correct the tier or take the edit back"
+            if tier in held_back
+            else f"{tier} is left out for a while: {cause}",
+        )
+        for tier, cause in causes.items()
     )
 
 

@@ -15,9 +15,17 @@ from adaptive_operator.decide.candidates import Plan, PlanSpace, PlanTier
 from adaptive_operator.decide.cards import TierCard, card_of, warm_tier
 from adaptive_operator.decide.demand import Demand, Trust, read_demand
 from adaptive_operator.decide.frontier import frontier
+from adaptive_operator.decide.revisions import held_back_revisions, sets_in_force
 from adaptive_operator.decide.settings import DecideSettings
 from adaptive_operator.observe.holding import held_accelerators
-from adaptive_operator.observe.observation import ModelObservation, PodPhase, PolicyMemory, SwapRecord
+from adaptive_operator.observe.observation import (
+    ModelObservation,
+    PodObservation,
+    PodPhase,
+    PolicyMemory,
+    StatefulSetObservation,
+    SwapRecord,
+)
 
 Mix = Mapping[str, int]
 UNBOUNDED = 1 << 20
@@ -35,8 +43,20 @@ class TierState:
     least: int  # bounds by the spec
     most: int
     wanted: int  # by the last decision
-    existing: int  # replicas that StatefulSets ask for
-    ready: int
+    existing: int  # replicas that StatefulSets ask for, over all revisions
+    ready: int  # pods that serve, over all revisions
+    current: int  # replicas that are asked for of the revision in force
+    current_pods: tuple[PodObservation, ...]  # of the revision in force, Terminating ones too
+
+    @property
+    def stale(self) -> int:
+        """Replicas of other revisions, which the wanted ones replace."""
+        return self.existing - self.current
+
+    @property
+    def current_ready(self) -> int:
+        """Pods of the revision in force that serve."""
+        return sum(pod.phase is PodPhase.READY for pod in self.current_pods)
 
     @property
     def quality_permille(self) -> int:
@@ -61,6 +81,7 @@ class Situation:
     swap_ended: SwapRecord | None  # reached its target in this pass
     removed: Mix  # tiers that left the spec since the last decision, with the replicas they were wanted with
     spec_changed: bool
+    held_back: Mapping[str, str]  # tiers whose edit did not start -> inputs of the earlier revision they go on with
 
     @property
     def wanted(self) -> dict[str, int]:
@@ -85,9 +106,18 @@ class Situation:
 
     @property
     def floor_permille(self) -> float:
-        """The quality floor, or the best tier's quality where no tier reaches it: serving goes on, and says so."""
+        """The quality floor to plan with: at most the best tier's quality. The routers keep to the spec's."""
         known = [tier.card.quality_permille for tier in self.tiers if tier.card and tier.most > 0]
         return float(min([self.model.spec.quality.floor_permille, max(known, default=0)]))
+
+    @property
+    def best_within_reach(self) -> TierState | None:
+        """The best tier with a card that runs, or has room in the budget beside the least that each tier keeps."""
+        least = minimum_mix(self, self.budget)
+        spare = self.budget - self.cost(least)
+        known = [t for t in self.tiers if t.card and t.most > 0]
+        able = [t for t in known if t.ready or least[t.name] or t.accelerators <= spare]
+        return max(able, key=lambda tier: tier.quality_permille, default=None)
 
     @property
     def has_cards(self) -> bool:
@@ -109,11 +139,15 @@ def build_situation(
     """Gather what the rules need of one model."""
     spec_changed = model.memory.generation is not None and model.memory.generation != model.generation
     memory = _current_memory(model.memory, now, spec_changed)
-    left_out = frozenset(memory.quarantined_until)
+    held_back = held_back_revisions(replace(model, memory=memory), memory)
+    left_out = frozenset(memory.quarantined_until) - frozenset(held_back)
+    in_force = sets_in_force(model, held_back)
     warm = warm_tier(model.spec, settings, left_out) or warm_tier(model.spec, settings)
     wanted = _wanted(model)
-    tiers = tuple(_tier_state(model, tier, wanted, warm, left_out, settings) for tier in model.spec.tiers)
-    running = model.swap if model.swap is not None and not _has_ended(model, model.swap) else None
+    tiers = tuple(
+        _tier_state(model, tier, wanted, warm, left_out, in_force[tier.name], settings) for tier in model.spec.tiers
+    )
+    running = model.swap if model.swap is not None and not _has_ended(model, model.swap, in_force) else None
     return Situation(
         now=now,
         acting_since=acting_since,
@@ -128,6 +162,7 @@ def build_situation(
         swap_ended=model.swap if running is None else None,
         removed=_removed(model, wanted),
         spec_changed=spec_changed,
+        held_back=held_back,
     )
 
 
@@ -222,14 +257,16 @@ def _tier_state(
     wanted: Mix,
     warm: str | None,
     left_out: frozenset[str],
+    in_force: tuple[StatefulSetObservation, ...],
     settings: DecideSettings,
 ) -> TierState:
     existing, ready = existing_replicas(model, tier.name), ready_replicas(model, tier.name)
     least, most = _bounds(tier, tier.name == warm)
+    made = {item.name for item in in_force}
     left = tier.name in left_out
     return TierState(
         name=tier.name,
-        accelerators=tier.replica.accelerators,
+        accelerators=in_force[0].accelerators if in_force else tier.replica.accelerators,
         card=card_of(tier, settings),
         low=min(least, ready) if left else least,
         high=min(most, ready) if left else most,
@@ -238,6 +275,8 @@ def _tier_state(
         wanted=wanted.get(tier.name, 0),
         existing=existing,
         ready=ready,
+        current=sum(item.replicas for item in in_force),
+        current_pods=tuple(pod for pod in model.pods if pod.stateful_set in made),
     )
 
 
@@ -275,13 +314,17 @@ def _removed(model: ModelObservation, wanted: Mix) -> dict[str, int]:
     return {tier: n for tier, n in wanted.items() if tier not in names and n > 0}
 
 
-def _has_ended(model: ModelObservation, swap: SwapRecord) -> bool:
-    """Is what exists exactly the swap's target, and ready? Terminating pods still count as existing."""
+def _has_ended(
+    model: ModelObservation, swap: SwapRecord, in_force: Mapping[str, tuple[StatefulSetObservation, ...]]
+) -> bool:
+    """Is what exists exactly the swap's target, of the revisions in force, and ready? Terminating pods still exist."""
+    made = {item.name for sets in in_force.values() for item in sets}
     tiers = {*swap.target, *(pod.tier for pod in model.pods), *(item.tier for item in model.stateful_sets)}
     for tier in tiers:
         target = swap.target.get(tier, 0)
-        pods = sum(pod.tier == tier for pod in model.pods)
-        if not existing_replicas(model, tier) == ready_replicas(model, tier) == pods == target:
+        pods = [pod for pod in model.pods if pod.tier == tier]
+        ready = sum(pod.phase is PodPhase.READY and pod.stateful_set in made for pod in pods)
+        if not existing_replicas(model, tier) == ready == len(pods) == target:
             return False
     return True
 
@@ -290,6 +333,7 @@ def _current_memory(memory: PolicyMemory, now: float, spec_changed: bool) -> Pol
     """Without quarantines that are over, or that a spec edit may have healed."""
     left_out = {t: end for t, end in memory.quarantined_until.items() if end > now and not spec_changed}
     causes = {t: cause for t, cause in memory.quarantine_causes.items() if t in left_out}
+    failed = {} if spec_changed else memory.failed_starts
     agreed = None if spec_changed else memory.agreed_plan
     return replace(
         memory,
@@ -298,6 +342,7 @@ def _current_memory(memory: PolicyMemory, now: float, spec_changed: bool) -> Pol
         agreed_at=memory.agreed_at if agreed else None,
         quarantined_until=left_out,
         quarantine_causes=causes,
+        failed_starts=failed,
     )
 
 

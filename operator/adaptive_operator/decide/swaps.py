@@ -40,7 +40,7 @@ def start_failures(situation: Situation) -> dict[str, str]:
     """
     failed: dict[str, str] = {}
     for tier in situation.tiers:
-        if tier.ready >= tier.wanted or tier.name in situation.memory.quarantined_until:
+        if tier.current_ready >= tier.wanted or _is_waited_for(situation, tier):
             continue
         words = _failure_of(situation, tier)
         if words is not None:
@@ -48,13 +48,20 @@ def start_failures(situation: Situation) -> dict[str, str]:
     return failed
 
 
+def _is_waited_for(situation: Situation, tier: TierState) -> bool:
+    """Is it known already that the tier does not start? What it went back to has to start as well, though."""
+    if tier.name not in situation.memory.quarantined_until:
+        return False
+    return tier.name not in situation.held_back or tier.current_ready > 0
+
+
 def _failure_of(situation: Situation, tier: TierState) -> str | None:
-    pods = [p for p in situation.model.pods if p.tier == tier.name and p.phase is not PodPhase.TERMINATING]
+    pods = [pod for pod in tier.current_pods if pod.phase is not PodPhase.TERMINATING]
     for pod in sorted(pods, key=lambda p: p.name):
         words = _pod_failure(situation, tier, pod)
         if words is not None:
             return words
-    if situation.swap is not None and situation.now > situation.swap.deadline and len(pods) < tier.existing:
+    if situation.swap is not None and situation.now > situation.swap.deadline and len(pods) < tier.current:
         return "its pods were not created before the deadline"
     return None
 
@@ -99,10 +106,18 @@ def new_swap(situation: Situation, reason: Reason, target: Mapping[str, int], ga
 
 def swap_seconds(situation: Situation, target: Mapping[str, int]) -> float:
     """Time that a swap may take: one start where the budget has room, else start, drain and start again."""
-    started = [tier for tier in situation.tiers if target.get(tier.name, 0) > tier.existing]
+    started = [tier for tier in situation.tiers if target.get(tier.name, 0) > tier.current]
     start = max((start_deadline_seconds(situation, tier) for tier in started), default=0.0)
     drain = float(situation.model.spec.scaling.drain_deadline_seconds)
-    surge = sum(tier.accelerators * max(target.get(tier.name, 0), tier.existing) for tier in situation.tiers)
+    surge = surge_accelerators(situation, target)
     if surge <= situation.budget and started:
         return start + (drain if surge > situation.cost(target) else 0.0)
     return 2 * start + drain
+
+
+def surge_accelerators(situation: Situation, target: Mapping[str, int]) -> int:
+    """Accelerators that all replicas hold side by side: those that exist, and those that the target has to start."""
+    return sum(
+        tier.accelerators * (tier.existing + max(0, target.get(tier.name, 0) - tier.current))
+        for tier in situation.tiers
+    )

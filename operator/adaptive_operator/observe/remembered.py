@@ -22,6 +22,8 @@ def recall_memory(status: AdaptiveModelStatus | None) -> PolicyMemory:
         quarantine_causes=dict(memory.quarantine_causes),
         agreed_at=parse_time(memory.agreed_at),
         wanted=dict(memory.wanted),
+        proven=dict(memory.proven),
+        failed_starts=dict(memory.failed_starts),
         planned_demand_milli=memory.planned_demand_milli,
         generation=memory.generation,
     )

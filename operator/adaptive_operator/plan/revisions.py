@@ -7,13 +7,12 @@ its pods again.
 
 from __future__ import annotations
 
-import hashlib
-import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from adaptive_operator import names
-from adaptive_operator.api.tiers import Engine, Tier
-from adaptive_operator.api.v1alpha1 import AdaptiveModelSpec
+from adaptive_operator.api.tiers import Tier
+from adaptive_operator.decide.revisions import ready_pods, sets_of, tier_inputs
 from adaptive_operator.observe.observation import ModelObservation, PodPhase, StatefulSetObservation
 
 
@@ -27,29 +26,21 @@ class TierRevision:
     image: str
     name: str  # of the StatefulSet
     accelerators: int  # per replica
+    of_spec: bool = True  # False: an earlier one that goes on because the spec's did not start
 
 
-def tier_inputs(spec: AdaptiveModelSpec, tier: Tier) -> str:
-    """Sixteen hex digits over all that the user can write and that changes a pod of the tier.
+def current_revisions(
+    model: ModelObservation, engine_image: str, held_back: Mapping[str, str] | None = None
+) -> dict[str, TierRevision]:
+    """The present revision of each tier of the spec, in the spec's order.
 
-    The drain deadline is left out on purpose: it changes how a pod ends, and is not worth restarting one. Fields that
-    are not set are left out too, so that a field which a later version adds restarts nothing either.
+    `held_back`: tiers that go on with an earlier revision, by the inputs of that one.
     """
-    inputs = {
-        "source": spec.model.source,
-        "permutationSeed": spec.model.permutation_seed,
-        "recipe": tier.recipe.model_dump(mode="json", by_alias=True, exclude_none=True),
-        "engine": (tier.engine or Engine.NATIVE).value,
-        "resource": spec.accelerators.resource,
-        "replica": tier.replica.model_dump(mode="json", by_alias=True, exclude_none=True),
+    earlier = held_back or {}
+    return {
+        tier.name: _earlier_revision(model, tier, earlier.get(tier.name)) or current_revision(model, tier, engine_image)
+        for tier in model.spec.tiers
     }
-    text = json.dumps(inputs, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def current_revisions(model: ModelObservation, engine_image: str) -> dict[str, TierRevision]:
-    """The present revision of each tier of the spec, in the spec's order."""
-    return {tier.name: current_revision(model, tier, engine_image) for tier in model.spec.tiers}
 
 
 def current_revision(model: ModelObservation, tier: Tier, engine_image: str) -> TierRevision:
@@ -65,11 +56,22 @@ def current_revision(model: ModelObservation, tier: Tier, engine_image: str) -> 
         if item.image == engine_image or not _is_stillborn(model, item)
     ]
     if existing:
-        chosen = max(existing, key=lambda item: (_ready_pods(model, item), item.replicas, item.name))
+        chosen = max(existing, key=lambda item: (ready_pods(model, item), item.replicas, item.name))
         return TierRevision(tier.name, chosen.revision, inputs, chosen.image, chosen.name, tier.replica.accelerators)
     revision = names.tier_revision(model.name, tier.name, inputs, engine_image)
     name = names.stateful_set_name(model.name, tier.name, revision)
     return TierRevision(tier.name, revision, inputs, engine_image, name, tier.replica.accelerators)
+
+
+def _earlier_revision(model: ModelObservation, tier: Tier, inputs: str | None) -> TierRevision | None:
+    """The StatefulSet that was made from these inputs; None when there is none."""
+    made = [item for item in sets_of(model, tier.name) if item.tier_inputs == inputs]
+    if not made:
+        return None
+    item = max(made, key=lambda item: (ready_pods(model, item), item.replicas, item.name))
+    return TierRevision(
+        tier.name, item.revision, item.tier_inputs, item.image, item.name, item.accelerators, of_spec=False
+    )
 
 
 def _is_stillborn(model: ModelObservation, stateful_set: StatefulSetObservation) -> bool:
@@ -78,7 +80,3 @@ def _is_stillborn(model: ModelObservation, stateful_set: StatefulSetObservation)
     if not phases and stateful_set.replicas == 0:
         return stateful_set.tier in model.memory.quarantined_until
     return PodPhase.FAILED in phases and not phases & {PodPhase.READY, PodPhase.STARTING}
-
-
-def _ready_pods(model: ModelObservation, stateful_set: StatefulSetObservation) -> int:
-    return sum(1 for pod in model.pods if pod.stateful_set == stateful_set.name and pod.phase is PodPhase.READY)

@@ -32,6 +32,7 @@ HISTORY_LENGTH = 10
 _QUALITY_STEP_PERMILLE = 10
 _MAX_MAP_ENTRIES = 16
 _MAX_TIERS = 32
+_MAX_BINDING = 8
 _DRY_RUN_PREFIX = "dry run: "
 
 
@@ -68,6 +69,9 @@ def dump_status(status: AdaptiveModelStatus) -> dict[str, Any]:
     null, finds that invalid, and would refuse every status from then on.
     """
     document = status.model_dump(mode="json", by_alias=True, exclude_none=True)
+    for entry in (document.get("lastDecision"), *document.get("history", ())):
+        if entry is not None and not entry["binding"]:
+            del entry["binding"]
     if "memory" in document:
         document["memory"] = {key: value for key, value in document["memory"].items() if value != {}}
     return document
@@ -104,6 +108,8 @@ def _decision_entry(facts: Facts) -> DecisionStatus:
         from_=trim(describe_replicas(_ordered(origin, model)), 512),
         to=trim(describe_replicas(_ordered(decision.replicas, model)), 512),
         inputs=trim(decision.inputs, 1024),
+        binding=tuple(trim(name, 128) for name in decision.binding[:_MAX_BINDING]),
+        alternative=trim(decision.alternative, 512) or None,
     )
     before = model.status.last_decision if model.status is not None else None
     return before if before is not None and _is_same_decision(before, entry) else entry
@@ -240,6 +246,8 @@ def _memory(memory: PolicyMemory, model: ModelObservation) -> MemoryStatus:
         quarantined_until={tier: format_time(until) for tier, until in sorted(latest)},
         quarantine_causes=dict(sorted(causes.items())),
         wanted=_counts(memory.wanted),
+        proven=dict(sorted(memory.proven.items())[:_MAX_MAP_ENTRIES]),
+        failed_starts=_counts(memory.failed_starts),
         planned_demand_milli=memory.planned_demand_milli,
         generation=memory.generation,
     )

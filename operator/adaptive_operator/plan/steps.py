@@ -8,7 +8,7 @@ time where not. Deliberately knows no manifests and no reasons for the wanted re
 from __future__ import annotations
 
 from collections.abc import Mapping, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from adaptive_operator.decide.decision import Decision
@@ -42,6 +42,7 @@ class ReplicaSet:
     observed: StatefulSetObservation | None  # None: not made yet
     pods: Mapping[int, PodObservation]  # by ordinal
     fenced: bool = False  # written under a higher epoch: not ours to change
+    retained: bool = False  # what the tier goes back to if its present revision does not start
 
     @property
     def surplus(self) -> int:
@@ -119,6 +120,7 @@ def group_replicas(
     model: ModelObservation, decision: Decision, revisions: Mapping[str, TierRevision], epoch: int
 ) -> tuple[ReplicaSet, ...]:
     """All (tier, revision) of a model: the present ones in the spec's order, then the others by name."""
+    proven = decision.memory.proven
     observed = {item.name: item for item in model.stateful_sets}
     groups = [
         _group(
@@ -127,11 +129,11 @@ def group_replicas(
         for tier, revision in revisions.items()
     ]
     present = {group.name for group in groups}
-    groups.extend(
-        _group(model, item.name, item.tier, item.accelerators, 0, None, observed, epoch)
-        for item in sorted(model.stateful_sets, key=lambda item: item.name)
-        if item.name not in present
-    )
+    others = [item for item in sorted(model.stateful_sets, key=lambda item: item.name) if item.name not in present]
+    for item in others:
+        group = _group(model, item.name, item.tier, item.accelerators, 0, None, observed, epoch)
+        instead = item.tier in revisions and revisions[item.tier].inputs != item.tier_inputs
+        groups.append(replace(group, retained=instead and proven.get(item.tier) == item.tier_inputs))
     return tuple(groups)
 
 
@@ -230,8 +232,8 @@ def _plan_set(
         if not may_remove(group.pods.get(ordinal), group.stamps, written_draining, model.metrics, rules):
             break
         replicas = ordinal
-    delete = group.observed is not None and group.current is None and group.asked == 0 and not group.pods
-    return SetStep(group, replicas, _stamp_victims(group, victims, rules.now), delete)
+    over = group.observed is not None and group.current is None and group.asked == 0 and not group.pods
+    return SetStep(group, replicas, _stamp_victims(group, victims, rules.now), over and not group.retained)
 
 
 def _stamp_victims(group: ReplicaSet, victims: int, now: float) -> dict[str, float]:

@@ -139,4 +139,5 @@ def fixed_table(scenario: Scenario, tiers: tuple[str, ...]) -> RoutingTable:
         max_queue_seconds=float(scenario.spec.routing.max_queue_seconds),
         routes=routes,
         draining=frozenset(),
+        revisions={},
     )

@@ -9,10 +9,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from adaptive_operator.api.v1alpha1 import AdaptiveModelSpec
+from adaptive_operator.api.v1alpha1 import AdaptiveModelSpec, AdaptiveModelStatus
 from adaptive_operator.decide.decision import Decision
 from adaptive_operator.decide.pool import decide_pool
+from adaptive_operator.decide.revisions import tier_inputs
 from adaptive_operator.decide.settings import DecideSettings
+from adaptive_operator.decide.wording import mix_text
 from adaptive_operator.observe.holding import held_accelerators
 from adaptive_operator.observe.observation import (
     ModelMetrics,
@@ -198,6 +200,7 @@ class Plant:
             spec=model.spec,
             memory=model.memory,
             swap=model.swap,
+            status=_status(model),
             metrics=model.metrics(self.now) or self._measured(model),
             stateful_sets=tuple(_stateful_sets(model)),
             pods=tuple(self._pod(model, pod) for pod in model.pods),
@@ -259,6 +262,17 @@ class Plant:
                     return
 
 
+def _status(model: Model) -> AdaptiveModelStatus | None:
+    """What a decision reads of the status: the one that is told last."""
+    if not model.decisions:
+        return None
+    at, last = model.decisions[-1]
+    told = {"time": str(at), "reason": last.reason.value, "message": last.message, "from": "", "inputs": last.inputs}
+    return AdaptiveModelStatus.model_validate(
+        {"conditions": (), "tiers": (), "history": (), "lastDecision": {**told, "to": mix_text(last.replicas)}}
+    )
+
+
 def _stateful_sets(model: Model) -> list[StatefulSetObservation]:
     return [
         StatefulSetObservation(
@@ -267,7 +281,9 @@ def _stateful_sets(model: Model) -> list[StatefulSetObservation]:
             resource_version="1",
             tier=name,
             revision="r1",
-            tier_inputs="i",
+            tier_inputs=tier_inputs(model.spec, next(t for t in model.spec.tiers if t.name == name))
+            if any(t.name == name for t in model.spec.tiers)
+            else "left",
             image="engine:dev",
             replicas=count,
             accelerators=model.accelerators(name),

@@ -2,94 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import pytest
 
 from adaptive_operator.api.v1alpha1 import AdaptiveModelStatus, Condition
-from adaptive_operator.decide.decision import Decision
-from adaptive_operator.decide.pool import decide_pool
-from adaptive_operator.observe.observation import ModelObservation, PodPhase, PoolObservation, Unknown
-from adaptive_operator.observe.remembered import recall_memory, recall_swap
+from adaptive_operator.observe.observation import ModelObservation, Unknown
 from adaptive_operator.plan import plan_model
 from adaptive_operator.plan.plan import WriteStatus
-from tests.operator.decide.plant import DEMO_SETTINGS, decide_one, demo_spec, metrics, observe_one, tier
+from tests.operator.decide.plant import decide_one, demo_spec, metrics, observe_one, tier
+from tests.operator.decide.world import PERIOD, World, surge
 from tests.operator.plan.situations import SETTINGS
-from tests.operator.plan.toy_cluster import ToyCluster
-
-BUDGET = 4
-PERIOD = 5.0
-
-
-@dataclass
-class World:
-    """An operator that forgets everything between passes, on a toy cluster, under a load (requests/s)."""
-
-    load: Callable[[float], float]
-    cluster: ToyCluster = field(
-        default_factory=lambda: ToyCluster(demo_spec(), {"full": 4, "int8": 4, "int4": 4}, end_rounds=1, busy_rounds=1)
-    )
-    seen: list[tuple[float, float]] = field(default_factory=list)
-    decisions: list[Decision] = field(default_factory=list)
-    born: dict[str, float] = field(default_factory=dict)
-    writes: list[int] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.began = self.cluster.now
-
-    def observe(self) -> ModelObservation:
-        model = self.cluster.observe()
-        rate = self.load(self.cluster.now - self.began)
-        self.seen.append((self.cluster.now, rate))
-        peak = max(r for at, r in self.seen if at >= self.cluster.now - 20)
-        pods = tuple(
-            replace(
-                pod,
-                created_at=self.born.setdefault(pod.uid, self.cluster.now),
-                trouble="0/1 nodes are available" if pod.phase is PodPhase.STARTING else None,
-            )
-            for pod in model.pods
-        )
-        work = model.metrics.pod_work
-        return replace(
-            model,
-            spec=self.cluster.spec,
-            pods=pods,
-            memory=recall_memory(model.status),
-            swap=recall_swap(model.status),
-            metrics=replace(metrics(rate, peak=peak), pod_work=work),
-        )
-
-    def step(self, kill_after: int | None = None) -> Decision:
-        model = self.observe()
-        pool = PoolObservation(self.cluster.now, "nvidia.com/gpu", BUDGET, 1, 0.0, (model,))
-        decision = decide_pool(pool, DEMO_SETTINGS).decisions[0]
-        steps = plan_model(model, decision, SETTINGS, self.cluster.now, 1).steps
-        for step in steps[:kill_after]:
-            self.cluster.take(step)
-            assert self.cluster.held() <= BUDGET
-        self.decisions.append(decision)
-        self.writes.append(len(steps))
-        return decision
-
-    def run(self, seconds: float, kill_after: Callable[[int], int | None] = lambda n: None) -> None:
-        for i in range(int(seconds / PERIOD)):
-            self.step(kill_after(i))
-            self.cluster.run_controllers(PERIOD)
-
-    def mixes(self) -> list[dict[str, int]]:
-        wanted = [{t: n for t, n in d.replicas.items() if n} for d in self.decisions]
-        return [mix for i, mix in enumerate(wanted) if i == 0 or wanted[i - 1] != mix]
-
-    def history(self) -> list[str]:
-        assert self.cluster.status is not None
-        return [entry.reason for entry in self.cluster.status.history]
-
-
-def surge(at: float) -> float:
-    return 1.8 if 100 <= at < 250 else 0.4
-
 
 FULL, CHEAP = {"full": 1, "int4": 1}, {"int8": 3, "int4": 1}
 
@@ -138,7 +61,7 @@ def test_an_edit_of_one_tier_during_a_swap_still_ends():
     world.run(115)
     spec = world.cluster.spec
     tiers = [t.model_copy(update={"replica": t.replica.model_copy(update={"memory": "3Gi"})}) for t in spec.tiers]
-    world.cluster.spec = spec.model_copy(update={"tiers": tuple(tiers)})
+    world.edit(spec.model_copy(update={"tiers": tuple(tiers)}))
     world.run(900)
     assert world.mixes()[-1] == FULL
     assert world.decisions[-1].swap is None

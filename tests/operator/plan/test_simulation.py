@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from adaptive_operator.api.v1alpha1 import AdaptiveModelSpec
 from adaptive_operator.decide.decision import Decision
-from adaptive_operator.observe.observation import ModelObservation, PodObservation
+from adaptive_operator.decide.revisions import tier_inputs
+from adaptive_operator.observe.observation import ModelObservation, PodObservation, PodPhase, PolicyMemory
 from adaptive_operator.plan import plan_model
 from adaptive_operator.plan.plan import ApplyObject, DeleteObject, Plan
 from adaptive_operator.plan.revisions import current_revisions
@@ -57,6 +62,7 @@ class Choreography(RuleBasedStateMachine):
     def start(self, mix: dict[str, int], end_rounds: int, busy_rounds: int) -> None:
         self.cluster = ToyCluster(make_spec(), dict(ROLLING), end_rounds, busy_rounds)
         self.mix, self.epoch = mix, 1
+        self.proven: dict[str, str] = {}  # tier -> inputs of the revision it goes on with instead of the spec's
 
     @rule(mix=st.sampled_from(MIXES))
     def decide(self, mix: dict[str, int]) -> None:
@@ -72,6 +78,13 @@ class Choreography(RuleBasedStateMachine):
         tiers[tier]["replica"]["memory"] = f"{gib}Gi"
         self.cluster.spec = make_spec(tiers)
 
+    @rule(tier=st.sampled_from(sorted(COST)), index=st.integers(0, 3))
+    def hold_back_or_adopt(self, tier: str, index: int) -> None:
+        made = sorted(item.tier_inputs for item in self.cluster.observe().stateful_sets if item.tier == tier)
+        self.proven.pop(tier, None)
+        if index < len(made):
+            self.proven[tier] = made[index]
+
     @rule(kill_after=st.one_of(st.none(), st.integers(0, 12)))
     def reconcile(self, kill_after: int | None) -> None:
         model, held = self.cluster.observe(), self.cluster.held()
@@ -83,7 +96,8 @@ class Choreography(RuleBasedStateMachine):
             assert min(missing) > BUDGET - held, "the last ready replica drains although another could be started first"
 
     def wanted_pods(self, model: ModelObservation) -> list[PodObservation]:
-        wanted = {item.name: self.mix[tier] for tier, item in current_revisions(model, SETTINGS.engine_image).items()}
+        revisions = current_revisions(model, SETTINGS.engine_image, self.held_back)
+        wanted = {item.name: self.mix[tier] for tier, item in revisions.items()}
         return [pod for pod in model.pods if pod.ordinal < wanted.get(pod.stateful_set, 0)]
 
     @rule()
@@ -96,7 +110,17 @@ class Choreography(RuleBasedStateMachine):
 
     @property
     def decision(self) -> Decision:
-        return make_decision(self.mix, granted=BUDGET)
+        return make_decision(
+            self.mix, granted=BUDGET, held_back=self.held_back, memory=PolicyMemory(proven=dict(self.proven))
+        )
+
+    @property
+    def held_back(self) -> dict[str, str]:
+        """As the policy does: only while the StatefulSet exists, and not what the spec asks for anyway."""
+        model = self.cluster.observe()
+        made = {item.tier_inputs for item in model.stateful_sets}
+        asked = {tier.name: tier_inputs(model.spec, tier) for tier in model.spec.tiers}
+        return {t: inputs for t, inputs in self.proven.items() if inputs in made and inputs != asked[t]}
 
     @invariant()
     def never_holds_more_than_the_grant(self) -> None:
@@ -235,3 +259,92 @@ def test_busy_replicas_go_at_the_drain_deadline_at_the_latest() -> None:
     assert cluster.asked()["full"] == 1
     settle(cluster, make_decision({"full": 0, "int4": 1}), rounds=4)
     assert cluster.asked()["full"] == 0
+
+
+def nested_form(levels: list[str], qualities: dict[str, int], **recipe: Any) -> dict[str, Any]:
+    cards = [
+        {"name": name, "qualityPermille": quality, "capacityMilliRequestsPerSecond": 1650 - quality}
+        for name, quality in qualities.items()
+    ]
+    return {"recipe": {"nested": {"levels": levels, **recipe}}, "card": {"levels": cards}}
+
+
+PLAIN = {"recipe": {"precision": "int4"}, "card": {"qualityPermille": 800, "capacityMilliRequestsPerSecond": 850}}
+FOUR_LEVELS = nested_form(
+    ["int8", "int4"], {"int8": 998, "int8-d28": 950, "int4": 780, "int4-d28": 700}, depths=[30, 28]
+)
+ONE_LEVEL = nested_form(["int4"], {"int4": 810})
+RECIPES = {
+    "plain-to-nested": (PLAIN, FOUR_LEVELS),
+    "nested-to-plain": (FOUR_LEVELS, PLAIN),
+    "fewer-levels": (FOUR_LEVELS, ONE_LEVEL),
+    "more-levels": (ONE_LEVEL, FOUR_LEVELS),
+}
+
+
+def spec_with(form: dict[str, Any]) -> AdaptiveModelSpec:
+    full, int8, int4 = demo_tiers()
+    return make_spec([full, int8, {**int4, **form}])
+
+
+def levels_by_replica(cluster: ToyCluster, tier: str) -> dict[str, set[str]]:
+    """What the engine of each ready replica was told to serve, read from its arguments."""
+    sets = {item.name: item for item in cluster.observe().stateful_sets}
+    containers = {name: item.manifest["spec"]["template"]["spec"]["containers"][0] for name, item in sets.items()}
+    ready = [pod for pod in cluster.observe().pods if pod.tier == tier and pod.phase is PodPhase.READY]
+    return {pod.name: levels_of_arguments(containers[pod.stateful_set]["args"]) for pod in ready}
+
+
+def levels_of_arguments(arguments: list[str]) -> set[str]:
+    options = dict(pairwise(arguments))
+    suffixes = ["", *(f"-d{depth}" for depth in options.get("--depths", "").split(",")[1:])]
+    return {level + suffix for level in options.get("--levels", "").split(",") for suffix in suffixes}
+
+
+def levels_in_table(cluster: ToyCluster, tier: str) -> dict[str, set[str]]:
+    """What the routing table says of each StatefulSet of a tier."""
+    table = json.loads(cluster.observe().routing_table or "{}")
+    return {item["statefulSet"]: set(item["levels"]) for item in table.get("revisions", []) if item["tier"] == tier}
+
+
+@pytest.mark.parametrize(("before", "after"), RECIPES.values(), ids=RECIPES)
+def test_while_a_recipe_is_exchanged_the_table_names_no_level_that_a_replica_does_not_have(
+    before: dict[str, Any], after: dict[str, Any]
+) -> None:
+    decision = make_decision({"full": 1, "int8": 0, "int4": 2}, {"full": 0.5, "int4": 0.5})
+    cluster = ToyCluster(spec_with(before), dict(ROLLING))
+    settle(cluster, decision)
+    cluster.spec = spec_with(after)
+    seen = set()
+    for _ in range(60):
+        plan = run_pass(cluster, decision)
+        routes = {route["level"] for route in routes_of_table(cluster, "int4")}
+        said = levels_in_table(cluster, "int4")
+        for pod, levels in levels_by_replica(cluster, "int4").items():
+            assert said[pod.rpartition("-")[0]] == levels
+            assert levels <= routes
+            seen.add(frozenset(levels))
+        if not plan.steps and cluster.is_at_rest():
+            break
+        cluster.run_controllers()
+    assert len(seen) == 2, "both recipes have served"
+    assert set().union(*levels_by_replica(cluster, "int4").values()) == routes
+
+
+@pytest.mark.parametrize(("before", "after"), RECIPES.values(), ids=RECIPES)
+def test_a_tier_that_goes_on_with_its_earlier_revision_has_the_levels_and_the_quality_of_that_one(
+    before: dict[str, Any], after: dict[str, Any]
+) -> None:
+    decision = make_decision({"full": 1, "int8": 0, "int4": 2}, {"full": 0.5, "int4": 0.5})
+    cluster = ToyCluster(spec_with(before), dict(ROLLING))
+    settle(cluster, decision)
+    routes = routes_of_table(cluster, "int4")
+    inputs = tier_inputs(cluster.spec, cluster.spec.tiers[2])
+    cluster.spec = spec_with(after)
+    settle(cluster, replace(decision, held_back={"int4": inputs}))
+    assert routes_of_table(cluster, "int4") == routes
+
+
+def routes_of_table(cluster: ToyCluster, tier: str) -> list[dict[str, Any]]:
+    table = json.loads(cluster.observe().routing_table or "")
+    return [route for route in table["routes"] if route["tier"] == tier]

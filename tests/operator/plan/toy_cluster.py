@@ -13,6 +13,7 @@ from typing import Any
 
 from adaptive_operator import names
 from adaptive_operator.api.v1alpha1 import AdaptiveModelSpec, AdaptiveModelStatus
+from adaptive_operator.levels import parse_levels
 from adaptive_operator.observe.observation import (
     ChildObservation,
     ModelObservation,
@@ -50,7 +51,7 @@ class ToyPod:
 @dataclass
 class ToyCluster:
     spec: AdaptiveModelSpec
-    load_rounds: dict[str, int | None] = field(default_factory=dict)  # tier -> rounds until ready, None: never
+    load_rounds: dict[str, int | None] = field(default_factory=dict)  # tier or revision -> till ready, None: never
     end_rounds: int = 1  # rounds that a pod is Terminating
     busy_rounds: int = 0  # rounds that a pod's last request takes
     now: float = NOW
@@ -140,7 +141,7 @@ class ToyCluster:
         self.pods.append(pod)
 
     def is_ready(self, pod: ToyPod) -> bool:
-        rounds = self.load_rounds.get(pod.tier, 1)
+        rounds = self.load_rounds.get(pod.revision, self.load_rounds.get(pod.tier, 1))
         return rounds is not None and pod.age >= rounds and not pod.terminating
 
     # --- what can be asked ------------------------------------------------------------------------------------------
@@ -246,5 +247,6 @@ def observe_stateful_set(manifest: Mapping[str, Any]) -> StatefulSetObservation:
         accelerators=accelerators_of(manifest),
         epoch=int(annotations[names.ANNOTATION_EPOCH]),
         draining=parse_draining(annotations.get(names.ANNOTATION_DRAINING)),
+        levels=parse_levels(annotations.get(names.ANNOTATION_LEVELS)),
         manifest=copy.deepcopy(dict(manifest)),
     )

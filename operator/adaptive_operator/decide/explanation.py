@@ -1,0 +1,144 @@
+"""Why this mix and not another one: which constraints bind, and what the best other mix would have given and cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from adaptive_operator.decide.candidates import Plan, PlanSpace, best_plan, is_enumerable, value
+from adaptive_operator.decide.growth import growth_demand
+from adaptive_operator.decide.situation import UNBOUNDED, Mix, Situation, as_plan, plan_space
+from adaptive_operator.decide.wording import accelerators_text, mix_text, rate_text
+
+_LEAST_GAIN_PERMILLE = 1.0
+_TOLERANCE = 0.005
+# An explanation is for people: where there are more plans than this, only the chosen one's neighbours are looked at.
+_EXACT_PLANS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What stands beside a decision; empty where the demand or the cards are not known."""
+
+    binding: tuple[str, ...] = ()  # constraints without which the model would be served better
+    alternative: str = ""  # the best other mix, and what it would have given and cost
+
+
+def explain(situation: Situation, mix: Mix, limit: int) -> Explanation:
+    """Constraints that bind at the demand of the moment, and the best mix beside `mix` within `limit` accelerators."""
+    space, demand = plan_space(situation, limit), _demand(situation)
+    if demand is None or not space.tiers:
+        return Explanation()
+    chosen = as_plan(space, mix)
+    binding = tuple(
+        name for name, relaxed in _relaxed(situation, space, limit) if _is_better(relaxed, space, chosen, demand)
+    )
+    return Explanation(binding, _alternative_text(space, chosen, demand))
+
+
+def _demand(situation: Situation) -> float | None:
+    """What has to be carried, with headroom (requests/s): the hold window's maximum, else what is there now."""
+    now = growth_demand(situation)
+    known = [rate for rate in (now, situation.demand.peak) if rate is not None]
+    return max(known) * situation.settings.shrink_headroom if known and now is not None else None
+
+
+def _relaxed(situation: Situation, space: PlanSpace, limit: int) -> Iterator[tuple[str, PlanSpace]]:
+    """Each constraint by the name that a user knows it by, with the space as it were without it."""
+    one_more = max(tier.accelerators for tier in space.tiers)
+    shared = limit < situation.budget
+    held = "other models hold the rest of the budget" if shared else f"the budget of {accelerators_text(limit)}"
+    yield held, plan_space(situation, limit + one_more)
+    if space.floor_permille > 0:
+        yield f"quality.floorPermille {space.floor_permille:.0f}", replace(space, floor_permille=0.0)
+    for tier in situation.tiers:
+        if 0 < tier.most < UNBOUNDED:
+            yield f"replicas.max {tier.most} of {tier.name}", _with_bounds(space, tier.name, most=UNBOUNDED)
+        if tier.least > 0:
+            what = "replicas.min" if tier.name != situation.warm or tier.least > 1 else "the warm tier's replica"
+            yield f"{what} {tier.least} of {tier.name}", _with_bounds(space, tier.name, least=0)
+
+
+def _with_bounds(space: PlanSpace, name: str, least: int | None = None, most: int | None = None) -> PlanSpace:
+    tiers = (
+        replace(
+            tier,
+            low=tier.low if least is None else min(tier.low, least),
+            high=tier.high if most is None else max(tier.high, most),
+        )
+        if tier.name == name
+        else tier
+        for tier in space.tiers
+    )
+    return replace(space, tiers=tuple(tiers))
+
+
+def _is_better(relaxed: PlanSpace, space: PlanSpace, chosen: Plan, demand: float) -> bool:
+    """Would the best plan of a wider space serve more of the demand, or serve it better, than the best of this one?"""
+    best, other = _best_around(space, chosen, demand), _best_around(relaxed, chosen, demand)
+    if other is None:
+        return False
+    here = space.fill(best if best is not None else chosen, demand)
+    there = relaxed.fill(other, demand)
+    if there.unserved < here.unserved - _TOLERANCE * demand:
+        return True
+    same = there.unserved <= here.unserved + _TOLERANCE * demand
+    return same and there.quality_permille >= here.quality_permille + _LEAST_GAIN_PERMILLE
+
+
+def _alternative_text(space: PlanSpace, chosen: Plan, demand: float) -> str:
+    other = _best_other(space, chosen, demand)
+    if other is None:
+        return ""
+    here, there = space.fill(chosen, demand), space.fill(other, demand)
+    served = _instead(f"{there.quality_permille:.0f}", f"{here.quality_permille:.0f}") + " permille"
+    refused = _refused_text(demand, here.unserved, there.unserved)
+    spent = _instead(str(space.cost(other)), str(space.cost(chosen))) + " accelerators"
+    mix = mix_text({tier.name: n for tier, n in zip(space.tiers, other, strict=True)})
+    return f"{mix}: {served}{refused}, {spent}, at {rate_text(demand)}"
+
+
+def _refused_text(demand: float, here: float, there: float) -> str:
+    """Only where one of the two refuses something."""
+    if max(here, there) <= _TOLERANCE * demand:
+        return ""
+    return f", {_instead(f'{100 * there / demand:.0f}', f'{100 * here / demand:.0f}')} % refused"
+
+
+def _instead(there: str, here: str) -> str:
+    return f"also {there}" if there == here else f"{there} instead of {here}"
+
+
+def _best_other(space: PlanSpace, chosen: Plan, demand: float) -> Plan | None:
+    """The best plan that is not the chosen one."""
+    if is_enumerable(space, demand, _EXACT_PLANS):
+        found = (best_plan(item, demand, _EXACT_PLANS) for item in _spaces_without(space, chosen))
+        others = [plan for plan in found if plan is not None and plan != chosen]
+    else:
+        others = list(_neighbours(space, chosen))
+    return min(others, key=lambda plan: value(space, plan, demand), default=None)
+
+
+def _best_around(space: PlanSpace, chosen: Plan, demand: float) -> Plan | None:
+    if is_enumerable(space, demand, _EXACT_PLANS):
+        return best_plan(space, demand, _EXACT_PLANS)
+    return min((chosen, *_neighbours(space, chosen)), key=lambda plan: value(space, plan, demand))
+
+
+def _neighbours(space: PlanSpace, chosen: Plan) -> Iterator[Plan]:
+    """One replica less of a tier, one more, or one in exchange for another, where bounds and accelerators allow."""
+    for less in (None, *range(len(chosen))):
+        for more in (None, *range(len(chosen))):
+            plan = tuple(n - (i == less) + (i == more) for i, n in enumerate(chosen))
+            allowed = all(t.low <= n <= t.high for n, t in zip(plan, space.tiers, strict=True))
+            if plan != chosen and allowed and any(plan) and space.cost(plan) <= space.limit:
+                yield plan
+
+
+def _spaces_without(space: PlanSpace, chosen: Plan) -> Iterator[PlanSpace]:
+    """All plans but the chosen one, as a union: in some tier there are fewer replicas, or more."""
+    for i, (tier, count) in enumerate(zip(space.tiers, chosen, strict=True)):
+        for low, high in ((tier.low, min(tier.high, count - 1)), (max(tier.low, count + 1), tier.high)):
+            if low <= high and low * tier.accelerators <= space.limit:
+                changed = replace(tier, low=low, high=high)
+                yield replace(space, tiers=(*space.tiers[:i], changed, *space.tiers[i + 1 :]))

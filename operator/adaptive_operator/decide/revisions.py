@@ -1,0 +1,94 @@
+"""Which revision of a tier its replicas should be: the one that the spec asks for, or the one that last worked.
+
+A revision is told by its inputs: a hash of all that the user wrote about the tier and that changes a pod. An edit whose
+replicas do not start is held back: the tier goes on with the revision that last worked, until its quarantine ends or
+the spec is edited again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+
+from adaptive_operator.api.tiers import Engine, Tier
+from adaptive_operator.api.v1alpha1 import AdaptiveModelSpec
+from adaptive_operator.observe.observation import ModelObservation, PodPhase, PolicyMemory, StatefulSetObservation
+
+
+def tier_inputs(spec: AdaptiveModelSpec, tier: Tier) -> str:
+    """Sixteen hex digits over all that the user can write and that changes a pod of the tier.
+
+    The drain deadline is left out on purpose: it changes how a pod ends, and is not worth restarting one. Fields that
+    are not set are left out too, so that a field which a later version adds restarts nothing either.
+    """
+    inputs = {
+        "source": spec.model.source,
+        "permutationSeed": spec.model.permutation_seed,
+        "recipe": tier.recipe.model_dump(mode="json", by_alias=True, exclude_none=True),
+        "engine": (tier.engine or Engine.NATIVE).value,
+        "resource": spec.accelerators.resource,
+        "replica": tier.replica.model_dump(mode="json", by_alias=True, exclude_none=True),
+    }
+    if tier.curve is not None:
+        inputs["curve"] = tier.curve.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    text = json.dumps(inputs, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def proven_revisions(model: ModelObservation) -> dict[str, str]:
+    """Inputs of the revision that last worked, by tier of the spec; tiers of which none is known are left out.
+
+    The spec's revision counts as proven once a replica of it is ready and none of another is left: before that, an
+    exchange may still fail and lead back.
+    """
+    found = ((tier.name, _proven_revision(model, tier)) for tier in model.spec.tiers)
+    return {name: inputs for name, inputs in found if inputs is not None}
+
+
+def held_back_revisions(model: ModelObservation, memory: PolicyMemory) -> dict[str, str]:
+    """Tiers whose edit failed to start, with the inputs of the earlier revision that goes on in its place.
+
+    Only where that revision's StatefulSet still exists: what it was made from is no longer in the spec.
+    """
+    proven, held_back = proven_revisions(model), {}
+    for tier in model.spec.tiers:
+        earlier = proven.get(tier.name)
+        if tier.name not in memory.quarantined_until or earlier in (None, tier_inputs(model.spec, tier)):
+            continue
+        if any(item.tier_inputs == earlier for item in sets_of(model, tier.name)):
+            held_back[tier.name] = str(earlier)
+    return held_back
+
+
+def sets_in_force(
+    model: ModelObservation, held_back: Mapping[str, str]
+) -> dict[str, tuple[StatefulSetObservation, ...]]:
+    """The StatefulSets of each tier's revision in force, by tier of the spec. Empty before the first one is made."""
+    in_force = {tier.name: held_back.get(tier.name) or tier_inputs(model.spec, tier) for tier in model.spec.tiers}
+    return {
+        name: tuple(item for item in sets_of(model, name) if item.tier_inputs == inputs)
+        for name, inputs in in_force.items()
+    }
+
+
+def sets_of(model: ModelObservation, tier: str) -> tuple[StatefulSetObservation, ...]:
+    """All StatefulSets of a tier, whatever their revision."""
+    return tuple(item for item in model.stateful_sets if item.tier == tier)
+
+
+def ready_pods(model: ModelObservation, stateful_set: StatefulSetObservation) -> int:
+    """Pods of a StatefulSet that serve."""
+    return sum(1 for pod in model.pods if pod.stateful_set == stateful_set.name and pod.phase is PodPhase.READY)
+
+
+def _proven_revision(model: ModelObservation, tier: Tier) -> str | None:
+    wanted = tier_inputs(model.spec, tier)
+    sets = sets_of(model, tier.name)
+    serving = {item.tier_inputs: ready_pods(model, item) for item in sets if ready_pods(model, item)}
+    others = any(item.tier_inputs != wanted and item.replicas > 0 for item in sets)
+    if wanted in serving and not others:
+        return wanted
+    if tier.name in model.memory.proven:
+        return model.memory.proven[tier.name]
+    return max(serving, key=lambda inputs: (inputs != wanted, serving[inputs], inputs), default=None)

@@ -1,0 +1,68 @@
+"""The decision log: a file of records, one line each time that what is decided for a pool changes."""
+
+from __future__ import annotations
+
+import logging
+import logging.handlers
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from adaptive_operator.decide.decision import Decision
+from adaptive_operator.decide.settings import DecideSettings
+from adaptive_operator.observe.observation import PoolObservation
+from adaptive_operator.record import build_record, encode_record
+
+_LOG = logging.getLogger(__name__)
+_FILES: Final = 2  # the one that is written and the one before it
+
+
+@dataclass(slots=True)
+class DecisionLog:
+    """Writes records to `path`, and starts a new file when one has `most_bytes`. A full disk never stops a pass."""
+
+    path: Path
+    most_bytes: int
+    _handler: logging.handlers.RotatingFileHandler | None = None
+    _written: dict[str, object] = field(default_factory=dict)  # last written by pool
+
+    def note(self, observation: PoolObservation, settings: DecideSettings, decisions: Sequence[Decision]) -> None:
+        """Write a record if the decisions differ from those written last."""
+        told = tuple(_outline(decision) for decision in decisions)
+        if self._written.get(observation.resource) == told:
+            return
+        try:
+            self._write(encode_record(build_record(observation, settings, decisions)))
+        except (OSError, ValueError) as error:
+            _LOG.warning("decision log %s could not be written: %s", self.path, error)
+            return
+        self._written[observation.resource] = told
+
+    def close(self) -> None:
+        """End the file that is open."""
+        if self._handler is not None:
+            self._handler.close()
+            self._handler = None
+
+    def _write(self, line: str) -> None:
+        if self._handler is None:
+            self._handler = _RaisingHandler(
+                self.path, maxBytes=self.most_bytes, backupCount=_FILES - 1, encoding="utf-8", delay=True
+            )
+        self._handler.emit(logging.LogRecord(__name__, logging.INFO, "", 0, line, None, None))
+
+
+class _RaisingHandler(logging.handlers.RotatingFileHandler):
+    """Lets the caller know what went wrong, which the standard one prints."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 the base class names it
+        raise
+
+
+def _outline(decision: Decision) -> object:
+    """What makes a decision another one; its numbers move with each pass."""
+    swap = decision.swap.id if decision.swap else None
+    findings = tuple(finding.reason for finding in decision.findings)
+    held_back, weights = tuple(sorted(decision.held_back)), tuple(sorted(decision.weights.items()))
+    return decision.key, decision.reason, tuple(sorted(decision.replicas.items())), weights, swap, findings, held_back

@@ -1,0 +1,83 @@
+"""The explanation names what binds and the best other mix; both are checked against plans that are enumerated here."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+
+import pytest
+
+from adaptive_operator.api.v1alpha1 import AdaptiveModelStatus
+from adaptive_operator.decide.candidates import value
+from adaptive_operator.decide.explanation import Explanation, explain
+from adaptive_operator.decide.situation import Situation, as_plan, build_situation, plan_space
+from tests.operator.decide.plant import DEMO_SETTINGS, decide_one, demo_spec, metrics, observe_one, tier
+
+NOW = 10_000.0
+FULL, CHEAP = {"full": 1, "int4": 1}, {"int8": 3, "int4": 1}
+
+
+def situation(mix, rate, **spec) -> Situation:
+    model = observe_one(demo_spec(**spec), mix, metrics(rate))
+    return build_situation(model, NOW, 0.0, 4, DEMO_SETTINGS)
+
+
+BINDS = {
+    "nothing at low load": ({}, FULL, 0.2, ()),
+    "the budget": ({}, CHEAP, 1.8, ("the budget of 4 accelerators", "the warm tier's replica 1 of int4")),
+    "a maximum": (
+        {"tiers": [tier(0, replicas={"max": 1}), tier(2, replicas={"min": 0})]},
+        {"full": 1, "int4": 1},
+        0.9,
+        ("replicas.max 1 of full",),
+    ),
+    "the floor": (
+        {"quality": {"floorPermille": 990}},
+        {"full": 1, "int4": 1},
+        1.6,
+        ("the budget of 4 accelerators", "quality.floorPermille 990"),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BINDS)
+def test_it_names_the_constraints_that_bind(name):
+    spec, mix, rate, expected = BINDS[name]
+    found = explain(situation(mix, rate, **spec), mix, 4).binding
+    assert set(expected) <= set(found)
+    assert bool(found) is bool(expected)
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.6, 1.2, 1.8, 3.0])
+@pytest.mark.parametrize("mix", [FULL, CHEAP, {"full": 2}])
+def test_the_alternative_is_the_best_of_all_other_mixes(mix, rate):
+    seen = situation(mix, rate, tiers=[tier(0), tier(1), tier(2)])
+    space = plan_space(seen, 4)
+    chosen, demand = as_plan(space, mix), rate * DEMO_SETTINGS.shrink_headroom
+    plans = itertools.product(*(range(t.low, 5) for t in space.tiers))
+    others = [p for p in plans if any(p) and p != chosen and space.cost(p) <= 4]
+    best = min(others, key=lambda plan: value(space, plan, demand))
+    told = explain(seen, mix, 4).alternative
+    quality = space.fill(best, demand).quality_permille
+    assert f"{quality:.0f}" in told.split(" permille")[0]
+    assert f"{space.cost(best)} " in told.split("permille")[1]
+
+
+def test_without_demand_or_cards_nothing_is_claimed():
+    bare = observe_one(demo_spec(tiers=[tier(0, card=None)], quality={}), {"full": 1}, metrics(1.0))
+    assert explain(build_situation(bare, NOW, 0.0, 4, DEMO_SETTINGS), {"full": 1}, 4) == Explanation()
+
+
+def test_what_other_models_hold_is_said_as_such():
+    assert "other models hold the rest of the budget" in explain(situation(FULL, 1.8), FULL, 3).binding
+
+
+def test_a_decision_that_the_status_tells_already_is_not_explained_again():
+    model = observe_one(demo_spec(), FULL, metrics(0.3))
+    first = decide_one(model)
+    assert first.alternative
+    told = {"time": "2026-01-01T00:00:00Z", "reason": first.reason.value, "message": "", "from": "", "inputs": ""}
+    status = {"conditions": [], "tiers": [], "history": [], "lastDecision": {**told, "to": "full 1 · int4 1"}}
+    again = decide_one(replace(model, status=AdaptiveModelStatus.model_validate(status)))
+    assert (again.reason, again.replicas) == (first.reason, first.replicas)
+    assert (again.binding, again.alternative) == ((), "")

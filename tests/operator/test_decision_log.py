@@ -1,0 +1,96 @@
+"""The log has a line per change of decision, stays within its size, and never stops a pass."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+from adaptive_operator.decide.pool import decide_pool
+from adaptive_operator.decision_log import DecisionLog
+from adaptive_operator.record import decode_record
+from adaptive_operator.replay import main, replay_lines
+from tests.operator.decide.plant import DEMO_SETTINGS, Model, Plant, demo_spec
+
+
+def surge(now: float) -> float:
+    return 1.8 if 10_100 <= now < 10_250 else 0.4
+
+
+def play(log: DecisionLog, seconds: float = 600) -> Plant:
+    """The demo's scenario, each pass noted."""
+    plant = Plant([Model("assistant", demo_spec(), surge)])
+    end = plant.now + seconds
+    while plant.now < end:
+        observation = plant.observe()
+        log.note(observation, DEMO_SETTINGS, decide_pool(observation, DEMO_SETTINGS).decisions)
+        plant.step()
+        plant.now += plant.period
+    return plant
+
+
+def test_the_log_of_the_demo_has_its_changes_in_order_and_nothing_twice(tmp_path: Path):
+    log = DecisionLog(tmp_path / "log.jsonl", 1 << 20)
+    play(log)
+    log.close()
+    records = [decode_record(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    reasons = [record.decisions[0].reason for record in records]
+    for reason in ("StartingUp", "SwappedToCheaperTier", "RestoredTier", "Steady"):
+        assert reason in reasons
+    assert len(records) < 60  # of 120 passes
+
+
+def test_a_steady_pool_is_written_once(tmp_path: Path):
+    log = DecisionLog(tmp_path / "log.jsonl", 1 << 20)
+    plant = play(log, 200)
+    before = (tmp_path / "log.jsonl").stat().st_size
+    for _ in range(5):
+        observation = plant.observe()
+        log.note(observation, DEMO_SETTINGS, decide_pool(observation, DEMO_SETTINGS).decisions)
+        plant.now += plant.period
+    log.close()
+    assert (tmp_path / "log.jsonl").stat().st_size == before
+
+
+def test_the_log_keeps_two_files_of_its_size(tmp_path: Path):
+    log = DecisionLog(tmp_path / "log.jsonl", 20_000)
+    play(log)
+    log.close()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["log.jsonl", "log.jsonl.1"]
+    assert all(path.stat().st_size <= 20_000 for path in tmp_path.iterdir())
+
+
+def test_a_log_that_cannot_be_written_is_told_and_stops_nothing(tmp_path: Path, caplog):
+    log = DecisionLog(tmp_path / "nowhere" / "log.jsonl", 1 << 20)
+    with caplog.at_level(logging.WARNING):
+        play(log, 10)
+    assert "could not be written" in caplog.text
+
+
+def test_a_replay_comes_out_the_same(tmp_path: Path, capsys):
+    log = DecisionLog(tmp_path / "log.jsonl", 1 << 20)
+    play(log)
+    log.close()
+    assert main([str(tmp_path / "log.jsonl")]) == 0
+    told = capsys.readouterr().out
+    assert "SwappedToCheaperTier" in told
+    assert "0 come out differently" in told
+
+
+def test_a_replay_names_what_comes_out_differently(tmp_path: Path, capsys):
+    log = DecisionLog(tmp_path / "log.jsonl", 1 << 20)
+    observation = Plant([Model("assistant", demo_spec(), surge)]).observe()
+    decision = decide_pool(observation, DEMO_SETTINGS).decisions[0]
+    log.note(observation, DEMO_SETTINGS, [replace(decision, replicas={**decision.replicas, "int8": 9})])
+    log.close()
+    [replayed] = replay_lines((tmp_path / "log.jsonl").read_text().splitlines())
+    assert replayed.differs_in == ("replicas",)
+    assert main([str(tmp_path / "log.jsonl")]) == 1
+    assert "differs in replicas" in capsys.readouterr().out
+
+
+def test_a_file_that_cannot_be_read_is_named_with_the_line(tmp_path: Path, capsys):
+    (tmp_path / "log.jsonl").write_text("\n{}\n")
+    assert main([str(tmp_path / "log.jsonl")]) == 2
+    assert "line 2: " in capsys.readouterr().err
+    assert main([str(tmp_path / "none.jsonl")]) == 2

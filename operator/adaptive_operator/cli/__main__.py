@@ -6,14 +6,14 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from adaptive_operator.cli import explain, simulate
+from adaptive_operator.cli import explain, replay, simulate
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0 done, 1 could not be done (the cause is on stderr), 2 the arguments make no sense."""
     parser = argparse.ArgumentParser(prog="kubectl adaptive", description="Elastic LLM deployment in quality tiers.")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for command in (explain, simulate):
+    for command in (explain, replay, simulate):
         command.add_command(commands)
     options = parser.parse_args(arguments)
     try:

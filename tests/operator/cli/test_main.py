@@ -12,7 +12,7 @@ def test_the_help_names_every_command(capsys):
         main(["--help"])
     assert raised.value.code == 0
     told = capsys.readouterr().out
-    assert all(command in told for command in ("explain", "simulate"))
+    assert all(command in told for command in ("explain", "replay", "simulate"))
 
 
 def test_without_a_command_the_usage_is_told(capsys):

@@ -62,7 +62,7 @@ def judge(comparison: Comparison, name: str, load: tuple[TraceRow, ...], tell: T
     chosen = name
     if is_tunable(name):
         grid = tune(comparison, name, tell)
-        chosen = f"{name}:{min(grid, key=lambda target: (grid[target], -target))}"
+        chosen = f"{name}:{min(grid, key=lambda target: (grid[target], target))}"  # of equals the one with more spare
     policy = make_policy(chosen, Setting(comparison.scenario, load))
     result = run(comparison.scenario, load, policy, comparison.settings, tell(chosen))
     return Judged(chosen, result, score(result), grid)

@@ -11,6 +11,7 @@ import yaml
 
 from adaptive_operator.cli.__main__ import main
 from adaptive_operator.simulate.curve import Lengths, saturation
+from adaptive_operator.simulate.policies.registry import TARGETS
 from adaptive_operator.simulate.scenario import load_scenario
 
 EXAMPLES = Path(__file__).parents[3] / "examples" / "simulate"
@@ -53,7 +54,7 @@ def test_the_same_arguments_write_the_same_json(tmp_path, capsys):
 def test_targets_of_replica_only_policies_are_tuned_and_the_grid_is_told(tmp_path, capsys):
     assert simulate("-f", MODEL, "--trace", TRACE, "--policy", "hpa", "-o", str(tmp_path)) == 0
     (policy,) = json.loads((tmp_path / "result.json").read_text())["policies"]
-    assert set(policy["grid"]) == {"0.5", "0.6", "0.7", "0.8", "0.9"}
+    assert set(policy["grid"]) == {str(target) for target in TARGETS}
     best = min(policy["grid"].values())
     assert policy["grid"][policy["policy"].removeprefix("hpa:")] == best
     assert "guessed from the cards" in capsys.readouterr().err

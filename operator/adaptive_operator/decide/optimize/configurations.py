@@ -146,20 +146,10 @@ def _around_present(tables: Tables, m: int, columns: Ints) -> Ints:
     running = np.flatnonzero(present)
     if len(running) == 0:
         return np.zeros((0, len(present)), np.int64)
-    less = [np.zeros_like(present)]
-    for i in running:
-        for n in {1, 2, int(present[i])}:
-            step = np.zeros_like(present)
-            step[i] = -n
-            less.append(step)
-    more = [np.zeros_like(present)]
-    for j in columns:
-        for n in (1, 2):
-            step = np.zeros_like(present)
-            step[j] = n
-            more.append(step)
-    moves = (np.array(less)[:, None, :] + np.array(more)[None, :, :]).reshape(-1, len(present))
-    rows = present + moves
+    each, none = np.eye(len(present), dtype=np.int64), np.zeros((1, len(present)), np.int64)
+    less = np.vstack([none, each[running], 2 * each[running], present[running, None] * each[running]])
+    more = np.vstack([none, each[columns], 2 * each[columns]])
+    rows = (present - less[:, None, :] + more[None, :, :]).reshape(-1, len(present))
     return np.asarray(rows[(rows >= 0).all(axis=1)])
 
 

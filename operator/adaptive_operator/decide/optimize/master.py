@@ -19,7 +19,9 @@ from adaptive_operator.decide.optimize.tables import Floats, Ints, Tables, build
 
 _ROUNDS: Final = 60
 _DUAL_TOLERANCE: Final = 2e-4  # of the weighted demand
-_KEPT_PER_MODEL: Final = 40
+# Configurations that the binary program chooses from: the more models, the fewer of each are needed.
+_KEPT: Final = 8000
+_KEPT_PER_MODEL: Final = (8, 40)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +46,11 @@ def solve_master(problem: Problem, gap: float = 1e-3, nodes: int = 500, seconds:
     tables = build_tables(problem)
     scale = max(problem.weighted_demand, 1e-9)
     start = np.array([0.0 if limit.starts else problem.prices.get(limit.shape, 0.0) for limit in problem.limits])
-    alone = list_configurations(tables, start, pairs=False)
-    rough = find_prices(alone, tables.limits, start, scale, 20 * _DUAL_TOLERANCE)
-    listed = list_configurations(tables, rough.prices)
-    found = find_prices(listed, tables.limits, rough.prices, scale, _DUAL_TOLERANCE)
+    if not start.any():  # nothing is known of the prices: columns alone give a first idea
+        alone = list_configurations(tables, start, pairs=False)
+        start = find_prices(alone, tables.limits, start, scale, 20 * _DUAL_TOLERANCE).prices
+    listed = list_configurations(tables, start)
+    found = find_prices(listed, tables.limits, start, scale, _DUAL_TOLERANCE)
     rows = _choose(listed, tables, found, gap * scale, nodes, seconds)
     if rows is None:
         return Mastered(None, found.bound, found.prices)
@@ -108,7 +111,8 @@ def _choose(
 ) -> Ints | None:
     """Rows of the chosen configurations (M,): a binary program over the best ones of each model."""
     reduced = listed.worth - listed.use @ found.prices
-    rows = _top_rows(listed, reduced, _KEPT_PER_MODEL)
+    least, most = _KEPT_PER_MODEL
+    rows = _top_rows(listed, reduced, min(most, max(least, _KEPT // len(listed.first))))
     kept = listed.picked(rows)
     one = csr_matrix((np.ones(len(rows)), (kept.owner, np.arange(len(rows)))))
     result = milp(

@@ -6,6 +6,7 @@ The tests' oracle, too. Everything is written as a minimum, as scipy wants it.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,21 +32,39 @@ _EXACT_NODES = 20_000
 class Routing:
     """How fixed replicas serve: requests/s by model, class and route; what is not served; prices of tiers.
 
-    `objective` includes what the replicas cost. `tier_prices`: worth of one more reference request/s of a tier (Λ).
+    `worth` by model includes what its replicas cost. `tier_prices`: of one more reference request/s of a tier (Λ).
     """
 
-    objective: float
+    worth: dict[str, float]
     served: dict[str, tuple[tuple[float, ...], ...]]
     unserved: dict[str, tuple[float, ...]]
     tier_prices: dict[tuple[str, str], float]
 
+    @property
+    def objective(self) -> float:
+        """Worth of all models."""
+        return math.fsum(self.worth.values())
+
+    def merged(self, other: Routing) -> Routing:
+        """Models of `other` in place of the same ones here: they share replicas with nobody."""
+        return Routing(
+            {**self.worth, **other.worth},
+            {**self.served, **other.served},
+            {**self.unserved, **other.unserved},
+            {**self.tier_prices, **other.tier_prices},
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Exact:
-    """What the exact solver found: replicas (None: nothing in time) and a bound that no plan can pass."""
+    """What the exact solver found: replicas (None: nothing in time) and a bound that no plan can pass.
+
+    `prices`: worth of one more accelerator by shape (v), with replicas taken as divisible.
+    """
 
     counts: Counts | None
     bound: float
+    prices: dict[str, float]
 
 
 @dataclass
@@ -87,6 +106,8 @@ class _Program:
     unserved: dict[str, list[int]] = field(default_factory=dict)
     tier_rows: dict[tuple[str, str], int] = field(default_factory=dict)
     limit_rows: list[int] = field(default_factory=list)
+    most_matrix: csr_matrix = field(init=False)
+    equal_matrix: csr_matrix = field(init=False)
 
     def __post_init__(self) -> None:
         for model in self.problem.models:
@@ -96,6 +117,8 @@ class _Program:
             self._add_capacity(model)
         if self.counts is None:
             self._add_limits()
+        width = len(self.costs)
+        self.most_matrix, self.equal_matrix = self.most.matrix(width), self.equal.matrix(width)
 
     def _variable(self, cost: float, high: float = math.inf, integer: bool = False) -> int:
         self.costs.append(cost)
@@ -175,26 +198,26 @@ class _Program:
 
     def relaxed(self) -> Any:
         """The program without whole numbers, with its duals."""
-        width = len(self.costs)
         return linprog(
             self.costs,
-            A_ub=self.most.matrix(width) if self.most.right else None,
-            b_ub=self.most.right or None,
-            A_eq=self.equal.matrix(width) if self.equal.right else None,
-            b_eq=self.equal.right or None,
-            bounds=np.column_stack([np.zeros(width), self.highs]),
+            A_ub=self.most_matrix,
+            b_ub=self.most.right,
+            A_eq=self.equal_matrix,
+            b_eq=self.equal.right,
+            bounds=np.column_stack([np.zeros(len(self.costs)), self.highs]),
             method="highs",
         )
 
     def solved(self, gap: float, nodes: int, seconds: float) -> Any:
-        width = len(self.costs)
-        rows = [LinearConstraint(self.most.matrix(width), -np.inf, self.most.right)]
-        rows.append(LinearConstraint(self.equal.matrix(width), self.equal.right, self.equal.right))
+        """The program as it is. `gap` is relative to the objective, `nodes` and `seconds` end the search."""
         return milp(
             self.costs,
             integrality=self.integers,
-            bounds=Bounds(np.zeros(width), np.array(self.highs)),
-            constraints=rows,
+            bounds=Bounds(np.zeros(len(self.costs)), np.array(self.highs)),
+            constraints=[
+                LinearConstraint(self.most_matrix, -np.inf, self.most.right),
+                LinearConstraint(self.equal_matrix, self.equal.right, self.equal.right),
+            ],
             options={"mip_rel_gap": gap, "node_limit": nodes, "time_limit": seconds},
         )
 
@@ -211,47 +234,59 @@ def most_useful(model: PlannedModel, column: Column) -> int:
 def solve_exact(problem: Problem, gap: float = 1e-4, nodes: int = _EXACT_NODES, seconds: float = math.inf) -> Exact:
     """The best replicas up to a gap (as a share of the weighted demand). `nodes` bounds the search reproducibly."""
     if not problem.models:
-        return Exact({}, 0.0)
+        return Exact({}, 0.0, dict.fromkeys(_shapes(problem), 0.0))
     program = _Program(problem)
+    relaxed = program.relaxed()
+    prices = _prices(problem, program, relaxed.ineqlin.marginals)
     # HiGHS takes its gap relative to the objective, which passes zero where much is unserved.
-    scale = abs(program.relaxed().fun)
+    scale = abs(float(relaxed.fun))
     relative = gap * problem.weighted_demand / scale if scale > 0 else gap
     result = program.solved(relative, nodes, seconds)
-    bound = -float(result.mip_dual_bound) if result.mip_dual_bound is not None else math.inf
+    bound = -float(result.mip_dual_bound) if result.mip_dual_bound is not None else -float(relaxed.fun)
     if result.x is None:
-        return Exact(None, bound)
+        return Exact(None, bound, prices)
     counts = {
         key: tuple(round(float(result.x[index])) for index in indices) for key, indices in program.replicas.items()
     }
-    return Exact(counts, bound)
-
-
-def shape_prices(problem: Problem) -> dict[str, float]:
-    """Worth of one more accelerator by shape (v): duals of the budget, with replicas taken as divisible."""
-    prices = dict.fromkeys(sorted({limit.shape for limit in problem.limits}), 0.0)
-    if not problem.models:
-        return prices
-    program = _Program(problem)
-    result = program.relaxed()
-    for limit, row in zip(problem.limits, program.limit_rows, strict=True):
-        if not limit.starts:
-            prices[limit.shape] += max(0.0, -float(result.ineqlin.marginals[row]))
-    return prices
+    return Exact(counts, bound, prices)
 
 
 def route(problem: Problem, counts: Counts) -> Routing:
     """The best routing of these replicas. Always feasible: what does not fit is unserved."""
     if not problem.models:
-        return Routing(0.0, {}, {}, {})
+        return Routing({}, {}, {}, {})
     program = _Program(problem, counts)
     result = program.relaxed()
-    duals = result.ineqlin.marginals
+    found, missing_cost = np.maximum(result.x, 0.0).tolist(), problem.missing_cost()
+    served = {key: tuple(tuple(found[x] for x in xs) for xs in classes) for key, classes in program.routes.items()}
+    unserved = {key: tuple(found[u] for u in us) for key, us in program.unserved.items()}
+    prices = np.maximum(-result.ineqlin.marginals, 0.0).tolist()
     return Routing(
-        objective=-float(result.fun) - replica_costs(problem, counts),
-        served={
-            key: tuple(tuple(max(0.0, float(result.x[x])) for x in xs) for xs in classes)
-            for key, classes in program.routes.items()
+        worth={
+            model.key: _served_worth(model, served[model.key], unserved[model.key])
+            - replica_costs(problem, model, counts[model.key], missing_cost)
+            for model in problem.models
         },
-        unserved={key: tuple(max(0.0, float(result.x[u])) for u in us) for key, us in program.unserved.items()},
-        tier_prices={name: max(0.0, -float(duals[row])) for name, row in program.tier_rows.items()},
+        served=served,
+        unserved=unserved,
+        tier_prices={name: prices[row] for name, row in program.tier_rows.items()},
     )
+
+
+def _served_worth(model: PlannedModel, served: Sequence[Sequence[float]], unserved: Sequence[float]) -> float:
+    quality = sum(
+        q * x for item, xs in zip(model.classes, served, strict=True) for q, x in zip(item.qualities, xs, strict=True)
+    )
+    return model.weight * (quality - UNSERVED * sum(unserved))
+
+
+def _prices(problem: Problem, program: _Program, duals: Floats) -> dict[str, float]:
+    prices = dict.fromkeys(_shapes(problem), 0.0)
+    for limit, row in zip(problem.limits, program.limit_rows, strict=True):
+        if not limit.starts:
+            prices[limit.shape] += max(0.0, -float(duals[row]))
+    return prices
+
+
+def _shapes(problem: Problem) -> list[str]:
+    return sorted({limit.shape for limit in problem.limits})

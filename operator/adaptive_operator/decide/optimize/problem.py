@@ -168,6 +168,7 @@ def used_of(problem: Problem, limit: Limit, counts: Counts) -> int:
         limit.use_of(column) * (max(0, n - column.present) if limit.starts else n)
         for model in problem.models
         for column, n in zip(model.columns, counts[model.key], strict=True)
+        if n
     )
 
 
@@ -179,18 +180,19 @@ def tier_counts(model: PlannedModel, counts: tuple[int, ...]) -> dict[str, int]:
     return totals
 
 
-def replica_costs(problem: Problem, counts: Counts) -> float:
-    """What starts, running replicas and missing minimums take off the objective."""
-    missing, total = problem.missing_cost(), 0.0
-    for model in problem.models:
-        for column, n in zip(model.columns, counts[model.key], strict=True):
+def replica_costs(problem: Problem, model: PlannedModel, counts: tuple[int, ...], missing_cost: float) -> float:
+    """What starts, running replicas and missing minimums of a model take off the objective."""
+    total = 0.0
+    for column, n in zip(model.columns, counts, strict=True):
+        if n:
             total += problem.running_cost(column) * n + problem.start_cost(column) * max(0, n - column.present)
-        totals = tier_counts(model, counts[model.key])
-        total += sum(missing * max(0, tier.low - totals[tier.name]) for tier in model.tiers)
-    return total
+    totals = tier_counts(model, counts)
+    return total + missing_cost * sum(max(0, tier.low - totals[tier.name]) for tier in model.tiers)
 
 
 def _above_high(model: PlannedModel, counts: tuple[int, ...]) -> list[str]:
+    if all(tier.high is None for tier in model.tiers):
+        return []
     totals = tier_counts(model, counts)
     return [
         f"{model.key}: {totals[tier.name]} of at most {tier.high} {tier.name}"

@@ -13,7 +13,7 @@ from enum import StrEnum
 from adaptive_operator.decide.optimize.fallback import greedy, keep
 from adaptive_operator.decide.optimize.incremental import choose_free, narrow, neediest
 from adaptive_operator.decide.optimize.master import solve_master
-from adaptive_operator.decide.optimize.milp import Routing, route, shape_prices, solve_exact
+from adaptive_operator.decide.optimize.milp import Routing, route, solve_exact
 from adaptive_operator.decide.optimize.problem import Counts, Problem, exceeded
 
 
@@ -73,6 +73,7 @@ class _Found:
     bound: float
     prices: Mapping[str, float]
     method: Method
+    free: frozenset[str] | None = None  # models that were planned; None: all
 
 
 def solve(
@@ -81,10 +82,10 @@ def solve(
     """The plan to adopt. `changed`: keys whose demand or tiers moved since the last plan; None: plan all."""
     kept = keep(problem)
     found = _find(problem, kept, changed, settings)
-    keeping = _plan(problem, found, kept, Method.KEEP)
-    plans = [keeping, *_solved(problem, found, settings)]
+    keeping = _plan(problem, found, kept, route(problem, kept), Method.KEEP)
+    plans = [keeping, *_solved(problem, found, keeping, settings)]
     if plans[-1] is keeping or plans[-1].gap > settings.accepted_gap:
-        plans += _plans(problem, found, greedy(problem), Method.GREEDY)
+        plans += _plans(problem, found, keeping, greedy(problem), Method.GREEDY)
     best = max(plans, key=lambda plan: plan.objective)
     missed = best.gap * problem.weighted_demand
     if best.gap > settings.accepted_gap and best.objective - keeping.objective <= missed:
@@ -92,12 +93,12 @@ def solve(
     return best
 
 
-def _solved(problem: Problem, found: _Found, settings: SolveSettings) -> list[PoolPlan]:
+def _solved(problem: Problem, found: _Found, keeping: PoolPlan, settings: SolveSettings) -> list[PoolPlan]:
     """The solver's plan; where it is far from its bound, also with the models that lack most planned exactly.
 
     A model larger than a whole shape may need three columns, which no configuration has.
     """
-    plans = [] if found.counts is None else _plans(problem, found, found.counts, found.method)
+    plans = [] if found.counts is None else _plans(problem, found, keeping, found.counts, found.method)
     if not plans or found.method is Method.EXACT or plans[0].gap <= settings.accepted_gap:
         return plans
     free = neediest(problem, plans[0].routing, settings.polish_models)
@@ -105,19 +106,14 @@ def _solved(problem: Problem, found: _Found, settings: SolveSettings) -> list[Po
     exact = solve_exact(part, gap=settings.gap, nodes=settings.polish_nodes, seconds=settings.seconds)
     if exact.counts is None:
         return plans
-    return [*_plans(problem, found, {**plans[0].counts, **exact.counts}, found.method), *plans]
-
-
-def _plans(problem: Problem, found: _Found, counts: Counts, method: Method) -> list[PoolPlan]:
-    """These replicas as a plan, if no limit forbids them."""
-    return [] if exceeded(problem, counts) else [_plan(problem, found, counts, method)]
+    return [*_plans(problem, found, keeping, {**plans[0].counts, **exact.counts}, found.method), *plans]
 
 
 def _find(problem: Problem, kept: Counts, changed: Collection[str] | None, settings: SolveSettings) -> _Found:
     count = len(problem.models)
     if count <= settings.exact_models:
         exact = solve_exact(problem, gap=settings.gap, seconds=settings.seconds)
-        return _Found(exact.counts, exact.bound, shape_prices(problem), Method.EXACT)
+        return _Found(exact.counts, exact.bound, exact.prices, Method.EXACT)
     if changed is not None and count > settings.incremental_models and kept == problem.present:
         return _find_incremental(problem, kept, changed, settings)
     found = solve_master(problem, gap=settings.gap, seconds=settings.seconds)
@@ -125,27 +121,34 @@ def _find(problem: Problem, kept: Counts, changed: Collection[str] | None, setti
 
 
 def _find_incremental(problem: Problem, kept: Counts, changed: Collection[str], settings: SolveSettings) -> _Found:
-    """The bound is that of the models planned anew, plus what the others are worth as they are."""
+    """The bound counts the models planned anew only; what the others are worth is added when they are routed."""
     free = choose_free(problem, changed)
-    part = narrow(problem, free, kept)
-    found = solve_master(part, gap=settings.gap, seconds=settings.seconds)
+    found = solve_master(narrow(problem, free, kept), gap=settings.gap, seconds=settings.seconds)
     counts = None if found.counts is None else {**kept, **found.counts}
-    others = replace(problem, models=tuple(model for model in problem.models if model.key not in free))
-    bound = found.bound + route(others, kept).objective
-    return _Found(counts, bound, _by_shape(problem, found.prices), Method.INCREMENTAL)
+    return _Found(counts, found.bound, _by_shape(problem, found.prices), Method.INCREMENTAL, free)
 
 
-def _plan(problem: Problem, found: _Found, counts: Counts, method: Method) -> PoolPlan:
-    routing = route(problem, counts)
+def _plans(problem: Problem, found: _Found, keeping: PoolPlan, counts: Counts, method: Method) -> list[PoolPlan]:
+    """These replicas as a plan, if no limit forbids them. Models that keep theirs keep their routing."""
+    if exceeded(problem, counts):
+        return []
+    moved = tuple(model for model in problem.models if counts[model.key] != keeping.counts[model.key])
+    routing = keeping.routing.merged(route(replace(problem, models=moved), counts))
+    return [_plan(problem, found, counts, routing, method)]
+
+
+def _plan(problem: Problem, found: _Found, counts: Counts, routing: Routing, method: Method) -> PoolPlan:
+    frozen = math.fsum(
+        worth for key, worth in routing.worth.items() if found.free is not None and key not in found.free
+    )
+    bound = max(found.bound + frozen, routing.objective)  # what was not listed may pass the bound of what was
     scale = problem.weighted_demand
-    bound = max(found.bound, routing.objective)  # what was not listed may pass the bound of what was
-    missing = bound - routing.objective if math.isfinite(bound) else math.inf
     return PoolPlan(
         counts=counts,
         routing=routing,
         prices=found.prices,
         bound=bound,
-        gap=missing / scale if scale > 0 else 0.0,
+        gap=(bound - routing.objective) / scale if scale > 0 else 0.0,
         method=method,
         solved=method in (Method.EXACT, Method.MASTER, Method.INCREMENTAL),
     )

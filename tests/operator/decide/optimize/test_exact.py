@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from adaptive_operator.decide.optimize.milp import route, shape_prices, solve_exact
+from adaptive_operator.decide.optimize.milp import route, solve_exact
 from adaptive_operator.decide.optimize.problem import (
     Column,
     Limit,
@@ -141,9 +141,9 @@ def test_a_minimum_that_the_budget_does_not_hold_leaves_a_plan_all_the_same():
 
 
 def test_idle_accelerators_are_worth_nothing_and_scarce_ones_what_they_would_serve():
-    assert shape_prices(pool(demo_model(0.5), budget=8))["gpu"] == pytest.approx(0.0, abs=1e-3)
+    assert solve_exact(pool(demo_model(0.5), budget=8)).prices["gpu"] == pytest.approx(0.0, abs=1e-3)
     # the last accelerator serves 0.585 more requests, each worth Π + 0.998
-    assert shape_prices(pool(demo_model(9.0)))["gpu"] == pytest.approx(0.585 * 10.998, rel=1e-3)
+    assert solve_exact(pool(demo_model(9.0))).prices["gpu"] == pytest.approx(0.585 * 10.998, rel=1e-3)
 
 
 def test_a_tier_with_room_has_no_price():
@@ -167,4 +167,4 @@ def test_missing_minimums_cost_more_than_anything_else_could_earn():
     problem = pool(demo_model(9.0, low=1))
     the_same_replica_as_full = (10 + 1) * 0.72
 
-    assert replica_costs(problem, {"demo/assistant": (2, 0, 0)}) > the_same_replica_as_full
+    assert replica_costs(problem, problem.models[0], (2, 0, 0), problem.missing_cost()) > the_same_replica_as_full

@@ -38,6 +38,14 @@ def restore(situation: Situation, limit: int) -> Proposal | None:
     return _checked(situation, space, mix, limit)
 
 
+def restore_to(situation: Situation, mix: Mix, limit: int) -> Proposal:
+    """Go to a mix that was chosen elsewhere, although nothing is missing, if every check allows it; else hold."""
+    demand = situation.demand
+    if demand.trust is not Trust.FULL or demand.peak is None:
+        return _held_for_metrics(situation, dict(mix))
+    return _checked(situation, plan_space(situation, limit), dict(mix), limit)
+
+
 def wished_mix(situation: Situation, mix: Mix) -> dict[str, int] | None:
     """The mix that would serve better than `mix` with the whole budget at hand; None when there is none."""
     peak = situation.demand.peak if situation.demand.peak is not None else situation.demand.rate

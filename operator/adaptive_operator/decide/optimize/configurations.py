@@ -109,7 +109,8 @@ def _of_model(tables: Tables, m: int, prices: Floats, alive: Flags, pairs: bool)
     counts = counts[(counts <= np.maximum(most, tables.present[m])).all(axis=1)]
     counts = _each_once(counts)
     totals = tier_totals(tables, m, counts)
-    return np.asarray(counts[(totals <= tables.high[m]).all(axis=1)])
+    allowed = (totals <= tables.high[m]).all(axis=1) & (counts @ tables.accelerators[m] <= tables.most_accelerators[m])
+    return np.asarray(counts[allowed])
 
 
 def _each_once(counts: Ints) -> Ints:
@@ -125,6 +126,7 @@ def _most(tables: Tables, m: int) -> Ints:
     use = tables.held_use[m]
     fits = np.where(use > 0, tables.limits // np.maximum(use, 1.0), np.inf).min(axis=1, initial=np.inf)
     allowed: Ints = np.minimum(tables.high[m][tables.tier[m]], np.minimum(fits, 1 << 30).astype(np.int64))
+    allowed = np.minimum(allowed, tables.most_accelerators[m] // np.maximum(tables.accelerators[m], 1))
     most: Ints = np.minimum(need, allowed)
     return most
 
@@ -169,13 +171,15 @@ def _chains(tables: Tables, m: int, prices: Floats, columns: Ints, most: Ints) -
 
 def _chain(tables: Tables, m: int, order: Sequence[int], most: Ints) -> list[Ints]:
     row, left, held = np.zeros(tables.rate.shape[1], np.int64), float(tables.demand[m].sum()), tables.limits.copy()
-    rows: list[Ints] = []
+    rows, own = list[Ints](), int(tables.most_accelerators[m])
     for j in order:
         if left <= 0:
             break
         use = tables.held_use[m, j]
         fits = int(np.min(held[use > 0] // use[use > 0], initial=most[j]))
-        row[j] = max(0, min(fits, math.ceil(left / tables.rate[m, j])))
+        size = int(tables.accelerators[m, j])
+        row[j] = max(0, min(fits, own // max(1, size), math.ceil(left / tables.rate[m, j])))
+        own -= int(row[j]) * size
         left -= row[j] * tables.rate[m, j]
         held -= row[j] * use
         rows.append(row.copy())

@@ -26,7 +26,7 @@ def keep(problem: Problem) -> Counts:
     counts = {key: list(present) for key, present in problem.present.items()}
     tables = build_tables(problem)
     for m, model in enumerate(problem.models):
-        _cut_to_maxima(tables, m, model, counts[model.key])
+        _cut_to_own(tables, m, model, counts[model.key])
     for i, limit in enumerate(problem.limits):
         if not limit.starts:
             _cut_to_limit(problem, tables, limit, i, counts)
@@ -74,11 +74,18 @@ def _climb(listed: Configurations, limits: Floats) -> list[int]:
     return rows
 
 
-def _cut_to_maxima(tables: Tables, m: int, model: PlannedModel, counts: list[int]) -> None:
-    for t, tier in enumerate(model.tiers):
-        while tier.high is not None and sum(n for j, n in enumerate(counts) if tables.tier[m, j] == t) > tier.high:
-            of_tier = [j for j, n in enumerate(counts) if n > 0 and tables.tier[m, j] == t]
-            counts[min(of_tier, key=lambda j: (tables.rate[m, j] / model.columns[j].accelerators, j))] -= 1
+def _cut_to_own(tables: Tables, m: int, model: PlannedModel, counts: list[int]) -> None:
+    """Keep a model within its tiers' maxima and its own budget; the slowest replicas per accelerator go first."""
+
+    def drop(columns: list[int]) -> None:
+        counts[min(columns, key=lambda j: (tables.rate[m, j] / model.columns[j].accelerators, j))] -= 1
+
+    for tier in model.tiers:
+        of_tier = [j for j, column in enumerate(model.columns) if column.tier == tier.name]
+        while tier.high is not None and sum(counts[j] for j in of_tier) > tier.high:
+            drop([j for j in of_tier if counts[j] > 0])
+    while model.most_accelerators is not None and model.held(counts) > model.most_accelerators:
+        drop([j for j, n in enumerate(counts) if n > 0])
 
 
 def _cut_to_limit(problem: Problem, tables: Tables, limit: Limit, i: int, counts: dict[str, list[int]]) -> None:

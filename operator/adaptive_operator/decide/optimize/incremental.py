@@ -21,7 +21,7 @@ def choose_free(problem: Problem, changed: Collection[str]) -> frozenset[str]:
     new = {model.key for model in problem.models if model.demand > 0 and not any(model.present)}
     free = (set(changed) & {model.key for model in problem.models}) | new
     donors = [model for model in problem.models if model.key not in free and any(model.present)]
-    donors.sort(key=lambda model: (model.weight, -_held(model), model.key))
+    donors.sort(key=lambda model: (model.weight, -model.held(model.present), model.key))
     count = min(_DONORS_AT_MOST, max(_DONORS_AT_LEAST, len(free)))
     return frozenset(free | {model.key for model in donors[:count]})
 
@@ -49,7 +49,3 @@ def neediest(problem: Problem, routing: Routing, most: int) -> frozenset[str]:
 
     ranked = sorted(problem.models, key=lambda model: (-lack(model), model.key))
     return frozenset(model.key for model in ranked[:most])
-
-
-def _held(model: PlannedModel) -> int:
-    return sum(column.accelerators * column.present for column in model.columns)

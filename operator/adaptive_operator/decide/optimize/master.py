@@ -14,11 +14,12 @@ from scipy.optimize import Bounds, LinearConstraint, linprog, milp
 from scipy.sparse import csr_matrix
 
 from adaptive_operator.decide.optimize.configurations import Configurations, list_configurations
-from adaptive_operator.decide.optimize.problem import Counts, Problem
+from adaptive_operator.decide.optimize.problem import UNSERVED, Counts, Problem
 from adaptive_operator.decide.optimize.tables import Floats, Ints, Tables, build_tables
 
 _ROUNDS: Final = 60
 _DUAL_TOLERANCE: Final = 2e-4  # of the weighted demand
+_SAME_PRICES: Final = 0.5
 # Configurations that the binary program chooses from: the more models, the fewer of each are needed.
 _KEPT: Final = 8000
 _KEPT_PER_MODEL: Final = (8, 40)
@@ -51,6 +52,10 @@ def solve_master(problem: Problem, gap: float = 1e-3, nodes: int = 500, seconds:
         start = find_prices(alone, tables.limits, start, scale, 20 * _DUAL_TOLERANCE).prices
     listed = list_configurations(tables, start)
     found = find_prices(listed, tables.limits, start, scale, _DUAL_TOLERANCE)
+    if not np.allclose(found.prices, start, rtol=_SAME_PRICES, atol=_SAME_PRICES * UNSERVED / 100):
+        # Prices choose what is paired, so what was listed for others may lack what these want.
+        listed = list_configurations(tables, found.prices)
+        found = find_prices(listed, tables.limits, found.prices, scale, _DUAL_TOLERANCE)
     rows = _choose(listed, tables, found, gap * scale, nodes, seconds)
     if rows is None:
         return Mastered(None, found.bound, found.prices)

@@ -150,6 +150,12 @@ class _Program:
                 self.most.add([*((n, -1.0) for n in of_tier), (missing, -1.0)], -tier.low)
             if tier.high is not None and of_tier:
                 self.most.add([(n, 1.0) for n in of_tier], tier.high)
+        if model.most_accelerators is not None:
+            held = [
+                (n, float(column.accelerators))
+                for n, column in zip(self.replicas[model.key], model.columns, strict=True)
+            ]
+            self.most.add(held, model.most_accelerators)
 
     def _add_routes(self, model: PlannedModel) -> None:
         routes, unserved = [], []

@@ -6,14 +6,14 @@
           sum a n, sum a y <= …    every limit: budget, room on the nodes, starts at once
           y >= n - n0              starts
           sum (q - floor) x >= 0   every model; x = 0 where q is below the class's own floor
-          low <= sum_g n <= high   every tier
+          low <= sum_g n <= high   every tier; sum a n <= the model's own budget
 
 Qualities are fractions of the full model, rates reference requests/s. `present` (n0) counts what loads, too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -69,7 +69,10 @@ class RequestClass:
 
 @dataclass(frozen=True, slots=True)
 class PlannedModel:
-    """One model: `floor` is the least mean quality of what is served, `weight` its share when there is not enough."""
+    """One model: `floor` is the least mean quality of what is served, `weight` what it counts when there is not enough.
+
+    `most_accelerators`: what it may hold at most, whatever the shapes; None: as much as the limits allow.
+    """
 
     key: str
     tiers: tuple[PlannedTier, ...]
@@ -78,6 +81,7 @@ class PlannedModel:
     classes: tuple[RequestClass, ...]
     weight: float = 1.0
     floor: float = 0.0
+    most_accelerators: int | None = None
 
     @property
     def demand(self) -> float:
@@ -88,6 +92,10 @@ class PlannedModel:
     def present(self) -> tuple[int, ...]:
         """Replicas that are there or load, by column."""
         return tuple(column.present for column in self.columns)
+
+    def held(self, counts: Sequence[int]) -> int:
+        """Accelerators that these replicas hold."""
+        return sum(column.accelerators * n for column, n in zip(self.columns, counts, strict=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +167,7 @@ def exceeded(problem: Problem, counts: Counts) -> tuple[str, ...]:
         for limit, use in zip(problem.limits, used, strict=True)
         if use > limit.accelerators
     ]
-    return (*over, *(text for model in problem.models for text in _above_high(model, counts[model.key])))
+    return (*over, *(text for model in problem.models for text in _above_own(model, counts[model.key])))
 
 
 def used_of(problem: Problem, limit: Limit, counts: Counts) -> int:
@@ -190,11 +198,15 @@ def replica_costs(problem: Problem, model: PlannedModel, counts: tuple[int, ...]
     return total + missing_cost * sum(max(0, tier.low - totals[tier.name]) for tier in model.tiers)
 
 
-def _above_high(model: PlannedModel, counts: tuple[int, ...]) -> list[str]:
+def _above_own(model: PlannedModel, counts: tuple[int, ...]) -> list[str]:
+    """A model's own bounds that are broken: its budget, its tiers' maxima."""
+    over, most = [], model.most_accelerators
+    if most is not None and (held := model.held(counts)) > most:
+        over.append(f"{model.key}: {held} of its own {most}")
     if all(tier.high is None for tier in model.tiers):
-        return []
+        return over
     totals = tier_counts(model, counts)
-    return [
+    return over + [
         f"{model.key}: {totals[tier.name]} of at most {tier.high} {tier.name}"
         for tier in model.tiers
         if tier.high is not None and totals[tier.name] > tier.high

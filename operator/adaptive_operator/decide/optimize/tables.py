@@ -38,6 +38,8 @@ class Tables:
     limits: Floats  # (L,)
     low: Ints  # (M, T)
     high: Ints  # (M, T)
+    accelerators: Ints  # (M, J) of one replica
+    most_accelerators: Ints  # (M,)
     missing_cost: float
     weight: Floats  # (M,)
     floor: Floats  # (M,)
@@ -77,6 +79,8 @@ def build_tables(problem: Problem) -> Tables:
         limits=np.array([limit.accelerators for limit in limits], float),
         low=np.zeros((size, tiers), np.int64),
         high=np.full((size, tiers), _UNBOUNDED),
+        accelerators=np.zeros((size, wide), np.int64),
+        most_accelerators=np.array([_or_unbounded(m.most_accelerators) for m in models], np.int64),
         missing_cost=problem.missing_cost(),
         weight=np.array([m.weight for m in models], float),
         floor=np.array([m.floor for m in models], float),
@@ -97,19 +101,23 @@ def _fill_columns(tables: Tables, m: int, model: PlannedModel, problem: Problem,
     numbers = {tier.name: i for i, tier in enumerate(model.tiers)}
     for i, tier in enumerate(model.tiers):
         tables.low[m, i] = tier.low
-        if tier.high is not None:
-            tables.high[m, i] = tier.high
+        tables.high[m, i] = _or_unbounded(tier.high)
     for j, column in enumerate(model.columns):
         tables.rate[m, j] = column.rate
         tables.shape[m, j] = shapes[column.shape]
         tables.tier[m, j] = numbers[column.tier]
         tables.of_tier[m, j, numbers[column.tier]] = 1.0
         tables.present[m, j] = column.present
+        tables.accelerators[m, j] = column.accelerators
         tables.start_cost[m, j] = problem.start_cost(column)
         tables.running_cost[m, j] = problem.running_cost(column)
         for i, limit in enumerate(problem.limits):
             use = tables.start_use if limit.starts else tables.held_use
             use[m, j, i] = limit.use_of(column)
+
+
+def _or_unbounded(most: int | None) -> int:
+    return int(_UNBOUNDED) if most is None else most
 
 
 def _fill_classes(tables: Tables, m: int, model: PlannedModel, steps: list[list[_Step]]) -> None:

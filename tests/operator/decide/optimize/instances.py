@@ -62,4 +62,5 @@ def _model(dice: random.Random, key: str, shapes: int, nested: bool) -> PlannedM
         classes=(RequestClass("all", demand, tuple(qualities)),),
         weight=dice.choice((1.0, 2.0, 4.0)),
         floor=dice.choice((0.0, 0.9, 0.96)),
+        most_accelerators=dice.choice((None, None, 4)),
     )

@@ -161,6 +161,14 @@ def test_broken_limits_and_maxima_are_named():
         "demo/assistant: 2 of at most 1 full",
     )
     assert exceeded(pool(model), {"demo/assistant": (1, 2, 0)}) == ()
+    capped = replace(model, most_accelerators=3)
+    assert exceeded(pool(capped), {"demo/assistant": (1, 2, 0)}) == ("demo/assistant: 4 of its own 3",)
+
+
+def test_a_model_stays_within_a_budget_of_its_own():
+    capped = replace(demo_model(1.8), most_accelerators=3)
+
+    assert solve_exact(pool(capped)).counts == {"demo/assistant": (0, 3, 0)}
 
 
 def test_missing_minimums_cost_more_than_anything_else_could_earn():

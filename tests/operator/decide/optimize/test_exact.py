@@ -176,3 +176,31 @@ def test_missing_minimums_cost_more_than_anything_else_could_earn():
     the_same_replica_as_full = (10 + 1) * 0.72
 
     assert replica_costs(problem, problem.models[0], (2, 0, 0), problem.missing_cost()) > the_same_replica_as_full
+
+
+@pytest.mark.parametrize(
+    ("budget", "assistant", "mixes"),
+    [
+        pytest.param(4, 1.6, ((0, 3, 0), (0, 1, 0)), id="four accelerators: int8 for both"),
+        pytest.param(5, 1.6, ((1, 2, 0), (0, 1, 0)), id="a fifth goes where full serves more requests"),
+        pytest.param(4, 2.0, ((0, 3, 0), (0, 1, 0)), id="more load: taking from search would leave more unserved"),
+    ],
+)
+def test_the_worked_example_of_the_documentation(budget, assistant, mixes):
+    models = (demo_model(assistant, floor=0.9), replace(demo_model(0.5, floor=0.9), key="demo/search"))
+
+    counts = solve_exact(Problem(models, (Limit("gpu", budget),)), gap=1e-5).counts
+
+    assert counts == dict(zip(("demo/assistant", "demo/search"), mixes, strict=True))
+
+
+def test_the_worked_example_is_worth_what_the_documentation_says():
+    models = (demo_model(1.6, floor=0.9), replace(demo_model(0.5, floor=0.9), key="demo/search"))
+    four, five = (Problem(models, (Limit("gpu", budget),)) for budget in (4, 5))
+    int8 = {"demo/assistant": (0, 3, 0), "demo/search": (0, 1, 0)}
+    better = {"demo/assistant": (1, 2, 0), "demo/search": (0, 1, 0)}
+    other = {"demo/assistant": (0, 3, 0), "demo/search": (1, 0, 0)}
+
+    assert route(four, int8).objective == pytest.approx(2.0958 - 0.0004)
+    assert route(five, better).objective == pytest.approx(2.09724 - 0.0005)
+    assert route(five, other).objective == pytest.approx(2.0968 - 0.0005)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from dataclasses import replace
 
 from adaptive_operator.decide.optimize.problem import (
     Column,
@@ -32,6 +33,20 @@ def small_problem(seed: int, models: int = 3, shapes: int = 2, starts: bool = Fa
         limits.append(Limit(SHAPES[0][0], 2 * dice.randint(0, 4), least_replica=2))
     prices = {SHAPES[g][0]: dice.choice((0.0, 0.2, 3.0)) for g in range(shapes)}
     return Problem(planned, tuple(limits), prices)
+
+
+def with_classes_and_a_cascade(problem: Problem) -> Problem:
+    """The same models, half of their demand in a class that takes nothing below 0.95, and a cascade of two tiers."""
+    return replace(problem, models=tuple(_divided(model) for model in problem.models))
+
+
+def _divided(model: PlannedModel) -> PlannedModel:
+    [whole] = model.classes
+    cascade = Route("cascade", ((model.tiers[-1].name, 1.0), (model.tiers[0].name, 0.3)))
+    qualities = (*whole.qualities, 0.94)
+    half = RequestClass("careful", whole.demand / 2, qualities, floor=0.95)
+    rest = RequestClass("any", whole.demand / 2, qualities)
+    return replace(model, routes=(*model.routes, cascade), classes=(rest, half))
 
 
 def _model(dice: random.Random, key: str, shapes: int, nested: bool) -> PlannedModel:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from adaptive_operator.decide.optimize.configurations import undominated
 from adaptive_operator.decide.optimize.fallback import greedy, keep
 from adaptive_operator.decide.optimize.incremental import choose_free, narrow
 from adaptive_operator.decide.optimize.master import solve_master
@@ -17,7 +18,7 @@ from adaptive_operator.decide.optimize.milp import route, solve_exact
 from adaptive_operator.decide.optimize.problem import Problem, exceeded, tier_counts
 from adaptive_operator.decide.optimize.solve import Method, SolveSettings, solve
 from adaptive_operator.decide.optimize.tables import build_tables, use_of, worth_of
-from tests.operator.decide.optimize.instances import small_problem
+from tests.operator.decide.optimize.instances import small_problem, with_classes_and_a_cascade
 
 UNHURRIED = settings(deadline=None, max_examples=20, suppress_health_check=[HealthCheck.too_slow])
 CONFIGURATIONS = SolveSettings(exact_models=0)
@@ -92,6 +93,33 @@ def test_a_plan_is_worth_in_the_arrays_what_it_is_worth_in_the_program(problem):
 
     assert worth_of(tables, parts).sum() == pytest.approx(route(problem, counts).objective, abs=1e-6, rel=1e-9)
     assert (use_of(tables, parts).sum(axis=0) <= tables.limits + 1e-9).all()
+
+
+@UNHURRIED
+@given(problem=problems)
+def test_with_classes_and_cascades_the_arrays_promise_no_more_than_the_program_serves(problem):
+    divided = with_classes_and_a_cascade(problem)
+    for counts in (solve_exact(divided).counts, solve(divided, settings=CONFIGURATIONS).counts):
+        assert counts is not None
+        promised = worth_of(build_tables(divided), as_parts(divided, counts)).sum()
+        assert promised <= route(divided, counts).objective + 1e-6
+        assert exceeded(divided, counts) == ()
+
+
+@UNHURRIED
+@given(problem=problems)
+def test_a_column_that_another_beats_in_everything_is_not_missed(problem):
+    alive = undominated(build_tables(problem))
+    fewer = replace(
+        problem,
+        models=tuple(
+            replace(model, columns=tuple(c for c, keep_it in zip(model.columns, row, strict=False) if keep_it))
+            for model, row in zip(problem.models, alive, strict=True)
+        ),
+    )
+    best, without = (route(p, solve_exact(p, gap=1e-6).counts or {}).objective for p in (problem, fewer))
+
+    assert without == pytest.approx(best, abs=1e-4 * max(1.0, problem.weighted_demand))
 
 
 @UNHURRIED

@@ -80,7 +80,7 @@ def propose_mix(situation: Situation, mix: Mix, limit: int) -> Proposal:
         now, then = (space.fill(as_plan(space, m), demand).unserved for m in (situation.wanted, target))
         if then < now and not carries(space, as_plan(space, situation.wanted), demand):
             return grow_to(situation, target, limit, demand)
-    return restore_to(situation, target, limit)
+    return restore_to(situation, target, limit) or stay(situation, limit)
 
 
 def planned_demand(situation: Situation) -> float:

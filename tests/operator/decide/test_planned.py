@@ -118,6 +118,17 @@ def test_a_better_mix_waits_for_plans_in_agreement():
     assert proposal.memory.agreed_count == 1
 
 
+def test_a_mix_that_is_hardly_better_is_not_worth_an_exchange():
+    [situation] = situations_of(0.5)
+    wanted = replace(
+        situation, tiers=tuple(replace(t, wanted=n) for t, n in zip(situation.tiers, (0, 3, 1), strict=True))
+    )
+    busy = under(wanted, 1.4)
+
+    # full 1 · int8 1 in place of int8 3 would raise 1.4 requests/s by less than a permille, and serve fewer of them
+    assert propose_mix(busy, {"full": 1, "int8": 1, "int4": 1}, 4).reason is Reason.STEADY
+
+
 def test_a_mix_that_others_have_to_make_room_for_leaves_it_to_the_rules_meanwhile():
     [situation] = situations_of(0.5)
     loaded = under(situation, 1.6)

@@ -66,7 +66,7 @@ def undominated(tables: Tables) -> Flags:
     usable = np.take_along_axis(free, tables.tier, axis=1) & ~np.isnan(quality)
     place = np.arange(tables.rate.shape[1])
     exists = place[None, :] < tables.columns[:, None]
-    size = tables.held_use.max(axis=2, initial=0.0)
+    size = tables.accelerators
     alive = exists & (tables.rate > 0)
     for j in range(tables.rate.shape[1]):
         same = exists & usable & (tables.shape == tables.shape[:, [j]]) & (place[None, :] != j)

@@ -14,12 +14,13 @@ from scipy.optimize import Bounds, LinearConstraint, linprog, milp
 from scipy.sparse import csr_matrix
 
 from adaptive_operator.decide.optimize.configurations import Configurations, list_configurations
-from adaptive_operator.decide.optimize.problem import UNSERVED, Counts, Problem
+from adaptive_operator.decide.optimize.problem import Counts, Problem
 from adaptive_operator.decide.optimize.tables import Floats, Ints, Tables, build_tables
 
 _ROUNDS: Final = 60
 _DUAL_TOLERANCE: Final = 2e-4  # of the weighted demand
-_SAME_PRICES: Final = 0.5
+# Prices that are further than this from those the list was made for (a share, and per accelerator) list it anew.
+_PRICES_MOVED: Final = (0.5, 0.05)
 # Configurations that the binary program chooses from: the more models, the fewer of each are needed.
 _KEPT: Final = 8000
 _KEPT_PER_MODEL: Final = (8, 40)
@@ -52,7 +53,8 @@ def solve_master(problem: Problem, gap: float = 1e-3, nodes: int = 500, seconds:
         start = find_prices(alone, tables.limits, start, scale, 20 * _DUAL_TOLERANCE).prices
     listed = list_configurations(tables, start)
     found = find_prices(listed, tables.limits, start, scale, _DUAL_TOLERANCE)
-    if not np.allclose(found.prices, start, rtol=_SAME_PRICES, atol=_SAME_PRICES * UNSERVED / 100):
+    share, least = _PRICES_MOVED
+    if not np.allclose(found.prices, start, rtol=share, atol=least):
         # Prices choose what is paired, so what was listed for others may lack what these want.
         listed = list_configurations(tables, found.prices)
         found = find_prices(listed, tables.limits, found.prices, scale, _DUAL_TOLERANCE)

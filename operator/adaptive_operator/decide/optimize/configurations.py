@@ -1,7 +1,7 @@
 """Which replicas are worth looking at for each model: some hundred configurations instead of all combinations.
 
 One request class is served best by one tier, or by two around the demand and the floor; the rest is whole numbers and
-what already runs. So: nothing, what runs and its neighbours, each column alone, and pairs. Pure arrays.
+what already runs. So: nothing, what runs and its neighbours, each column alone, pairs, and the neighbours of the best.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ _GRID: Final = 16  # counts of the first column of a pair
 _SMALL: Final = 6  # up to this many of each of a pair: all combinations
 _ALONE: Final = 24  # counts of a column alone
 _SHAPES_PER_TIER: Final = 2
+_WIDENED: Final = 4  # plans of each model whose neighbours are looked at
 _MIX: Final = np.random.default_rng(20260101).integers(1, 1 << 40, 1024)  # fixed: equal rows have equal sums
 
 
@@ -53,6 +54,42 @@ def list_configurations(tables: Tables, prices: Floats, pairs: bool = True) -> C
     counts = np.concatenate(parts) if parts else np.zeros((0, 0), np.int64)
     first = np.searchsorted(owner, np.arange(len(parts)))
     return Configurations(owner, first, counts, worth_of(tables, parts), use_of(tables, parts))
+
+
+def widen(tables: Tables, listed: Configurations, reduced: Floats) -> Configurations:
+    """The list with the neighbours of each model's best plans by `reduced` worth: one replica more, less or exchanged.
+
+    Finds what pairs miss: a third column, where a shape runs out or the floor leaves room for one replica more.
+    """
+    alive = undominated(tables)
+    best = listed.picked(top_rows(listed, reduced, _WIDENED))
+    ends = np.append(best.first[1:], len(best.owner))
+    parts = [
+        _allowed(tables, m, _neighbours(best.counts[best.first[m] : ends[m]], np.flatnonzero(alive[m])))
+        for m in range(len(tables.columns))
+    ]
+    owner = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
+    fresh = ~np.isin(_names(owner, np.vstack(parts)), _names(listed.owner, listed.counts))
+    more = [
+        part[of_part]
+        for part, of_part in zip(parts, np.split(fresh, np.cumsum([len(p) for p in parts])[:-1]), strict=True)
+    ]
+    owner = np.concatenate([listed.owner, owner[fresh]])
+    order = np.argsort(owner, kind="stable")
+    return Configurations(
+        owner[order],
+        np.searchsorted(owner[order], np.arange(len(parts))),
+        np.vstack([listed.counts, *more])[order],
+        np.concatenate([listed.worth, worth_of(tables, more)])[order],
+        np.vstack([listed.use, use_of(tables, more)])[order],
+    )
+
+
+def top_rows(listed: Configurations, reduced: Floats, most: int) -> Ints:
+    """The best rows of each model, ascending."""
+    order = np.lexsort((-reduced, listed.owner))
+    rank = np.arange(len(order)) - listed.first[listed.owner[order]]
+    return np.sort(order[rank < most])
 
 
 def undominated(tables: Tables) -> Flags:
@@ -105,17 +142,32 @@ def _of_model(tables: Tables, m: int, prices: Floats, alive: Flags, pairs: bool)
         chosen = _worth_pairing(tables, m, prices, columns)
         rows += [_small_pairs(tables, m, columns, most), _large_pairs(tables, m, chosen, most)]
         rows.append(_chains(tables, m, prices, columns, most))
-    counts = np.vstack([as_they_are, _with_minimums(tables, m, prices, np.vstack(rows))])
-    counts = counts[(counts <= np.maximum(most, tables.present[m])).all(axis=1)]
-    counts = _each_once(counts)
+    return _allowed(tables, m, np.vstack([as_they_are, _with_minimums(tables, m, prices, np.vstack(rows))]))
+
+
+def _allowed(tables: Tables, m: int, counts: Ints) -> Ints:
+    """Those within the bounds of a model, each once."""
+    most = np.maximum(_most(tables, m), tables.present[m])
+    counts = counts[((counts >= 0) & (counts <= most)).all(axis=1)]
+    _, first = np.unique(_names(np.zeros(len(counts), np.int64), counts), return_index=True)
+    counts = counts[np.sort(first)]
     totals = tier_totals(tables, m, counts)
     allowed = (totals <= tables.high[m]).all(axis=1) & (counts @ tables.accelerators[m] <= tables.most_accelerators[m])
     return np.asarray(counts[allowed])
 
 
-def _each_once(counts: Ints) -> Ints:
-    _, first = np.unique(counts @ _MIX[: counts.shape[1]], return_index=True)
-    return np.asarray(counts[np.sort(first)])
+def _names(owner: Ints, counts: Ints) -> Ints:
+    """(K,) a number for each plan of each model: equal for equal ones, different for others as good as always."""
+    names: Ints = counts @ _MIX[1 : counts.shape[1] + 1] + owner * _MIX[0]
+    return names
+
+
+def _neighbours(bases: Ints, columns: Ints) -> Ints:
+    each, none = np.eye(bases.shape[1], dtype=np.int64), np.zeros((1, bases.shape[1]), np.int64)
+    more = np.vstack([none, each[columns]])
+    less = np.vstack([none, each[np.flatnonzero(bases.any(axis=0))]])
+    moves = (more[:, None, :] - less[None, :, :]).reshape(-1, bases.shape[1])
+    return np.asarray((bases[:, None, :] + moves[None, :, :]).reshape(-1, bases.shape[1]))
 
 
 def _most(tables: Tables, m: int) -> Ints:

@@ -1,4 +1,4 @@
-"""Planning some of the models while the others stay: what changed and who could give, or those that lack most."""
+"""Hundreds of models of which few changed: plan those and some that could give, leave the others as they are."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from collections.abc import Collection
 from dataclasses import replace
 from typing import Final
 
-from adaptive_operator.decide.optimize.milp import Routing
-from adaptive_operator.decide.optimize.problem import UNSERVED, Counts, PlannedModel, Problem, used_of
+from adaptive_operator.decide.optimize.problem import Counts, Problem, used_of
 
 _DONORS_AT_LEAST: Final = 20
 _DONORS_AT_MOST: Final = 100
@@ -34,18 +33,3 @@ def narrow(problem: Problem, free: Collection[str], kept: Counts) -> Problem:
         for limit in problem.limits
     )
     return replace(problem, models=tuple(m for m in problem.models if m.key in free), limits=limits)
-
-
-def neediest(problem: Problem, routing: Routing, most: int) -> frozenset[str]:
-    """Keys of the models that lack most: requests that are unserved, then quality."""
-
-    def lack(model: PlannedModel) -> float:
-        quality = sum(
-            q * x
-            for item, served in zip(model.classes, routing.served[model.key], strict=True)
-            for q, x in zip(item.qualities, served, strict=True)
-        )
-        return model.weight * (UNSERVED * sum(routing.unserved[model.key]) + model.demand - quality)
-
-    ranked = sorted(problem.models, key=lambda model: (-lack(model), model.key))
-    return frozenset(model.key for model in ranked[:most])

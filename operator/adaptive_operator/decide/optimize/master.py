@@ -13,7 +13,7 @@ import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, linprog, milp
 from scipy.sparse import csr_matrix
 
-from adaptive_operator.decide.optimize.configurations import Configurations, list_configurations
+from adaptive_operator.decide.optimize.configurations import Configurations, list_configurations, top_rows, widen
 from adaptive_operator.decide.optimize.problem import Counts, Problem
 from adaptive_operator.decide.optimize.tables import Floats, Ints, Tables, build_tables
 
@@ -58,6 +58,8 @@ def solve_master(problem: Problem, gap: float = 1e-3, nodes: int = 500, seconds:
         # Prices choose what is paired, so what was listed for others may lack what these want.
         listed = list_configurations(tables, found.prices)
         found = find_prices(listed, tables.limits, found.prices, scale, _DUAL_TOLERANCE)
+    listed = widen(tables, listed, listed.worth - listed.use @ found.prices)
+    found = find_prices(listed, tables.limits, found.prices, scale, _DUAL_TOLERANCE)
     rows = _choose(listed, tables, found, gap * scale, nodes, seconds)
     if rows is None:
         return Mastered(None, found.bound, found.prices)
@@ -119,7 +121,7 @@ def _choose(
     """Rows of the chosen configurations (M,): a binary program over the best ones of each model."""
     reduced = listed.worth - listed.use @ found.prices
     least, most = _KEPT_PER_MODEL
-    rows = _top_rows(listed, reduced, min(most, max(least, _KEPT // len(listed.first))))
+    rows = top_rows(listed, reduced, min(most, max(least, _KEPT // len(listed.first))))
     kept = listed.picked(rows)
     one = csr_matrix((np.ones(len(rows)), (kept.owner, np.arange(len(rows)))))
     result = milp(
@@ -135,10 +137,3 @@ def _choose(
     if result.x is None:
         return None
     return rows[_best_rows(kept, np.asarray(result.x))]
-
-
-def _top_rows(listed: Configurations, reduced: Floats, most: int) -> Ints:
-    """The best rows of each model, ascending."""
-    order = np.lexsort((-reduced, listed.owner))
-    rank = np.arange(len(order)) - listed.first[listed.owner[order]]
-    return np.sort(order[rank < most])

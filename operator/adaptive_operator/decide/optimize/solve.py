@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from adaptive_operator.decide.optimize.fallback import greedy, keep
-from adaptive_operator.decide.optimize.incremental import choose_free, narrow, neediest
+from adaptive_operator.decide.optimize.incremental import choose_free, narrow
 from adaptive_operator.decide.optimize.master import solve_master
 from adaptive_operator.decide.optimize.milp import Routing, route, solve_exact
 from adaptive_operator.decide.optimize.problem import Counts, Problem, exceeded
@@ -38,9 +38,6 @@ class SolveSettings:
     gap: float = 1e-3
     # A plan further from its bound is only adopted if it beats keeping by more than what it may miss.
     accepted_gap: float = 0.03
-    # The models that lack most are planned exactly where configurations leave a gap; so many, and so many nodes.
-    polish_models: int = 12
-    polish_nodes: int = 200
     # Guard only: a plan cut off by time depends on the machine. The searches end by nodes before.
     seconds: float = 5.0
 
@@ -83,7 +80,9 @@ def solve(
     kept = keep(problem)
     found = _find(problem, kept, changed, settings)
     keeping = _plan(problem, found, kept, route(problem, kept), Method.KEEP)
-    plans = [keeping, *_solved(problem, found, keeping, settings)]
+    plans = [keeping]
+    if found.counts is not None:
+        plans += _plans(problem, found, keeping, found.counts, found.method)
     if plans[-1] is keeping or plans[-1].gap > settings.accepted_gap:
         plans += _plans(problem, found, keeping, greedy(problem), Method.GREEDY)
     best = max(plans, key=lambda plan: plan.objective)
@@ -91,22 +90,6 @@ def solve(
     if best.gap > settings.accepted_gap and best.objective - keeping.objective <= missed:
         return replace(keeping, solved=False)
     return best
-
-
-def _solved(problem: Problem, found: _Found, keeping: PoolPlan, settings: SolveSettings) -> list[PoolPlan]:
-    """The solver's plan; where it is far from its bound, also with the models that lack most planned exactly.
-
-    A model larger than a whole shape may need three columns, which no configuration has.
-    """
-    plans = [] if found.counts is None else _plans(problem, found, keeping, found.counts, found.method)
-    if not plans or found.method is Method.EXACT or plans[0].gap <= settings.accepted_gap:
-        return plans
-    free = neediest(problem, plans[0].routing, settings.polish_models)
-    part = narrow(problem, free, plans[0].counts)
-    exact = solve_exact(part, gap=settings.gap, nodes=settings.polish_nodes, seconds=settings.seconds)
-    if exact.counts is None:
-        return plans
-    return [*_plans(problem, found, keeping, {**plans[0].counts, **exact.counts}, found.method), *plans]
 
 
 def _find(problem: Problem, kept: Counts, changed: Collection[str] | None, settings: SolveSettings) -> _Found:

@@ -185,7 +185,7 @@ def test_a_lowered_budget_is_kept_by_giving_up_replicas(problem, lowered):
     assert exceeded(tight, solve(tight).counts) == ()
 
 
-def test_configurations_come_within_half_a_per_cent_of_the_exact_plan_of_twelve_models():
+def test_configurations_come_within_two_permille_of_the_exact_plan_of_twelve_models():
     missed = []
     for seed in range(10):
         problem = small_problem(seed, models=12)
@@ -198,7 +198,7 @@ def test_configurations_come_within_half_a_per_cent_of_the_exact_plan_of_twelve_
         missed.append((best - worth) / problem.weighted_demand)
 
     assert statistics.median(missed) <= 0.001
-    assert max(missed) <= 0.005
+    assert max(missed) <= 0.002
 
 
 def test_models_that_did_not_change_keep_their_replicas_in_an_incremental_plan():
@@ -243,10 +243,8 @@ def test_a_pool_without_models_has_an_empty_plan():
     assert (dict(plan.counts), plan.gap, plan.objective) == ({}, 0.0, 0.0)
 
 
-def test_a_plan_far_from_its_bound_has_the_models_that_lack_most_planned_exactly():
+def test_a_model_on_more_columns_than_a_pair_is_found_among_the_neighbours():
     problem = small_problem(6, models=3)
     best = route(problem, solve_exact(problem, gap=1e-6).counts or {}).objective
-    master = solve_master(problem)
 
-    assert route(problem, master.counts or {}).objective < best - 0.05 * problem.weighted_demand
-    assert solve(problem, settings=CONFIGURATIONS).objective == pytest.approx(best)
+    assert route(problem, solve_master(problem).counts or {}).objective == pytest.approx(best)

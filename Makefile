@@ -94,6 +94,10 @@ bench-engine: setup ## Measure the engine against llama.cpp (builds it once, abo
 bench-quality: setup ## Measure KL, perplexity and agreement of every tier and level; options: BENCH_ARGS=…
 	$(PY) -m benchmarks.bench_quality $(BENCH_ARGS)
 
+.PHONY: bench-planner
+bench-planner: setup ## Measure how long the pool planner takes and how close it comes; options: BENCH_ARGS=…
+	$(PY) -m benchmarks.bench_planner $(BENCH_ARGS)
+
 .PHONY: soak
 soak: setup ## Put random load on a nested engine for 20 minutes, then check that nothing leaked; options: SOAK_ARGS=…
 	$(PY) -m benchmarks.soak $(SOAK_ARGS)

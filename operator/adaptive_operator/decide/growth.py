@@ -62,13 +62,21 @@ def grow(situation: Situation, limit: int) -> Proposal | None:
     if carries(space, keep, demand):
         return None
     target = _target(situation, space, limit, demand)
-    surely = _surely(situation, demand)
     if target is None:
         # What may be chance is not reported: there is nothing to be done about it.
-        return None if carries(space, keep, surely) else _limited(situation, space, keep, demand)
-    if carries(space, keep, surely) and not is_agreed(situation, memory := agree_on_more(situation)):
+        return None if carries(space, keep, _surely(situation, demand)) else _limited(situation, space, keep, demand)
+    return grow_to(situation, as_mix(situation, space, target), limit, demand)
+
+
+def grow_to(situation: Situation, mix: Mix, limit: int, demand: float) -> Proposal:
+    """Go to a mix that serves more of the demand (requests/s) than what is wanted; for a burst only if it lasts."""
+    space = plan_space(situation, limit)
+    keep = as_plan(space, situation.wanted)
+    if carries(space, keep, _surely(situation, demand)) and not is_agreed(
+        situation, memory := agree_on_more(situation)
+    ):
         return _held(situation, memory)
-    return _grown(situation, space, as_mix(situation, space, target), limit, demand)
+    return _grown(situation, space, dict(mix), limit, demand)
 
 
 def _surely(situation: Situation, demand: float) -> float:

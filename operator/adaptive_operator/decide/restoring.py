@@ -38,6 +38,17 @@ def restore(situation: Situation, limit: int) -> Proposal | None:
     return _checked(situation, space, mix, limit)
 
 
+def restore_to(situation: Situation, mix: Mix, limit: int) -> Proposal | None:
+    """Go to a mix that was chosen elsewhere if it is better and every check allows it, else hold; None: not better."""
+    demand, space = situation.demand, plan_space(situation, limit)
+    need = demand.peak if demand.peak is not None else demand.rate
+    if need is None or not _is_improvement(situation, space, as_plan(space, mix), need):
+        return None
+    if demand.trust is not Trust.FULL or demand.peak is None:
+        return _held_for_metrics(situation, dict(mix))
+    return _checked(situation, space, dict(mix), limit)
+
+
 def wished_mix(situation: Situation, mix: Mix) -> dict[str, int] | None:
     """The mix that would serve better than `mix` with the whole budget at hand; None when there is none."""
     peak = situation.demand.peak if situation.demand.peak is not None else situation.demand.rate
@@ -100,23 +111,31 @@ def _survives(situation: Situation, space: PlanSpace, mix: dict[str, int], limit
 
 
 def _improvement(situation: Situation, space: PlanSpace, demand: float) -> dict[str, int] | None:
-    """The best mix for a demand (requests/s) with headroom, if it is better than the wanted one; else None.
+    """The best mix for a demand (requests/s) with headroom, if it is better than the wanted one; else None."""
+    need = demand * situation.settings.shrink_headroom
+    plan = best_plan(space, need, situation.settings.exact_plans)
+    if plan is None or not _is_improvement(situation, space, plan, demand):
+        return None
+    return as_mix(situation, space, plan)
+
+
+def _is_improvement(situation: Situation, space: PlanSpace, plan: Plan, demand: float) -> bool:
+    """Is a plan better than the wanted one at a demand (requests/s) with headroom?
 
     Fewer accelerators count when the quality is the same even at demand x headroom; more quality counts when it shows
     at the demand that is there beyond chance. The gap between the two is the hysteresis.
     """
     need = demand * situation.settings.shrink_headroom
-    plan = best_plan(space, need, situation.settings.exact_plans)
     keep = as_plan(space, situation.wanted)
-    if plan is None or plan == keep:
-        return None
+    if plan == keep:
+        return False
     old, new = space.fill(keep, need), space.fill(plan, need)
     if new.unserved > old.unserved + _TOLERANCE * need:
-        return None
+        return False
     surely = min(demand, _beyond_chance(situation))
     gain = min(new.quality_permille - old.quality_permille, _gain(space, keep, plan, surely))
     cheaper = space.cost(plan) < space.cost(keep) and gain >= -_SAME_QUALITY_PERMILLE
-    return as_mix(situation, space, plan) if cheaper or gain >= situation.settings.least_gain_permille else None
+    return cheaper or gain >= situation.settings.least_gain_permille
 
 
 def _beyond_chance(situation: Situation) -> float:

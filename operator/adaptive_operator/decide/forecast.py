@@ -1,0 +1,188 @@
+"""How much will be asked for until a replica started now could serve: an upper forecast of one model's demand.
+
+The largest of a damped trend plus deviations, a moving average with a margin, a burst that was just seen, and, when
+two periods are known, the season. Measured on a conversation trace: the deviations matter, the trend hardly does.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+Bin = float | None  # requests/s in reference requests; None: unknown, which is never zero
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """Demand in bins of equal length, oldest first. `end`: when the newest bin ended (Unix seconds)."""
+
+    bins: tuple[Bin, ...]
+    bin_seconds: float
+    end: float
+
+
+class Source(StrEnum):
+    """Which part of a forecast is the largest."""
+
+    NOTHING = "Nothing"  # no known bin
+    MOST_SEEN = "MostSeen"  # too little history for a model of it
+    TREND = "Trend"
+    AVERAGE = "Average"
+    BURST = "Burst"
+    SEASON = "Season"
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """The most to expect until the horizon (requests/s; None: nothing is known), and where it comes from.
+
+    Not `settled`: the history is too short to give anything back on its word.
+    """
+
+    upper: float | None
+    source: Source
+    settled: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ForecastSettings:
+    """Constants of the forecast, as measured on bins of 10-15 s."""
+
+    level_gain: float = 0.35  # α of the damped trend
+    trend_gain: float = 0.08  # β
+    damping: float = 0.9  # φ, per bin
+    residuals: int = 30  # one-step errors that the deviation is taken from, and bins before it counts
+    # Deviations on top: with 2 a horizon of 60 s falls 1 % of the peak short, at 170 s it takes 3.
+    deviations: float = 2.0
+    deviations_far: float = 3.0
+    near_seconds: float = 80.0
+    far_seconds: float = 170.0
+    average_gain: float = 0.38  # α of the moving average
+    average_margin: float = 1.05
+    # A bin with more than this many times the mean of the minute before it is a burst, and held for a minute.
+    burst_ratio: float = 2.0
+    burst_seconds: float = 60.0
+    # How far today may differ from the same time of earlier periods before they stop being a guide.
+    season_most: float = 2.0
+
+
+def forecast(
+    seen: Series,
+    now: float,
+    horizon_seconds: float,
+    settings: ForecastSettings = ForecastSettings(),
+    season: tuple[Series, float] | None = None,
+) -> Forecast:
+    """The upper forecast of `seen` at its maximum over the next `horizon_seconds` (load time + planner period).
+
+    `season`: a coarser history of the same demand and its period in seconds; used when it covers two of them.
+    Example: 40 bins of 5.0 give 5.25, the average's margin; a new bin of 20.0 gives 20.0 for a minute.
+    """
+    known = [value for value in seen.bins if value is not None]
+    if not known:
+        return Forecast(None, Source.NOTHING, settled=False)
+    if len(known) < settings.residuals:
+        return Forecast(max(known), Source.MOST_SEEN, settled=False)
+    horizon = horizon_seconds + max(0.0, now - seen.end)
+    parts = {
+        Source.TREND: _trend(seen, horizon, settings),
+        Source.AVERAGE: settings.average_margin * _average(known, settings.average_gain),
+        Source.BURST: _burst(seen, now, settings),
+        Source.SEASON: _season(season, now, horizon, settings) if season is not None else 0.0,
+    }
+    source = max(parts, key=lambda name: parts[name])
+    return Forecast(parts[source], source, settled=True)
+
+
+def deviations_at(horizon_seconds: float, settings: ForecastSettings = ForecastSettings()) -> float:
+    """Standard deviations to add at a horizon: more the further away, between the two measured distances."""
+    span = settings.far_seconds - settings.near_seconds
+    part = min(1.0, max(0.0, (horizon_seconds - settings.near_seconds) / span))
+    return settings.deviations + part * (settings.deviations_far - settings.deviations)
+
+
+def _trend(seen: Series, horizon: float, settings: ForecastSettings) -> float:
+    """Holt's level and damped trend, at the worst bin of the horizon, plus deviations of the one-step errors.
+
+    After h bins the trend has added φ + φ² + … + φ^h times itself, so the worst bin is the last one, or the first.
+    """
+    level, trend, errors = _smoothed(seen.bins, settings)
+    phi = settings.damping
+    bins = max(1, math.ceil(horizon / seen.bin_seconds))
+    far = trend * phi * (1 - phi**bins) / (1 - phi)
+    deviation = statistics.pstdev(errors[-settings.residuals :]) if errors else 0.0
+    return max(0.0, level + max(far, trend * phi)) + deviations_at(horizon, settings) * deviation
+
+
+def _smoothed(bins: Sequence[Bin], settings: ForecastSettings) -> tuple[float, float, list[float]]:
+    """(level, trend per bin, one-step errors). An unknown bin moves nothing but the damped trend."""
+    level: float | None = None
+    trend, errors = 0.0, list[float]()
+    for value in bins:
+        if level is None:
+            level = value
+            continue
+        expected = level + settings.damping * trend
+        if value is None:
+            level, trend = max(0.0, expected), settings.damping * trend
+            continue
+        errors.append(value - expected)
+        before, level = level, expected + settings.level_gain * (value - expected)
+        trend = settings.trend_gain * (level - before) + (1 - settings.trend_gain) * settings.damping * trend
+    return level or 0.0, trend, errors
+
+
+def _average(known: Sequence[float], gain: float) -> float:
+    average = known[0]
+    for value in known[1:]:
+        average += gain * (value - average)
+    return average
+
+
+def _burst(seen: Series, now: float, settings: ForecastSettings) -> float:
+    """The largest bin of the last minute that was far above the minute before it; 0 without one."""
+    before = max(1, round(settings.burst_seconds / seen.bin_seconds))
+    burst = 0.0
+    for index, value in enumerate(seen.bins):
+        ended = seen.end - (len(seen.bins) - 1 - index) * seen.bin_seconds
+        if value is None or now - ended >= settings.burst_seconds:
+            continue
+        minute = [earlier for earlier in seen.bins[max(0, index - before) : index] if earlier is not None]
+        if minute and value > settings.burst_ratio * statistics.fmean(minute):
+            burst = max(burst, value)
+    return burst
+
+
+def _season(season: tuple[Series, float], now: float, horizon: float, settings: ForecastSettings) -> float:
+    """What the last two periods had in the coming window, scaled to today's level; 0 when two were not seen."""
+    series, period = season
+    bins = round(period / series.bin_seconds)
+    if bins < 2 or len(series.bins) < 2 * bins:
+        return 0.0
+    late = max(0, math.floor((now - series.end) / series.bin_seconds))
+    ahead = range(late, late + math.ceil(horizon / series.bin_seconds) + 1)
+    expected = [
+        value for step in ahead if (value := _same_phase(series.bins, bins, len(series.bins) + step)) is not None
+    ]
+    recent = [
+        (value, past)
+        for index, value in list(enumerate(series.bins))[-min(bins, settings.residuals) :]
+        if value is not None and (past := _same_phase(series.bins, bins, index)) is not None
+    ]
+    if not expected or not recent:
+        return 0.0
+    past_level = statistics.fmean(past for _, past in recent)
+    ratio = statistics.fmean(value for value, _ in recent) / past_level if past_level > 0 else 1.0
+    ratio = min(settings.season_most, max(1 / settings.season_most, ratio))
+    deviation = statistics.pstdev([value - ratio * past for value, past in recent])
+    return max(expected) * ratio + deviations_at(horizon, settings) * deviation
+
+
+def _same_phase(bins: Sequence[Bin], period: int, index: int) -> float | None:
+    """Mean of what was seen one and two periods before a bin, which may lie in the future."""
+    earlier = [index - period, index - 2 * period]
+    known = [value for i in earlier if 0 <= i < len(bins) and (value := bins[i]) is not None]
+    return statistics.fmean(known) if known else None

@@ -1,0 +1,1 @@
+"""The planner's integer program for all models of one pool: data, exact solver, configuration master, fallbacks."""

@@ -1,0 +1,136 @@
+"""Between the rules and the pool's program: situations as a program, its plan as proposals.
+
+The rules about a model's life (pause, start, edits, failed replicas, a swap in flight, missing metrics) come first; the
+program plans the models that none of them concerns, within what the others leave. How carefully a plan is adopted is
+for `growth.py` and `restoring.py` to say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from adaptive_operator.decide.cards import TierCard
+from adaptive_operator.decide.growth import carries, grow_to, growth_demand
+from adaptive_operator.decide.optimize.problem import (
+    Column,
+    Limit,
+    PlannedModel,
+    PlannedTier,
+    Problem,
+    RequestClass,
+    Route,
+)
+from adaptive_operator.decide.optimize.solve import PoolPlan
+from adaptive_operator.decide.proposal import Proposal
+from adaptive_operator.decide.restoring import restore_to
+from adaptive_operator.decide.rules import propose, stay
+from adaptive_operator.decide.situation import (
+    UNBOUNDED,
+    Mix,
+    Situation,
+    TierState,
+    as_plan,
+    can_act_on_demand,
+    fixed_replicas,
+    plan_space,
+)
+
+
+def is_plannable(situation: Situation) -> bool:
+    """May the program decide for this model? Its demand is known, it runs, and nothing else is under way."""
+    return can_act_on_demand(situation) and situation.swap is None and any(situation.wanted.values())
+
+
+def build_problem(
+    situations: Sequence[Situation],
+    resource: str,
+    accelerators: int,
+    prices: Mapping[str, float],
+    weights: Mapping[str, float] | None = None,
+) -> Problem:
+    """The program of models that are plannable, on `accelerators` that no other model holds or is owed.
+
+    Qualities in permille become fractions; rates are derated as everywhere. `prices`: the last plan's, by resource.
+    `weights` by key; 1 where it is not given. Replicas of tiers without a card are paid for beforehand.
+    """
+    fixed = sum(_fixed_accelerators(situation) for situation in situations)
+    models = sorted((_model(situation, resource, weights or {}) for situation in situations), key=lambda m: m.key)
+    return Problem(tuple(models), (Limit(resource, max(0, accelerators - fixed)),), dict(prices))
+
+
+def planned_mix(situation: Situation, problem: Problem, plan: PoolPlan) -> dict[str, int]:
+    """What the plan wants of one model, as replicas by tier, those of tiers without a card included."""
+    model = next(model for model in problem.models if model.key == situation.model.key)
+    counts = {column.tier: n for column, n in zip(model.columns, plan.counts[model.key], strict=True)}
+    return {t.name: counts.get(t.name, 0) if t.card else fixed_replicas(situation, t) for t in situation.tiers}
+
+
+def propose_mix(situation: Situation, mix: Mix, limit: int) -> Proposal:
+    """The plan's mix as a proposal within `limit` accelerators: at once where capacity is missing, else damped.
+
+    Where the mix does not fit yet (others have to give first), the rules do what can be done meanwhile.
+    """
+    target = {tier.name: mix.get(tier.name, 0) for tier in situation.tiers}
+    if situation.cost(target) > limit:
+        return propose(situation, limit)
+    if target == situation.wanted:
+        return stay(situation, limit)
+    demand, space = growth_demand(situation), plan_space(situation, limit)
+    if demand is not None:
+        now, then = (space.fill(as_plan(space, m), demand).unserved for m in (situation.wanted, target))
+        if then < now and not carries(space, as_plan(space, situation.wanted), demand):
+            return grow_to(situation, target, limit, demand)
+    return restore_to(situation, target, limit) or stay(situation, limit)
+
+
+def planned_demand(situation: Situation) -> float:
+    """Demand to plan for (requests/s): the most of the hold window, as far as it is known, with headroom.
+
+    A plan for less would be grown at the next peak of the same window, and shrunk again.
+    """
+    seen = situation.demand
+    most = max(seen.rate or 0.0, seen.peak or 0.0)
+    return most * situation.settings.shrink_headroom
+
+
+def _model(situation: Situation, resource: str, weights: Mapping[str, float]) -> PlannedModel:
+    tiers = [tier for tier in situation.tiers if tier.card is not None and tier.high > 0]
+    routes = [route for tier in tiers for route in _routes(tier)]
+    key = situation.model.key
+    return PlannedModel(
+        key=key,
+        tiers=tuple(PlannedTier(t.name, t.low, None if t.high >= UNBOUNDED else t.high) for t in tiers),
+        columns=tuple(_column(situation, tier, tier.card, resource) for tier in tiers if tier.card),
+        routes=tuple(route for route, _ in routes),
+        classes=(RequestClass("all", planned_demand(situation), tuple(quality for _, quality in routes)),),
+        weight=weights.get(key, 1.0),
+        floor=situation.floor_permille / 1000,
+        most_accelerators=max(0, situation.budget - _fixed_accelerators(situation)),
+    )
+
+
+def _column(situation: Situation, tier: TierState, card: TierCard, resource: str) -> Column:
+    """A tier on its only shape. What is wanted counts as there while it loads: one deficit is answered once."""
+    return Column(
+        tier=tier.name,
+        shape=resource,
+        accelerators=tier.accelerators,
+        rate=card.requests_per_second * situation.settings.utilisation,
+        load_seconds=card.load_seconds,
+        present=tier.wanted,
+    )
+
+
+def _routes(tier: TierState) -> list[tuple[Route, float]]:
+    """A route per level with its quality: a faster level takes less of the replica's rate."""
+    if tier.card is None:
+        return []
+    best = tier.card.requests_per_second
+    return [
+        (Route(f"{tier.name}/{level.name}", ((tier.name, best / level.rate),)), level.quality_permille / 1000)
+        for level in tier.card.levels
+    ]
+
+
+def _fixed_accelerators(situation: Situation) -> int:
+    return sum(t.accelerators * fixed_replicas(situation, t) for t in situation.tiers if t.card is None)

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field
 
-from adaptive_operator.api.base import CEL, MODEL_SOURCE, Api, rule
+from adaptive_operator.api.base import CEL, DNS_NAME, MODEL_SOURCE, RESOURCE, Api, rule
 from adaptive_operator.api.tiers import Tier
 
 
@@ -91,28 +91,47 @@ class Quality(Api):
 class Accelerators(Api):
     """The accelerators this model may hold."""
 
+    pool: str | None = Field(
+        default=None,
+        max_length=63,
+        pattern=DNS_NAME,
+        description="AcceleratorPool whose accelerators this model shares. Unset: the models of the resource that name"
+        " no pool share one budget.",
+    )
+    # No default in the CRD: with a pool, the resource is the pool's.
     resource: str = Field(
         default="nvidia.com/gpu",
         max_length=128,
-        pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$",
-        description="Extended resource. Models that name the same resource share one budget.",
-        json_schema_extra={
-            CEL: [
-                rule(
-                    "self == oldSelf",
-                    "accelerators.resource cannot be changed, because running replicas count against its budget;"
-                    " delete the model and create it anew",
-                ),
-            ]
-        },
+        pattern=RESOURCE,
+        description="Extended resource. Models that name the same resource and no pool share one budget."
+        " Unset: the pool's, without a pool nvidia.com/gpu.",
+        json_schema_extra={"default": None},
     )
     budget: int | None = Field(
         default=None,
         ge=1,
         le=100_000,
         description="Most accelerators that this model may hold, Pending and Terminating pods included."
-        " Unset: the operator's budget for the resource.",
+        " Unset: the budget of the pool, or the operator's for the resource.",
     )
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            CEL: [
+                rule(
+                    "has(self.pool) || has(oldSelf.pool) || (has(self.resource) ? self.resource : 'nvidia.com/gpu')"
+                    " == (has(oldSelf.resource) ? oldSelf.resource : 'nvidia.com/gpu')",
+                    "accelerators.resource cannot be changed, because running replicas count against its budget;"
+                    " delete the model and create it anew",
+                ),
+            ]
+        }
+    )
+
+    @property
+    def names_resource(self) -> bool:
+        """Did the user write the resource?"""
+        return "resource" in self.model_fields_set
 
 
 class Routing(Api):

@@ -45,6 +45,17 @@ class Reason(StrEnum):
     DRY_RUN = "DryRun"
 
 
+class ShareReason(StrEnum):
+    """Why a model has what it has of an AcceleratorPool (`status.models[].reason`)."""
+
+    SATISFIED = "Satisfied"  # all that it wants, within its fair share
+    BORROWING = "Borrowing"  # more than its fair share, because others do not want theirs now
+    RESERVED = "Reserved"  # wants more than its reservation, and others are owed the rest
+    MINIMUM = "Minimum"  # wants more than its minimum, and others are owed the rest
+    WEIGHTED = "Weighted"  # wants more than its weight gives
+    UNMANAGED = "Unmanaged"  # its mode is not Active, or nothing can be decided for it: it keeps what it holds
+
+
 class ConditionType(StrEnum):
     """The condition types of an AdaptiveModel."""
 

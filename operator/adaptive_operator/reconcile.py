@@ -21,8 +21,9 @@ from adaptive_operator.kube import ConflictError, KubeError, NotFoundError
 from adaptive_operator.metrics import OperatorMetrics
 from adaptive_operator.observe.cluster import ClusterReader, InventoryError, Snapshot
 from adaptive_operator.observe.inventory import NodeInventory, find_unnamed
+from adaptive_operator.observe.models import SeenModel, with_metrics
 from adaptive_operator.observe.observation import ModelObservation, PoolObservation
-from adaptive_operator.observe.pools import BlockedModel, Pool, SeenModel, block_all, build_pools, with_metrics
+from adaptive_operator.observe.pools import BlockedModel, Pool, block_all, build_pools
 from adaptive_operator.observe.prometheus import PrometheusReader
 from adaptive_operator.observe.queries import ModelScope, Windows, build_queries
 from adaptive_operator.observe.readings import Readings, Subject

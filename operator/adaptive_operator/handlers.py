@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import kopf
 
-from adaptive_operator.names import GROUP, PLURAL, VERSION
+from adaptive_operator.names import GROUP, PLURAL, POOL_PLURAL, VERSION
 from adaptive_operator.observe.cluster import SELECTOR
 from adaptive_operator.observe.manifests import Raw, metadata_of
 from adaptive_operator.observe.pods import parse_pod
@@ -50,13 +50,20 @@ def build_registry(
 
     @kopf.on.event(GROUP, VERSION, PLURAL, id="notice_model", registry=registry)  # type: ignore[untyped-decorator,unused-ignore]
     async def notice_model(body: kopf.Body, **kwargs: Any) -> None:
-        if changes.is_news(str(body.metadata.uid), model_meaning(body), gone=kwargs.get("type") == "DELETED"):
+        if changes.is_news(str(body.metadata.uid), spec_meaning(body), gone=kwargs.get("type") == "DELETED"):
             nudge()
 
     @kopf.on.event("", "v1", "pods", id="notice_pod", registry=registry)  # type: ignore[untyped-decorator,unused-ignore]
     async def notice_pod(body: kopf.Body, **kwargs: Any) -> None:
         if changes.is_news(str(body.metadata.uid), pod_meaning(body), gone=kwargs.get("type") == "DELETED"):
             nudge()
+
+    if not namespaces:  # pools are of the cluster: an operator of some namespaces has no right to see them
+
+        @kopf.on.event(GROUP, VERSION, POOL_PLURAL, id="notice_pool", registry=registry)  # type: ignore[untyped-decorator,unused-ignore]
+        async def notice_pool(body: kopf.Body, **kwargs: Any) -> None:
+            if changes.is_news(str(body.metadata.uid), spec_meaning(body), gone=kwargs.get("type") == "DELETED"):
+                nudge()
 
     @kopf.on.cleanup(registry=registry)  # type: ignore[untyped-decorator,unused-ignore]
     async def stop(**_: Any) -> None:
@@ -81,8 +88,8 @@ def configure_kopf(settings: kopf.OperatorSettings, *, scans: bool) -> None:
     settings.execution.default_backoff = 5.0
 
 
-def model_meaning(body: Raw) -> tuple[Any, ...]:
-    """What of an AdaptiveModel is worth a pass: its status is our own echo."""
+def spec_meaning(body: Raw) -> tuple[Any, ...]:
+    """What of an AdaptiveModel or AcceleratorPool is worth a pass: its status is our own echo."""
     metadata = metadata_of(body)
     return metadata.get("generation"), metadata.get("deletionTimestamp")
 

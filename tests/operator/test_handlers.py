@@ -6,7 +6,7 @@ import itertools
 
 import kopf
 
-from adaptive_operator.handlers import EndlessBackoffs, build_registry, configure_kopf, model_meaning, pod_meaning
+from adaptive_operator.handlers import EndlessBackoffs, build_registry, configure_kopf, pod_meaning, spec_meaning
 from tests.operator.raw_objects import NOT_READY, READY, build_model, build_pod
 
 
@@ -20,6 +20,11 @@ def test_no_handler_needs_a_finalizer_or_writes_an_annotation() -> None:
     registry = build_registry(lambda: None, lambda: None, ())
     assert [h.id for h in registry._changing.get_all_handlers()] == []
     assert [h.id for h in registry._spawning.get_all_handlers()] == []
+    assert {h.id for h in registry._watching.get_all_handlers()} == {"notice_model", "notice_pod", "notice_pool"}
+
+
+def test_pools_are_watched_with_the_rights_of_the_cluster_only() -> None:
+    registry = build_registry(lambda: None, lambda: None, ("team-a",))
     assert {h.id for h in registry._watching.get_all_handlers()} == {"notice_model", "notice_pod"}
 
 
@@ -46,9 +51,9 @@ def test_named_namespaces_need_no_scanning() -> None:
 def test_a_status_write_means_nothing_and_a_spec_edit_does() -> None:
     before = build_model()
     after = build_model() | {"status": {"x": 1}}
-    assert model_meaning(before) == model_meaning(after)
+    assert spec_meaning(before) == spec_meaning(after)
     after["metadata"]["generation"] = 4
-    assert model_meaning(before) != model_meaning(after)
+    assert spec_meaning(before) != spec_meaning(after)
 
 
 def test_a_pod_that_became_ready_means_something_and_its_heartbeat_does_not() -> None:

@@ -84,7 +84,7 @@ def surge_need(situation: Situation, target: Mix) -> int:
 
 def with_surge(situations: Sequence[Situation], surge: int) -> list[Situation]:
     """Situations with what each may count on beyond the budget: a swap in flight its need, the others what is left."""
-    needs = {s.model.key: surge_need(s, s.swap.target) for s in situations if s.swap is not None}
+    needs = {s.model.key: _used_by_swap(s, s.swap.target) for s in situations if s.swap is not None}
     left = max(0, surge - sum(needs.values()))
     return [
         replace(
@@ -92,6 +92,11 @@ def with_surge(situations: Sequence[Situation], surge: int) -> list[Situation]:
         )
         for s in situations
     ]
+
+
+def _used_by_swap(situation: Situation, target: Mix) -> int:
+    """What a swap in flight needs beyond its target, or still holds: old replicas hold theirs until they are gone."""
+    return max(surge_need(situation, target), situation.held - situation.cost(target))
 
 
 _WHY: Mapping[ShareReason, str] = {

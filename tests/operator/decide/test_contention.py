@@ -121,6 +121,7 @@ def test_surge_lets_a_full_pool_swap_without_a_dip(surge, mix):
     spec = demo_spec(tiers=[tier(0), tier(1, replicas={"min": 0})], accelerators={}, routing={"warmTier": "int8"})
     model = Model("a", spec, lambda now: 1.0 if now < 10_100 else 0.1)
     plant = pool_of(model, budget=2, surge=surge)
+    plant.terminate_seconds = 12.0
     plant.run(100)
     assert model.mix() == {"int8": 2}
     for _ in range(60):
@@ -129,6 +130,8 @@ def test_surge_lets_a_full_pool_swap_without_a_dip(surge, mix):
     assert model.mix() == mix
     assert plant.held() == 2
     assert ("HeldBySurvivorCheck" in model.reasons()) is (surge == 0)
+    findings = {finding.reason for _, decision in model.decisions for finding in decision.findings}
+    assert Reason.BUDGET_EXCEEDED not in findings, "a surge in use is no budget exceeded"
 
 
 def test_surge_is_for_swaps_and_never_for_growth():

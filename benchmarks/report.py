@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from benchmarks.idle import IdleCheck
@@ -37,20 +37,23 @@ class MeasuredSpeeds(Protocol):
 
 
 def render_report(conditions: Mapping[str, object], results: MeasuredSpeeds) -> str:
-    rows = [_row(results, ours, peer, name) for ours, peer in PAIRS.items() for name in MEASURES]
+    rows = [
+        _row(results, ours, peer, name) for ours, peer in PAIRS.items() if ours in results.speeds for name in MEASURES
+    ]
     nested = [
         _row(results, f"nested {level}", level, name)
         for level in PAIRS
         if f"nested {level}" in results.speeds
         for name in MEASURES
     ]
-    return "\n".join([_describe(conditions, results), "", _HEADER, *rows, *nested])
+    return "\n".join([describe(conditions, results.gates), "", _HEADER, *rows, *nested])
 
 
-def _describe(conditions: Mapping[str, object], results: MeasuredSpeeds) -> str:
-    idle = sum(gate.passed for gate in results.gates)
-    shares = statistics.median(gate.share for gate in results.gates)
-    gate = f"idle gate: {idle} of {len(results.gates)} passed, median {shares:.0%} idle"
+def describe(conditions: Mapping[str, object], gates: Sequence[IdleCheck]) -> str:
+    """The conditions, a line each, and what the idle gate found before the pairs."""
+    passed = sum(gate.passed for gate in gates)
+    shares = statistics.median(gate.share for gate in gates)
+    gate = f"idle gate: {passed} of {len(gates)} passed, median {shares:.0%} idle"
     return "\n".join(f"{name}: {value}" for name, value in conditions.items()) + f"\n{gate}"
 
 
@@ -68,7 +71,7 @@ def judge(ratio: PairedRatio, target: float | None) -> str:
 
 def _row(results: MeasuredSpeeds, ours: str, peer: str, measure: str) -> str:
     ratio, target = results.ratio(ours, peer, measure), find_target(ours, measure)
-    speeds = " | ".join(_speed(results.series(side, measure)) for side in (ours, peer))
+    speeds = " | ".join(render_speed(results.series(side, measure)) for side in (ours, peer))
     must = "" if target is None else f"{target:.1f}x"
     return (
         f"| {ours} / {peer} | {measure} | {speeds} | {ratio.median:.2f}x | {ratio.lowest:.2f}..{ratio.highest:.2f} "
@@ -76,5 +79,5 @@ def _row(results: MeasuredSpeeds, ours: str, peer: str, measure: str) -> str:
     )
 
 
-def _speed(values: list[float]) -> str:
+def render_speed(values: Sequence[float]) -> str:
     return f"{statistics.median(values):.0f} ±{relative_spread(values) / 2:.0%}"

@@ -1,5 +1,8 @@
 """Soak: one nested engine under random load for minutes: `make soak`, or `python -m benchmarks.soak --minutes 3`.
 
+Most of the load is refused, on purpose. `--pressure` lets it wait instead, before a KV cache of one longest request, so
+that running requests are preempted; the run fails if none was.
+
 Clients send prompts and outputs of random lengths at random levels, priorities and deadlines, cancel, disconnect in the
 middle of streams, and ask for what is refused. In the end the engine must be as it was: nothing running, no KV block
 held, memory bounded, every request ended, greedy answers unchanged (soak_verdict.py). Exits 1 with the reasons if not.
@@ -20,7 +23,8 @@ from typing import Any
 
 import aiohttp
 
-from benchmarks.engine_process import EngineProcess, run_engine
+from benchmarks.engine_process import read_metrics, run_engine
+from benchmarks.server_process import ServerProcess
 from benchmarks.soak_verdict import SoakRecord, find_faults
 from inference_pods.protocol import (
     ENGINE_KV_BLOCKS_USED,
@@ -38,6 +42,9 @@ FLAGS = (
     "--precision", "nested", "--levels", "int8,int4", "--depths", "30,28", "--permutation-seed", "7",
     "--max-batch-size", "8", "--max-waiting", "6", "--max-total-tokens", "512", "--kv-cache-tokens", "1536",
 )  # fmt: skip
+# A KV cache that holds no more than one longest request, and room to wait: lengths that admission did not foresee now
+# take blocks from others. The last of two equal flags counts.
+PRESSURE_FLAGS = (*FLAGS, "--max-waiting", "64", "--kv-cache-tokens", "512")
 LEVELS = ("int8", "int4", "int8-d28", "int4-d28")
 CLIENTS = 16
 REQUEST_SECONDS = 180.0  # a request that takes longer hangs
@@ -99,7 +106,7 @@ def draw_plan(draw: random.Random) -> Plan:
 
 
 class Soak:
-    def __init__(self, engine: EngineProcess, session: aiohttp.ClientSession) -> None:
+    def __init__(self, engine: ServerProcess, session: aiohttp.ClientSession) -> None:
         self._engine, self._session = engine, session
         self.tally = Tally()
         self.rss_bytes: list[int] = []
@@ -179,7 +186,7 @@ def judge_status(plan: Plan, status: int, body: dict[str, Any]) -> tuple[str, bo
     return f"status {status}: {str(body.get('error'))[:200]}", False
 
 
-async def ask_probes(engine: EngineProcess, session: aiohttp.ClientSession) -> dict[str, str]:
+async def ask_probes(engine: ServerProcess, session: aiohttp.ClientSession) -> dict[str, str]:
     """Greedy answers of an idle engine by level."""
     body = {"inputs": "The capital of France is", "parameters": {"max_new_tokens": 48, "ignore_eos": True}}
     answers = {}
@@ -190,18 +197,18 @@ async def ask_probes(engine: EngineProcess, session: aiohttp.ClientSession) -> d
     return answers
 
 
-async def wait_until_quiet(engine: EngineProcess, patience_seconds: float = 30.0) -> dict[str, float]:
+async def wait_until_quiet(engine: ServerProcess, patience_seconds: float = 30.0) -> dict[str, float]:
     """Metrics as soon as nothing runs and no block is held, else those at the end of the patience."""
     give_up = time.monotonic() + patience_seconds
     while True:
-        metrics = await asyncio.to_thread(engine.metrics)
+        metrics = await asyncio.to_thread(read_metrics, engine)
         busy = [metrics[name] for name in (ENGINE_RUNNING, ENGINE_WAITING, ENGINE_KV_BLOCKS_USED)]
         if not any(busy) or time.monotonic() > give_up:
             return metrics
         await asyncio.sleep(0.2)
 
 
-async def soak(engine: EngineProcess, seconds: float, seed: int) -> tuple[SoakRecord, Tally]:
+async def soak(engine: ServerProcess, seconds: float, seed: int) -> tuple[SoakRecord, Tally]:
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
         first = await ask_probes(engine, session)
         run = Soak(engine, session)
@@ -218,11 +225,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Random load on one nested engine, then a check that nothing leaked.")
     parser.add_argument("--minutes", type=float, default=20.0)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--pressure", action="store_true", help="let requests wait for a tiny KV cache: they preempt")
     options = parser.parse_args()
     OUTPUT.mkdir(parents=True, exist_ok=True)
-    with run_engine(FLAGS, OUTPUT / "soak-engine.log") as engine:
+    with run_engine(PRESSURE_FLAGS if options.pressure else FLAGS, OUTPUT / "soak-engine.log") as engine:
         record, tally = asyncio.run(soak(engine, options.minutes * 60, options.seed))
-    faults = find_faults(record)
+    faults = find_faults(record, must_preempt=options.pressure)
     (OUTPUT / "soak.json").write_text(json.dumps({"faults": faults, **asdict(record)}, indent=1))
     print(f"{tally.started} requests: {dict(tally.outcomes)}")
     lowest, highest = min(record.rss_bytes) / 2**20, max(record.rss_bytes) / 2**20

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from inference_pods.protocol import (
     ENGINE_INTEGRITY_FAILURES,
     ENGINE_KV_BLOCKS_USED,
+    ENGINE_PREEMPTIONS,
     ENGINE_RUNNING,
     ENGINE_WAITING,
 )
@@ -33,8 +34,8 @@ class SoakRecord:
     exit_code: int | None
 
 
-def find_faults(record: SoakRecord) -> list[str]:
-    """Everything that is wrong, one sentence each; empty means passed."""
+def find_faults(record: SoakRecord, *, must_preempt: bool = False) -> list[str]:
+    """Everything that is wrong, one sentence each; empty means passed. `must_preempt`: a load that is meant to."""
     if record.exit_code is not None:
         return [f"the engine ended with exit code {record.exit_code}"]
     faults = [f"{name} is {record.idle_metrics.get(name)} when idle, not 0" for name in _ZERO_WHEN_IDLE
@@ -42,6 +43,8 @@ def find_faults(record: SoakRecord) -> list[str]:
     if record.started != record.ended or not record.started:
         faults.append(f"{record.started} requests were started, {record.ended} ended")
     faults += [f"{len(record.failures)} requests failed, first: {record.failures[0]}"] if record.failures else []
+    if must_preempt and not record.idle_metrics.get(ENGINE_PREEMPTIONS):
+        faults.append("nothing was preempted: the load put no pressure on the KV cache")
     faults += [
         f"the greedy answer at level {level} changed" for level, answer in record.first_answers.items()
         if record.last_answers.get(level) != answer

@@ -19,6 +19,8 @@ NAMESPACES = (
     "bad-edit",
     "day-two",
     "demo",
+    "edited",
+    "emulated",
     "killed",
     "minimal",
     "nested",

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from inference_pods.engine.model_runner import Runner
+from inference_pods.engine.model_runner import StepRunner
 from inference_pods.engine.sampler import Sampler, top_tokens
 from inference_pods.engine.scheduler import ScheduledChunk, Scheduler
 from inference_pods.engine.sequence import (
@@ -67,7 +67,7 @@ class EngineCore:
 
     def __init__(
         self,
-        runner: Runner,
+        runner: StepRunner,
         scheduler: Scheduler,
         tokenizer: TextTokenizer,
         clock: Callable[[], float] = time.monotonic,

@@ -26,7 +26,13 @@ from inference_pods.kernels.step_plans import PlanCounts
 logger = logging.getLogger(__name__)
 
 
-class Runner(TensorSink, Protocol):
+class StepRunner(Protocol):
+    """What the engine's core asks of a model, and all of it: the scores of a step."""
+
+    def step(self, chunks: list[Chunk]) -> list[TokenScores]: ...
+
+
+class Runner(TensorSink, StepRunner, Protocol):
     """A loaded decoder."""
 
     variant: str
@@ -37,8 +43,6 @@ class Runner(TensorSink, Protocol):
 
     @property
     def kv_bytes(self) -> int: ...
-
-    def step(self, chunks: list[Chunk]) -> list[TokenScores]: ...
 
     def close(self) -> None: ...
 

@@ -19,10 +19,11 @@ from pathlib import Path
 import uvloop
 
 from inference_pods.engine.distributed.launch import Loss
+from inference_pods.engine.emulated.startup import build_emulated_engine
 from inference_pods.engine.errors import LoadError, LoadReason
 from inference_pods.engine.metrics import EngineMetrics
 from inference_pods.engine.server import start_server
-from inference_pods.engine.service import Limits, Phase, Service
+from inference_pods.engine.service import Engine, Limits, Phase, Service
 from inference_pods.engine.settings import Settings, parse_settings
 from inference_pods.engine.startup import build_engine
 
@@ -55,10 +56,17 @@ def _end_lost_replica(service: Service, loss: Loss) -> None:
     os._exit(loss.exit_code)
 
 
-async def _load(service: Service, settings: Settings, started: float) -> None:
-    engine = await asyncio.to_thread(
+async def _build(service: Service, settings: Settings) -> Engine:
+    if settings.emulate:
+        await asyncio.sleep(settings.emulate_load_seconds)
+        return build_emulated_engine(settings, service.deliver, service.observe)
+    return await asyncio.to_thread(
         build_engine, settings, service.deliver, service.observe, partial(_end_lost_replica, service)
     )
+
+
+async def _load(service: Service, settings: Settings, started: float) -> None:
+    engine = await _build(service, settings)
     service.attach(engine)
     engine.loop.start()
     await service.prove()

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from inference_pods.engine.distributed.placement import DEVICE_CHOICES
+from inference_pods.engine.emulated.curve import LevelCurve, parse_level_curve
 from inference_pods.kernels.formats import BLOCK_TOKENS, Precision
 from inference_pods.protocol import ENGINE_PORT
 
@@ -61,6 +62,11 @@ class Settings:
     device: str
     # Ranks that share the weights, one process each; 0: all devices that are visible, one on a CPU.
     tensor_parallel: int
+    # How long steps take of an engine without weights: one curve, and one for each level that differs. Empty: the model
+    # at model_source is loaded and computed.
+    emulate: tuple[LevelCurve, ...]
+    # How long an engine without weights acts as if it loaded some.
+    emulate_load_seconds: float
 
     @property
     def kv_blocks(self) -> int:
@@ -82,6 +88,13 @@ def _parse_switch(text: str) -> bool:
     if text not in ("on", "off"):
         raise argparse.ArgumentTypeError(f"{text!r} is neither on nor off")
     return text == "on"
+
+
+def _level_curve(text: str) -> LevelCurve:
+    try:
+        return parse_level_curve(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _digest(text: str) -> str:
@@ -150,13 +163,24 @@ def _build_parser() -> argparse.ArgumentParser:
         help="storage of keys and values",
     )
     add("--threads", type=_at_least(0), default=0, help="compute threads (0: from the CPU quota)")
+    add(
+        "--emulate",
+        type=_level_curve,
+        action="append",
+        default=[],
+        metavar="[LEVEL=]STEP,DECODE,PREFILL",
+        help="load no weights, answer with filler; microseconds of a step, and more of them per decoding sequence and"
+        " per prompt token. Again with a level's name for each level that differs",
+    )
+    add("--emulate-load-seconds", type=float, default=0.0, help="time that loading seems to take with --emulate")
     return parser
 
 
 def parse_settings(arguments: Sequence[str] | None = None) -> Settings:
     """Settings from the command line; exits with status 2 and a message that names the flag if they don't fit."""
     parser = _build_parser()
-    settings = Settings(**vars(parser.parse_args(arguments)))
+    values = vars(parser.parse_args(arguments))
+    settings = Settings(**{**values, "emulate": tuple(values["emulate"])})
     if settings.kv_cache_tokens < settings.max_total_tokens:
         parser.error(
             f"--kv-cache-tokens {settings.kv_cache_tokens} is below --max-total-tokens {settings.max_total_tokens}"

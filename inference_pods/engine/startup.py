@@ -32,7 +32,8 @@ from inference_pods.kernels.levels import Level, LevelPlan, default_levels
 logger = logging.getLogger(__name__)
 
 
-def _package_version() -> str:
+def package_version() -> str:
+    """Version of this distribution, for /info."""
     try:
         return version("adaptive-llm")
     except PackageNotFoundError:
@@ -83,20 +84,24 @@ def build_engine(settings: Settings, deliver: Deliver, observe: Observe, on_lost
     model_sha, context_tokens = digest.finish(), context_length(file)
     file.close()
     levels = tuple(level.name for level in model.runner.levels)
-    drafts = _find_drafts(settings, levels)
-    scheduler = Scheduler(
-        BlockManager(settings.kv_blocks, BLOCK_TOKENS, settings.prefix_cache),
-        settings.max_batch_size,
-        settings.max_step_tokens,
-        tpot_seconds=settings.tpot_milliseconds / 1000 or None,
-        drafts=drafts,
-    )
+    scheduler = build_scheduler(settings, _find_drafts(settings, levels))
     core = EngineCore(model.runner, scheduler, tokenizer)
     description = {**_describe(settings, model, limits.threads, placement), "model_sha": model_sha}
     _warn_if_slow(model.runner.variant)
     logger.info("loaded %s", description)
     loop = EngineLoop(core, deliver, observe)
     return Engine(loop, scheduler, tokenizer, template, levels, description, context_tokens, model.plan_counts)
+
+
+def build_scheduler(settings: Settings, drafts: DraftSettings | None = None) -> Scheduler:
+    """The scheduler with its KV blocks, as every kind of engine has it."""
+    return Scheduler(
+        BlockManager(settings.kv_blocks, BLOCK_TOKENS, settings.prefix_cache),
+        settings.max_batch_size,
+        settings.max_step_tokens,
+        tpot_seconds=settings.tpot_milliseconds / 1000 or None,
+        drafts=drafts,
+    )
 
 
 def _build_limits(settings: Settings, file: ModelFile, placement: Placement) -> DecoderLimits:
@@ -136,9 +141,10 @@ def _describe(settings: Settings, model: LoadedModel, threads: int, placement: P
         "model_id": settings.served_model_name,
         "model_dtype": settings.precision.value,
         "model_device_type": placement.device.value,
-        "version": _package_version(),
+        "version": package_version(),
         "sha": None,
         "docker_label": None,
+        "engine": "native",
         "tier": settings.tier,
         "precision": settings.precision.value,
         "permutation_seed": settings.permutation_seed,

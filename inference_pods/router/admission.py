@@ -25,6 +25,7 @@ from inference_pods.router.table import Route, RouteKey, RoutingTable
 MAX_HELD_REQUESTS: Final = 2000
 MAX_HELD_BYTES: Final = 64 << 20
 RETRY_AFTER_MAX_SECONDS: Final = 60
+NOT_READY_SECONDS: Final = 10  # Retry-After while a replica may be starting
 
 
 class RouteReason(StrEnum):
@@ -281,12 +282,25 @@ class Admission:
                 f"x-quality-min: {demand.quality_min} is not offered; {offer}: ask for less or leave the header out"
             )
             raise Refused(RefusalCause.QUALITY_UNKNOWN, 400, message)
-        if demand.is_pinned and not self._allowed_lanes(demand):
-            header, named = (
-                ("x-level", f"level {demand.level!r}") if demand.tier is None else ("x-tier", f"tier {demand.tier!r}")
-            )
-            message = f"{header}: {named} has no ready replica: try later, or leave the header out"
-            raise Refused(RefusalCause.TIER_NOT_READY, 503, message, 10)
+        if demand.is_free or self._allowed_lanes(demand):
+            return
+        if demand.is_pinned:
+            self._check_levels(demand)
+        tiers = {route.key.tier for route in routes if _is_good_enough(route, demand.quality_min)}
+        if not any(self._fleet.may_serve_soon(tier) for tier in tiers):
+            raise _nothing_ready(demand, "and none is starting")
+
+    def _check_levels(self, demand: Demand) -> None:
+        """Raises Refused for a level that no replica has although those of its tier are ready, naming those they have.
+
+        The table may promise it: its replicas are on their way, or an edit that brings it does not start.
+        """
+        ready = [lane.key for lane in self._fleet.lanes if lane.replicas]
+        tiers = {lane.key.tier for lane in self._fleet.lanes if demand.names(lane.key)}
+        if demand.level is None or not tiers <= {key.tier for key in ready}:
+            return
+        known = ", ".join(f"{key.level} of {key.tier}" for key in ready if key.level and key.tier in tiers)
+        raise _unknown_level(f"no ready replica has level {demand.level!r}", known)
 
     def _check_queue(self, demand: Demand) -> None:
         if self.held >= MAX_HELD_REQUESTS or self._held_bytes + demand.held_bytes > MAX_HELD_BYTES:
@@ -294,8 +308,7 @@ class Admission:
 
     def _queue_timeout(self, demand: Demand) -> Refused:
         if not self._allowed_lanes(demand):
-            message = "no replica that may serve this request became ready in time"
-            return Refused(RefusalCause.NOTHING_READY, 503, message, 10)
+            return _nothing_ready(demand, "and none became ready in time")
         if self._fleet.plan.reason is ShareReason.FLOOR_REACHED:
             message = "only tiers that would push the served quality below the model's floor are ready"
             return Refused(RefusalCause.FLOOR_REACHED, 429, message, self.retry_after_seconds())
@@ -313,8 +326,26 @@ def _check_names(demand: Demand, table: RoutingTable) -> None:
     tiers = table.tiers() if demand.tier is None else (demand.tier,)
     known = ", ".join(f"{level} of {tier}" for tier in tiers for level in table.levels(tier))
     where = "" if demand.tier is None else f" of tier {demand.tier!r}"
+    raise _unknown_level(f"no level {demand.level!r}{where}", known)
+
+
+def _unknown_level(what: str, known: str) -> Refused:
     there = f"the levels are: {known}" if known else "there are none: leave the header out"
-    raise Refused(RefusalCause.UNKNOWN_LEVEL, 400, f"x-level: no level {demand.level!r}{where}; {there}")
+    return Refused(RefusalCause.UNKNOWN_LEVEL, 400, f"x-level: {what}; {there}")
+
+
+def _nothing_ready(demand: Demand, what: str) -> Refused:
+    """Refusal of a request for which no replica is ready; names the header that asks for more than there is."""
+    if demand.is_free:
+        return Refused(RefusalCause.NOTHING_READY, 503, f"no replica is ready, {what}: try later", NOT_READY_SECONDS)
+    if demand.tier is not None:
+        cause, header, asked = RefusalCause.TIER_NOT_READY, "x-tier", f"tier {demand.tier!r}"
+    elif demand.level is not None:
+        cause, header, asked = RefusalCause.TIER_NOT_READY, "x-level", f"level {demand.level!r}"
+    else:
+        cause, header, asked = RefusalCause.NOTHING_READY, "x-quality-min", f"a quality of {demand.quality_min}"
+    message = f"{header}: {asked} has no ready replica, {what}: try later, or leave the header out"
+    return Refused(cause, 503, message, NOT_READY_SECONDS)
 
 
 def _is_good_enough(route: Route, quality_min: int | None) -> bool:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
-from inference_pods.protocol import ROUTE_GENERATE, ROUTE_GENERATE_STREAM
+from inference_pods.protocol import HEADER_LEVEL, ROUTE_GENERATE, ROUTE_GENERATE_STREAM
 
 _STREAM_WANTED: Final = re.compile(rb'"stream"\s*:\s*true')
 _TGI_TYPES: Final = {
@@ -106,6 +106,20 @@ def parse_stream_error(payload: bytes) -> UpstreamError | None:
     if isinstance(error, dict):
         return UpstreamError(_status_of(error), payload)
     return UpstreamError(_TGI_STATUS.get(str(document.get("error_type")), 500), payload)
+
+
+def is_level_refusal(status: int, body: bytes, level: str) -> bool:
+    """Whether an engine's answer says that it does not have this level: 400, its message beginning as pinned in
+    tests/fixtures/contract.json. What a client wrote never stands at the beginning of an engine's message."""
+    if status != 400:
+        return False
+    try:
+        document = json.loads(body)
+    except ValueError:
+        return False
+    error = document.get("error") if isinstance(document, dict) else None
+    message = error.get("message") if isinstance(error, dict) else error
+    return isinstance(message, str) and message.startswith(f"header {HEADER_LEVEL}: level {level!r} is not served")
 
 
 def _status_of(error: dict[str, Any]) -> int:

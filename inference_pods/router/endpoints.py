@@ -18,19 +18,27 @@ from inference_pods.protocol import COMPONENT_ENGINE, COMPONENT_ROUTER, LABEL_CO
 
 @dataclass(frozen=True, slots=True)
 class Replica:
-    """One engine pod that accepts requests. `uid` is the pod's, so that a restarted address is a new replica."""
+    """One engine pod that accepts requests. `uid` is the pod's, so that a restarted address is a new replica.
+
+    `stateful_set`: what made it, and with it its siblings of the same revision; "" = not known.
+    """
 
     uid: str
     tier: str
     base_url: str
+    stateful_set: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class EndpointSet:
-    """All ready replicas by tier (terminating ones left out), and how many routers share them (at least this one)."""
+    """All ready replicas by tier (terminating ones left out), and how many routers share them (at least this one).
+
+    `starting`: tiers with a replica that has an address and is not ready yet.
+    """
 
     replicas: Mapping[str, tuple[Replica, ...]]
     routers: int = 1
+    starting: frozenset[str] = frozenset()
 
     def of_tier(self, tier: str) -> tuple[Replica, ...]:
         return self.replicas.get(tier, ())
@@ -68,6 +76,13 @@ class _Conditions(_Document):
 
 class _TargetRef(_Document):
     uid: str = ""
+    name: str = ""
+
+    @property
+    def stateful_set(self) -> str:
+        """A StatefulSet calls its pods after itself and a number: `assistant-int8-5d41402a-0`."""
+        owner, _, ordinal = self.name.rpartition("-")
+        return owner if ordinal.isascii() and ordinal.isdigit() else ""
 
 
 class _Endpoint(_Document):
@@ -77,6 +92,9 @@ class _Endpoint(_Document):
 
     def is_ready(self) -> bool:
         return self.conditions.ready is not False and not self.conditions.terminating and bool(self.addresses)
+
+    def is_starting(self) -> bool:
+        return self.conditions.ready is False and not self.conditions.terminating
 
 
 class _Port(_Document):
@@ -108,6 +126,7 @@ def parse_endpoints(slices: Iterable[Mapping[str, Any]]) -> EndpointSet:
     """
     replicas: dict[str, dict[str, Replica]] = {}
     routers: set[str] = set()
+    starting: set[str] = set()
     for raw in slices:
         parsed = _parse_slice(raw)
         if parsed.label(LABEL_COMPONENT) == COMPONENT_ROUTER:
@@ -115,8 +134,10 @@ def parse_endpoints(slices: Iterable[Mapping[str, Any]]) -> EndpointSet:
         elif parsed.label(LABEL_COMPONENT) == COMPONENT_ENGINE and parsed.label(LABEL_TIER):
             tier = parsed.label(LABEL_TIER)
             replicas.setdefault(tier, {}).update({replica.uid: replica for replica in _replicas(parsed, tier)})
+            if any(endpoint.is_starting() for endpoint in parsed.endpoints or []):
+                starting.add(tier)
     by_tier = {tier: tuple(members[uid] for uid in sorted(members)) for tier, members in replicas.items() if members}
-    return EndpointSet(by_tier, max(len(routers), 1))
+    return EndpointSet(by_tier, max(len(routers), 1), frozenset(starting))
 
 
 def _parse_slice(raw: Mapping[str, Any]) -> _Slice:
@@ -134,5 +155,5 @@ def _replicas(parsed: _Slice, tier: str) -> Iterable[Replica]:
     for endpoint in parsed.ready_endpoints():
         host = endpoint.addresses[0]
         base_url = f"http://[{host}]:{port}" if parsed.address_type == "IPv6" else f"http://{host}:{port}"
-        uid = endpoint.target_ref.uid if endpoint.target_ref and endpoint.target_ref.uid else base_url
-        yield Replica(uid, tier, base_url)
+        pod = endpoint.target_ref or _TargetRef()
+        yield Replica(pod.uid or base_url, tier, base_url, pod.stateful_set)

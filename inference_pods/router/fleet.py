@@ -14,6 +14,7 @@ from typing import Final
 from inference_pods.router.arrivals import ArrivalWindow
 from inference_pods.router.endpoints import NO_ENDPOINTS, EndpointSet, Replica
 from inference_pods.router.pick import ReplicaBook, ReplicaLimits
+from inference_pods.router.revisions import Assigned, ReplicaLevels
 from inference_pods.router.shares import UTILISATION, ShareInputs, SharePlan, TierLoad, plan_shares
 from inference_pods.router.table import Route, RouteKey, RoutingTable
 
@@ -52,7 +53,8 @@ class Fleet:
         self.lanes: tuple[Lane, ...] = ()
         self.arrivals = ArrivalWindow()
         self.book = ReplicaBook()
-        self._last_ready_at: float | None = None
+        self._ready_at: dict[str, float] = {}  # by tier: when a replica was last known to be ready, this clock
+        self._levels = ReplicaLevels()
         self.on_change: list[Callable[[], None]] = []
         self.held_requests: Callable[[], int] = lambda: 0  # waiting in this router, for any tier
 
@@ -68,7 +70,14 @@ class Fleet:
         if endpoints == self.endpoints:
             return
         self.endpoints = endpoints
-        self.book.keep_only({replica.uid for members in endpoints.replicas.values() for replica in members})
+        uids = {replica.uid for members in endpoints.replicas.values() for replica in members}
+        self.book.keep_only(uids)
+        self._levels.keep_only(uids)
+        self._rebuild()
+
+    def note_refused_level(self, replica: Replica, level: str) -> None:
+        """The replica does not have this level, whatever the table says: it is not asked for it again."""
+        self._levels.note_refusal(replica, level)
         self._rebuild()
 
     def rebalance(self) -> None:
@@ -76,7 +85,7 @@ class Fleet:
         if self.table is None:
             return
         inputs = ShareInputs(
-            tiers=[self._tier_load(lane) for lane in self.lanes],
+            tiers=[self._tier_load(lane, self._shared_with(lane)) for lane in self.lanes],
             arrival_rate=self.arrivals.rate(self._clock()),
             held=self.held_requests(),
             routers=self.endpoints.routers,
@@ -92,7 +101,15 @@ class Fleet:
             return False
         if self._has_ready_lane():
             return True
-        return self._last_ready_at is not None and self._clock() - self._last_ready_at < self.table.max_queue_seconds
+        return any(self._was_ready_lately(tier) for tier in self._ready_at)
+
+    def may_serve_soon(self, tier: str) -> bool:
+        """Does a replica of this tier start, or was one ready so shortly ago that its successor is on the way?"""
+        return tier in self.endpoints.starting or self._was_ready_lately(tier)
+
+    def _was_ready_lately(self, tier: str) -> bool:
+        since, table = self._ready_at.get(tier), self.table
+        return since is not None and table is not None and self._clock() - since < table.max_queue_seconds
 
     def open_lanes(self) -> list[Lane]:
         """Lanes for requests without a pin, best first: ready with a positive weight; if none, ready at all."""
@@ -106,23 +123,30 @@ class Fleet:
 
     def capacity(self) -> float:
         """Requests/s that the ready replicas carry for this router; 0 = unknown."""
-        rates: dict[str, float] = {}  # levels share their tier's replicas: the fastest one counts
+        rates: dict[str, float] = {}  # of each replica: levels share it, the fastest one counts
         for lane in self.open_lanes():
-            if lane.route.mu is not None:
-                rates[lane.key.tier] = max(rates.get(lane.key.tier, 0.0), lane.route.mu * len(lane.replicas))
+            for replica in lane.replicas:
+                rates[replica.uid] = max(rates.get(replica.uid, 0.0), lane.route.mu or 0.0)
         return sum(rates.values()) / self.endpoints.routers
 
     def _rebuild(self) -> None:
-        if self._has_ready_lane():
-            self._last_ready_at = self._clock()
+        now = self._clock()
+        self._ready_at |= {lane.key.tier: now for lane in self.lanes if lane.replicas}
         table = self.table
         if table is not None:
-            self.lanes = tuple(self._build_lane(table, route) for route in table.routes)
+            self.lanes = tuple(self._build_lane(table, *assigned) for assigned in self._assign(table))
         self.rebalance()
 
-    def _build_lane(self, table: RoutingTable, route: Route) -> Lane:
-        ready = self.endpoints.of_tier(route.key.tier)
-        replicas = tuple(replica for replica in ready if replica.uid not in table.draining)
+    def _assign(self, table: RoutingTable) -> list[Assigned]:
+        """Routes with their replicas: in the table's order, best quality first, then those that are not in it."""
+        assigned: dict[RouteKey, Assigned] = {route.key: (route, ()) for route in table.routes}
+        for tier in table.tiers():
+            staying = [replica for replica in self.endpoints.of_tier(tier) if replica.uid not in table.draining]
+            for route, replicas in self._levels.assign(table, tier, staying):
+                assigned[route.key] = (route, replicas)
+        return list(assigned.values())
+
+    def _build_lane(self, table: RoutingTable, route: Route, replicas: tuple[Replica, ...]) -> Lane:
         routers = self.endpoints.routers
         startable = table.first_token_capacity(route) / routers
         queued = startable * QUEUE_FRACTION
@@ -136,7 +160,13 @@ class Fleet:
     def _has_ready_lane(self) -> bool:
         return any(lane.replicas for lane in self.lanes)
 
-    def _tier_load(self, lane: Lane) -> TierLoad:
+    def _shared_with(self, lane: Lane) -> str:
+        """The first level that has replicas in common with this one: levels of another revision have their own."""
+        replicas = set(lane.replicas)
+        sharing = (other for other in self.lanes if other.key.tier == lane.key.tier and replicas & set(other.replicas))
+        return next((other.key.level for other in sharing), lane.key.level)
+
+    def _tier_load(self, lane: Lane, shared_with: str) -> TierLoad:
         comfortable = UTILISATION * lane.limits.in_flight * len(lane.replicas)
         in_flight = sum(self.book.in_flight(replica) for replica in lane.replicas)
         queued = sum(self.book.queued(replica, lane.limits) for replica in lane.replicas)
@@ -146,6 +176,7 @@ class Fleet:
             quality_permille=lane.route.quality_permille,
             mu=lane.route.mu,
             load=lane.route.load,
+            shared_with=shared_with,
             weight=lane.route.weight,
             ready=len(lane.replicas),
             backlog=max(in_flight - comfortable, queued - usual, 0.0),

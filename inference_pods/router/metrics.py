@@ -116,7 +116,9 @@ class RouterMetrics:
             for family in (self._quality, self._ttft, self._tpot, self._inflight):
                 family.labels(*labels)
             self._share.labels(*labels).set(fleet.plan.of(lane.key))
-            self._ready.labels(self._model, lane.key.tier).set(len(lane.replicas))
+        for tier in fleet.table.tiers():
+            replicas = {replica for lane in fleet.lanes if lane.key.tier == tier for replica in lane.replicas}
+            self._ready.labels(self._model, tier).set(len(replicas))
 
     def _zero_what_left(self, keys: set[RouteKey]) -> None:
         """Gauges of a tier that left the table would show their last value for ever."""

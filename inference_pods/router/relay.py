@@ -1,9 +1,9 @@
 """The relay: one request in, one engine's answer out, byte for byte.
 
-Before the first byte a failing replica is replaced by another (at most twice); after it, a stream that breaks ends
-with an error frame, never with a clean end. Whatever happens, the upstream is closed and the place is given back.
-Parses frames beside the stream only to time it and to see its end. Deliberately does not know how a replica was
-chosen.
+Before the first byte a failing replica is replaced by another (at most twice), one that does not have the level by any
+that has it; after it, a stream that breaks ends with an error frame, never with a clean end. Whatever happens, the
+upstream is closed and the place is given back. Parses frames beside the stream only to time it and to see its end.
+Deliberately does not know how a replica was chosen.
 """
 
 from __future__ import annotations
@@ -21,13 +21,26 @@ from yarl import URL
 
 from inference_pods.router.admission import Admission, Demand, Placement, Refused
 from inference_pods.router.contract import RequestContract
-from inference_pods.router.dialect import Dialect, UpstreamError, build_error_frames, wants_stream
+from inference_pods.router.dialect import (
+    Dialect,
+    UpstreamError,
+    build_error_frames,
+    is_level_refusal,
+    wants_stream,
+)
 from inference_pods.router.fleet import Fleet
 from inference_pods.router.headers import EVENT_STREAM, request_headers, response_headers, served_headers
 from inference_pods.router.metrics import CLIENT_GONE, UPSTREAM_BROKE, RouterMetrics
 from inference_pods.router.settings import RouterSettings
 from inference_pods.router.sse import FrameWatch
 from inference_pods.router.table import Route
+from inference_pods.router.verdicts import (
+    ClientGoneError,
+    LevelRefusedError,
+    TryAnother,
+    UpstreamBrokeError,
+    verdict_of_status,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -36,31 +49,6 @@ SAME_REPLICA_SECONDS: Final = 1.0  # without another replica, a failed one is as
 LAST_WRITE_SECONDS: Final = 5.0
 PROLONG_FRACTION: Final = 0.05  # of the idle time: how stale its timer may be
 CONNECT_ERRORS: Final = (aiohttp.ClientError, TimeoutError, OSError)
-
-
-class TryAnother(Exception):  # noqa: N818 - a verdict, not a fault
-    """This replica did not answer and nothing was sent yet. `status`: what to tell the client if no other does
-    either."""
-
-    def __init__(self, status: int, cause: str, *, put_aside: bool) -> None:
-        super().__init__(cause)
-        self.status = status
-        self.cause = cause
-        self.put_aside = put_aside
-
-    @property
-    def reached_engine(self) -> bool:
-        """A replica that refused (no connection, or 503) has done no work: asking around is cheap, so it does not
-        count."""
-        return self.status != 503
-
-
-class UpstreamBrokeError(Exception):
-    """The engine's answer ended too early, after bytes were sent."""
-
-
-class ClientGoneError(Exception):
-    """The client closed the connection or stopped reading."""
 
 
 @dataclass(slots=True)
@@ -158,6 +146,8 @@ class Relay:
                 attempts += verdict.reached_engine
                 demand = replace(demand, avoid=demand.avoid | {placement.replica.uid})
                 self._note_failure(exchange, placement, verdict)
+            except LevelRefusedError:  # at most once per replica and level: it is remembered
+                self._note_refused_level(exchange, placement)
             finally:
                 self._admission.release(placement)
         raise self._exhausted(failure)
@@ -179,7 +169,7 @@ class Relay:
         upstream = await self._open(exchange, placement)
         try:
             if upstream.status in (429, 503):
-                raise _verdict_of_status(upstream.status)
+                raise verdict_of_status(upstream.status)
             if upstream.content_type == EVENT_STREAM:
                 response = await self._relay_stream(exchange, placement, upstream)
             else:
@@ -211,6 +201,8 @@ class Relay:
         except CONNECT_ERRORS as error:
             raise TryAnother(502, f"broke off: {type(error).__name__}", put_aside=True) from error
         self._fleet.book.mark_healthy(placement.replica)
+        if placement.route.key.level and is_level_refusal(upstream.status, body, placement.route.key.level):
+            raise LevelRefusedError
         response = web.Response(
             status=upstream.status,
             body=body,
@@ -260,7 +252,7 @@ class Relay:
         except CONNECT_ERRORS as error:
             raise TryAnother(502, f"broke off: {type(error).__name__}", put_aside=True) from error
         if watch.error is not None and watch.data_frames == 1 and watch.error.status in (429, 503):
-            raise _verdict_of_status(watch.error.status)
+            raise verdict_of_status(watch.error.status)
         return collected
 
     async def _pump(
@@ -350,6 +342,11 @@ class Relay:
         address = placement.replica.base_url
         logger.info("request %s: replica %s: %s; trying another", exchange.contract.request_id, address, verdict.cause)
 
+    def _note_refused_level(self, exchange: Exchange, placement: Placement) -> None:
+        level, address = placement.route.key.level, placement.replica.base_url
+        self._fleet.note_refused_level(placement.replica, level)
+        logger.warning("request %s: replica %s has no level %s", exchange.contract.request_id, address, level)
+
     def _exhausted(self, failure: TryAnother | None) -> Refused:
         if failure is not None and failure.status == 429:
             return Refused.overloaded(self._admission.retry_after_seconds())
@@ -373,13 +370,6 @@ def _abort_connection(exchange: Exchange) -> None:
     transport = exchange.request.transport
     if transport is not None:
         transport.abort()
-
-
-def _verdict_of_status(status: int) -> TryAnother:
-    """429: this replica is full. 503: it is stopping or not ready, so leave it alone for a while."""
-    return (
-        TryAnother(429, "overloaded", put_aside=False) if status == 429 else TryAnother(503, "stopping", put_aside=True)
-    )
 
 
 def _checked_end(watch: FrameWatch) -> bytes:

@@ -48,6 +48,7 @@ class TierLoad:
     ready: int
     backlog: float = 0.0
     load: float = 1.0  # of a replica per request, where one at the tier's top level costs 1
+    shared_with: str = ""  # levels of a tier with the same word share replicas; those of another revision do not
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,12 +138,13 @@ def _fill(tiers: Sequence[TierLoad], capacities: Sequence[float], demand: float,
 
 
 def _steps(tiers: Sequence[TierLoad], capacities: Sequence[float], floor: int) -> list[Step]:
-    """The first step of every tier in the order of the routes, and lower levels' further ones where they belong."""
+    """The first step of all that share replicas in the order of the routes, and lower levels' further ones where they
+    belong."""
     steps: list[Step] = []
     further: list[Step] = []
-    for name in dict.fromkeys(tier.key.tier for tier in tiers):
-        of_tier = [index for index, tier in enumerate(tiers) if tier.key.tier == name]
-        points = [_point(index, tiers[index], capacities[index], floor) for index in of_tier]
+    for group in dict.fromkeys((tier.key.tier, tier.shared_with) for tier in tiers):
+        sharing = [index for index, tier in enumerate(tiers) if (tier.key.tier, tier.shared_with) == group]
+        points = [_point(index, tiers[index], capacities[index], floor) for index in sharing]
         first, *more = frontier(points)
         steps.append(first)
         further += more

@@ -7,7 +7,7 @@ comes from (watch or mounted file) nor which replicas are ready.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Final, Self
 
@@ -67,6 +67,7 @@ class RoutingTable:
     max_queue_seconds: float
     routes: tuple[Route, ...]
     draining: frozenset[str]
+    revisions: Mapping[str, frozenset[str]]  # StatefulSet -> levels that its replicas have; not in it: not known
 
     @property
     def version(self) -> tuple[int, int]:
@@ -143,6 +144,11 @@ class _RouteDocument(_Document):
         return Route(key, self.quality_permille, self.mu, self.load, self.weight, self.price)
 
 
+class _RevisionDocument(_Document):
+    stateful_set: Annotated[str, Field(min_length=1)]
+    levels: Annotated[list[str], Field(min_length=1)]
+
+
 class _TableDocument(_Document):
     schema_version: int
     generation: Annotated[int, Field(ge=0)]
@@ -153,6 +159,7 @@ class _TableDocument(_Document):
     reference: _ReferenceDocument | None = None
     max_queue_seconds: Finite = 60.0
     routes: Annotated[list[_RouteDocument], Field(min_length=1)]
+    revisions: list[_RevisionDocument] = []
     draining: list[str] = []
 
     @model_validator(mode="after")
@@ -188,6 +195,7 @@ def parse_table(text: str | bytes, model: str) -> RoutingTable:
         max_queue_seconds=document.max_queue_seconds,
         routes=tuple(route.to_route() for route in document.routes),
         draining=frozenset(document.draining),
+        revisions={item.stateful_set: frozenset(item.levels) for item in document.revisions},
     )
 
 

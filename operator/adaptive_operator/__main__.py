@@ -25,6 +25,7 @@ from adaptive_operator.kube import KubeClient, load_configuration
 from adaptive_operator.metrics import OperatorMetrics
 from adaptive_operator.observe.cluster import ClusterReader
 from adaptive_operator.observe.inventory import NodeInventory
+from adaptive_operator.observe.last_answers import LastAnswers
 from adaptive_operator.observe.prometheus import PrometheusReader
 from adaptive_operator.plan.model import plan_model
 from adaptive_operator.planner import Planner, PlannerSettings
@@ -51,10 +52,11 @@ def build_parts(settings: OperatorSettings, kube: KubeClient, prometheus: Promet
     lease = LeaseHolder(kube, lease_settings)
     metrics = OperatorMetrics(lambda: lease.is_leading)
     events = EventRecorder(kube, lease_settings.identity)
+    hurry = asyncio.Event()
     reconciler = Reconciler(
         cluster=ClusterReader(kube, settings.namespaces),
         nodes=NodeInventory(kube, settings.discover_accelerators, settings.engine_node_selector),
-        prometheus=prometheus,
+        prometheus=LastAnswers(prometheus, hurry),
         policy=Policy(decide_pool, plan_model, settings.decide_settings(), settings.plan_settings()),
         steps=StepTaker(kube, lease, events),
         lease=lease,
@@ -65,7 +67,7 @@ def build_parts(settings: OperatorSettings, kube: KubeClient, prometheus: Promet
     times = PlannerSettings(
         settings.planner_period_seconds, settings.nudge_debounce_seconds, settings.pass_timeout_seconds
     )
-    planner = Planner(reconciler.run_pass, lambda: lease.is_leading, metrics, times)
+    planner = Planner(reconciler.run_pass, lambda: lease.is_leading, metrics, times, hurry=hurry)
     lease.call_on_change(lambda _leading: planner.nudge())
     health_settings = HealthSettings(
         settings.planner_period_seconds, settings.pass_timeout_seconds, settings.lease_seconds
@@ -98,7 +100,7 @@ async def _watch(settings: OperatorSettings, planner: Planner, stopping: asyncio
     """kopf: it returns on SIGTERM and SIGINT."""
     scope = {"namespaces": settings.namespaces} if settings.namespaces else {"clusterwide": True}
     await kopf.operator(
-        registry=build_registry(planner.nudge, stopping.set, settings.namespaces),
+        registry=build_registry(planner.nudge_in_a_hurry, planner.nudge, stopping.set, settings.namespaces),
         standalone=True,
         # Given, because kopf would look its user's name up, and a pod's account has none.
         identity=settings.lease_settings().identity,  # type: ignore[arg-type]  # a NewType of str that kopf keeps private

@@ -33,9 +33,12 @@ class EndlessBackoffs:
 
 
 def build_registry(
-    nudge: Callable[[], None], on_stop: Callable[[], None], namespaces: tuple[str, ...]
+    on_edit: Callable[[], None], on_pod: Callable[[], None], on_stop: Callable[[], None], namespaces: tuple[str, ...]
 ) -> kopf.OperatorRegistry:
-    """Handlers in a registry of their own. `on_stop` is called when kopf goes down, also on SIGTERM."""
+    """Handlers in a registry of their own: the spec of a model or pool changed, a pod changed.
+
+    `on_stop` is called when kopf goes down, also on SIGTERM.
+    """
     registry = kopf.OperatorRegistry()
     changes = ChangeFilter()
 
@@ -51,19 +54,19 @@ def build_registry(
     @kopf.on.event(GROUP, VERSION, PLURAL, id="notice_model", registry=registry)  # type: ignore[untyped-decorator,unused-ignore]
     async def notice_model(body: kopf.Body, **kwargs: Any) -> None:
         if changes.is_news(str(body.metadata.uid), spec_meaning(body), gone=kwargs.get("type") == "DELETED"):
-            nudge()
+            on_edit()
 
     @kopf.on.event("", "v1", "pods", id="notice_pod", registry=registry)  # type: ignore[untyped-decorator,unused-ignore]
     async def notice_pod(body: kopf.Body, **kwargs: Any) -> None:
         if changes.is_news(str(body.metadata.uid), pod_meaning(body), gone=kwargs.get("type") == "DELETED"):
-            nudge()
+            on_pod()
 
     if not namespaces:  # pools are of the cluster: an operator of some namespaces has no right to see them
 
         @kopf.on.event(GROUP, VERSION, POOL_PLURAL, id="notice_pool", registry=registry)  # type: ignore[untyped-decorator,unused-ignore]
         async def notice_pool(body: kopf.Body, **kwargs: Any) -> None:
             if changes.is_news(str(body.metadata.uid), spec_meaning(body), gone=kwargs.get("type") == "DELETED"):
-                nudge()
+                on_edit()
 
     @kopf.on.cleanup(registry=registry)  # type: ignore[untyped-decorator,unused-ignore]
     async def stop(**_: Any) -> None:

@@ -1,13 +1,22 @@
 """What a tier of the spec can serve: its levels by name, and what its declared card says of each.
 
-A plain tier is its own only level, without a name. Pure; knows neither replicas nor load.
+A plain tier is its own only level, without a name. The levels of a StatefulSet stand in an annotation of it: once its
+tier is edited, the spec no longer tells them. Pure; knows neither replicas nor load.
 """
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated, Final
+
+from pydantic import Field, TypeAdapter, ValidationError
 
 from adaptive_operator.api.tiers import DeclaredCard, Nested, Tier
+
+_Row = tuple[str, Annotated[int, Field(ge=0, le=1000)] | None, Annotated[int, Field(ge=1)] | None]
+_ROWS: Final = TypeAdapter(Annotated[list[_Row], Field(min_length=1)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +48,25 @@ def level_names(nested: Nested) -> tuple[str, ...]:
     """`int8, int8-d28, int4, int4-d28` for the levels int8, int4 and the depths 30, 28."""
     suffixes = ("", *(f"-d{depth}" for depth in nested.depths[1:]))
     return tuple(f"{precision.value}{suffix}" for precision in nested.levels for suffix in suffixes)
+
+
+def format_levels(levels: Sequence[Level]) -> str:
+    """The annotation's text: `[["int8",998,600],["int4",null,null]]`, quality in permille and requests per 1000 s."""
+    rows = [[level.name, level.quality_permille, _milli(level.requests_per_second)] for level in levels]
+    return json.dumps(rows, separators=(",", ":"))
+
+
+def parse_levels(text: str | None) -> tuple[Level, ...] | None:
+    """Levels from an annotation; None when it is absent or cannot be read: they are not known."""
+    try:
+        rows = _ROWS.validate_json(text or "")
+    except ValidationError:
+        return None
+    return tuple(Level(name, quality, milli / 1000 if milli else None) for name, quality, milli in rows)
+
+
+def _milli(rate: float | None) -> int | None:
+    return None if rate is None else round(rate * 1000)
 
 
 def _top(name: str, card: DeclaredCard | None) -> Level:

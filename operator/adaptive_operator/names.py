@@ -27,6 +27,7 @@ COMPONENT_ROUTING: Final = "routing"
 ANNOTATION_EPOCH: Final = "adaptivellm.dev/epoch"
 ANNOTATION_TIER_INPUTS: Final = "adaptivellm.dev/tier-inputs"
 ANNOTATION_DRAINING: Final = "adaptivellm.dev/draining"
+ANNOTATION_LEVELS: Final = "adaptivellm.dev/levels"
 ANNOTATION_MANIFEST: Final = "adaptivellm.dev/manifest"
 
 ENGINE_PORT: Final = 8000

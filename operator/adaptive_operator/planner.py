@@ -65,6 +65,8 @@ class Planner:
     settings: PlannerSettings
     monotonic: Callable[[], float] = time.monotonic
     finished_at: float | None = None  # monotonic, when the last pass ended, well or not
+    # Set while a person waits for an answer, so that the pass does not wait for others.
+    hurry: asyncio.Event = field(default_factory=asyncio.Event)
     _nudged: asyncio.Event = field(default_factory=asyncio.Event)
     _next_due: dict[str, float] = field(default_factory=dict)  # by resource, monotonic
     _last_error: str = ""
@@ -72,6 +74,11 @@ class Planner:
     def nudge(self) -> None:
         """Something changed: run a pass over all pools soon."""
         self._nudged.set()
+
+    def nudge_in_a_hurry(self) -> None:
+        """Somebody edited a model: the pass under way, and the one that follows, are to be quick."""
+        self.hurry.set()
+        self.nudge()
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -103,6 +110,8 @@ class Planner:
         except Exception as error:  # noqa: BLE001 the loop outlives every pass
             self._note(error)
         finally:
+            if not self._nudged.is_set():  # else the pass that is hurried for has not begun
+                self.hurry.clear()
             self.finished_at = self.monotonic()
             self.metrics.note_pass(self.finished_at - start)
 

@@ -23,10 +23,10 @@ from adaptive_operator.observe.cluster import ClusterReader, InventoryError, Sna
 from adaptive_operator.observe.declared import DeclaredPool, find_groups
 from adaptive_operator.observe.holding import held_accelerators
 from adaptive_operator.observe.inventory import NodeInventory, find_unnamed
+from adaptive_operator.observe.last_answers import LastAnswers
 from adaptive_operator.observe.models import SeenModel, with_metrics
 from adaptive_operator.observe.observation import ModelObservation, PoolObservation
 from adaptive_operator.observe.pools import BlockedModel, Pool, block_all, build_pools
-from adaptive_operator.observe.prometheus import PrometheusReader
 from adaptive_operator.observe.queries import ModelScope, Windows, build_queries
 from adaptive_operator.observe.readings import Readings, Subject
 from adaptive_operator.plan.pool_status import (
@@ -56,7 +56,7 @@ class Reconciler:
 
     cluster: ClusterReader
     nodes: NodeInventory
-    prometheus: PrometheusReader
+    prometheus: LastAnswers
     policy: Policy
     steps: StepTaker
     lease: LeaseHolder
@@ -120,7 +120,7 @@ class Reconciler:
             ModelScope(m.observation.namespace, m.observation.name, m.observation.spec.scaling.hold_seconds)
             for m in pool.models
         ]
-        answers = await self.prometheus.read(build_queries(scopes, self.settings.windows))
+        answers = await self.prometheus.read(pool.key, build_queries(scopes, self.settings.windows))
         now = self.wall_clock()
         readings = Readings(answers, now, self.metrics.count_rejected)
         models = tuple(with_metrics(m, readings.read_model(_build_subject(m, pool.budget))) for m in pool.models)

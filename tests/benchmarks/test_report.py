@@ -33,3 +33,14 @@ def test_a_nested_level_is_compared_with_its_own_tier():
 
 def test_conditions_tell_how_often_the_machine_was_idle():
     assert "idle gate: 1 of 2 passed" in render_report({"cpu": "some"}, results(1.0, 1.0))
+
+
+def test_tiers_that_were_not_measured_have_no_rows():
+    measured = results(160.0, 160.0)
+    del measured.speeds["fp32"], measured.speeds["nested int4"]
+
+    text = render_report({"cpu": "some"}, measured)
+
+    assert "| fp32 /" not in text
+    assert "nested" not in text
+    assert text.count("| bf16 / F16 |") == len(MEASURES)

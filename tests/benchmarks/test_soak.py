@@ -4,8 +4,9 @@ import random
 import pytest
 
 from benchmarks.engine_process import parse_metrics
-from benchmarks.soak import LEVELS, Plan, draw_plan, judge_status
+from benchmarks.soak import FLAGS, LEVELS, PRESSURE_FLAGS, Plan, draw_plan, judge_status
 from benchmarks.soak_verdict import SoakRecord, find_faults
+from inference_pods.engine.settings import parse_settings
 
 MIB = 2**20
 IDLE = {
@@ -38,6 +39,19 @@ def test_a_run_that_leaves_everything_as_it_was_passes():
 )
 def test_each_fault_fails_the_run(change, words):
     assert any(words in fault for fault in find_faults(dataclasses.replace(GOOD, **change)))
+
+
+@pytest.mark.parametrize(("preemptions", "faults"), [(3.0, 0), (0.0, 1), (None, 1)])
+def test_a_run_under_pressure_fails_unless_something_was_preempted(preemptions, faults):
+    metrics = IDLE if preemptions is None else {**IDLE, "adaptive_engine_preemptions_total": preemptions}
+
+    assert len(find_faults(dataclasses.replace(GOOD, idle_metrics=metrics), must_preempt=True)) == faults
+
+
+def test_pressure_changes_only_the_room_to_wait_and_the_kv_cache():
+    plain, pressed = (parse_settings(["--model-source", "file:///x", *flags]) for flags in (FLAGS, PRESSURE_FLAGS))
+
+    assert pressed == dataclasses.replace(plain, max_waiting=64, kv_cache_tokens=512)
 
 
 def test_memory_that_fills_during_the_warm_up_is_no_leak():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +12,23 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from inference_pods import protocol
-from inference_pods.engine.errors import LoadReason
+from inference_pods.engine.emulated.curve import Curve
+from inference_pods.engine.emulated.startup import build_emulated_engine
+from inference_pods.engine.errors import HeaderError, LoadReason
+from inference_pods.engine.http_common import error_response
 from inference_pods.engine.metrics import EngineMetrics
+from inference_pods.engine.request_options import parse_options
 from inference_pods.engine.settings import parse_settings
 from inference_pods.kernels.levels import LevelPlan
 from inference_pods.router.admission import Admission
+from inference_pods.router.dialect import is_level_refusal
 from inference_pods.router.fleet import Fleet
 from inference_pods.router.metrics import RouterMetrics
 from inference_pods.router.settings import parse_arguments
 from inference_pods.router.table import parse_table
 
 CONTRACT: dict[str, Any] = json.loads((Path(__file__).parents[1] / "fixtures" / "contract.json").read_text())
+REFUSAL: str = CONTRACT["levelRefusal"]["message"]
 
 
 def metric_names(prefix: str) -> set[str]:
@@ -62,6 +69,16 @@ def test_an_engine_takes_the_arguments_of_a_nested_tier_and_both_sides_name_its_
     assert (settings.precision, settings.kv_precision, settings.tensor_parallel) == ("nested", "int8", 2)
     plan = LevelPlan(settings.levels, settings.depths)
     assert {level.name for level in plan.build(settings.precision, 30)} == set(CONTRACT["levelNames"])
+
+
+def test_an_engine_takes_the_arguments_of_an_emulated_tier_and_knows_its_levels_by_the_same_names() -> None:
+    settings = parse_settings(CONTRACT["emulatedEngineArguments"])
+    assert (settings.max_batch_size, settings.max_total_tokens, settings.emulate_load_seconds) == (32, 8192, 5.0)
+    engine = build_emulated_engine(settings, lambda _events: None, lambda _result, _seconds: None)
+    assert set(engine.levels) == set(CONTRACT["levelNames"])
+    assert engine.description["curves"] == {
+        level: asdict(Curve(4000, 20, 40) if level == "int4-d28" else Curve(7000, 30, 50)) for level in engine.levels
+    }
 
 
 def test_a_router_takes_the_operators_arguments() -> None:
@@ -123,3 +140,32 @@ async def test_a_router_shows_its_metrics_with_the_contracts_labels_once_it_has_
 
 def test_load_failures_end_with_the_contracts_exit_codes() -> None:
     assert {reason.value: reason.exit_code for reason in LoadReason} == CONTRACT["loadFailures"]
+
+
+@pytest.mark.parametrize("path", [protocol.ROUTE_GENERATE, protocol.ROUTE_CHAT_COMPLETIONS])
+def test_a_router_understands_an_engine_that_does_not_have_a_level(path: str) -> None:
+    asked: str = CONTRACT["levelRefusal"]["asked"]
+    with pytest.raises(HeaderError) as refused:
+        parse_options({protocol.HEADER_LEVEL: asked}, ("int8", "int4"))
+    assert refused.value.message == REFUSAL
+    answer = error_response(refused.value, openai=path.startswith("/v1/"))
+    assert isinstance(answer.body, bytes)
+    assert is_level_refusal(answer.status, answer.body, asked)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "level"),
+    [
+        pytest.param(400, {"error": REFUSAL}, "int4", id="another level"),
+        pytest.param(422, {"error": REFUSAL}, "int2", id="another status"),
+        pytest.param(400, {"error": f"inputs: {REFUSAL}"}, "int2", id="an echo"),
+        pytest.param(400, {"error": 7}, "int2", id="no text"),
+        pytest.param(400, [REFUSAL], "int2", id="no object"),
+    ],
+)
+def test_other_refusals_are_not_taken_for_it(status: int, body: Any, level: str) -> None:
+    assert not is_level_refusal(status, json.dumps(body).encode(), level)
+
+
+def test_text_that_is_no_json_is_not_taken_for_it() -> None:
+    assert not is_level_refusal(400, REFUSAL.encode(), "int2")

@@ -25,6 +25,7 @@ from adaptive_operator.kube import KubeClient
 from adaptive_operator.metrics import OperatorMetrics
 from adaptive_operator.observe.cluster import ClusterReader
 from adaptive_operator.observe.inventory import NodeInventory
+from adaptive_operator.observe.last_answers import LastAnswers
 from adaptive_operator.observe.prometheus import Answers, Failed, Rows
 from adaptive_operator.observe.queries import Query, QueryName, Windows
 from adaptive_operator.plan.model import plan_model
@@ -271,7 +272,7 @@ class Stage:
         operator.reconciler = Reconciler(
             cluster=ClusterReader(kube, () if everywhere else namespaces or (self.cluster.namespace,)),
             nodes=NodeInventory(kube, discovers, self.node_labels, lambda: self.elapsed),
-            prometheus=self.prometheus,  # type: ignore[arg-type]
+            prometheus=LastAnswers(self.prometheus, asyncio.Event()),
             policy=Policy(
                 decide_pool,
                 plan_model,

@@ -15,6 +15,7 @@ from kubernetes import client
 from kubernetes.client.exceptions import ApiException
 
 from adaptive_operator.api.v1alpha1 import AdaptiveModelSpec, AdaptiveModelStatus
+from adaptive_operator.levels import level_names
 from adaptive_operator.names import GROUP, PLURAL, VERSION
 
 pytestmark = pytest.mark.usefixtures("crd")
@@ -95,6 +96,14 @@ def nested(recipe: dict[str, Any], card: dict[str, Any] | None = None, **extra: 
 
 
 LEVELS = {"levels": ["int8", "int4"]}
+CURVE = {"stepMicroseconds": 7000, "decodeMicrosecondsPerSequence": 30, "prefillMicrosecondsPerToken": 50}
+
+
+def emulated(curve: dict[str, Any], recipe: dict[str, Any] | None = None) -> Spec:
+    """The minimal spec with one emulated tier more."""
+    spec = nested(LEVELS)
+    spec["tiers"][2] |= {"recipe": recipe or {"precision": "int8"}, "engine": "emulated", "curve": curve}
+    return spec
 
 
 def level(name: str, quality: int = 900) -> dict[str, Any]:
@@ -102,6 +111,36 @@ def level(name: str, quality: int = 900) -> dict[str, Any]:
 
 
 RULES: dict[str, tuple[Spec, str]] = {
+    "an empty list of tiers": (changed("tiers", []), r"spec.tiers is empty.*give one with tiers\[\].name"),
+    "a tier name that is no DNS label": (
+        changed("tiers.0.name", "Full"),
+        r"tiers\[\].name becomes part of the names.*use lower-case letters",
+    ),
+    "a source of an unknown scheme": (
+        changed("model.source", "http://x/y"),
+        r"model.source must be the path of a weights file; use package://",
+    ),
+    "cores with a unit": (changed("tiers.0.replica.cpu", "4 cores"), r"replica.cpu must be a quantity; use a number"),
+    "memory that is no quantity": (
+        changed("tiers.0.replica.memory", "1 GB"),
+        r"replica.memory must be a quantity; use a number and a unit without a space",
+    ),
+    "a pool that is no name": (
+        changed("accelerators.pool", "GPU"),
+        r"accelerators.pool must be the name of an AcceleratorPool; use lower-case letters",
+    ),
+    "a resource that is no resource": (
+        changed("accelerators.resource", "gpu"),
+        r"accelerators.resource must be an extended resource.*use its name with the domain",
+    ),
+    "a curve of a level of no known precision": (
+        emulated({**CURVE, "levels": [{"name": "fp4", **CURVE}]}, {"nested": LEVELS}),
+        r"curve.levels\[\].name must be the name of a level; use a precision",
+    ),
+    "a level of no known precision": (
+        nested(LEVELS, {**CARD, "levels": [level("fp4")]}),
+        r"card.levels\[\].name must be the name of a level; use a precision",
+    ),
     "a recipe of nothing": (
         changed("tiers.0.recipe", {}),
         r"tiers\[\].recipe must have exactly one of precision and nested; use precision",
@@ -132,6 +171,34 @@ RULES: dict[str, tuple[Spec, str]] = {
     "a card that says nothing": (
         changed("tiers.0.card", {"loadSeconds": 5}),
         r"tiers\[\].card must give qualityPermille and capacityMilliRequestsPerSecond; set both",
+    ),
+    "an emulated tier without a curve": (
+        changed("tiers.0.engine", "emulated"),
+        r"tiers\[\].curve and engine: emulated belong together; set both, or neither",
+    ),
+    "a curve of a native tier": (
+        changed("tiers.0.curve", CURVE),
+        r"tiers\[\].curve and engine: emulated belong together.*goes into card",
+    ),
+    "a curve of levels of a plain tier": (
+        emulated({**CURVE, "levels": [{**CURVE, "name": "int4"}]}),
+        r"curve.levels must name levels that recipe.nested has below the top; correct it",
+    ),
+    "a second curve of the top level": (
+        emulated({**CURVE, "levels": [{**CURVE, "name": "int8"}]}, {"nested": LEVELS}),
+        r"curve.levels must name levels that recipe.nested has below the top; correct it",
+    ),
+    "a curve of a depth that is not there": (
+        emulated({**CURVE, "levels": [{**CURVE, "name": "int4-d28"}]}, {"nested": LEVELS}),
+        r"curve.levels must name levels that recipe.nested has below the top; correct it",
+    ),
+    "more sequences than tokens in a step": (
+        emulated({**CURVE, "maxTokensPerStep": 63}),
+        r"curve.maxTokensPerStep must not be less than maxSequences.*raise it or lower",
+    ),
+    "a request longer than the KV cache": (
+        emulated({**CURVE, "contextTokens": 65_537}),
+        r"curve.kvCacheTokens must not be less than contextTokens.*raise it or",
     ),
     "half a card": (
         changed("tiers.0.card", {"qualityPermille": 900}),
@@ -213,7 +280,6 @@ CONSTRAINTS: dict[str, tuple[Spec, str]] = {
     ),
     "no model": ({"tiers": MINIMAL["tiers"]}, r"spec.model: Required value"),
     "no tiers": ({"model": MINIMAL["model"]}, r"spec.tiers: Required value"),
-    "an empty list of tiers": (changed("tiers", []), r"spec.tiers.*should have at least 1 items"),
     "seventeen tiers": (
         changed("tiers", [{**MINIMAL["tiers"][0], "name": f"t{i}"} for i in range(17)]),
         r"spec.tiers: Too many: 17: must have at most 16 items",
@@ -222,7 +288,6 @@ CONSTRAINTS: dict[str, tuple[Spec, str]] = {
         changed("tiers.1.name", "full"),
         r'spec.tiers\[1\]: Duplicate value: (map\[string\]interface \{\})?\{"name":"full"\}',
     ),
-    "a tier name that is no DNS label": (changed("tiers.0.name", "Full"), r"spec.tiers\[0\].name.*should match"),
     "a misspelt field": (changed("quality.floorPermill", 900), r'unknown field "spec.quality.floorPermill"'),
     "an unknown precision": (
         changed("tiers.0.recipe.precision", "fp8"),
@@ -230,10 +295,14 @@ CONSTRAINTS: dict[str, tuple[Spec, str]] = {
     ),
     "an unknown engine": (
         changed("tiers.0.engine", "vllm"),
-        r'spec.tiers\[0\].engine: Unsupported value: "vllm": supported values: "native"',
+        r'spec.tiers\[0\].engine: Unsupported value: "vllm": supported values: "native", "emulated"',
+    ),
+    "a curve without a pace": (emulated({"maxSequences": 4}), r"curve.stepMicroseconds: Required value"),
+    "a step that takes no time": (
+        emulated({**CURVE, "stepMicroseconds": 0}),
+        r"curve.stepMicroseconds.*greater than or equal to 1",
     ),
     "an unknown mode": (changed("mode", "Off"), r'spec.mode: Unsupported value: "Off": supported values: "Active"'),
-    "a source of an unknown scheme": (changed("model.source", "http://x/y"), r"spec.model.source.*should match"),
     "a float": (changed("quality.floorPermille", 0.9), r"spec.quality.floorPermille.*must be of type integer"),
     "a quality above one": (
         changed("quality.floorPermille", 1001),
@@ -241,9 +310,6 @@ CONSTRAINTS: dict[str, tuple[Spec, str]] = {
     ),
     "a negative minimum": (changed("tiers.0.replicas", {"min": -1}), r"replicas.min.*greater than or equal to 0"),
     "no accelerators": (changed("tiers.0.replica.accelerators", 0), r"accelerators.*greater than or equal to 1"),
-    "memory that is no quantity": (changed("tiers.0.replica.memory", "1 GB"), r"replica.memory.*should match"),
-    "a pool that is no name": (changed("accelerators.pool", "GPU"), r"accelerators.pool.*should match"),
-    "a resource that is no resource": (changed("accelerators.resource", "gpu"), r"accelerators.resource.*should match"),
 }
 
 
@@ -251,6 +317,25 @@ CONSTRAINTS: dict[str, tuple[Spec, str]] = {
 def test_a_rule_refuses_with_field_and_remedy(create, name):
     spec, message = RULES[name]
     assert re.search(message, refusal_of(lambda: create(spec)))
+
+
+MANGLED: dict[str, Spec] = {
+    "no tiers, though a warm one and a floor are set": changed("tiers", [])
+    | {"routing": {"warmTier": "full"}, "quality": {"floorPermille": 900}},
+    "a source": changed("model.source", "http://x/y"),
+    "cores": changed("tiers.0.replica.cpu", "4 cores"),
+    "memory": changed("tiers.0.replica.memory", "1 GB"),
+    "a tier's name": changed("tiers.0.name", "Full"),
+    "a resource": changed("accelerators.resource", "gpu"),
+}
+
+
+@pytest.mark.parametrize("name", MANGLED)
+def test_one_mistake_is_told_once_and_without_a_regular_expression(create, name):
+    told = refusal_of(lambda: create(MANGLED[name]))
+    assert "should match" not in told
+    assert "should have at least" not in told
+    assert told.count("Invalid value") == 1
 
 
 @pytest.mark.parametrize("name", CONSTRAINTS)
@@ -306,10 +391,36 @@ ALL_LEVELS = [f"{precision}{depth}" for precision in ("int8", "int4") for depth 
         ),
         pytest.param(changed("tiers.0.replica.tensorParallel", 2), id="a rank per accelerator"),
         pytest.param(changed("tiers.0.recipe.precision", "bf16"), id="weights in 16 bits"),
+        pytest.param(emulated(CURVE), id="an emulated tier"),
+        pytest.param(
+            emulated(
+                {**CURVE, "levels": [{**CURVE, "name": name} for name in ALL_LEVELS[1:]]}, {"nested": FULL_RECIPE}
+            ),
+            id="an emulated nested tier with a curve for each level",
+        ),
     ],
 )
 def test_a_tier_is_accepted_as_it_is_written(create, spec):
     assert create(spec)["spec"]["tiers"] == spec["tiers"], "defaults in list items would show as drift"
+
+
+@pytest.mark.parametrize(
+    ("recipe", "name"),
+    [
+        pytest.param(LEVELS, "int4-d28", id="a depth where the recipe has none"),
+        pytest.param({**LEVELS, "depths": [30, 28]}, "int4-d27", id="a depth that is not among the recipe's"),
+        pytest.param({**LEVELS, "depths": [30, 28]}, "int4-d2", id="the beginning of a depth"),
+        pytest.param({**LEVELS, "depths": [30, 28]}, "int4-d30", id="the first depth, which has no suffix"),
+        pytest.param({**LEVELS, "depths": [30]}, "int4-d30", id="the only depth"),
+        pytest.param({"levels": ["int8"]}, "int4", id="a precision that is not among the recipe's"),
+        pytest.param({"levels": ["int8"], "depths": [30, 28]}, "int4-d28", id="a depth of such a precision"),
+    ],
+)
+def test_a_card_of_a_level_that_the_recipe_does_not_have_is_refused(create, recipe, name):
+    spec = nested(recipe, {**CARD, "levels": [level(name)]})
+    assert name not in level_names(AdaptiveModelSpec.model_validate(spec).tiers[2].recipe.nested)
+    expected = r"tiers\[\].card.levels names a level that recipe.nested does not have; correct it"
+    assert re.search(expected, refusal_of(lambda: create(spec)))
 
 
 def test_a_floor_above_every_level_is_refused(create):

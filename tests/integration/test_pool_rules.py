@@ -55,6 +55,22 @@ RULES: dict[str, tuple[Spec, str]] = {
         {"shares": [{"namespace": "team-a"}]},
         r"shares\[\] must give a reservation or a weight.*set one",
     ),
+    "a resource that is no resource": (
+        {"resource": "gpu"},
+        r"resource must be an extended resource as nodes advertise it; use its name with the domain",
+    ),
+    "a label's value that is none": (
+        {"nodeSelector": {"gpu": "a 100"}},
+        r"values of nodeSelector must be those of labels; use letters",
+    ),
+    "a share of no namespace's name": (
+        {"shares": [share(namespace="Team A")]},
+        r"shares\[\].namespace must be the name of a namespace; correct it",
+    ),
+    "a share of no model's name": (
+        {"shares": [share("7b.chat")]},
+        r"shares\[\].model must be the name of an AdaptiveModel; correct it",
+    ),
 }
 CONSTRAINTS: dict[str, tuple[Spec, str]] = {
     "two shares of one model": (
@@ -65,8 +81,6 @@ CONSTRAINTS: dict[str, tuple[Spec, str]] = {
     "a share of no namespace": ({"shares": [{"weight": 1}]}, r"spec.shares\[0\].namespace: Required value"),
     "a weight of nothing": ({"shares": [share(weight=0)]}, r"weight.*greater than or equal to 1"),
     "a negative budget": ({"budget": -1}, r"spec.budget.*greater than or equal to 0"),
-    "a resource that is no resource": ({"resource": "gpu"}, r"spec.resource.*should match"),
-    "a label's value that is none": ({"nodeSelector": {"gpu": "a 100"}}, r"spec.nodeSelector.*should match"),
     "a misspelt field": ({"surge": 1}, r'unknown field "spec.surge"'),
 }
 

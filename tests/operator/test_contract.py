@@ -41,6 +41,27 @@ NESTED_TIER: dict[str, Any] = {
         "kvPrecision": "int8",
     },
 }
+EMULATED_TIER: dict[str, Any] = {
+    "name": "emulated",
+    "recipe": {"nested": {"levels": ["int8", "int4"], "depths": [30, 28]}},
+    "engine": "emulated",
+    "curve": {
+        "stepMicroseconds": 7000,
+        "decodeMicrosecondsPerSequence": 30,
+        "prefillMicrosecondsPerToken": 50,
+        "levels": [
+            {
+                "name": "int4-d28",
+                "stepMicroseconds": 4000,
+                "decodeMicrosecondsPerSequence": 20,
+                "prefillMicrosecondsPerToken": 40,
+            }
+        ],
+        "maxSequences": 32,
+        "loadSeconds": 5,
+    },
+    "replica": {"accelerators": 1, "cpu": "250m", "memory": "256Mi"},
+}
 
 
 def containers(tier: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -80,6 +101,10 @@ def test_the_engine_of_a_nested_tier_gets_levels_depths_and_shape_as_in_the_cont
     assert containers(NESTED_TIER)["engine"]["args"] == CONTRACT["nestedEngineArguments"]
     spec = make_spec([NESTED_TIER])
     assert [level.name for level in levels_of(spec.tiers[0])] == CONTRACT["levelNames"]
+
+
+def test_the_engine_of_an_emulated_tier_gets_its_curve_as_in_the_contract() -> None:
+    assert containers(EMULATED_TIER)["engine"]["args"] == CONTRACT["emulatedEngineArguments"]
 
 
 def test_an_engine_is_alive_while_it_answers_ping() -> None:

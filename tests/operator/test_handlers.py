@@ -17,14 +17,14 @@ def test_retries_never_end_and_start_anew() -> None:
 
 
 def test_no_handler_needs_a_finalizer_or_writes_an_annotation() -> None:
-    registry = build_registry(lambda: None, lambda: None, ())
+    registry = build_registry(lambda: None, lambda: None, lambda: None, ())
     assert [h.id for h in registry._changing.get_all_handlers()] == []
     assert [h.id for h in registry._spawning.get_all_handlers()] == []
     assert {h.id for h in registry._watching.get_all_handlers()} == {"notice_model", "notice_pod", "notice_pool"}
 
 
 def test_pools_are_watched_with_the_rights_of_the_cluster_only() -> None:
-    registry = build_registry(lambda: None, lambda: None, ("team-a",))
+    registry = build_registry(lambda: None, lambda: None, lambda: None, ("team-a",))
     assert {h.id for h in registry._watching.get_all_handlers()} == {"notice_model", "notice_pod"}
 
 
@@ -61,3 +61,14 @@ def test_a_pod_that_became_ready_means_something_and_its_heartbeat_does_not() ->
     again = build_pod(conditions=READY)
     again["metadata"]["resourceVersion"] = "10"
     assert pod_meaning(build_pod(conditions=READY)) == pod_meaning(again)
+
+
+async def test_an_edit_is_told_apart_from_a_pods_change_and_only_news_are_told() -> None:
+    told: list[str] = []
+    registry = build_registry(lambda: told.append("edit"), lambda: told.append("pod"), lambda: None, ())
+    notice = {h.id: h.fn for h in registry._watching.get_all_handlers()}
+    for model in (build_model(), build_model() | {"status": {"x": 1}}):
+        await notice["notice_model"](body=kopf.Body(model), type="MODIFIED")
+    pod = build_pod(conditions=READY)
+    await notice["notice_pod"](body=kopf.Body(pod), type="MODIFIED")
+    assert told == ["edit", "pod"]

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from adaptive_operator.api.tiers import Tier
-from adaptive_operator.levels import Level, levels_of, top_of
+from adaptive_operator.levels import Level, format_levels, levels_of, parse_levels, top_of
 
 OWN = {"qualityPermille": 998, "capacityMilliRequestsPerSecond": 600}
 INT8 = {"name": "int8", "qualityPermille": 990, "capacityMilliRequestsPerSecond": 500}
@@ -55,3 +55,24 @@ def test_levels(recipe: dict[str, Any], card: dict[str, Any] | None, expected: l
     assert list(levels) == expected
     assert top_of(tier(recipe, card)) == levels[0]
     assert [level.is_known for level in levels] == [level.quality_permille is not None for level in levels]
+
+
+@pytest.mark.parametrize(
+    ("levels", "text"),
+    [
+        pytest.param([Level("", 780, 0.65)], '[["",780,650]]', id="a plain tier"),
+        pytest.param(
+            [Level("int8", 998, 0.6), Level("int4", None, None)],
+            '[["int8",998,600],["int4",null,null]]',
+            id="a level of which nothing is known",
+        ),
+    ],
+)
+def test_levels_are_written_on_a_stateful_set_and_read_back(levels: list[Level], text: str) -> None:
+    assert format_levels(levels) == text
+    assert parse_levels(text) == tuple(levels)
+
+
+@pytest.mark.parametrize("text", [None, "", "[]", "{", "7", '[["int8"]]', '[["int8",1001,600]]', '[["int8",998,0]]'])
+def test_levels_that_cannot_be_read_are_not_known(text: str | None) -> None:
+    assert parse_levels(text) is None

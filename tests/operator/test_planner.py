@@ -70,6 +70,21 @@ async def test_a_nudge_runs_all_pools_at_once() -> None:
     assert passes.ran == ["gpu", "npu"] * 2
 
 
+async def test_a_hurry_lasts_until_the_pass_that_it_is_for_has_ended() -> None:
+    seen: list[bool] = []
+
+    async def run_pass(_is_due: IsDue) -> int:
+        seen.append(planner.hurry.is_set())
+        if len(seen) == 1:
+            planner.nudge_in_a_hurry()  # an edit, while a pass is under way
+        return 0
+
+    planner = Planner(run_pass, lambda: True, OperatorMetrics(), PlannerSettings(10.0, 0.0, 1.0))
+    for _ in range(3):
+        await planner.step()
+    assert seen == [False, True, False]
+
+
 async def test_a_storm_of_nudges_is_one_pass() -> None:
     passes = Passes({"gpu": None})
     planner = build_planner(passes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Sequence
 from typing import Any
@@ -17,6 +18,7 @@ from adaptive_operator.kube import ForbiddenError, NotFoundError, UnavailableErr
 from adaptive_operator.metrics import OperatorMetrics
 from adaptive_operator.observe.cluster import ClusterReader, InventoryError
 from adaptive_operator.observe.inventory import NodeInventory
+from adaptive_operator.observe.last_answers import LastAnswers
 from adaptive_operator.observe.prometheus import Answers, Failed
 from adaptive_operator.observe.queries import Query, Windows
 from adaptive_operator.plan.model import plan_model
@@ -43,7 +45,7 @@ class Scene:
         self.reconciler = Reconciler(
             cluster=ClusterReader(self.kube),
             nodes=NodeInventory(self.kube, monotonic=lambda: self.monotonic),
-            prometheus=NoPrometheus(),  # type: ignore[arg-type]
+            prometheus=LastAnswers(NoPrometheus(), asyncio.Event()),
             policy=Policy(decide_pool, plan, DecideSettings(), PlanSettings("engine:1", "router:1")),
             steps=StepTaker(self.kube, self.lease, EventRecorder(self.kube, "me")),
             lease=self.lease,

@@ -112,3 +112,13 @@ def test_the_process_ends_with_2_and_one_line_per_mistake() -> None:
     assert done.returncode == 2
     lines = done.stderr.splitlines()
     assert [line.split(":")[0].split()[0] for line in lines] == ["ADAPTIVE_PROMETHEUS_URL", "ADAPTIVE_LEASE_SECONDS"]
+
+
+@pytest.mark.parametrize("scrape", [0.5, 2.0, 15.0, 60.0])
+def test_the_policy_judges_chance_by_the_windows_that_the_queries_ask_for(scrape):
+    settings = load_settings({"prometheus_url": "http://prometheus:9090", "scrape_interval_seconds": scrape})
+    windows, decide = settings.windows, settings.decide_settings()
+    assert (decide.arrivals_window_seconds, decide.recent_window_seconds) == (
+        windows.stable_seconds,
+        windows.recent_seconds,
+    )

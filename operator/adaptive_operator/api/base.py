@@ -5,6 +5,8 @@ Knows no field of any model.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
 from pydantic.config import JsonDict
@@ -12,6 +14,7 @@ from pydantic.config import JsonDict
 CEL = "x-kubernetes-validations"
 DNS_LABEL = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"
 DNS_NAME = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
+LEVEL_NAME = r"^int(8|4)(-d[1-9][0-9]{0,3})?$"
 QUANTITY = r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$"
 RESOURCE = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$"
 MODEL_SOURCE = r"^(package://[A-Za-z_][A-Za-z0-9_]*/[A-Za-z0-9._/-]+|file:///[A-Za-z0-9._/-]+)$"
@@ -20,6 +23,24 @@ MODEL_SOURCE = r"^(package://[A-Za-z_][A-Za-z0-9_]*/[A-Za-z0-9._/-]+|file:///[A-
 def rule(expression: str, message: str) -> JsonDict:
     """One CEL rule of `x-kubernetes-validations`; the message names the field and the remedy."""
     return {"rule": expression, "message": message}
+
+
+def told(keyword: str, *rules: JsonDict) -> Callable[[JsonDict], None]:
+    """For `json_schema_extra`: the API server checks these rules in the place of a keyword such as `pattern`.
+
+    Its own words for the keyword are a bare regular expression or number; the operator itself keeps the constraint.
+    """
+
+    def replace(schema: JsonDict) -> None:
+        del schema[keyword]
+        schema[CEL] = list(rules)
+
+    return replace
+
+
+def match(pattern: str, message: str) -> JsonDict:
+    """The CEL rule that a string matches a pattern."""
+    return rule(f"self.matches(r'{pattern}')", message)
 
 
 class Api(BaseModel):

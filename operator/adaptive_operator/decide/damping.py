@@ -1,6 +1,7 @@
 """Against flapping: dwell, hold after a restart, agreement of plans, and what survives a change.
 
-Capacity is added at once; everything here delays upgrades and smaller plans only (planner-facts: 0 flaps at +-5 %).
+Capacity is added at once where the load is certain, else when plans in a row see it. All the rest here delays upgrades
+and smaller plans only (planner-facts: 0 flaps at +-5 %).
 """
 
 from __future__ import annotations
@@ -36,15 +37,26 @@ def is_freshly_started(situation: Situation) -> bool:
     return situation.now - situation.acting_since < situation.model.spec.scaling.hold_seconds
 
 
-def agree(situation: Situation, target: Mapping[str, int]) -> PolicyMemory:
-    """Memory with this plan counted: once per planner period, from 1 when the plan is another one."""
-    memory, plan = situation.memory, fingerprint(target)
+def agree(situation: Situation, plan: str, apart: float = 0.0) -> PolicyMemory:
+    """Memory with this plan counted, from 1 when it is another one: once per planner period and `apart` seconds."""
+    memory = situation.memory
     period = situation.model.spec.scaling.planner_period_seconds or situation.settings.planner_period_seconds
     if memory.agreed_plan != plan or memory.agreed_at is None:
         return replace(memory, agreed_plan=plan, agreed_count=1, agreed_at=_whole(situation.now))
-    if is_agreed(situation, memory) or situation.now - memory.agreed_at < _PERIOD_TOLERANCE * period:
+    least = max(_PERIOD_TOLERANCE * period, apart)
+    if is_agreed(situation, memory) or situation.now - memory.agreed_at < least:
         return memory
     return replace(memory, agreed_count=memory.agreed_count + 1, agreed_at=_whole(situation.now))
+
+
+def agree_on_more(situation: Situation) -> PolicyMemory:
+    """Memory with a demand counted that passes what is wanted, and may be a burst or chance.
+
+    The first and the last of the plans in agreement lie a panic window apart, so that they see no arrival in common.
+    """
+    further = situation.model.spec.scaling.plans_in_agreement - 1
+    apart = situation.settings.recent_window_seconds / further if further else 0.0
+    return agree(situation, f"more than {fingerprint(situation.wanted)}", apart)
 
 
 def is_agreed(situation: Situation, memory: PolicyMemory) -> bool:

@@ -32,6 +32,8 @@ class Demand:
     stale: bool = False  # the doubt is age, not absence
     doubt: str = ""  # which query is missing or stale and why; empty when all is well
     chance: float = 0.0  # standard deviation of `rate` from counting arrivals (requests/s)
+    is_burst: bool = False  # most of the stable window's arrivals came just now: whether they last is not known yet
+    lasting: float | None = None  # `arrivals`, without a burst that is over already
 
 
 def read_demand(metrics: ModelMetrics, settings: DecideSettings) -> Demand:
@@ -42,20 +44,34 @@ def read_demand(metrics: ModelMetrics, settings: DecideSettings) -> Demand:
     if arrivals.age_seconds > settings.hold_after_stale_seconds:
         limit = f"{settings.hold_after_stale_seconds:.0f} s"
         return Demand(Trust.NONE, None, None, None, stale=True, doubt=f"arrivals: last scrape is older than {limit}")
-    rate = _with_panic(arrivals.value, metrics.recent_arrivals, settings)
+    burst = _burst(arrivals.value, metrics.recent_arrivals, settings)
+    rate = arrivals.value if burst is None else burst
     queue = metrics.queue.value if isinstance(metrics.queue, Sample) else 0.0
     total = rate + queue / settings.backlog_seconds
     peak = max(total, metrics.peak_arrivals.value) if isinstance(metrics.peak_arrivals, Sample) else None
     stale, doubt = _doubt(metrics, settings)
-    chance = math.sqrt(rate / settings.arrivals_window_seconds)
-    return Demand(Trust.UPWARD if doubt else Trust.FULL, total, rate, peak, stale, doubt, chance)
+    window = settings.recent_window_seconds if burst is not None else settings.arrivals_window_seconds
+    chance = math.sqrt(rate / window)
+    lasting = _lasting(rate, metrics.recent_arrivals, settings)
+    trust = Trust.UPWARD if doubt else Trust.FULL
+    return Demand(trust, total, rate, peak, stale, doubt, chance, burst is not None, lasting)
 
 
-def _with_panic(stable: float, recent: Reading, settings: DecideSettings) -> float:
-    """The stable rate, or the panic window's when it is far above: a step must not wait for the long window."""
+def _burst(stable: float, recent: Reading, settings: DecideSettings) -> float | None:
+    """The panic window's rate when it is far above the stable one: a step must not wait for the long window."""
     if isinstance(recent, Sample) and recent.value > settings.panic_ratio * stable:
         return recent.value
-    return stable
+    return None
+
+
+def _lasting(rate: float, recent: Reading, settings: DecideSettings) -> float:
+    """The rate, or the panic window's when that is lower beyond chance: a burst that is over still fills the long one.
+
+    Example: 12 requests at once are 0.8/s over 15 s; 6 s later the panic window is empty, and nothing lasts.
+    """
+    if isinstance(recent, Sample) and recent.value < rate - math.sqrt(rate / settings.recent_window_seconds):
+        return recent.value
+    return rate
 
 
 def _doubt(metrics: ModelMetrics, settings: DecideSettings) -> tuple[bool, str]:

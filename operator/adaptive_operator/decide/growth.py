@@ -1,4 +1,4 @@
-"""Adding capacity, at once: another replica, or cheaper tiers in place of better ones when the budget is used up.
+"""Adding capacity, at once when the load is certain: a replica more, or cheaper tiers in place of better ones.
 
 What is wanted counts as supply even while it loads, so one deficit is answered once.
 """
@@ -8,12 +8,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 from adaptive_operator.decide.candidates import Plan, PlanSpace, best_plan
-from adaptive_operator.decide.damping import survivors
+from adaptive_operator.decide.damping import agree_on_more, is_agreed, survivors
 from adaptive_operator.decide.decision import Finding
 from adaptive_operator.decide.proposal import Proposal
 from adaptive_operator.decide.situation import Mix, Moves, Situation, as_mix, as_plan, can_act_on_demand, plan_space
 from adaptive_operator.decide.swaps import load_seconds
 from adaptive_operator.decide.wording import accelerators_text, mix_text, passes_text, rate_text
+from adaptive_operator.observe.observation import PolicyMemory
 from adaptive_operator.reasons import Reason
 
 # Shares of the demand that are too small to act on.
@@ -25,7 +26,8 @@ _LEAST_PLAN_LIFE_SECONDS = 300.0
 def growth_demand(situation: Situation) -> float | None:
     """Demand that the replicas have to carry now (requests/s).
 
-    What waits counts only while nothing is being added and some time after: it is the same deficit.
+    What waits counts only while nothing is being added and some time after: it is the same deficit. A burst that is
+    over does not count: only what is left of it in the queues does.
     """
     demand, memory = situation.demand, situation.memory
     if not can_act_on_demand(situation):
@@ -33,7 +35,10 @@ def growth_demand(situation: Situation) -> float | None:
     settling = memory.last_add_at is not None and (
         situation.now - memory.last_add_at < 2 * situation.settings.backlog_seconds
     )
-    return demand.arrivals if situation.swap is not None or settling else demand.rate
+    if demand.rate is None or demand.arrivals is None or demand.lasting is None:
+        return None
+    waiting = 0.0 if situation.swap is not None or settling else demand.rate - demand.arrivals
+    return demand.lasting + waiting
 
 
 def capacity(situation: Situation, mix: Mix) -> float:
@@ -57,19 +62,37 @@ def grow(situation: Situation, limit: int) -> Proposal | None:
     if carries(space, keep, demand):
         return None
     target = _target(situation, space, limit, demand)
+    surely = _surely(situation, demand)
     if target is None:
-        return _limited(situation, space, keep, demand)
+        # What may be chance is not reported: there is nothing to be done about it.
+        return None if carries(space, keep, surely) else _limited(situation, space, keep, demand)
+    if carries(space, keep, surely) and not is_agreed(situation, memory := agree_on_more(situation)):
+        return _held(situation, memory)
     return _grown(situation, space, as_mix(situation, space, target), limit, demand)
+
+
+def _surely(situation: Situation, demand: float) -> float:
+    """What of the demand (requests/s) is neither chance nor a burst that may be over soon."""
+    seen = situation.demand
+    return 0.0 if seen.is_burst else max(0.0, demand - seen.chance)
+
+
+def _held(situation: Situation, memory: PolicyMemory) -> Proposal:
+    """A new replica would come when a short burst is over: what is there takes it, at lower levels and tiers."""
+    plans = situation.model.spec.scaling.plans_in_agreement
+    passed = f"demand passes what {mix_text(situation.wanted)} carry, but may be a short burst"
+    message = f"{passed}: replicas are added if {plans} plans in a row see it"
+    return Proposal(Reason.HELD_FOR_AGREEMENT, message, situation.wanted, memory)
 
 
 def grow_further(situation: Situation, limit: int) -> Proposal | None:
     """While a swap is in flight: go further, but throw away nothing that loads.
 
     Re-deciding freely while replicas load would start over for ever. A swap towards a better or smaller mix is
-    overtaken by any plan that carries the demand.
+    overtaken by any plan that carries the demand. A burst has to show in the stable window first.
     """
     demand = growth_demand(situation)
-    if demand is None or situation.swap is None:
+    if demand is None or situation.swap is None or situation.demand.is_burst:
         return None
     downward = situation.swap.reason in (Reason.RESTORED_TIER, Reason.REMOVED_REPLICA)
     base = replace_wanted(situation, situation.existing) if downward else situation
@@ -94,7 +117,7 @@ def limit_findings(situation: Situation, mix: Mix, limit: int) -> tuple[Finding,
     demand = growth_demand(situation)
     space = plan_space(situation, limit)
     plan = as_plan(space, mix)
-    if demand is None or carries(space, plan, max(0.0, demand - situation.demand.chance)):
+    if demand is None or carries(space, plan, _surely(situation, demand)):
         return ()
     return (_limit_of(situation, space, plan, demand),)
 
@@ -154,9 +177,7 @@ def _adds(space: PlanSpace, keep: Plan, plan: Plan) -> bool:
     return plan != keep and all(new >= old for new, old in zip(plan, keep, strict=True))
 
 
-def _limited(situation: Situation, space: PlanSpace, keep: Plan, demand: float) -> Proposal | None:
-    if carries(space, keep, max(0.0, demand - situation.demand.chance)):
-        return None  # may be chance, and there is nothing to be done about it
+def _limited(situation: Situation, space: PlanSpace, keep: Plan, demand: float) -> Proposal:
     finding = _limit_of(situation, space, keep, demand)
     return Proposal(finding.reason, finding.message, situation.wanted, situation.memory)
 

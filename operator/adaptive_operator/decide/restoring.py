@@ -14,7 +14,7 @@ from adaptive_operator.decide.demand import Trust
 from adaptive_operator.decide.growth import capacity, carries, replace_wanted
 from adaptive_operator.decide.proposal import Proposal
 from adaptive_operator.decide.situation import Mix, Situation, as_mix, as_plan, can_act_on_demand, plan_space
-from adaptive_operator.decide.wording import mix_text, rate_text
+from adaptive_operator.decide.wording import clock_text, fingerprint, mix_text, rate_text
 from adaptive_operator.observe.observation import PolicyMemory
 from adaptive_operator.reasons import Reason
 
@@ -51,7 +51,11 @@ def _checked(situation: Situation, space: PlanSpace, mix: dict[str, int], limit:
     """The damping checks in order; the agreement of plans is counted only when nothing else holds."""
     hold, dwell = situation.model.spec.scaling.hold_seconds, dwell_seconds(situation)
     if is_freshly_started(situation):
-        cause = f"this operator has watched for less than the hold window of {hold} s"
+        until = clock_text(situation.acting_since + hold)
+        cause = (
+            f"this operator started a short while ago: it waits until {until}, when it has watched the load for one"
+            f" hold window (scaling.holdSeconds: {hold} s), and gives nothing up before; it adds capacity all the same"
+        )
         return _held(situation, Reason.HELD_AFTER_RESTART, mix, cause)
     if dwells(situation):
         return _held(
@@ -60,7 +64,7 @@ def _checked(situation: Situation, space: PlanSpace, mix: dict[str, int], limit:
     if not _survives(situation, space, mix, limit):
         cause = "what stays while replicas are exchanged would not carry the demand"
         return _held(situation, Reason.HELD_BY_SURVIVOR_CHECK, mix, cause)
-    memory = agree(situation, mix)
+    memory = agree(situation, fingerprint(mix))
     if not is_agreed(situation, memory):
         agreement = situation.model.spec.scaling.plans_in_agreement
         return _held(situation, Reason.HELD_FOR_AGREEMENT, mix, f"waits for {agreement} equal plans in a row", memory)

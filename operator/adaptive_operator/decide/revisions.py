@@ -39,6 +39,8 @@ def tier_inputs(spec: AdaptiveModelSpec, tier: Tier, node_selector: Mapping[str,
         "replica": tier.replica.model_dump(mode="json", by_alias=True, exclude_none=True),
         **({"nodeSelector": dict(node_selector)} if node_selector else {}),
     }
+    if tier.curve is not None:
+        inputs["curve"] = tier.curve.model_dump(mode="json", by_alias=True, exclude_defaults=True)
     text = json.dumps(inputs, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

@@ -17,7 +17,7 @@ from adaptive_operator.decide.proposal import Proposal
 from adaptive_operator.decide.restoring import restore
 from adaptive_operator.decide.revisions import held_back_revisions
 from adaptive_operator.decide.situation import Situation
-from adaptive_operator.decide.wording import mix_text
+from adaptive_operator.decide.wording import accelerators_text, mix_text
 from adaptive_operator.reasons import Reason
 
 Rule = Callable[[Situation, int], Proposal | None]
@@ -75,16 +75,19 @@ def propose(situation: Situation, limit: int) -> Proposal:
     """The first rule's proposal, with everything a user should know beside it."""
     proposals = (rule(situation, limit) for rule in RULES)
     proposal = next((p for p in proposals if p is not None), None) or stay(situation, limit)
+    unmet = _floor_out_of_reach(situation)
+    if proposal.reason in (Reason.STEADY, Reason.FLOOR_LIMITED):  # nothing can be done, but not all is well
+        proposal = next((replace(proposal, reason=f.reason, message=f.message) for f in unmet), proposal)
     return replace(proposal, findings=(*proposal.findings, *_findings(situation, proposal, limit)))
 
 
 def _findings(situation: Situation, proposal: Proposal, limit: int) -> tuple[Finding, ...]:
     return (
         *_without_cards(situation),
-        *_floor_out_of_reach(situation),
         *_left_out(situation, proposal),
         *_metrics(situation),
         *limit_findings(situation, proposal.replicas, limit),
+        *_floor_out_of_reach(situation),  # after the limits: it says more than theirs
     )
 
 
@@ -99,10 +102,17 @@ def _without_cards(situation: Situation) -> tuple[Finding, ...]:
 
 def _floor_out_of_reach(situation: Situation) -> tuple[Finding, ...]:
     floor = situation.model.spec.quality.floor_permille
-    if not situation.has_cards or situation.floor_permille >= floor:
+    best = situation.best_within_reach
+    if best is None or best.quality_permille >= floor:
         return ()
-    best = f"the best tier has {situation.floor_permille:.0f}"
-    return (Finding(Reason.FLOOR_LIMITED, f"quality.floorPermille {floor} is out of reach, {best}: only it serves"),)
+    better = any(t.card and t.most > 0 and t.quality_permille > best.quality_permille for t in situation.tiers)
+    where = f"within {accelerators_text(situation.budget)}" if better else "of every tier"
+    remedy = "raise the budget" if better else "add a better tier"
+    told = (
+        f"quality.floorPermille {floor} is out of reach {where}: the best is {best.name} with {best.quality_permille}"
+    )
+    nearest = f"lower the floor to {best.quality_permille}, or {remedy}"
+    return (Finding(Reason.FLOOR_LIMITED, f"{told}, and routers refuse what is below the floor; {nearest}"),)
 
 
 def _left_out(situation: Situation, proposal: Proposal) -> tuple[Finding, ...]:

@@ -24,7 +24,8 @@ class DecideSettings:
     hold_after_stale_seconds: float = 120.0
     # What waits is to be worked off within this time: it counts as queue / backlog_seconds of extra demand.
     backlog_seconds: float = 30.0
-    # The panic window counts when it sees more than this many times the stable window's rate.
+    # The panic window counts when it sees more than this many times the stable window's rate: weights follow at once,
+    # replicas when it lasts (plans in agreement, and at least one panic window).
     panic_ratio: float = 2.0
     # A tier whose replicas did not start is left out for this long; twice as long after each further failure, for a
     # retry may cost a replica that serves.
@@ -43,8 +44,8 @@ class DecideSettings:
     # A better plan has to raise the served quality by this much, or to need fewer accelerators.
     least_gain_permille: float = 1.0
     # Arrivals are counted over a window, so at low rates most of their movement is chance: sqrt(rate / window). What is
-    # optional (an upgrade) has to show beyond this many standard deviations, a limit is reported beyond one; adding
-    # capacity does not wait for certainty. At 0.5/s and 15 s one deviation is 0.18/s.
+    # optional (an upgrade) has to show beyond this many standard deviations. Beyond one, capacity is added at once and
+    # a limit is reported; less than that has to be seen by plans in a row. At 0.5/s and 15 s one deviation is 0.18/s.
     significance: float = 2.0
     # Weights move when some tier's share would change by this much: fewer routing tables, same traffic (the routers
     # follow their own arrivals anyway).
@@ -60,3 +61,8 @@ class DecideSettings:
     def arrivals_window_seconds(self) -> float:
         """Window of the stable arrivals: the query takes at least four scrapes."""
         return max(15.0, 4 * self.scrape_interval_seconds)
+
+    @property
+    def recent_window_seconds(self) -> float:
+        """The panic window: the query takes at least three scrapes."""
+        return max(6.0, 3 * self.scrape_interval_seconds)

@@ -107,9 +107,18 @@ class Situation:
 
     @property
     def floor_permille(self) -> float:
-        """The quality floor, or the best tier's quality where no tier reaches it: serving goes on, and says so."""
+        """The quality floor to plan with: at most the best tier's quality. The routers keep to the spec's."""
         known = [tier.card.quality_permille for tier in self.tiers if tier.card and tier.most > 0]
         return float(min([self.model.spec.quality.floor_permille, max(known, default=0)]))
+
+    @property
+    def best_within_reach(self) -> TierState | None:
+        """The best tier with a card that runs, or has room in the budget beside the least that each tier keeps."""
+        least = minimum_mix(self, self.budget)
+        spare = self.budget - self.cost(least)
+        known = [t for t in self.tiers if t.card and t.most > 0]
+        able = [t for t in known if t.ready or least[t.name] or t.accelerators <= spare]
+        return max(able, key=lambda tier: tier.quality_permille, default=None)
 
     @property
     def has_cards(self) -> bool:

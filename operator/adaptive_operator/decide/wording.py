@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 
 from adaptive_operator.decide.situation import Situation
 
@@ -20,6 +21,11 @@ def rate_text(requests_per_second: float) -> str:
 def accelerators_text(count: int) -> str:
     """`1 accelerator`, `4 accelerators`."""
     return f"{count} accelerator" if count == 1 else f"{count} accelerators"
+
+
+def clock_text(seconds: float) -> str:
+    """`12:05:10 UTC` of Unix seconds."""
+    return f"{datetime.fromtimestamp(seconds, UTC):%H:%M:%S} UTC"
 
 
 def fingerprint(mix: Mapping[str, int]) -> str:

@@ -14,8 +14,10 @@ from pydantic import ValidationError
 
 from adaptive_operator.api.v1alpha1 import Accelerators, AdaptiveModelSpec, AdaptiveModelStatus
 from adaptive_operator.faults import FaultReason
+from adaptive_operator.levels import parse_levels
 from adaptive_operator.names import (
     ANNOTATION_DRAINING,
+    ANNOTATION_LEVELS,
     ANNOTATION_TIER_INPUTS,
     COMPONENT_ENGINE,
     COMPONENT_ROUTER,
@@ -112,6 +114,7 @@ def parse_model(
         pods=tuple(sorted((parse_pod(pod, resource) for pod in engines), key=lambda pod: pod.name)),
         children=children,
         routers_ready=len(routers),
+        routers_ready_since=min((router.ready_since for router in routers), default=None),
         routing_generation=_table_generation(table),
         status=status,
         routing_table=table,
@@ -193,6 +196,7 @@ def _parse_stateful_set(raw: Raw, resource: str) -> StatefulSetObservation:
         epoch=epoch_of(raw),
         draining=parse_draining(annotations.get(ANNOTATION_DRAINING)),
         manifest=raw,
+        levels=parse_levels(annotations.get(ANNOTATION_LEVELS)),
     )
 
 

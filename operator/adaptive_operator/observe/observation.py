@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Any
 
 from adaptive_operator.api.v1alpha1 import AdaptiveModelSpec, AdaptiveModelStatus
+from adaptive_operator.levels import Level
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +94,7 @@ class StatefulSetObservation:
     epoch: int
     draining: Mapping[str, float] = field(default_factory=dict)  # pod uid -> drain start (see plan/draining.py)
     manifest: Mapping[str, Any] = field(default_factory=dict)  # as read: an older revision's template is kept from it
+    levels: tuple[Level, ...] | None = None  # what its replicas can serve, the top first; None: not written on it
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +163,7 @@ class ModelObservation:
     pods: tuple[PodObservation, ...] = ()
     children: tuple[ChildObservation, ...] = ()
     routers_ready: int = 0
+    routers_ready_since: float | None = None  # of the router that has been Ready for longest; Unix seconds
     routing_generation: int = 0
     status: AdaptiveModelStatus | None = None  # as last written; None: never, or unreadable
     routing_table: str | None = None  # text of the routing table as last written; None: there is none

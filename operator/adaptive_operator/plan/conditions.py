@@ -24,6 +24,7 @@ from adaptive_operator.reasons import ConditionReason, ConditionType, Reason
 
 _MESSAGE_LENGTH = 2048
 _LEAST_STALE_SECONDS = 10.0  # with scrapes of 2 s, a late one would make the condition flap
+_LEAST_SCRAPED_SECONDS = 30.0  # Prometheus finds a new pod, and scrapes it at least twice
 _LIMITS = (Reason.BUDGET_EXCEEDED, Reason.CAPACITY_LIMITED, Reason.BUDGET_SHARED, Reason.FLOOR_LIMITED)
 _UNKNOWN_DEMAND = {
     Reason.HELD_FOR_MISSING_METRICS: ConditionReason.SAMPLES_UNKNOWN,
@@ -156,7 +157,7 @@ def judge_metrics_available(facts: Facts) -> Verdict:
     for reading in readings:
         if isinstance(reading, Unknown):
             message = f"{reading.query}: {reading.cause}; replicas are kept as they are until it can be read again"
-            truth = Truth.FALSE if facts.model.routers_ready else Truth.UNKNOWN  # nothing to scrape yet is no fault
+            truth = Truth.FALSE if _should_have_been_scraped(facts) else Truth.UNKNOWN
             return Verdict(truth, ConditionReason.SAMPLES_UNKNOWN, message)
     limit = max(facts.settings.stale_after_seconds, _LEAST_STALE_SECONDS)
     names = ("arrivals", "recent arrivals", "queue", "peak arrivals")
@@ -167,6 +168,14 @@ def judge_metrics_available(facts: Facts) -> Verdict:
             )
             return Verdict(Truth.FALSE, ConditionReason.SAMPLES_STALE, message)
     return Verdict(Truth.TRUE, ConditionReason.SAMPLES_FRESH, "all readings that decisions need are fresh")
+
+
+def _should_have_been_scraped(facts: Facts) -> bool:
+    """Is a router ready for so long that there are rates to read? Before, that there are none is no fault."""
+    since = facts.model.routers_ready_since
+    if not facts.model.routers_ready:
+        return False
+    return since is None or facts.now - since > max(2 * facts.settings.stale_after_seconds, _LEAST_SCRAPED_SECONDS)
 
 
 def judge_model_loaded(facts: Facts) -> Verdict:

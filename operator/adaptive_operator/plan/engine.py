@@ -6,12 +6,15 @@ put into a shell or a template.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from adaptive_operator import names
+from adaptive_operator.api import curve as defaults
+from adaptive_operator.api.curve import Curve, StepTime
 from adaptive_operator.api.tiers import Recipe, Replica, Tier
 from adaptive_operator.decide.revisions import inputs_of
+from adaptive_operator.levels import Level, format_levels, levels_of
 from adaptive_operator.observe.manifests import labels_of
 from adaptive_operator.observe.observation import ModelObservation, StatefulSetObservation
 from adaptive_operator.plan.draining import format_draining
@@ -51,16 +54,21 @@ def build_stateful_set(
             "spec": _pod_spec(model, tier, revision.image, settings),
         },
     }
-    annotations = _annotations(revision.inputs, draining)
+    annotations = _annotations(revision.inputs, draining, levels_of(tier))
     return build_child(model, "apps/v1", "StatefulSet", revision.name, labels | pool, {"spec": spec}, annotations)
 
 
 def keep_stateful_set(
-    model: ModelObservation, observed: StatefulSetObservation, replicas: int, draining: Mapping[str, float]
+    model: ModelObservation,
+    observed: StatefulSetObservation,
+    replicas: int,
+    draining: Mapping[str, float],
+    levels: Sequence[Level] | None,
 ) -> dict[str, Any]:
     """StatefulSet of an older revision, or of one with an older engine image: its template stays as it was made.
 
-    What it was made from is no longer in the spec, and an older engine may not know today's arguments.
+    What it was made from is no longer in the spec, and an older engine may not know today's arguments. `levels`: what
+    it serves, None where nobody knows.
     """
     old = observed.manifest["spec"]
     spec = {"replicas": replicas, **{key: old[key] for key in _OWNED_SPEC_FIELDS if key in old}}
@@ -69,7 +77,7 @@ def keep_stateful_set(
     # Replicas of an earlier revision hold from the pool that they were made in until they are gone.
     pool = model.pool if present else labels_of(observed.manifest).get(names.LABEL_POOL)
     labels |= {names.LABEL_POOL: pool} if pool else {}
-    annotations = _annotations(observed.tier_inputs, draining)
+    annotations = _annotations(observed.tier_inputs, draining, levels)
     return build_child(model, "apps/v1", "StatefulSet", observed.name, labels, {"spec": spec}, annotations)
 
 
@@ -81,9 +89,10 @@ def _labels(model: str, tier: str, revision: str) -> dict[str, str]:
     }
 
 
-def _annotations(inputs: str, draining: Mapping[str, float]) -> dict[str, str]:
+def _annotations(inputs: str, draining: Mapping[str, float], levels: Sequence[Level] | None) -> dict[str, str]:
     stamps = {names.ANNOTATION_DRAINING: format_draining(draining)} if draining else {}
-    return {names.ANNOTATION_TIER_INPUTS: inputs, **stamps}
+    served = {names.ANNOTATION_LEVELS: format_levels(levels)} if levels else {}
+    return {names.ANNOTATION_TIER_INPUTS: inputs, **served, **stamps}
 
 
 def _pod_spec(model: ModelObservation, tier: Tier, image: str, settings: PlanSettings) -> dict[str, Any]:
@@ -137,7 +146,7 @@ def _arguments(model: ModelObservation, tier: Tier, settings: PlanSettings) -> l
         "--tier", tier.name,
         "--host", "0.0.0.0",  # noqa: S104 - a pod's only network is the cluster's
         "--port", str(names.ENGINE_PORT),
-        "--max-batch-size", str(settings.max_batch_size),
+        *_pace_arguments(tier.curve, settings),
         "--max-waiting", str(settings.max_waiting),
         "--tpot-milliseconds", str(model.spec.slo.tpot_milliseconds),
         "--drain-seconds", str(model.spec.scaling.drain_deadline_seconds),
@@ -154,6 +163,27 @@ def _recipe_arguments(recipe: Recipe) -> list[str]:
         "--levels", ",".join(level.value for level in recipe.nested.levels),
         *(["--depths", depths] if depths else []),
     ]  # fmt: skip
+
+
+def _pace_arguments(curve: Curve | None, settings: PlanSettings) -> list[str]:
+    """How many sequences decode together; of an emulated engine all else that hardware would decide too."""
+    if curve is None:
+        return ["--max-batch-size", str(settings.max_batch_size)]
+    levels = [part for level in curve.levels for part in ("--emulate", f"{level.name}={_step_time(level)}")]
+    return [
+        "--max-batch-size", str(curve.max_sequences or defaults.DEFAULT_MAX_SEQUENCES),
+        "--max-step-tokens", str(curve.max_tokens_per_step or defaults.DEFAULT_MAX_TOKENS_PER_STEP),
+        "--kv-cache-tokens", str(curve.kv_cache_tokens or defaults.DEFAULT_KV_CACHE_TOKENS),
+        "--max-total-tokens", str(curve.context_tokens or defaults.DEFAULT_CONTEXT_TOKENS),
+        "--emulate", _step_time(curve), *levels,
+        "--emulate-load-seconds", str(curve.load_seconds or 0),
+    ]  # fmt: skip
+
+
+def _step_time(time: StepTime) -> str:
+    """Microseconds as the engine's --emulate takes them."""
+    parts = (time.step_microseconds, time.decode_microseconds_per_sequence, time.prefill_microseconds_per_token)
+    return ",".join(map(str, parts))
 
 
 def _replica_arguments(replica: Replica) -> list[str]:

@@ -51,13 +51,15 @@ def _decision_events(status: AdaptiveModelStatus, written: AdaptiveModelStatus |
     if entry is None or not is_new_decision(status, written) or entry.reason in _QUIET:
         return []
     change = f"{entry.from_} → {entry.to}: " if entry.from_ != entry.to else ""
-    return [EmitEvent(Reason(entry.reason), f"{change}{entry.message}", warning=entry.reason in _WARNINGS)]
+    nothing_to_read = entry.reason == Reason.HELD_FOR_MISSING_METRICS and _is_metrics_unknown(status)
+    warning = entry.reason in _WARNINGS and not nothing_to_read
+    return [EmitEvent(Reason(entry.reason), f"{change}{entry.message}", warning)]
 
 
 def _condition_events(status: AdaptiveModelStatus, written: AdaptiveModelStatus | None) -> list[EmitEvent]:
     before = {item.type: item for item in written.conditions} if written is not None else {}
     news = [item for item in status.conditions if _is_news(item, before.get(item.type))]
-    return [_condition_event(item, before.get(item.type)) for item in news]
+    return [_condition_event(item, before.get(item.type), _is_metrics_unknown(written)) for item in news]
 
 
 def _is_news(condition: Condition, before: Condition | None) -> bool:
@@ -68,15 +70,22 @@ def _is_news(condition: Condition, before: Condition | None) -> bool:
     return changed and (condition.status == bad or became_ready)
 
 
-def _condition_event(condition: Condition, before: Condition | None) -> EmitEvent:
-    warning = condition.status == _BAD.get(ConditionType(condition.type)) and not _is_start(condition, before)
-    return EmitEvent(_reason(condition.reason), condition.message, warning)
+def _condition_event(condition: Condition, before: Condition | None, unread: bool) -> EmitEvent:
+    bad = condition.status == _BAD.get(ConditionType(condition.type))
+    return EmitEvent(_reason(condition.reason), condition.message, bad and not _is_start(condition, before, unread))
 
 
-def _is_start(condition: Condition, before: Condition | None) -> bool:
-    """No replica is ready because the first ones are only starting: that is how every model begins."""
+def _is_start(condition: Condition, before: Condition | None, unread: bool) -> bool:
+    """Replicas and routers are only starting: that is how every model begins, before its metrics were ever read."""
     was_ready = before is not None and before.status == Truth.TRUE
-    return condition.reason == ConditionReason.NO_READY_REPLICA and not was_ready
+    first = condition.reason == ConditionReason.ROUTER_NOT_READY and unread
+    return not was_ready and (first or condition.reason == ConditionReason.NO_READY_REPLICA)
+
+
+def _is_metrics_unknown(status: AdaptiveModelStatus | None) -> bool:
+    """Was there nothing to read yet?"""
+    conditions = status.conditions if status is not None else ()
+    return not any(c.type == ConditionType.METRICS_AVAILABLE and c.status != Truth.UNKNOWN for c in conditions)
 
 
 def _reason(text: str) -> Reason | ConditionReason:

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from adaptive_operator.api.tiers import Tier
 from adaptive_operator.api.v1alpha1 import Mode
 from adaptive_operator.decide.decision import Decision
+from adaptive_operator.levels import levels_of
 from adaptive_operator.observe.observation import ModelObservation
 from adaptive_operator.plan.children import (
     apply_child,
@@ -109,13 +111,21 @@ def _apply_stateful_set(
 def _render_stateful_set(model: ModelObservation, step: SetStep, settings: PlanSettings) -> Manifest | None:
     """From the spec for a revision of today's engine image; else with the template that it was made with."""
     group, observed = step.group, step.group.observed
-    current = group.current
-    if current is not None and current.of_spec and (observed is None or current.image == settings.engine_image):
-        tier = next(item for item in model.spec.tiers if item.name == group.tier)
+    current, tier = group.current, _made_from(model, step)
+    if current is not None and tier is not None and (observed is None or current.image == settings.engine_image):
         return build_stateful_set(model, tier, current, step.replicas, step.draining, settings)
     if observed is None or "spec" not in observed.manifest:
         return None  # nothing to keep its template from: leave it as it is
-    return keep_stateful_set(model, observed, step.replicas, step.draining)
+    levels = levels_of(tier) if tier is not None else observed.levels  # a card may be edited without a new revision
+    return keep_stateful_set(model, observed, step.replicas, step.draining, levels)
+
+
+def _made_from(model: ModelObservation, step: SetStep) -> Tier | None:
+    """The tier of the spec as it is today; None for a revision that was made from an earlier one."""
+    current = step.group.current
+    if current is None or not current.of_spec:
+        return None
+    return next(item for item in model.spec.tiers if item.name == step.group.tier)
 
 
 def _delete_stateful_set(step: SetStep) -> Iterator[DeleteObject]:

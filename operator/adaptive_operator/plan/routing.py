@@ -3,8 +3,9 @@ atomic.
 
 The planner's shares are a start point: routers move them by their own arrivals and know readiness first hand. A weight
 of 0 closes a route, so every tier that is not going away stays open by a hair: else routers could not shed onto it. A
-nested tier has a route per level; its share is divided as the decision says. The generation is raised only when the
-content changes.
+nested tier has a route per level; its share is divided as the decision says. `revisions` tells which StatefulSet's
+replicas have which levels, because those of an earlier revision refuse the present one's. The generation is raised only
+when the content changes.
 """
 
 from __future__ import annotations
@@ -19,8 +20,16 @@ from adaptive_operator import names
 from adaptive_operator.api.v1alpha1 import AdaptiveModelSpec
 from adaptive_operator.decide.decision import Decision
 from adaptive_operator.observe.observation import ModelObservation, PodObservation, PodPhase
+from adaptive_operator.plan.level_parts import divide_tiers
 from adaptive_operator.plan.metadata import build_child, model_labels
-from adaptive_operator.plan.routes import RouteName, build_routes, name_of, tiers_by_quality
+from adaptive_operator.plan.routes import (
+    RouteName,
+    ServingSet,
+    build_routes,
+    name_of,
+    serving_sets,
+    tiers_by_quality,
+)
 
 SCHEMA_VERSION = 1
 _Name = TypeVar("_Name", str, RouteName)
@@ -82,9 +91,11 @@ def plan_table(
     hysteresis: float,
 ) -> RoutingTable:
     """The table for the decision's weights, corrected for drains and for tiers that cannot serve yet."""
-    routes = build_routes(model, written.content["routes"] if written else ())
-    tiers = plan_weights(model, decision, routes, draining)
-    planned = _divide(tiers, decision, routes)
+    serving = serving_sets(model, written.content["routes"] if written else ())
+    routes = build_routes(model, serving)
+    parts = divide_tiers(routes, serving, decision, draining, written.routes if written else {})
+    tiers = plan_weights(model, decision, routes, parts, draining)
+    planned = _divide(tiers, parts)
     weights = _damp(planned, written, routes, model.spec, hysteresis)
     content = {
         "model": model.name,
@@ -93,6 +104,7 @@ def plan_table(
         "maxQueueSeconds": model.spec.routing.max_queue_seconds,
         "reference": _reference(model.spec),
         "routes": [{**route, "weight": weights[name_of(route)]} for route in routes],
+        "revisions": [_render_revision(item) for item in serving],
         "draining": sorted(draining),
     }
     return RoutingTable(_generation(model, written, content), content, weights)
@@ -106,58 +118,57 @@ def build_table_config_map(model: ModelObservation, table: RoutingTable, epoch: 
 
 
 def plan_weights(
-    model: ModelObservation, decision: Decision, routes: list[dict[str, Any]], draining: Set[str]
+    model: ModelObservation,
+    decision: Decision,
+    routes: list[dict[str, Any]],
+    parts: Mapping[str, Mapping[str, float]],
+    draining: Set[str],
 ) -> dict[str, float]:
     """Baseline share by tier: sums to 1, or all 0 when nothing is left to serve.
 
     Example: full Ready, int4 Ready with share 0, int8 still loading: full 0.998, int8 0.001, int4 0.001.
     """
-    tiers = list(dict.fromkeys(str(route["tier"]) for route in routes))
+    tiers = list(parts)
     open_tiers = [tier for tier in tiers if _is_open(model, decision, tier, draining)]
     serving = [tier for tier in open_tiers if any(_can_serve(pod, draining) for pod in _pods_of(model, tier))]
     shares = _normalise(decision.weights, serving or open_tiers)
-    qualities = _tier_qualities(decision, routes)
+    qualities = _tier_qualities(parts, routes)
     rounded = _round_shares(shares, open_tiers, qualities, model.spec.quality.floor_permille)
     return {tier: rounded.get(tier, 0.0) for tier in tiers}
 
 
 def _by_tier(routes: Mapping[RouteName, float]) -> dict[str, float]:
     weights: dict[str, float] = {}
-    for (tier, level), weight in routes.items():
-        weights[tier] = round(weights.get(tier, 0.0) + weight, 6) if level else weight
+    for (tier, _), weight in routes.items():
+        weights[tier] = round(weights.get(tier, 0.0) + weight, 6)
     return weights
 
 
-def _parts(tier: str, decision: Decision, levels: list[dict[str, Any]]) -> dict[str, float]:
-    """How a tier's share is divided among its levels: as decided, else all for the best one."""
-    decided = decision.levels.get(tier, {})
-    parts = {str(route["level"]): decided.get(str(route["level"]), 0.0) for route in levels}
-    total = sum(parts.values())
-    if total <= 0:
-        return {str(route["level"]): float(route is levels[0]) for route in levels}
-    return {level: part / total for level, part in parts.items()}
+def _render_revision(serving: ServingSet) -> dict[str, Any]:
+    return {"statefulSet": serving.name, "tier": serving.tier, "levels": [level.name for level in serving.levels]}
 
 
-def _divide(weights: Mapping[str, float], decision: Decision, routes: list[dict[str, Any]]) -> dict[RouteName, float]:
-    """The tiers' weights as weights of their routes. What rounding takes off goes to the best level."""
+def _divide(weights: Mapping[str, float], parts: Mapping[str, Mapping[str, float]]) -> dict[RouteName, float]:
+    """The tiers' weights as weights of their routes. What rounding takes off goes to the best level with a part."""
     divided: dict[RouteName, float] = {}
     for tier, weight in weights.items():
-        levels = [route for route in routes if route["tier"] == tier]
-        parts = _parts(tier, decision, levels)
-        lower = {(tier, name): math.floor(weight * parts[name] * 1e6) / 1e6 for name in list(parts)[1:]}
-        best = weight if not lower else round(weight - sum(lower.values()), 6)
-        divided.update({(tier, next(iter(parts))): best, **lower})
+        best = next(name for name, part in parts[tier].items() if part > 0)
+        levels = {name: math.floor(weight * part * 1e6) / 1e6 for name, part in parts[tier].items()}
+        levels[best] = 0.0
+        levels[best] = round(weight - sum(levels.values()), 6)
+        divided.update({(tier, name): share for name, share in levels.items()})
     return divided
 
 
-def _tier_qualities(decision: Decision, routes: list[dict[str, Any]]) -> dict[str, float | None]:
+def _tier_qualities(parts: Mapping[str, Mapping[str, float]], routes: list[dict[str, Any]]) -> dict[str, float | None]:
     """Mean quality of what each tier serves; None where that of a level with a share is not known."""
-    qualities: dict[str, float | None] = {}
-    for tier in dict.fromkeys(str(route["tier"]) for route in routes):
-        levels = [route for route in routes if route["tier"] == tier]
-        shares = {level: part for level, part in _parts(tier, decision, levels).items() if part > 0}
-        qualities[tier] = _mean_quality(shares, {str(route["level"]): route["qualityPermille"] for route in levels})
-    return qualities
+    known = {name_of(route): route["qualityPermille"] for route in routes}
+    return {
+        tier: _mean_quality(
+            {level: part for level, part in levels.items() if part > 0}, {level: known[tier, level] for level in levels}
+        )
+        for tier, levels in parts.items()
+    }
 
 
 def _reference(spec: AdaptiveModelSpec) -> dict[str, int] | None:

@@ -6,10 +6,21 @@ import json
 
 import pytest
 
+from inference_pods.engine.emulated.curve import Curve
+from inference_pods.engine.emulated.runner import EmulatedRunner
 from inference_pods.engine.service import Phase
+from tests.inference_pods.engine.conftest import VOCABULARY
 
 TGI = "/generate"
 CHAT = "/v1/chat/completions"
+
+
+@pytest.fixture(params=["scripted", "emulated"])
+def any_runner(request, scripted_runner):
+    """The scripted runner, and an emulated one that says the same."""
+    if request.param == "scripted":
+        return scripted_runner
+    return EmulatedRunner([Curve(100, 10, 10)], scripted_runner.reply, VOCABULARY)
 
 
 def generate_body(**parameters):
@@ -38,8 +49,8 @@ async def post_frames(http, url, body):
         return response.status, [p if p == "[DONE]" else json.loads(p) for p in payloads]
 
 
-async def test_generate_answers_with_text_details_and_counts(serve, scripted_runner, http):
-    engine = await serve(scripted_runner)
+async def test_generate_answers_with_text_details_and_counts(serve, any_runner, http):
+    engine = await serve(any_runner)
     status, answer, headers = await post(http, engine.url + TGI, generate_body(details=True, top_n_tokens=2))
     assert (status, answer["generated_text"]) == (200, "abcd")
     details = answer["details"]
@@ -50,8 +61,8 @@ async def test_generate_answers_with_text_details_and_counts(serve, scripted_run
     assert int(headers["x-prompt-tokens"]) > 1
 
 
-async def test_root_answers_a_list_and_repeats_the_prompt_unless_told_not_to(serve, scripted_runner, http):
-    engine = await serve(scripted_runner)
+async def test_root_answers_a_list_and_repeats_the_prompt_unless_told_not_to(serve, any_runner, http):
+    engine = await serve(any_runner)
     _, answer, _ = await post(http, engine.url + "/", generate_body())
     assert answer == [{"generated_text": "Hello thereabcd"}]
     _, answer, _ = await post(http, engine.url + "/", generate_body(return_full_text=False))
@@ -59,8 +70,8 @@ async def test_root_answers_a_list_and_repeats_the_prompt_unless_told_not_to(ser
 
 
 @pytest.mark.parametrize(("path", "extra"), [("/generate_stream", {}), ("/", {"stream": True})])
-async def test_a_tgi_stream_ends_with_text_and_details_and_no_done(serve, scripted_runner, http, path, extra):
-    engine = await serve(scripted_runner)
+async def test_a_tgi_stream_ends_with_text_and_details_and_no_done(serve, any_runner, http, path, extra):
+    engine = await serve(any_runner)
     body = generate_body(return_full_text=False, seed=3, temperature=0.01) | extra
     status, frames = await post_frames(http, engine.url + path, body)
     assert status == 200
@@ -69,8 +80,8 @@ async def test_a_tgi_stream_ends_with_text_and_details_and_no_done(serve, script
     assert frames[-1]["details"] == {"finish_reason": "length", "generated_tokens": 4, "seed": 3, "input_length": 2}
 
 
-async def test_a_chat_stream_has_role_deltas_finish_usage_and_done(serve, scripted_runner, http):
-    engine = await serve(scripted_runner)
+async def test_a_chat_stream_has_role_deltas_finish_usage_and_done(serve, any_runner, http):
+    engine = await serve(any_runner)
     body = chat_body(stream=True, stream_options={"include_usage": True})
     _, frames = await post_frames(http, engine.url + CHAT, body)
     assert frames[0]["choices"][0]["delta"] == {"role": "assistant", "content": ""}
@@ -82,8 +93,8 @@ async def test_a_chat_stream_has_role_deltas_finish_usage_and_done(serve, script
     assert len({frame["id"] for frame in frames[:-1]}) == 1
 
 
-async def test_openai_cuts_the_stop_string_and_tgi_keeps_it(serve, scripted_runner, http):
-    engine = await serve(scripted_runner)
+async def test_openai_cuts_the_stop_string_and_tgi_keeps_it(serve, any_runner, http):
+    engine = await serve(any_runner)
     _, answer, _ = await post(http, engine.url + CHAT, chat_body(max_tokens=20, stop="cd"))
     assert answer["choices"][0]["message"]["content"] == "ab"
     assert answer["choices"][0]["finish_reason"] == "stop"
@@ -93,8 +104,8 @@ async def test_openai_cuts_the_stop_string_and_tgi_keeps_it(serve, scripted_runn
     assert (answer["generated_text"], answer["details"]["finish_reason"]) == ("abcd", "stop_sequence")
 
 
-async def test_plain_completions_take_text_or_tokens_and_give_logprobs(serve, scripted_runner, http, tokenizer):
-    engine = await serve(scripted_runner)
+async def test_plain_completions_take_text_or_tokens_and_give_logprobs(serve, any_runner, http, tokenizer):
+    engine = await serve(any_runner)
     for prompt in ("Hello", ["Hello"], tokenizer.encode("Hello")):
         body = {"prompt": prompt, "max_tokens": 2, "temperature": 0, "logprobs": 1}
         status, answer, _ = await post(http, engine.url + "/v1/completions", body)
@@ -121,8 +132,8 @@ async def test_plain_completions_take_text_or_tokens_and_give_logprobs(serve, sc
         ({"max_new_tokens": 5000}, "max_new_tokens"),
     ],
 )
-async def test_what_tgi_refuses_names_the_field_as_body_or_first_frame(serve, scripted_runner, http, parameters, field):
-    engine = await serve(scripted_runner)
+async def test_what_tgi_refuses_names_the_field_as_body_or_first_frame(serve, any_runner, http, parameters, field):
+    engine = await serve(any_runner)
     status, answer, _ = await post(http, engine.url + TGI, generate_body(**parameters))
     assert (status, answer["error_type"]) == (422, "validation")
     assert field in answer["error"]
@@ -143,8 +154,8 @@ async def test_what_tgi_refuses_names_the_field_as_body_or_first_frame(serve, sc
         ({"max_tokens": 100000}, "max_new_tokens"),
     ],
 )
-async def test_what_openai_routes_refuse_names_the_field_in_their_dialect(serve, scripted_runner, http, fields, field):
-    engine = await serve(scripted_runner)
+async def test_what_openai_routes_refuse_names_the_field_in_their_dialect(serve, any_runner, http, fields, field):
+    engine = await serve(any_runner)
     for stream in (False, True):
         status, answer, _ = await post(http, engine.url + CHAT, chat_body(**fields, stream=stream))
         assert status == 422
@@ -152,8 +163,8 @@ async def test_what_openai_routes_refuse_names_the_field_in_their_dialect(serve,
         assert field in answer["error"]["message"]
 
 
-async def test_an_input_that_is_too_long_names_the_limit_and_can_be_truncated(serve, scripted_runner, http):
-    engine = await serve(scripted_runner, total_tokens=32, blocks=4)
+async def test_an_input_that_is_too_long_names_the_limit_and_can_be_truncated(serve, any_runner, http):
+    engine = await serve(any_runner, total_tokens=32, blocks=4)
     body = {"inputs": "word " * 60, "parameters": {"max_new_tokens": 2}}
     status, answer, _ = await post(http, engine.url + TGI, body)
     assert status == 422
@@ -243,8 +254,8 @@ async def test_while_stopping_new_requests_are_refused_and_running_ones_finish(s
 @pytest.mark.parametrize(
     ("phase", "status"), [(Phase.LOADING, 503), (Phase.READY, 200), (Phase.STOPPING, 503)], ids=lambda value: str(value)
 )
-async def test_health_is_good_only_when_ready(serve, scripted_runner, http, phase, status):
-    engine = await serve(scripted_runner, phase=phase)
+async def test_health_is_good_only_when_ready(serve, any_runner, http, phase, status):
+    engine = await serve(any_runner, phase=phase)
     async with http.get(engine.url + "/ping") as response:
         assert response.status == 200, "liveness must not end a replica that loads or drains"
     for path in ("/health", "/"):
@@ -292,8 +303,8 @@ async def test_an_engine_whose_loop_ended_fails_its_requests_and_asks_for_a_rest
     assert "ended by an error" in caplog.text
 
 
-async def test_metrics_exist_at_zero_and_count(serve, scripted_runner, http):
-    engine = await serve(scripted_runner)
+async def test_metrics_exist_at_zero_and_count(serve, any_runner, http):
+    engine = await serve(any_runner)
     labels = '{model="smol",tier="full"}'
 
     async def value(name):
@@ -321,8 +332,8 @@ async def test_prompts_never_reach_the_log(serve, scripted_runner, http, caplog)
     assert secret not in caplog.text
 
 
-async def test_n_choices_come_whole_and_streamed_with_their_index(serve, scripted_runner, http):
-    engine = await serve(scripted_runner)
+async def test_n_choices_come_whole_and_streamed_with_their_index(serve, any_runner, http):
+    engine = await serve(any_runner)
     status, answer, _ = await post(http, engine.url + CHAT, chat_body(n=3, logprobs=True))
     assert status == 200
     assert [(c["index"], c["message"]["content"], c["finish_reason"]) for c in answer["choices"]] == [

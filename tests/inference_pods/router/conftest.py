@@ -77,10 +77,11 @@ class FakeEngine:
     port: int = 0
     runner: web.AppRunner | None = None
     port_to_reuse: int = 0
+    stateful_set: str = ""
 
     @property
     def replica(self) -> Replica:
-        return Replica(self.name, self.tier, f"http://127.0.0.1:{self.port}")
+        return Replica(self.name, self.tier, f"http://127.0.0.1:{self.port}", self.stateful_set)
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         self.calls += 1

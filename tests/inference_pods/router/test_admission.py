@@ -31,10 +31,9 @@ def build_world(tools, tiers, floor=0, **by_tier):
     table = tools.build_table(routes=routes, slo=ONE_EACH, floorPermille=floor)
     fleet.offer_table(parse_table(json.dumps(table), "assistant"))
 
-    def offer(**counts):
-        fleet.offer_endpoints(
-            EndpointSet({t: tuple(Replica(f"{t}-{i}", t, "") for i in range(n)) for t, n in counts.items()})
-        )
+    def offer(starting=(), **counts):
+        ready = {t: tuple(Replica(f"{t}-{i}", t, "") for i in range(n)) for t, n in counts.items()}
+        fleet.offer_endpoints(EndpointSet(ready, starting=frozenset(starting)))
 
     offer(**by_tier)
     return SimpleNamespace(fleet=fleet, admission=admission, clock=clock, offer=offer)
@@ -160,6 +159,50 @@ async def test_what_cannot_be_served_is_refused_with_its_cause(tools, demand, st
     with pytest.raises(Refused) as refused:
         await acquire(world, **demand)
     assert (refused.value.status, refused.value.cause) == (status, cause)
+
+
+ASKED = {
+    "a tier": ({"tier": "full"}, RefusalCause.TIER_NOT_READY, "x-tier: tier 'full' has no ready replica"),
+    "a quality": ({"quality_min": 995}, RefusalCause.NOTHING_READY, "x-quality-min: a quality of 995 has no ready"),
+    "both": ({"tier": "full", "quality_min": 900}, RefusalCause.TIER_NOT_READY, "x-tier: tier 'full' has no ready"),
+}
+
+
+@pytest.mark.parametrize("name", ASKED)
+async def test_what_no_replica_serves_nor_starts_to_is_refused_at_once_whatever_header_asks(tools, name):
+    demand, cause, words = ASKED[name]
+    world = build_world(tools, TIERS, int4=1)
+    world.offer(int4=1, starting=["int8"])
+    with pytest.raises(Refused) as refused:
+        await asyncio.wait_for(acquire(world, 60, **demand), 1)
+    assert (refused.value.status, refused.value.cause) == (503, cause)
+    assert refused.value.message.startswith(words)
+    assert refused.value.message.endswith(", and none is starting: try later, or leave the header out")
+
+
+@pytest.mark.parametrize("name", ASKED)
+async def test_what_starts_is_waited_for_whatever_header_asks(tools, name):
+    demand, cause, words = ASKED[name]
+    world = build_world(tools, TIERS, int4=1)
+    world.offer(int4=1, starting=["full"])
+    with pytest.raises(Refused, match="none became ready in time") as refused:
+        await acquire(world, **demand)
+    assert (refused.value.status, refused.value.cause) == (503, cause)
+    assert refused.value.message.startswith(words)
+    waiting = asyncio.create_task(acquire(world, 2, **demand))
+    await asyncio.sleep(0.01)
+    world.offer(int4=1, full=1)
+    assert (await waiting).replica.uid == "full-0"
+
+
+@pytest.mark.parametrize("name", ASKED)
+async def test_the_successor_of_a_replica_that_went_a_moment_ago_is_waited_for(tools, name):
+    world = build_world(tools, TIERS, full=1, int4=1)
+    world.offer(int4=1)
+    waiting = asyncio.create_task(acquire(world, 2, **ASKED[name][0]))
+    await asyncio.sleep(0.01)
+    world.offer(int4=1, full=1)
+    assert (await waiting).route.key.tier == "full"
 
 
 async def test_a_failed_replica_is_avoided_and_another_tier_taken(tools):

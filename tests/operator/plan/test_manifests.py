@@ -33,6 +33,7 @@ from tests.operator.plan.situations import (
     with_set,
 )
 
+CURVE = {"stepMicroseconds": 7000, "decodeMicrosecondsPerSequence": 30, "prefillMicrosecondsPerToken": 50}
 GOLDEN = Path(__file__).parent / "golden"
 
 
@@ -135,6 +136,7 @@ EDITS: list[tuple[str, Any, bool]] = [
     ("bounds", lambda tier: tier.update(replicas={"min": 1, "max": 2}), False),
     ("card", lambda tier: tier["card"].update(qualityPermille=990), False),
     ("the-default-engine-by-name", lambda tier: tier.update(engine="native"), False),
+    ("emulated", lambda tier: tier.update(engine="emulated", curve=CURVE), True),
 ]
 
 
@@ -177,7 +179,58 @@ def test_a_kept_template_counts_in_the_pool_that_its_pods_are_in(revision: str |
     observed = model.stateful_sets[0]
     labels = {"metadata": {"labels": {"adaptivellm.dev/pool": "old"}}}
     observed = replace(observed, manifest={**observed.manifest, **labels})
-    assert keep_stateful_set(model, observed, 1, {})["metadata"]["labels"]["adaptivellm.dev/pool"] == pool
+    assert keep_stateful_set(model, observed, 1, {}, ())["metadata"]["labels"]["adaptivellm.dev/pool"] == pool
+
+
+@pytest.mark.parametrize("field", ["stepMicroseconds", "maxSequences", "loadSeconds"])
+def test_another_curve_makes_a_new_revision_and_the_same_one_none(field: str) -> None:
+    def inputs(curve: dict[str, int]) -> str:
+        spec = make_spec([{**demo_tiers()[0], "engine": "emulated", "curve": curve}])
+        return tier_inputs(spec, spec.tiers[0])
+
+    assert inputs(CURVE) == inputs(dict(CURVE))
+    assert inputs(CURVE) != inputs(CURVE | {field: 9})
+
+
+def emulated_engine(curve: dict[str, Any]) -> Any:
+    """Pod template of a tier with this curve."""
+    tier = {**demo_tiers()[0], "engine": "emulated", "curve": curve}
+    return stateful_set(tiers=[tier])["spec"]["template"]
+
+
+def test_a_curve_reaches_the_engine_as_list_items_with_every_default_filled_in() -> None:
+    arguments = emulated_engine(CURVE)["spec"]["containers"][0]["args"]
+    for flag, value in {
+        "--emulate": "7000,30,50",
+        "--max-batch-size": "64",
+        "--max-step-tokens": "2048",
+        "--kv-cache-tokens": "65536",
+        "--max-total-tokens": "8192",
+        "--emulate-load-seconds": "0",
+    }.items():
+        assert arguments.count(flag) == 1
+        assert arguments[arguments.index(flag) + 1] == value
+
+
+def test_what_the_curve_says_of_the_engine_reaches_it() -> None:
+    chosen = {"maxSequences": 3, "maxTokensPerStep": 4, "kvCacheTokens": 6, "contextTokens": 5, "loadSeconds": 2}
+    arguments = emulated_engine(CURVE | chosen)["spec"]["containers"][0]["args"]
+    flags = ["--max-batch-size", "--max-step-tokens", "--kv-cache-tokens", "--max-total-tokens"]
+    values = [arguments[arguments.index(flag) + 1] for flag in [*flags, "--emulate-load-seconds"]]
+    assert values == ["3", "4", "6", "5", "2"]
+
+
+def test_a_native_engine_hears_nothing_of_emulation() -> None:
+    arguments = stateful_set()["spec"]["template"]["spec"]["containers"][0]["args"]
+    assert not [part for part in arguments if "emulate" in part]
+
+
+def test_an_emulated_pod_is_the_native_one_but_for_its_arguments() -> None:
+    emulated, native = emulated_engine(CURVE), stateful_set(tiers=demo_tiers()[:1])["spec"]["template"]
+    for template in (emulated, native):
+        template["spec"]["containers"][0].pop("args")
+        template["metadata"]["labels"].pop(names.LABEL_REVISION)
+    assert emulated == native
 
 
 def test_a_revision_keeps_the_image_that_it_was_made_with() -> None:

@@ -11,7 +11,7 @@ import pytest
 from adaptive_operator import names
 from adaptive_operator.api.v1alpha1 import AdaptiveModelStatus, Condition
 from adaptive_operator.observe.observation import ChildObservation, ModelObservation
-from adaptive_operator.plan import plan_model
+from adaptive_operator.plan import PlanSettings, plan_model
 from adaptive_operator.plan.plan import ApplyObject, DeleteObject, EmitEvent, Plan, WriteStatus
 from adaptive_operator.reasons import ConditionReason, Reason
 from tests.operator.plan.situations import NOW, SETTINGS, demo_tiers, make_decision, make_model, make_spec, make_swap
@@ -170,3 +170,44 @@ def test_a_disruption_budget_comes_with_the_second_router_and_goes_with_it() -> 
     cluster.spec = make_spec()
     settle(cluster, DECISION)
     assert ("PodDisruptionBudget", "assistant-router") not in cluster.objects
+
+
+def levels_of_sets(cluster: ToyCluster) -> dict[str, str]:
+    """The annotation with the levels, by tier."""
+    sets = [item.manifest["metadata"] for item in cluster.observe().stateful_sets]
+    return {item["labels"][names.LABEL_TIER]: item["annotations"][names.ANNOTATION_LEVELS] for item in sets}
+
+
+def edited_tiers(edit: Mapping[str, Any]) -> list[dict[str, Any]]:
+    full, int8, int4 = demo_tiers()
+    return [full, int8, {**int4, **edit}]
+
+
+CARD = {"qualityPermille": 790, "capacityMilliRequestsPerSecond": 650}
+OTHER_IMAGE = replace(SETTINGS, engine_image="registry.example/engine:2")
+
+
+@pytest.mark.parametrize(
+    ("edit", "settings", "expected"),
+    [
+        pytest.param({}, SETTINGS, '[["",780,650]]', id="as-the-card-says"),
+        pytest.param({"card": CARD}, SETTINGS, '[["",790,650]]', id="an-edited-card-is-followed"),
+        pytest.param({"card": CARD}, OTHER_IMAGE, '[["",790,650]]', id="also-by-replicas-of-an-older-image"),
+        pytest.param(
+            {"card": {**CARD, "qualityPermille": 998}, "recipe": {"precision": "int8"}},
+            SETTINGS,
+            '[["",780,650]]',
+            id="an-earlier-recipe-keeps-what-was-said-of-it",
+        ),
+    ],
+)
+def test_a_stateful_set_says_what_its_replicas_serve(
+    edit: dict[str, Any], settings: PlanSettings, expected: str
+) -> None:
+    cluster = running_cluster()
+    cluster.spec = make_spec(edited_tiers(edit))
+    before = {item.name for item in cluster.observe().stateful_sets}
+    for step in plan_model(cluster.observe(), DECISION, settings, cluster.now, 1).steps:
+        if isinstance(step, ApplyObject) and step.manifest["metadata"]["name"] in before | {"assistant-routing"}:
+            cluster.take(step)
+    assert levels_of_sets(cluster)["int4"] == expected

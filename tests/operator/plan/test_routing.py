@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adaptive_operator.decide.decision import Decision
+from adaptive_operator.levels import Level
 from adaptive_operator.observe.observation import ModelObservation
 from adaptive_operator.plan.routes import tiers_by_quality
 from adaptive_operator.plan.routing import RoutingTable, parse_written_table, plan_table
@@ -281,3 +282,155 @@ def test_levels_of_a_tier_that_left_the_spec_keep_their_routes_while_it_serves()
         ("nested", "int8", 0.6, 1.0),
         ("nested", "int4", 0.9, 0.6667),
     ]
+
+
+PLAIN = (Level("", 1000, 0.8),)
+TWO_LEVELS = (Level("int8", 990, 0.5), Level("int4", 700, 0.9))
+HALVES = {"nested": {"int8": 0.5, "int4": 0.5}}
+
+
+def edited(tier: dict[str, Any], earlier: tuple[Level, ...] | None, old: list[Any], new: list[Any]) -> ModelObservation:
+    """A model whose only tier was edited: replicas of the earlier revision, and of the present one."""
+    model = with_set(make_model(make_spec([tier])), "nested", old, revision="old", levels=earlier)
+    return with_set(model, "nested", new) if new else model
+
+
+def levels_in(table: RoutingTable) -> dict[str, tuple[int | None, float]]:
+    return {route["level"]: (route["qualityPermille"], route["weight"]) for route in table.content["routes"]}
+
+
+@pytest.mark.parametrize(
+    ("tier", "earlier", "old", "new", "expected"),
+    [
+        pytest.param(
+            nested_tier(),
+            PLAIN,
+            [READY],
+            [],
+            {"": (1000, 1.0)},
+            id="before-a-replica-of-the-edit-there-are-no-new-levels",
+        ),
+        pytest.param(
+            nested_tier(),
+            PLAIN,
+            [READY],
+            [READY],
+            {"": (1000, 0.5), "int8": (998, 0.25), "int4": (770, 0.25)},
+            id="plain-to-nested-both-serve-at-their-own-levels",
+        ),
+        pytest.param(
+            nested_tier(),
+            PLAIN,
+            [READY],
+            [STARTING],
+            {"": (1000, 0.5), "int8": (998, 0.25), "int4": (770, 0.25)},
+            id="a-replica-that-loads-finds-its-levels-open-when-it-is-ready",
+        ),
+        pytest.param(
+            nested_tier(),
+            PLAIN,
+            [TERMINATING],
+            [READY],
+            {"int8": (998, 0.5), "int4": (770, 0.5)},
+            id="an-earlier-level-goes-with-its-last-replica",
+        ),
+        pytest.param(
+            make_tier("nested", "int8", 1, 995),
+            TWO_LEVELS,
+            [READY],
+            [READY],
+            {"": (995, 0.5), "int8": (990, 0.5), "int4": (700, 0.0)},
+            id="nested-to-plain",
+        ),
+        pytest.param(
+            nested_tier(),
+            (*TWO_LEVELS, Level("int4-d28", 600, 1.2)),
+            [READY],
+            [READY],
+            {"int8": (990, 0.75), "int4": (700, 0.25), "int4-d28": (600, 0.0)},
+            id="a-level-that-both-have-promises-the-worse-quality",
+        ),
+        pytest.param(
+            make_tier("nested", "int8", 1, 998),
+            (Level("", 780, 0.65),),
+            [READY],
+            [READY],
+            {"": (780, 1.0)},
+            id="a-better-plain-recipe-is-not-promised-while-worse-replicas-serve",
+        ),
+        pytest.param(
+            make_tier("nested", "int8", 1, 998),
+            (Level("", None, None),),
+            [READY],
+            [READY],
+            {"": (None, 1.0)},
+            id="nor-while-the-quality-of-some-replicas-is-not-known",
+        ),
+        pytest.param(
+            nested_tier(),
+            None,
+            [READY],
+            [READY],
+            {"int8": (998, 0.5), "int4": (770, 0.5)},
+            id="replicas-that-do-not-say-what-they-serve-count-as-the-specs",
+        ),
+    ],
+)
+def test_a_tier_under_edit_has_the_levels_of_its_replicas(
+    tier: dict[str, Any],
+    earlier: tuple[Level, ...] | None,
+    old: list[Any],
+    new: list[Any],
+    expected: dict[str, tuple[int | None, float]],
+) -> None:
+    table = plan(edited(tier, earlier, old, new), make_decision({"nested": 1}, levels=HALVES))
+    assert levels_in(table) == expected
+    assert table.weights == {"nested": 1.0}
+
+
+def test_the_table_says_which_stateful_set_has_which_levels() -> None:
+    model = edited(nested_tier(), PLAIN, [READY], [READY])
+    table = plan(model, make_decision({"nested": 1}, levels=HALVES))
+    assert table.content["revisions"] == [
+        {"statefulSet": model.stateful_sets[1].name, "tier": "nested", "levels": ["int8", "int4"]},
+        {"statefulSet": "assistant-nested-old", "tier": "nested", "levels": [""]},
+    ]
+
+
+def test_levels_of_an_earlier_revision_go_on_as_they_were_divided() -> None:
+    before = plan(edited(nested_tier(), None, [], [READY]), make_decision({"nested": 1}, levels=HALVES))
+    model = edited(make_tier("nested", "int8", 1, 995), TWO_LEVELS, [READY], [READY])
+    table = plan(model, make_decision({"nested": 1}), text=before.to_text(epoch=1))
+    assert levels_in(table) == {"": (995, 0.5), "int8": (990, 0.25), "int4": (700, 0.25)}
+
+
+def test_replicas_that_drain_have_no_part_of_the_share() -> None:
+    model = edited(nested_tier(), PLAIN, [READY], [READY])
+    table = plan(model, make_decision({"nested": 1}, levels=HALVES), frozenset({"nested-old-0"}))
+    assert levels_in(table) == {"": (1000, 0.0), "int8": (998, 0.5), "int4": (770, 0.5)}
+
+
+def test_an_edited_card_speaks_for_the_present_revision_at_once() -> None:
+    model = with_set(make_model(make_spec([nested_tier()])), "nested", [READY], levels=TWO_LEVELS)
+    assert levels_in(plan(model, make_decision({"nested": 1}, levels=HALVES))) == {
+        "int8": (998, 0.5),
+        "int4": (770, 0.5),
+    }
+
+
+@given(
+    st.lists(st.sampled_from(["", "int8", "int4", "int4-d28"]), min_size=1, unique=True),
+    st.integers(0, 3),
+    st.integers(0, 3),
+    st.floats(0, 1),
+)
+def test_weights_of_a_tier_under_edit_sum_to_one_and_no_level_is_without_replicas(
+    earlier: list[str], old: int, new: int, top: float
+) -> None:
+    levels = tuple(Level(name, 900, 1.0) for name in earlier)
+    model = edited(nested_tier(), levels, [READY] * old, [READY] * new)
+    table = plan(model, make_decision({"nested": 1}, levels={"nested": {"int8": top, "int4": 1 - top}}))
+    assert sum(table.routes.values()) == pytest.approx(1)
+    assert min(table.routes.values()) >= 0
+    had = (set(earlier) if old else set()) | ({"int8", "int4"} if new or not old else set())
+    assert {level for _, level in table.routes} == had

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from adaptive_operator.api.v1alpha1 import AdaptiveModelSpec
 from adaptive_operator.decide.decision import Decision
 from adaptive_operator.decide.revisions import tier_inputs
-from adaptive_operator.observe.observation import ModelObservation, PodObservation, PolicyMemory
+from adaptive_operator.observe.observation import ModelObservation, PodObservation, PodPhase, PolicyMemory
 from adaptive_operator.plan import plan_model
 from adaptive_operator.plan.plan import ApplyObject, DeleteObject, Plan
 from adaptive_operator.plan.revisions import current_revisions
@@ -255,3 +259,92 @@ def test_busy_replicas_go_at_the_drain_deadline_at_the_latest() -> None:
     assert cluster.asked()["full"] == 1
     settle(cluster, make_decision({"full": 0, "int4": 1}), rounds=4)
     assert cluster.asked()["full"] == 0
+
+
+def nested_form(levels: list[str], qualities: dict[str, int], **recipe: Any) -> dict[str, Any]:
+    cards = [
+        {"name": name, "qualityPermille": quality, "capacityMilliRequestsPerSecond": 1650 - quality}
+        for name, quality in qualities.items()
+    ]
+    return {"recipe": {"nested": {"levels": levels, **recipe}}, "card": {"levels": cards}}
+
+
+PLAIN = {"recipe": {"precision": "int4"}, "card": {"qualityPermille": 800, "capacityMilliRequestsPerSecond": 850}}
+FOUR_LEVELS = nested_form(
+    ["int8", "int4"], {"int8": 998, "int8-d28": 950, "int4": 780, "int4-d28": 700}, depths=[30, 28]
+)
+ONE_LEVEL = nested_form(["int4"], {"int4": 810})
+RECIPES = {
+    "plain-to-nested": (PLAIN, FOUR_LEVELS),
+    "nested-to-plain": (FOUR_LEVELS, PLAIN),
+    "fewer-levels": (FOUR_LEVELS, ONE_LEVEL),
+    "more-levels": (ONE_LEVEL, FOUR_LEVELS),
+}
+
+
+def spec_with(form: dict[str, Any]) -> AdaptiveModelSpec:
+    full, int8, int4 = demo_tiers()
+    return make_spec([full, int8, {**int4, **form}])
+
+
+def levels_by_replica(cluster: ToyCluster, tier: str) -> dict[str, set[str]]:
+    """What the engine of each ready replica was told to serve, read from its arguments."""
+    sets = {item.name: item for item in cluster.observe().stateful_sets}
+    containers = {name: item.manifest["spec"]["template"]["spec"]["containers"][0] for name, item in sets.items()}
+    ready = [pod for pod in cluster.observe().pods if pod.tier == tier and pod.phase is PodPhase.READY]
+    return {pod.name: levels_of_arguments(containers[pod.stateful_set]["args"]) for pod in ready}
+
+
+def levels_of_arguments(arguments: list[str]) -> set[str]:
+    options = dict(pairwise(arguments))
+    suffixes = ["", *(f"-d{depth}" for depth in options.get("--depths", "").split(",")[1:])]
+    return {level + suffix for level in options.get("--levels", "").split(",") for suffix in suffixes}
+
+
+def levels_in_table(cluster: ToyCluster, tier: str) -> dict[str, set[str]]:
+    """What the routing table says of each StatefulSet of a tier."""
+    table = json.loads(cluster.observe().routing_table or "{}")
+    return {item["statefulSet"]: set(item["levels"]) for item in table.get("revisions", []) if item["tier"] == tier}
+
+
+@pytest.mark.parametrize(("before", "after"), RECIPES.values(), ids=RECIPES)
+def test_while_a_recipe_is_exchanged_the_table_names_no_level_that_a_replica_does_not_have(
+    before: dict[str, Any], after: dict[str, Any]
+) -> None:
+    decision = make_decision({"full": 1, "int8": 0, "int4": 2}, {"full": 0.5, "int4": 0.5})
+    cluster = ToyCluster(spec_with(before), dict(ROLLING))
+    settle(cluster, decision)
+    cluster.spec = spec_with(after)
+    seen = set()
+    for _ in range(60):
+        plan = run_pass(cluster, decision)
+        routes = {route["level"] for route in routes_of_table(cluster, "int4")}
+        said = levels_in_table(cluster, "int4")
+        for pod, levels in levels_by_replica(cluster, "int4").items():
+            assert said[pod.rpartition("-")[0]] == levels
+            assert levels <= routes
+            seen.add(frozenset(levels))
+        if not plan.steps and cluster.is_at_rest():
+            break
+        cluster.run_controllers()
+    assert len(seen) == 2, "both recipes have served"
+    assert set().union(*levels_by_replica(cluster, "int4").values()) == routes
+
+
+@pytest.mark.parametrize(("before", "after"), RECIPES.values(), ids=RECIPES)
+def test_a_tier_that_goes_on_with_its_earlier_revision_has_the_levels_and_the_quality_of_that_one(
+    before: dict[str, Any], after: dict[str, Any]
+) -> None:
+    decision = make_decision({"full": 1, "int8": 0, "int4": 2}, {"full": 0.5, "int4": 0.5})
+    cluster = ToyCluster(spec_with(before), dict(ROLLING))
+    settle(cluster, decision)
+    routes = routes_of_table(cluster, "int4")
+    inputs = tier_inputs(cluster.spec, cluster.spec.tiers[2])
+    cluster.spec = spec_with(after)
+    settle(cluster, replace(decision, held_back={"int4": inputs}))
+    assert routes_of_table(cluster, "int4") == routes
+
+
+def routes_of_table(cluster: ToyCluster, tier: str) -> list[dict[str, Any]]:
+    table = json.loads(cluster.observe().routing_table or "")
+    return [route for route in table["routes"] if route["tier"] == tier]

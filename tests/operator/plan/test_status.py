@@ -384,6 +384,38 @@ def test_a_normal_start_is_no_warning_and_losing_the_last_replica_is_one() -> No
     assert (ConditionReason.NO_READY_REPLICA, True) in [(event.reason, event.warning) for event in events(lost)]
 
 
+NOT_SCRAPED = replace(METRICS, arrivals=Unknown("arrivals", "no samples yet"))
+STARTS = {
+    # routers ready, for how many seconds, what is written before -> (reason, warning)
+    "the router is not ready yet": (0, None, "starting", (ConditionReason.ROUTER_NOT_READY, False)),
+    "the router of a model that served is gone": (0, None, "serving", (ConditionReason.ROUTER_NOT_READY, True)),
+    "nothing was scraped, and could not have been": (1, 20.0, "starting", None),
+    "nothing was scraped, though it should have been": (1, 61.0, "starting", (ConditionReason.SAMPLES_UNKNOWN, True)),
+    "nothing can be scraped any more": (1, 5000.0, "serving", (ConditionReason.SAMPLES_UNKNOWN, True)),
+}
+
+
+@pytest.mark.parametrize("name", STARTS)
+def test_what_belongs_to_a_start_is_no_warning_and_later_it_is_one_when(name: str) -> None:
+    routers, ready_for, before, expected = STARTS[name]
+    since = None if ready_for is None else NOW - ready_for
+    now = replace(BOTH, routers_ready=routers, routers_ready_since=since, metrics=NOT_SCRAPED)
+    written = seen(replace(make_model(), metrics=NOT_SCRAPED, routers_ready=0)) if before == "starting" else BOTH
+    model = replace(now, status=seen(seen(written)).status)
+    starts = {ConditionReason.ROUTER_NOT_READY, ConditionReason.SAMPLES_UNKNOWN}
+    told = [(event.reason, event.warning) for event in events(model) if event.reason in starts]
+    assert told == ([] if expected is None else [expected])
+
+
+@pytest.mark.parametrize(("ready_for", "warning"), [(20.0, False), (61.0, True)])
+def test_a_hold_for_missing_metrics_is_no_warning_while_there_is_nothing_to_read_yet(
+    ready_for: float, warning: bool
+) -> None:
+    model = replace(seen(seen(BOTH)), metrics=NOT_SCRAPED, routers_ready_since=NOW - ready_for)
+    held = replace(DECISION, reason=Reason.HELD_FOR_MISSING_METRICS, message="no samples yet")
+    assert (Reason.HELD_FOR_MISSING_METRICS, warning) in [(e.reason, e.warning) for e in events(model, held)]
+
+
 @pytest.mark.parametrize(("mode", "ready"), [("Active", "True"), ("Paused", "False"), ("DryRun", "False")])
 def test_without_its_service_a_model_is_ready_only_where_the_operator_makes_it_again(mode: str, ready: str) -> None:
     model = with_set(with_set(make_model(make_spec(mode=mode)), "full", [READY]), "int4", [READY])

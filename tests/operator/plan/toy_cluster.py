@@ -13,6 +13,7 @@ from typing import Any
 
 from adaptive_operator import names
 from adaptive_operator.api.v1alpha1 import AdaptiveModelSpec, AdaptiveModelStatus
+from adaptive_operator.levels import parse_levels
 from adaptive_operator.observe.observation import (
     ChildObservation,
     ModelObservation,
@@ -246,5 +247,6 @@ def observe_stateful_set(manifest: Mapping[str, Any]) -> StatefulSetObservation:
         accelerators=accelerators_of(manifest),
         epoch=int(annotations[names.ANNOTATION_EPOCH]),
         draining=parse_draining(annotations.get(names.ANNOTATION_DRAINING)),
+        levels=parse_levels(annotations.get(names.ANNOTATION_LEVELS)),
         manifest=copy.deepcopy(dict(manifest)),
     )

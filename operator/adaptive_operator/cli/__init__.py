@@ -1,0 +1,1 @@
+"""`kubectl adaptive`: the command line."""

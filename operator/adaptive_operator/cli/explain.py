@@ -1,0 +1,142 @@
+"""`kubectl adaptive explain am/NAME`: what was decided last for a model, why, what binds, and what was decided before.
+
+Reads the object through kubectl, so every way to reach a cluster works that kubectl knows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from adaptive_operator import names
+from adaptive_operator.api.v1alpha1 import AdaptiveModel, AdaptiveModelStatus, DecisionStatus, SwapStatus
+
+_KUBECTL_SECONDS: Final = 30.0
+_WIDTH: Final = 12
+
+
+class ExplainError(Exception):
+    """The model cannot be read; the text is kubectl's, or names the field."""
+
+
+def add_command(commands: Any) -> None:
+    """Add `explain` to the parser."""
+    text = "Show the last decisions for a model: why, what binds, and what the best other mix would have given."
+    parser = commands.add_parser("explain", help=text, description=text)
+    parser.add_argument("model", help="am/NAME, or only NAME")
+    parser.add_argument("-n", "--namespace", help="the model's namespace (default: kubectl's)")
+    parser.add_argument("--context", help="kubeconfig context (default: kubectl's)")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Do it. 0, or 1 with the cause on stderr."""
+    try:
+        model = parse_model(_read(options))
+    except ExplainError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 1
+    sys.stdout.write("\n".join(explain_lines(model)) + "\n")
+    return 0
+
+
+def parse_model(text: str) -> AdaptiveModel:
+    """The object from kubectl's JSON. Raises ExplainError."""
+    try:
+        return AdaptiveModel.model_validate(json.loads(text))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ExplainError(f"{'.'.join(str(step) for step in first['loc'])}: {first['msg']}") from error
+    except ValueError as error:
+        raise ExplainError(f"kubectl did not answer with JSON: {error}") from error
+
+
+def explain_lines(model: AdaptiveModel) -> Iterator[str]:
+    """The whole text, line by line."""
+    metadata, status = model.metadata, model.status
+    yield f"{metadata.get('namespace', 'default')}/{metadata['name']}, mode {model.spec.mode.value}"
+    if status is None or status.last_decision is None:
+        yield "nothing was decided yet: does the operator run, and does it watch this namespace?"
+        return
+    yield from _state_lines(status, metadata)
+    yield ""
+    yield from _decision_lines(status.last_decision)
+    if status.swap is not None:
+        yield from _swap_lines(status.swap)
+    yield from _doubt_lines(status)
+    yield from _history_lines(status)
+
+
+def _state_lines(status: AdaptiveModelStatus, metadata: Mapping[str, Any]) -> Iterator[str]:
+    shares = ", ".join(f"{tier.name} {tier.weight_percent} %" for tier in status.tiers if tier.weight_percent)
+    yield _row("runs", status.tiers_summary or "nothing")
+    yield _row("traffic", shares or "no tier is open")
+    yield _row("holds", f"{status.accelerators_summary or '0'} accelerators")
+    yield _row("quality", status.served_quality_summary or "nothing was served lately")
+    if status.observed_generation != metadata.get("generation"):
+        yield _row("note", "the last edit of the spec was not decided on yet")
+
+
+def _decision_lines(decision: DecisionStatus) -> Iterator[str]:
+    yield f"{decision.reason} since {decision.time}"
+    yield _row("from", decision.from_)
+    yield _row("to", decision.to)
+    yield _row("because", decision.message)
+    yield _row("seen", decision.inputs)
+    yield _row("binding", "; ".join(decision.binding) or "nothing: no constraint taken away would serve better")
+    if decision.alternative:
+        yield _row("instead", decision.alternative)
+
+
+def _swap_lines(swap: SwapStatus) -> Iterator[str]:
+    yield _row("under way", f"{swap.step} since {swap.started_at}, rolled back after {swap.deadline}")
+    gain, dip = swap.predicted_gain_permille, swap.predicted_dip_permille
+    if gain is not None and dip is not None:
+        yield _row("predicted", f"gain {gain} permille, {dip} permille of the requests wait or are refused meanwhile")
+
+
+def _doubt_lines(status: AdaptiveModelStatus) -> Iterator[str]:
+    """Conditions that are not as they should be."""
+    wrong_when = {"CapacityLimited": "True", "Degraded": "True"}
+    doubts = [item for item in status.conditions if (item.status == wrong_when.get(item.type, "False"))]
+    if doubts:
+        yield ""
+    for item in doubts:
+        yield f"{item.type}={item.status} ({item.reason}): {item.message}"
+
+
+def _history_lines(status: AdaptiveModelStatus) -> Iterator[str]:
+    earlier = [entry for entry in reversed(status.history) if entry != status.last_decision]
+    if not earlier:
+        return
+    yield ""
+    yield "before"
+    for entry in earlier:
+        yield f"  {entry.time}  {entry.reason}: {entry.from_} → {entry.to}; {entry.message}"
+
+
+def _row(name: str, text: str) -> str:
+    return f"  {name:<{_WIDTH}}{text}"
+
+
+def _read(options: argparse.Namespace) -> str:
+    name = options.model.removeprefix("am/").removeprefix(f"{names.PLURAL}/")
+    command = ["kubectl", "get", f"{names.PLURAL}.{names.GROUP}", "-o", "json"]
+    command += [f"--{flag}={value}" for flag in ("namespace", "context") if (value := getattr(options, flag))]
+    try:
+        answer = subprocess.run(
+            [*command, "--", name], capture_output=True, text=True, check=False, timeout=_KUBECTL_SECONDS
+        )
+    except FileNotFoundError as error:
+        raise ExplainError("kubectl is not on the PATH: install it, or add its folder") from error
+    except subprocess.TimeoutExpired as error:
+        raise ExplainError(f"kubectl did not answer within {_KUBECTL_SECONDS:.0f} s") from error
+    if answer.returncode != 0:
+        raise ExplainError(answer.stderr.strip() or f"kubectl failed with exit status {answer.returncode}")
+    return answer.stdout

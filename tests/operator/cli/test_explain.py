@@ -1,0 +1,101 @@
+"""`explain` says what stands in the status, in the order in which a user asks; errors name the cause."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import stat
+from pathlib import Path
+
+import pytest
+
+from adaptive_operator.api.v1alpha1 import AdaptiveModel
+from adaptive_operator.cli.explain import add_command, explain_lines, parse_model
+from tests.operator.decide.world import World, surge
+
+
+def model_at(seconds: float) -> AdaptiveModel:
+    """The demo's model as an API server would give it after so many seconds."""
+    world = World(surge)
+    world.run(seconds)
+    assert world.cluster.status is not None
+    return parse_model(
+        json.dumps(
+            {
+                "metadata": {"name": "assistant", "namespace": "demo", "generation": 3},
+                "spec": world.cluster.spec.model_dump(mode="json", by_alias=True, exclude_none=True),
+                "status": world.cluster.status.model_dump(mode="json", by_alias=True, exclude_none=True),
+            }
+        )
+    )
+
+
+def test_a_swap_is_explained_with_what_binds_and_what_would_have_been_instead():
+    text = "\n".join(explain_lines(model_at(115)))
+    assert text.startswith("demo/assistant, mode Active\n")
+    assert "SwappedToCheaperTier since " in text
+    assert "from        full 1 · int4 1" in text
+    assert "to          int8 3 · int4 1" in text
+    assert "binding     the budget of 4 accelerators" in text
+    assert "instead     int8 2 · int4 2: " in text
+    assert "under way   " in text
+
+
+def test_what_was_decided_before_comes_newest_first():
+    lines = list(explain_lines(model_at(600)))
+    before = [line.split()[1].rstrip(":") for line in lines[lines.index("before") + 1 :]]
+    assert before.index("RestoredTier") < before.index("SwappedToCheaperTier") < before.index("StartingUp")
+
+
+def test_conditions_that_are_as_they_should_be_are_not_shown():
+    text = "\n".join(explain_lines(model_at(600)))
+    assert "Ready=" not in text
+    assert "Degraded=" not in text
+
+
+def test_a_model_without_a_status_asks_for_the_operator():
+    model = model_at(0 + 5).model_copy(update={"status": None})
+    assert "does the operator run" in list(explain_lines(model))[1]
+
+
+def run(folder: Path, script: str, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    """The command with this script as kubectl."""
+    kubectl = folder / "kubectl"
+    kubectl.write_text(f"#!/bin/sh\n{script}\n")
+    kubectl.chmod(kubectl.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
+    parser = argparse.ArgumentParser()
+    add_command(parser.add_subparsers())
+    options = parser.parse_args(["explain", *arguments])
+    return int(options.run(options))
+
+
+def test_kubectl_is_asked_for_the_one_model_whatever_its_name(tmp_path: Path, monkeypatch, capsys):
+    script = f'echo "$@" > {tmp_path}/asked; echo "not found" >&2; exit 1'
+    assert run(tmp_path, script, monkeypatch, "am/--all", "-n", "demo", "--context", "here") == 1
+    asked = (tmp_path / "asked").read_text().strip()
+    assert asked == "get adaptivemodels.adaptivellm.dev -o json --namespace=demo --context=here -- --all"
+    assert capsys.readouterr().err == "error: not found\n"
+
+
+BAD = {
+    "no JSON": ("echo hello", "kubectl did not answer with JSON"),
+    "no spec": ("""echo '{"metadata":{"name":"a"}}'""", "spec: Field required"),
+    "no words": ("exit 3", "exit status 3"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_an_answer_that_makes_no_sense_is_named(name, tmp_path: Path, monkeypatch, capsys):
+    script, words = BAD[name]
+    assert run(tmp_path, script, monkeypatch, "assistant") == 1
+    assert words in capsys.readouterr().err
+
+
+def test_without_kubectl_it_says_so(tmp_path: Path, monkeypatch, capsys):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    parser = argparse.ArgumentParser()
+    add_command(parser.add_subparsers())
+    options = parser.parse_args(["explain", "assistant"])
+    assert options.run(options) == 1
+    assert "kubectl is not on the PATH" in capsys.readouterr().err

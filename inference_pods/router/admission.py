@@ -1,8 +1,8 @@
 """Admission: a place for every request, or a wait, or an honest refusal.
 
-Order of preference: the tier and level whose turn it is; a cheaper allowed one with room; a better one with room; the
-queue in this router (the backlog here can still change tier, one inside an engine cannot); 429 when the wait is over.
-First come, first served among requests that could go to the same place. Deliberately does not know HTTP.
+Places are chosen in `places.py`; without one, a request waits in this router (the backlog here can still change tier,
+one inside an engine cannot); 429 when the wait is over. First come, first served among requests that could go to the
+same place. Deliberately does not know HTTP.
 """
 
 from __future__ import annotations
@@ -10,32 +10,20 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from inference_pods.router.endpoints import Replica
-from inference_pods.router.fleet import Fleet, Lane
-from inference_pods.router.floor import FloorPurse
-from inference_pods.router.pick import SmoothChoice
+from inference_pods.router.fleet import Fleet
+from inference_pods.router.places import Demand, Placement, Places, is_good_enough
 from inference_pods.router.shares import ShareReason
-from inference_pods.router.table import Route, RouteKey, RoutingTable
+from inference_pods.router.table import RouteKey, RoutingTable
 
 MAX_HELD_REQUESTS: Final = 2000
 MAX_HELD_BYTES: Final = 64 << 20
 RETRY_AFTER_MAX_SECONDS: Final = 60
 NOT_READY_SECONDS: Final = 10  # Retry-After while a replica may be starting
-
-
-class RouteReason(StrEnum):
-    """Why this tier: sent as x-route-reason, and the label of the shed counter."""
-
-    PREFERRED = "Preferred"  # the best tier that the request may use
-    SHED = "Shed"  # loop F sends this part of the load to a cheaper tier
-    OVERFLOW = "Overflow"  # the tier whose turn it was is full at this moment
-    UPGRADED = "Upgraded"  # the cheaper tier whose turn it was is full, a better one had room
-    PINNED = "Pinned"  # x-tier or x-level
 
 
 class RefusalCause(StrEnum):
@@ -77,42 +65,6 @@ class Refused(Exception):  # noqa: N818 - an answer, not a fault
         return cls(RefusalCause.STOPPING, 503, "this router is stopping: repeat the request", 1)
 
 
-@dataclass(frozen=True, slots=True)
-class Demand:
-    """What one request may use. `avoid`: replicas that failed it already. `held_bytes`: its body, while it waits.
-    `streams`: its first token will be seen; without, only the end of the answer."""
-
-    tier: str | None = None
-    level: str | None = None
-    quality_min: int | None = None
-    avoid: frozenset[str] = frozenset()
-    held_bytes: int = field(default=0, compare=False)
-    streams: bool = field(default=False, compare=False)
-
-    @property
-    def is_pinned(self) -> bool:
-        """Did the client choose a tier or a level itself?"""
-        return self.tier is not None or self.level is not None
-
-    @property
-    def is_free(self) -> bool:
-        return not self.is_pinned and self.quality_min is None
-
-    def names(self, key: RouteKey) -> bool:
-        """Is this route one of those that the client named, or did it name none?"""
-        return self.tier in (None, key.tier) and self.level in (None, key.level)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Placement:
-    """A place that is taken until it is released."""
-
-    route: Route
-    replica: Replica
-    reason: RouteReason
-    streams: bool = False
-
-
 @dataclass(slots=True, eq=False)
 class _Waiter:
     demand: Demand
@@ -125,15 +77,17 @@ class Admission:
     def __init__(self, fleet: Fleet, clock: Callable[[], float]) -> None:
         self._fleet = fleet
         self._clock = clock
-        self._choice = SmoothChoice()
-        self._purse = FloorPurse()
+        self._places = Places(fleet, clock)
         self._waiters: dict[_Waiter, None] = {}  # ordered: first come, first served
         self._waiting: Counter[Demand] = Counter()
         self._held_bytes = 0
-        self._awaiting: set[Placement] = set()  # streams without their first token: the queues inside the engines
-        self.in_flight: dict[RouteKey, int] = {}
         fleet.on_change.append(self._follow)
         fleet.held_requests = lambda: self.held_free
+
+    @property
+    def in_flight(self) -> Mapping[RouteKey, int]:
+        """Requests in the engines, by route."""
+        return self._places.in_flight
 
     @property
     def held(self) -> int:
@@ -148,7 +102,7 @@ class Admission:
         """Take a place, waiting until `deadline` (this clock). Raises Refused."""
         self._check_possible(demand)
         if demand not in self._waiting:  # else its equals were here first
-            placement = self._place(demand)
+            placement = self._places.take(demand)
             if placement is not None:
                 return placement
         self._check_queue(demand)
@@ -156,17 +110,11 @@ class Admission:
 
     def note_first_token(self, placement: Placement) -> None:
         """The stream has left its engine's queue: there is room for the next. Further calls have no effect."""
-        if placement in self._awaiting:
-            self._awaiting.remove(placement)
-            self._fleet.book.note_first_token(placement.replica, placement.route.load)
+        if self._places.note_first_token(placement):
             self._serve_waiters()
 
     def release(self, placement: Placement) -> None:
-        self.in_flight[placement.route.key] -= 1
-        awaiting = placement in self._awaiting
-        self._awaiting.discard(placement)
-        load = placement.route.load
-        self._fleet.book.finish(placement.replica, streams=placement.streams, awaiting=awaiting, load=load)
+        self._places.give_back(placement)
         self._serve_waiters()
 
     def retry_after_seconds(self) -> int:
@@ -177,7 +125,7 @@ class Admission:
         return min(max(math.ceil((self.held + 1) / capacity), 1), RETRY_AFTER_MAX_SECONDS)
 
     def _follow(self) -> None:
-        self._choice.keep_only({lane.key for lane in self._fleet.lanes})
+        self._places.follow()
         self._serve_waiters()
 
     async def _wait(self, demand: Demand, deadline: float) -> Placement:
@@ -221,7 +169,7 @@ class Admission:
                 break
             if waiter.demand in hopeless or waiter.future.done():
                 continue
-            placement = self._place(waiter.demand)
+            placement = self._places.take(waiter.demand)
             if placement is None:
                 hopeless.add(waiter.demand)
             else:
@@ -230,63 +178,24 @@ class Admission:
             self._dequeue(waiter)
             waiter.future.set_result(placement)
 
-    def _place(self, demand: Demand) -> Placement | None:
-        lanes = self._allowed_lanes(demand)
-        if not lanes:
-            return None
-        keys = [lane.key for lane in lanes]
-        turn = keys.index(self._choice.peek(keys, self._fleet.plan))
-        for index in (turn, *range(turn + 1, len(lanes)), *range(turn - 1, -1, -1)):
-            replica = self._room(lanes[index], demand)
-            if replica is not None:
-                self._choice.charge(keys[turn], keys, self._fleet.plan)
-                return self._take(lanes[index].route, replica, demand, _reason(demand, index, turn))
-        return None
-
-    def _room(self, lane: Lane, demand: Demand) -> Replica | None:
-        if not demand.is_pinned and not self._purse.allows(lane.route.quality_permille, self._floor()):
-            return None
-        return self._fleet.book.least_loaded(lane.replicas, lane.limits, self._clock(), demand.avoid)
-
-    def _take(self, route: Route, replica: Replica, demand: Demand, reason: RouteReason) -> Placement:
-        self._fleet.book.start(replica, streams=demand.streams, load=route.load)
-        self.in_flight[route.key] = self.in_flight.get(route.key, 0) + 1
-        if not demand.is_pinned:  # a pin is the client's own choice: it neither fills nor empties the others' purse
-            self._purse.record(route.quality_permille, self._floor())
-        placement = Placement(route, replica, reason, demand.streams)
-        if demand.streams:
-            self._awaiting.add(placement)
-        return placement
-
-    def _allowed_lanes(self, demand: Demand) -> list[Lane]:
-        if demand.is_pinned:
-            named = [lane for lane in self._fleet.lanes if lane.replicas and demand.names(lane.key)]
-            lanes = named if demand.level is not None else [ln for ln in named if ln.route.weight > 0] or named[:1]
-        else:
-            lanes = self._fleet.open_lanes()
-        return [lane for lane in lanes if _is_good_enough(lane.route, demand.quality_min)]
-
-    def _floor(self) -> int:
-        return self._fleet.table.floor_permille if self._fleet.table else 0
-
     def _check_possible(self, demand: Demand) -> None:
         table = self._fleet.table
         if table is None:
             raise Refused(RefusalCause.NO_TABLE, 503, "this router has not received a routing table yet: try again", 2)
         _check_names(demand, table)
         routes = [route for route in table.routes if demand.names(route.key)]
-        if not any(_is_good_enough(route, demand.quality_min) for route in routes):
+        if not any(is_good_enough(route, demand.quality_min) for route in routes):
             best = max((route.quality_permille for route in routes if route.quality_permille is not None), default=None)
             offer = "no tier's quality is known yet" if best is None else f"the best on offer is {best}"
             message = (
                 f"x-quality-min: {demand.quality_min} is not offered; {offer}: ask for less or leave the header out"
             )
             raise Refused(RefusalCause.QUALITY_UNKNOWN, 400, message)
-        if demand.is_free or self._allowed_lanes(demand):
+        if demand.is_free or self._places.allowed_lanes(demand):
             return
         if demand.is_pinned:
             self._check_levels(demand)
-        tiers = {route.key.tier for route in routes if _is_good_enough(route, demand.quality_min)}
+        tiers = {route.key.tier for route in routes if is_good_enough(route, demand.quality_min)}
         if not any(self._fleet.may_serve_soon(tier) for tier in tiers):
             raise _nothing_ready(demand, "and none is starting")
 
@@ -307,7 +216,7 @@ class Admission:
             raise Refused(RefusalCause.QUEUE_FULL, 429, "overloaded: the queue is full", self.retry_after_seconds())
 
     def _queue_timeout(self, demand: Demand) -> Refused:
-        if not self._allowed_lanes(demand):
+        if not self._places.allowed_lanes(demand):
             return _nothing_ready(demand, "and none became ready in time")
         if self._fleet.plan.reason is ShareReason.FLOOR_REACHED:
             message = "only tiers that would push the served quality below the model's floor are ready"
@@ -346,18 +255,3 @@ def _nothing_ready(demand: Demand, what: str) -> Refused:
         cause, header, asked = RefusalCause.NOTHING_READY, "x-quality-min", f"a quality of {demand.quality_min}"
     message = f"{header}: {asked} has no ready replica, {what}: try later, or leave the header out"
     return Refused(cause, 503, message, NOT_READY_SECONDS)
-
-
-def _is_good_enough(route: Route, quality_min: int | None) -> bool:
-    """An unknown quality cannot promise anything."""
-    return not quality_min or (route.quality_permille is not None and route.quality_permille >= quality_min)
-
-
-def _reason(demand: Demand, index: int, turn: int) -> RouteReason:
-    if demand.is_pinned:
-        return RouteReason.PINNED
-    if index > turn:
-        return RouteReason.OVERFLOW
-    if index < turn:
-        return RouteReason.UPGRADED
-    return RouteReason.SHED if index > 0 else RouteReason.PREFERRED

@@ -12,7 +12,7 @@ import aiohttp
 from multidict import CIMultiDict
 
 from inference_pods import protocol
-from inference_pods.router.admission import Placement
+from inference_pods.router.places import Placement
 
 EVENT_STREAM: Final = "text/event-stream"
 # Hop-by-hop fields (RFC 9110 §7.6.1), and what the router sets itself. Accept-Encoding goes: frames must stay readable.

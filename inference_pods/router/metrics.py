@@ -11,8 +11,9 @@ from typing import Final
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from inference_pods import protocol
-from inference_pods.router.admission import Admission, RouteReason
+from inference_pods.router.admission import Admission
 from inference_pods.router.fleet import Fleet
+from inference_pods.router.places import RouteReason
 from inference_pods.router.table import Route, RouteKey
 
 CLIENT_GONE: Final = 499

@@ -19,7 +19,7 @@ import aiohttp
 from aiohttp import web
 from yarl import URL
 
-from inference_pods.router.admission import Admission, Demand, Placement, Refused
+from inference_pods.router.admission import Admission, Refused
 from inference_pods.router.contract import RequestContract
 from inference_pods.router.dialect import (
     Dialect,
@@ -31,6 +31,7 @@ from inference_pods.router.dialect import (
 from inference_pods.router.fleet import Fleet
 from inference_pods.router.headers import EVENT_STREAM, request_headers, response_headers, served_headers
 from inference_pods.router.metrics import CLIENT_GONE, UPSTREAM_BROKE, RouterMetrics
+from inference_pods.router.places import Demand, Placement
 from inference_pods.router.settings import RouterSettings
 from inference_pods.router.sse import FrameWatch
 from inference_pods.router.table import Route

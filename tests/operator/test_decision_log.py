@@ -6,10 +6,11 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 
+from adaptive_operator.cli.__main__ import main
 from adaptive_operator.decide.pool import decide_pool
 from adaptive_operator.decision_log import DecisionLog
 from adaptive_operator.record import decode_record
-from adaptive_operator.replay import main, replay_lines
+from adaptive_operator.replay import replay_lines
 from tests.operator.decide.plant import DEMO_SETTINGS, Model, Plant, demo_spec
 
 
@@ -71,7 +72,7 @@ def test_a_replay_comes_out_the_same(tmp_path: Path, capsys):
     log = DecisionLog(tmp_path / "log.jsonl", 1 << 20)
     play(log)
     log.close()
-    assert main([str(tmp_path / "log.jsonl")]) == 0
+    assert main(["replay", str(tmp_path / "log.jsonl")]) == 0
     told = capsys.readouterr().out
     assert "SwappedToCheaperTier" in told
     assert "0 come out differently" in told
@@ -85,12 +86,12 @@ def test_a_replay_names_what_comes_out_differently(tmp_path: Path, capsys):
     log.close()
     [replayed] = replay_lines((tmp_path / "log.jsonl").read_text().splitlines())
     assert replayed.differs_in == ("replicas",)
-    assert main([str(tmp_path / "log.jsonl")]) == 1
+    assert main(["replay", str(tmp_path / "log.jsonl")]) == 1
     assert "differs in replicas" in capsys.readouterr().out
 
 
 def test_a_file_that_cannot_be_read_is_named_with_the_line(tmp_path: Path, capsys):
     (tmp_path / "log.jsonl").write_text("\n{}\n")
-    assert main([str(tmp_path / "log.jsonl")]) == 2
+    assert main(["replay", str(tmp_path / "log.jsonl")]) == 1
     assert "line 2: " in capsys.readouterr().err
-    assert main([str(tmp_path / "none.jsonl")]) == 2
+    assert main(["replay", str(tmp_path / "none.jsonl")]) == 1

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inference_pods.router.admission import Admission, Demand, RefusalCause, Refused, RouteReason
+from inference_pods.router.admission import Admission, RefusalCause, Refused
 from inference_pods.router.endpoints import EndpointSet, Replica
 from inference_pods.router.fleet import Fleet
+from inference_pods.router.places import Demand, RouteReason
 from inference_pods.router.table import parse_table
 
 # mu 1/s and W = 1 + 0 s: one request per replica

@@ -7,9 +7,9 @@ from types import SimpleNamespace
 import pytest
 from multidict import CIMultiDict
 
-from inference_pods.router.admission import Placement, RouteReason
 from inference_pods.router.endpoints import Replica
 from inference_pods.router.headers import request_headers, response_headers
+from inference_pods.router.places import Placement, RouteReason
 from inference_pods.router.table import Route, RouteKey
 
 

@@ -18,9 +18,10 @@ from statistics import fmean
 
 import pytest
 
-from inference_pods.router.admission import Admission, Demand, Refused
+from inference_pods.router.admission import Admission, Refused
 from inference_pods.router.endpoints import EndpointSet, Replica
 from inference_pods.router.fleet import Fleet
+from inference_pods.router.places import Demand
 from inference_pods.router.shares import PERIOD_SECONDS
 from inference_pods.router.table import RouteKey, parse_table
 

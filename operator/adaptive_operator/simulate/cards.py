@@ -1,0 +1,76 @@
+"""Cards from curves: the rate at which one replica alone keeps the objective for as many requests as it has to.
+
+A card's capacity has to hold at the attainment of the spec; a part of the saturation that is the same for all tiers
+does not: a tier that is twice as fast attains at 0.95 of its saturation what a slow one attains at 0.65.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Final
+
+from adaptive_operator.simulate.curve import Lengths, StepCurve, saturation
+from adaptive_operator.simulate.events import EventQueue
+from adaptive_operator.simulate.replica import Replica
+from adaptive_operator.simulate.requests import Request, TraceRow
+from adaptive_operator.simulate.scenario import Scenario
+from adaptive_operator.simulate.scores import is_attained
+
+MOST_PART: Final = 0.95  # of saturation: beyond it a backlog grows that a finite stream does not show
+_LEAST_PART: Final = 0.05
+_STEP_PART: Final = 0.01
+_REQUESTS: Final = 6000
+
+
+def measure_cards(scenario: Scenario, trace: Sequence[TraceRow], seed: int) -> Scenario:
+    """The scenario with capacities measured on Poisson streams with the lengths of the trace."""
+    lengths = [(row.prompt_tokens, row.output_tokens) for row in trace]
+    rates = {tier.name: attained_rate(scenario, tier.curve, lengths, seed) for tier in scenario.tiers}
+    tiers = []
+    for tier in scenario.spec.tiers:
+        update = {"capacity_milli_requests_per_second": max(round(1000 * rates[tier.name]), 1)}
+        card = None if tier.card is None else tier.card.model_copy(update=update)
+        tiers.append(tier.model_copy(update={"card": card}))
+    models = tuple(replace(tier, rate=rates[tier.name]) for tier in scenario.tiers)
+    return replace(scenario, spec=scenario.spec.model_copy(update={"tiers": tuple(tiers)}), tiers=models)
+
+
+def attained_rate(scenario: Scenario, curve: StepCurve, lengths: Sequence[tuple[int, int]], seed: int) -> float:
+    """Requests/s of one replica at which the spec's `attainmentPercent` is kept, at most 0.95 of saturation."""
+    limit = saturation(curve, Lengths.of(lengths))
+    needed = scenario.spec.slo.attainment_percent / 100
+    low, high = _LEAST_PART, MOST_PART
+    if _attainment(scenario, curve, lengths, high * limit, seed) >= needed:
+        return high * limit
+    while high - low > _STEP_PART:
+        middle = (low + high) / 2
+        if _attainment(scenario, curve, lengths, middle * limit, seed) >= needed:
+            low = middle
+        else:
+            high = middle
+    return low * limit
+
+
+def _attainment(
+    scenario: Scenario, curve: StepCurve, lengths: Sequence[tuple[int, int]], rate: float, seed: int
+) -> float:
+    """Part of a Poisson stream that one replica answers within the objectives. The same stream for every rate."""
+    rng = random.Random(seed)  # noqa: S311 a simulation, no secret
+    events = EventQueue()
+    replica = Replica(curve, events, _ignore, _ignore)
+    requests: list[Request] = []
+    now = 0.0
+    for _ in range(_REQUESTS):
+        now += rng.expovariate(1.0) / rate
+        request = Request(now, *lengths[rng.randrange(len(lengths))])
+        requests.append(request)
+        events.at(now, partial(replica.submit, request))
+    events.run_until(now + 3600.0)
+    return sum(is_attained(request, scenario) for request in requests) / len(requests)
+
+
+def _ignore(_request: Request) -> None:
+    return None

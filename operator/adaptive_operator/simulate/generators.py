@@ -1,0 +1,159 @@
+"""Synthetic traces: a rate over time, Gamma-distributed gaps between requests, lengths drawn from a log-normal.
+
+The same seed gives the same trace. Knows no files.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from adaptive_operator.simulate.requests import TraceRow
+
+Rate = Callable[[float], float]  # seconds -> requests/s
+
+# Azure's conversation trace: means 1,155 and 211, medians 1,020 and 129.
+_LONGEST_PROMPT: Final = 14_000
+_LONGEST_OUTPUT: Final = 1_000
+
+
+class GeneratorError(ValueError):
+    """The description of a generator makes no sense; the text names what is there."""
+
+
+@dataclass(frozen=True, slots=True)
+class LengthDistribution:
+    """Log-normal lengths by median and mean, in tokens."""
+
+    prompt_median: float = 1020.0
+    prompt_mean: float = 1155.0
+    output_median: float = 129.0
+    output_mean: float = 211.0
+
+    def draw(self, rng: random.Random) -> tuple[int, int]:
+        """(prompt, output) of one request, clipped to what the trace has."""
+        prompt = _log_normal(rng, self.prompt_median, self.prompt_mean)
+        output = _log_normal(rng, self.output_median, self.output_mean)
+        return min(max(round(prompt), 1), _LONGEST_PROMPT), min(max(round(output), 1), _LONGEST_OUTPUT)
+
+
+def generate(
+    rate: Rate, seconds: float, seed: int, variation: float = 1.0, lengths: LengthDistribution | None = None
+) -> tuple[TraceRow, ...]:
+    """Requests over `seconds` at `rate(t)`; `variation` = coefficient of variation of the gaps (1: Poisson).
+
+    Gaps are Gamma-distributed in units of work time: the integral of the rate between two requests has mean 1 and the
+    given variation, so that any rate keeps its mean.
+    """
+    rng, lengths = random.Random(seed), lengths or LengthDistribution()  # noqa: S311 a simulation, no secret
+    shape = 1.0 / variation**2
+    rows: list[TraceRow] = []
+    now, step, due = 0.0, 0.1, rng.gammavariate(shape, 1 / shape)
+    while now < seconds:
+        mass = rate(now + step / 2) * step
+        spent = 0.0
+        while due <= mass - spent:  # a request lies within this step
+            spent += due
+            rows.append(TraceRow(now + step * spent / mass, *lengths.draw(rng)))
+            due = rng.gammavariate(shape, 1 / shape)
+        due -= mass - spent
+        now += step
+    return tuple(row for row in rows if row.arrival < seconds)
+
+
+def steady(rate: float) -> Rate:
+    """Always the same."""
+    return lambda _t: rate
+
+
+def square_wave(low: float, high: float, half_period: float) -> Rate:
+    """`half_period` seconds low, then as long high, and so on."""
+    return lambda t: high if int(t // half_period) % 2 else low
+
+
+def step(low: float, high: float, at: float) -> Rate:
+    """Low before `at` seconds, high from then on."""
+    return lambda t: high if t >= at else low
+
+
+def flash_crowd(base: float, peak: float, at: float, rise: float = 10.0, decay: float = 120.0) -> Rate:
+    """Rises within `rise` seconds to the peak at `at` + `rise`, then decays to the base with time constant `decay`."""
+
+    def rate(t: float) -> float:
+        if t < at:
+            return base
+        if t < at + rise:
+            return base + (peak - base) * (t - at) / rise
+        return base + (peak - base) * math.exp(-(t - at - rise) / decay)
+
+    return rate
+
+
+def sinusoid(low: float, high: float, period: float) -> Rate:
+    """Between low and high, from the middle upwards."""
+    return lambda t: low + (high - low) * (1 + math.sin(2 * math.pi * t / period)) / 2
+
+
+def day_and_night(night: float, day: float, period: float = 86_400.0) -> Rate:
+    """Night for a third of the period, then up, a plateau by day, and down: ramps of a sixth each."""
+
+    def rate(t: float) -> float:
+        phase = (t % period) / period
+        up = min(max((phase - 1 / 3) * 6, 0.0), 1.0)
+        down = min(max((phase - 5 / 6) * 6, 0.0), 1.0)
+        return night + (day - night) * (up - down)
+
+    return rate
+
+
+def _log_normal(rng: random.Random, median: float, mean: float) -> float:
+    sigma = math.sqrt(2 * math.log(max(mean / median, 1.0)))
+    return rng.lognormvariate(math.log(median), sigma)
+
+
+_DEFAULT_SECONDS: Final = 3600.0
+# Name -> (the rate, its parameters in order with their defaults; None: has to be given).
+_SHAPES: Final[Mapping[str, tuple[Callable[..., Rate], Mapping[str, float | None]]]] = {
+    "steady": (steady, {"rate": None}),
+    "square": (square_wave, {"low": None, "high": None, "half-period": None}),
+    "step": (step, {"low": None, "high": None, "at": 1200.0}),
+    "flash": (flash_crowd, {"base": None, "peak": None, "at": 1200.0, "rise": 10.0, "decay": 120.0}),
+    "sinusoid": (sinusoid, {"low": None, "high": None, "period": 3600.0}),
+    "day": (day_and_night, {"night": None, "day": None, "period": 86_400.0}),
+}
+_COMMON: Final[Mapping[str, float]] = {"seconds": _DEFAULT_SECONDS, "variation": 1.0}
+
+
+def parse_generator(text: str, seed: int) -> tuple[TraceRow, ...]:
+    """A trace from `NAME:parameter=number,…`. Example: `square:low=2,high=6,half-period=120,seconds=7200`.
+
+    Every shape also takes `seconds` (3600) and `variation` (1) of the gaps. Raises GeneratorError.
+    """
+    name, _, parameters = text.partition(":")
+    if name not in _SHAPES:
+        raise GeneratorError(f"no generator {name!r}; there are {', '.join(_SHAPES)}")
+    shape, expected = _SHAPES[name]
+    values = {**expected, **_COMMON, **_numbers(name, parameters, {**expected, **_COMMON})}
+    missing = [key for key in expected if values[key] is None]
+    if missing:
+        raise GeneratorError(f"{name}: {', '.join(missing)} not given; e.g. {name}:{missing[0]}=2")
+    seconds, variation = values["seconds"] or 0.0, values["variation"] or 0.0
+    return generate(shape(*(values[key] for key in expected)), seconds, seed, variation)
+
+
+def _numbers(name: str, text: str, known: Mapping[str, float | None]) -> dict[str, float]:
+    """All have to be positive: a rate of 0 is a trace without requests."""
+    numbers: dict[str, float] = {}
+    for part in filter(None, text.split(",")):
+        key, _, number = part.partition("=")
+        try:
+            value = float(number)
+        except ValueError:
+            value = 0.0
+        if key not in known or not 0 < value < math.inf:
+            raise GeneratorError(f"{name}: {part!r} is not PARAMETER=POSITIVE NUMBER; it takes {', '.join(known)}")
+        numbers[key] = value
+    return numbers

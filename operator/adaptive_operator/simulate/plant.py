@@ -1,0 +1,172 @@
+"""The pods of a simulated cluster: they load, serve, drain, end slowly, and hold their accelerators all the while.
+
+Every creation is checked against the budget, Terminating pods counted: a policy that passes it is wrong, whatever its
+other figures. Knows neither routers nor who decides.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Final
+
+from adaptive_operator.simulate.events import EventQueue
+from adaptive_operator.simulate.replica import Replica
+from adaptive_operator.simulate.requests import Outcome, Request
+from adaptive_operator.simulate.scenario import Scenario
+
+GONE_SECONDS: Final = 5.0  # from the end of a pod's last container until its accelerators are free
+SETTLE_SECONDS: Final = 2.0  # a pod that is told to end lives so long at least: routers may not know yet
+PATIENCE_FACTOR: Final = 10.0  # clients give up after this many times the TTFT objective
+
+
+class BudgetError(AssertionError):
+    """More accelerators would be held than there are."""
+
+
+@dataclass(slots=True, eq=False)
+class Pod:
+    """One replica. Times in seconds, None: not yet."""
+
+    uid: str
+    name: str
+    tier: str
+    accelerators: int
+    created_at: float
+    replica: Replica
+    ready_at: float | None = None
+    terminating_at: float | None = None
+    owner: str = ""  # the StatefulSet that made it
+    ordinal: int = 0
+    ended: bool = False  # nothing runs in it any more; gone soon
+
+    @property
+    def is_ready(self) -> bool:
+        """Does it get new requests?"""
+        return self.ready_at is not None and self.terminating_at is None
+
+    @property
+    def work(self) -> int:
+        """Requests inside, running and waiting."""
+        return self.replica.running + self.replica.waiting
+
+
+@dataclass(slots=True)
+class Ledger:
+    """What was held: integrals over time in accelerator-seconds, the most at any moment, and pods started."""
+
+    most: int = 0
+    held_seconds: float = 0.0
+    not_ready_seconds: float = 0.0
+    starts: int = 0
+
+
+@dataclass(slots=True)
+class Plant:
+    """All pods. `on_change` is called when a pod becomes ready, leaves, or is gone; `on_loss` with what it dropped."""
+
+    events: EventQueue
+    scenario: Scenario
+    on_first_token: Callable[[Request], None] = lambda request: None
+    on_end: Callable[[Request], None] = lambda request: None
+    on_loss: Callable[[Request], None] = lambda request: None
+    on_change: Callable[[], None] = lambda: None
+    pods: dict[str, Pod] = field(default_factory=dict)
+    ledger: Ledger = field(default_factory=Ledger)
+    _serial: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
+    _seen_at: float = 0.0
+
+    @property
+    def held(self) -> int:
+        """Accelerators of all pods that exist."""
+        return sum(pod.accelerators for pod in self.pods.values())
+
+    def of_tier(self, tier: str) -> list[Pod]:
+        """Its pods that are to stay, oldest first."""
+        return [pod for pod in self.pods.values() if pod.tier == tier and pod.terminating_at is None]
+
+    def create(self, tier: str, name: str = "", owner: str = "", ordinal: int = 0) -> Pod:
+        """A pod that begins to load now. Raises BudgetError."""
+        model = self.scenario.tier(tier)
+        if self.held + model.accelerators > self.scenario.budget:
+            raise BudgetError(
+                f"a pod of {tier} at {self.events.now:.1f} s would pass {self.scenario.budget} accelerators"
+            )
+        self._account()
+        uid = f"pod-{next(self._serial)}"
+        patience = PATIENCE_FACTOR * self.scenario.ttft_seconds
+        pod = Pod(
+            uid=uid,
+            name=name or uid,
+            tier=tier,
+            accelerators=model.accelerators,
+            created_at=self.events.now,
+            replica=Replica(model.curve, self.events, self.on_first_token, partial(self._end, uid), patience),
+            owner=owner,
+            ordinal=ordinal,
+        )
+        self.pods[uid] = pod
+        self.ledger.starts += 1
+        self.ledger.most = max(self.ledger.most, self.held)
+        self.events.after(model.load_seconds, partial(self._become_ready, pod))
+        return pod
+
+    def terminate(self, pod: Pod, grace_seconds: float) -> None:
+        """No new requests from now on; what runs may end within the grace, what waits goes elsewhere at its end."""
+        if pod.terminating_at is not None:
+            return
+        self._account()
+        pod.terminating_at = self.events.now
+        self.events.after(SETTLE_SECONDS, partial(self._stop_if_idle, pod))
+        self.events.after(max(grace_seconds, SETTLE_SECONDS), partial(self._stop, pod))
+        self.on_change()
+
+    def close(self) -> Ledger:
+        """The ledger up to now."""
+        self._account()
+        return self.ledger
+
+    def _become_ready(self, pod: Pod) -> None:
+        if pod.terminating_at is None:
+            self._account()
+            pod.ready_at = self.events.now
+            self.on_change()
+
+    def _end(self, uid: str, request: Request) -> None:
+        self.on_end(request)
+        pod = self.pods.get(uid)
+        if pod is not None and pod.terminating_at is not None:
+            # The engine is in the middle of its turn: look when it is over.
+            self.events.after(0.0, partial(self._stop_if_idle, pod))
+
+    def _stop_if_idle(self, pod: Pod) -> None:
+        since = self.events.now if pod.terminating_at is None else pod.terminating_at
+        if pod.work == 0 and self.events.now >= since + SETTLE_SECONDS:
+            self._stop(pod)
+
+    def _stop(self, pod: Pod) -> None:
+        """The containers end: answers are cut, what has no first token yet is sent elsewhere."""
+        if pod.ended:
+            return
+        pod.ended = True
+        unanswered, cut = pod.replica.drop_all()
+        for request in cut:
+            request.outcome = Outcome.CUT
+            self.on_end(request)
+        for request in unanswered:
+            self.on_loss(request)
+        self.events.after(GONE_SECONDS, partial(self._vanish, pod))
+
+    def _vanish(self, pod: Pod) -> None:
+        self._account()
+        del self.pods[pod.uid]
+        self.on_change()
+
+    def _account(self) -> None:
+        """Book what was held since the last change."""
+        seconds, self._seen_at = self.events.now - self._seen_at, self.events.now
+        self.ledger.held_seconds += seconds * self.held
+        waste = sum(pod.accelerators for pod in self.pods.values() if not pod.is_ready)
+        self.ledger.not_ready_seconds += seconds * waste

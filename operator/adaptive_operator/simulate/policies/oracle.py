@@ -1,0 +1,45 @@
+"""Ours with perfect foresight: instead of what was scraped, the planner is told the true maximum of the load until what
+it starts now would be ready. What it does better than ours is what a better forecast could bring, no more.
+
+The only policy that sees the trace. Everything else (damping, choreography, router) is ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final
+
+from adaptive_operator.observe.observation import ModelMetrics, Sample
+from adaptive_operator.simulate.policies.ours import AdaptivePolicy
+from adaptive_operator.simulate.requests import TraceRow
+from adaptive_operator.simulate.scenario import Scenario
+
+BIN_SECONDS: Final = 15.0
+_PERIOD_SECONDS: Final = 15.0
+
+
+class Foresight:
+    """The load to come, in bins of 15 s."""
+
+    def __init__(self, trace: Sequence[TraceRow], horizon_seconds: float) -> None:
+        self._bins = max(round(horizon_seconds / BIN_SECONDS), 0) + 1
+        self._rates = [0.0] * (int(trace[-1].arrival // BIN_SECONDS) + 1 if trace else 1)
+        for row in trace:
+            self._rates[int(row.arrival // BIN_SECONDS)] += 1 / BIN_SECONDS
+
+    def rate(self, now: float) -> float:
+        """The maximum over [now, now + horizon], in requests/s; 0 after the end."""
+        first = int(now // BIN_SECONDS)
+        return max(self._rates[first : first + self._bins], default=0.0)
+
+    def __call__(self, metrics: ModelMetrics, now: float) -> ModelMetrics:
+        """The readings with the load to come in place of the load that was."""
+        sample = Sample(self.rate(now), 0.0)
+        return replace(metrics, arrivals=sample, recent_arrivals=sample, peak_arrivals=sample)
+
+
+def make_oracle(scenario: Scenario, trace: Sequence[TraceRow]) -> AdaptivePolicy:
+    """The policy for this trace."""
+    horizon = max(tier.load_seconds for tier in scenario.tiers) + _PERIOD_SECONDS
+    return AdaptivePolicy(name="oracle", adjust=Foresight(trace, horizon))

@@ -1,0 +1,48 @@
+"""One self-contained HTML file: the table, the plots as inline SVG, the load and the objective. No scripts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any, Final
+
+_STYLE: Final = (
+    "body{font:15px/1.5 system-ui,sans-serif;max-width:1100px;margin:2em auto;padding:0 1em;color:#222}"
+    "table{border-collapse:collapse;font-size:13px}td,th{padding:.3em .7em;text-align:right;border-bottom:1px solid"
+    " #ddd;white-space:nowrap}td:first-child,th:first-child{text-align:left}.wide{overflow-x:auto}svg{max-width:100%;"
+    "height:auto}"
+)
+
+
+def build_html(document: Mapping[str, Any], rows: Sequence[Sequence[str]], plots: Mapping[str, str]) -> str:
+    """The page. `rows`: header first; `plots`: title -> SVG text."""
+    title = f"Simulation of {document['model']}"
+    figures = "".join(f"<h2>{escape(name)}</h2>{_inline(svg)}" for name, svg in plots.items())
+    return (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
+        f"<style>{_STYLE}</style></head><body><h1>{escape(title)}</h1>{_introduction(document)}"
+        f'<div class="wide">{_table(rows)}</div>{figures}</body></html>\n'
+    )
+
+
+def _introduction(document: Mapping[str, Any]) -> str:
+    load, objective = document["load"], document["objective"]
+    text = (
+        f"{load['requestsAtScaleOne']} requests in {load['seconds']:.0f} s, x{load['scale']:g} (seed {load['seed']}),"
+        f" on {document['budget']} accelerators. Objective: first token within {objective['ttftSeconds']:g} s,"
+        f" {1000 * objective['tpotSeconds']:g} ms per token; quality floor {objective['floor']:g}."
+    )
+    guessed = " The tiers' step times were guessed from their cards." if document["curvesGuessed"] else ""
+    return f"<p>{escape(text + guessed)}</p>"
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    header, *body = rows
+    head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
+    lines = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in body)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table>"
+
+
+def _inline(svg: str) -> str:
+    """From the root element on: an XML declaration has no place inside HTML."""
+    return svg[svg.index("<svg") :]

@@ -1,0 +1,230 @@
+"""What is simulated: one model of a manifest, with a step curve for each of its tiers.
+
+The curves come from a profile file, or are guessed from the cards: then they have the shape of an 8B model on one
+accelerator, scaled so that the tier's saturation fits its declared capacity. Knows no time and no policy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic.alias_generators import to_camel
+
+from adaptive_operator.api.tiers import Tier
+from adaptive_operator.api.v1alpha1 import AdaptiveModelSpec
+from adaptive_operator.names import KIND
+from adaptive_operator.observe.pools import describe_validation
+from adaptive_operator.simulate.curve import Lengths, StepCurve, linear_points, saturation
+
+# Attainment within an objective of 1 s and 35 ms at this part of saturation (several replicas, 95-99 %).
+_ATTAINED_PART: Final = 0.85
+_USUAL_LENGTHS: Final = Lengths(1155.0, 211.0)  # of Azure's conversation trace
+_DEFAULT_LOAD_SECONDS: Final = 60.0
+_SHAPE_8B: Final = StepCurve(0.010, 0.00005, linear_points(0.006973, 0.000027, 64), 400_000, 64)
+
+
+class ScenarioError(ValueError):
+    """Model or profile cannot be simulated; the text names file, field and remedy."""
+
+
+@dataclass(frozen=True, slots=True)
+class TierModel:
+    """One tier as it is simulated. `rate`: reference requests/s of one replica by its card."""
+
+    name: str
+    accelerators: int
+    quality_permille: int
+    rate: float
+    load_seconds: float
+    curve: StepCurve
+
+    @property
+    def quality(self) -> float:
+        """0..1."""
+        return self.quality_permille / 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """One model, its tiers best quality first, and the accelerators that it may hold. Times in seconds."""
+
+    name: str
+    spec: AdaptiveModelSpec
+    budget: int
+    tiers: tuple[TierModel, ...]
+    guessed: bool = False  # the curves were not given
+
+    @property
+    def ttft_seconds(self) -> float:
+        """The objective for the time to first token."""
+        return self.spec.slo.ttft_milliseconds / 1000
+
+    @property
+    def tpot_seconds(self) -> float:
+        """The objective for the mean time per output token."""
+        return self.spec.slo.tpot_milliseconds / 1000
+
+    @property
+    def floor(self) -> float:
+        """The quality floor, 0..1."""
+        return self.spec.quality.floor_permille / 1000
+
+    def tier(self, name: str) -> TierModel:
+        """A tier by name. Raises KeyError."""
+        found = next((tier for tier in self.tiers if tier.name == name), None)
+        if found is None:
+            raise KeyError(name)
+        return found
+
+
+class _Document(BaseModel):
+    model_config = ConfigDict(alias_generator=to_camel, extra="forbid", frozen=True)
+
+
+_Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+_NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class _Curve(_Document):
+    """Step times in milliseconds: decode as a line or as measured points [sequences, ms]."""
+
+    prefill_milliseconds: _NotNegative
+    prefill_milliseconds_per_token: _NotNegative
+    step_milliseconds: _NotNegative | None = None
+    step_milliseconds_per_sequence: _NotNegative | None = None
+    step_points: Annotated[list[tuple[int, _Positive]], Field(min_length=1)] | None = None
+    kv_tokens: Annotated[int, Field(ge=1)]
+    max_sequences: Annotated[int, Field(ge=1, le=4096)] = 64
+
+    @model_validator(mode="after")
+    def _check_one_form(self) -> _Curve:
+        line = self.step_milliseconds is not None and self.step_milliseconds_per_sequence is not None
+        if line == (self.step_points is not None):
+            raise ValueError("give stepMilliseconds with stepMillisecondsPerSequence, or stepPoints, not both")
+        return self
+
+    def build(self) -> StepCurve:
+        points = tuple((size, ms / 1000) for size, ms in self.step_points or ())
+        if not points:
+            base, each = self.step_milliseconds or 0.0, self.step_milliseconds_per_sequence or 0.0
+            points = linear_points(base / 1000, each / 1000, self.max_sequences)
+        gamma, delta = self.prefill_milliseconds / 1000, self.prefill_milliseconds_per_token / 1000
+        return StepCurve(gamma, delta, points, self.kv_tokens, self.max_sequences)
+
+
+class _TierProfile(_Document):
+    """A tier's own curve, or how many times faster than the base one it is."""
+
+    prefill_speed: _Positive = 1.0
+    decode_speed: _Positive = 1.0
+    kv_tokens: Annotated[int, Field(ge=1)] | None = None
+    curve: _Curve | None = None
+
+
+class _Profile(_Document):
+    base: _Curve | None = None
+    tiers: dict[str, _TierProfile] = {}
+
+
+def load_scenario(model: Path, profile: Path | None = None, budget: int | None = None) -> Scenario:
+    """The first AdaptiveModel of a manifest file. `budget` replaces the one of the manifest.
+
+    Raises ScenarioError; OSError when a file cannot be read.
+    """
+    raw = _find_model(model)
+    try:
+        spec = AdaptiveModelSpec.model_validate(raw.get("spec") or {})
+    except ValidationError as error:
+        raise ScenarioError(f"{model}: {describe_validation(error)}") from None
+    accelerators = budget or spec.accelerators.budget
+    if accelerators is None:
+        raise ScenarioError(f"{model}: spec.accelerators.budget is not set; set it, or give --budget")
+    name = str((raw.get("metadata") or {}).get("name") or "model")
+    curves = None if profile is None else read_profile(profile)
+    return build_scenario(name, spec, accelerators, curves, source=str(model))
+
+
+def build_scenario(
+    name: str, spec: AdaptiveModelSpec, budget: int, curves: Mapping[str, StepCurve] | None = None, source: str = ""
+) -> Scenario:
+    """A scenario from a parsed spec; `curves` by tier, or None to guess them. Raises ScenarioError."""
+    where = f"{source}: " if source else ""
+    spec = spec.model_copy(update={"accelerators": spec.accelerators.model_copy(update={"budget": budget})})
+    tiers = [_tier_model(tier, spec, curves, where) for tier in spec.tiers]
+    if min(tier.accelerators for tier in tiers) > budget:
+        raise ScenarioError(f"{where}no tier fits into {budget} accelerators; raise the budget")
+    tiers.sort(key=lambda tier: -tier.quality_permille)
+    return Scenario(name, spec, budget, tuple(tiers), guessed=curves is None)
+
+
+def read_profile(path: Path) -> dict[str, StepCurve]:
+    """Curves by tier from a YAML file: `base` and, per tier, speeds relative to it or a curve of its own.
+
+    Raises ScenarioError.
+    """
+    try:
+        document = _Profile.model_validate(_read_yaml(path)[0] or {})
+        return {name: _build_curve(path, name, tier, document.base) for name, tier in document.tiers.items()}
+    except ValidationError as error:
+        problem = error.errors()[0]
+        field = ".".join(str(part) for part in problem["loc"]) or "profile"
+        raise ScenarioError(f"{path}: {field}: {problem['msg']}") from None
+
+
+def _build_curve(path: Path, name: str, tier: _TierProfile, base: _Curve | None) -> StepCurve:
+    source = tier.curve or base
+    if source is None:
+        raise ScenarioError(f"{path}: tiers.{name} has no curve and there is no base; give one of them")
+    if tier.kv_tokens is not None:
+        source = source.model_copy(update={"kv_tokens": tier.kv_tokens})
+    try:
+        return source.build().scaled(tier.prefill_speed, tier.decode_speed)
+    except ValueError as error:
+        raise ScenarioError(f"{path}: tiers.{name}: {error}") from None
+
+
+def _tier_model(tier: Tier, spec: AdaptiveModelSpec, curves: Mapping[str, StepCurve] | None, where: str) -> TierModel:
+    card = tier.card
+    if tier.recipe.nested is not None:
+        raise ScenarioError(f"{where}tier {tier.name} is nested; nested tiers cannot be simulated yet, leave it out")
+    if card is None or card.quality_permille is None or card.capacity_milli_requests_per_second is None:
+        raise ScenarioError(
+            f"{where}tier {tier.name} has no card; declare qualityPermille and capacityMilliRequestsPerSecond"
+        )
+    rate = card.capacity_milli_requests_per_second / 1000
+    if curves is not None and tier.name not in curves:
+        raise ScenarioError(f"{where}the profile has no tier {tier.name}; add it under tiers")
+    lengths = _USUAL_LENGTHS
+    if card.reference_prompt_tokens is not None and card.reference_output_tokens is not None:
+        lengths = Lengths(card.reference_prompt_tokens, card.reference_output_tokens)
+    curve = curves[tier.name] if curves is not None else guess_curve(rate, lengths)
+    load = _DEFAULT_LOAD_SECONDS if card.load_seconds is None else float(card.load_seconds)
+    objective = spec.slo.tpot_milliseconds / 1000
+    return TierModel(
+        tier.name, tier.replica.accelerators, card.quality_permille, rate, load, curve.with_objective(objective)
+    )
+
+
+def guess_curve(rate: float, lengths: Lengths) -> StepCurve:
+    """A curve of the 8B shape whose saturation is the card's capacity / 0.85 (what is attained of a saturation)."""
+    factor = rate / _ATTAINED_PART / saturation(_SHAPE_8B, lengths)
+    return _SHAPE_8B.scaled(factor, factor)
+
+
+def _find_model(path: Path) -> Mapping[str, Any]:
+    for document in _read_yaml(path):
+        if isinstance(document, dict) and document.get("kind") == KIND:
+            return document
+    raise ScenarioError(f"{path}: there is no {KIND} in it")
+
+
+def _read_yaml(path: Path) -> list[Any]:
+    try:
+        return list(yaml.safe_load_all(path.read_text(encoding="utf-8"))) or [None]
+    except yaml.YAMLError as error:
+        raise ScenarioError(f"{path}: not YAML: {' '.join(str(error).split())}") from None

@@ -1,0 +1,166 @@
+"""What Prometheus would know: counters and gauges as of the last scrapes, and its answers to the operator's queries.
+
+Nothing fresher ever reaches a policy that reads metrics. Answers can be made to fail, to age or to be NaN.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final
+
+from adaptive_operator.observe.prometheus import Answer, Failed, Rows
+from adaptive_operator.observe.queries import Query, QueryName, Windows
+from adaptive_operator.simulate.dispatch import Dispatcher
+from adaptive_operator.simulate.events import EventQueue
+from adaptive_operator.simulate.plant import Plant
+
+NAMESPACE: Final = "simulation"
+ROUTER_POD: Final = "router-0"
+_LONGEST_SECONDS: Final = 3700.0  # history that any window may need
+
+
+class Fault(StrEnum):
+    """What can be wrong with the metrics."""
+
+    GONE = "gone"  # Prometheus does not answer
+    STALE = "stale"  # it answers with what it scraped before the fault
+    NAN = "nan"  # it answers with values that are no numbers
+
+
+FaultAt = Callable[[float], Fault | None]
+
+
+@dataclass(frozen=True, slots=True)
+class PodScrape:
+    """One engine pod's gauges."""
+
+    name: str
+    tier: str
+    running: int
+    waiting: int
+    kv_share: float
+    ready: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Scrape:
+    """Everything that was read at one moment."""
+
+    at: float
+    arrivals: int
+    answered: int
+    quality_sum: float
+    router_queue: int
+    pods: tuple[PodScrape, ...]
+
+
+@dataclass(slots=True)
+class Scraper:
+    """Scrapes every `windows.scrape_seconds`, and answers queries from what it has."""
+
+    events: EventQueue
+    plant: Plant
+    dispatcher: Dispatcher
+    windows: Windows
+    model: str
+    fault_at: FaultAt = lambda now: None
+    history: deque[Scrape] = field(default_factory=deque)
+    _rates: deque[tuple[float, float]] = field(default_factory=deque)  # (time, stable rate) at each scrape
+
+    def start(self) -> None:
+        """Scrape now, and from now on."""
+        if self.fault_at(self.events.now) is not Fault.STALE:
+            self.history.append(self._read())
+            rate = self._rate(self.windows.stable_seconds)
+            if rate is not None:
+                self._rates.append((self.events.now, rate))
+            self._forget()
+        self.events.after(self.windows.scrape_seconds, self.start)
+
+    @property
+    def last(self) -> Scrape | None:
+        """The newest scrape, at most one period old while nothing is wrong."""
+        return self.history[-1] if self.history else None
+
+    def answer(self, queries: Iterable[Query]) -> dict[Query, Answer]:
+        """Answers to the operator's queries, as of now."""
+        fault = self.fault_at(self.events.now)
+        if fault is Fault.GONE:
+            return {query: Failed("connection refused") for query in queries}
+        answers: dict[Query, Answer] = {}
+        for query in queries:
+            values = self._values(query)
+            if fault is Fault.NAN:
+                values = dict.fromkeys(values, math.nan)
+            answers[query] = Rows(values)
+        return answers
+
+    def _values(self, query: Query) -> Mapping[tuple[str, ...], float]:
+        last = self.last
+        if last is None:
+            return {}
+        model, router = (NAMESPACE, self.model), (NAMESPACE, self.model, ROUTER_POD)
+        match query.name:
+            case QueryName.ARRIVALS:
+                return _known(model, self._rate(self.windows.stable_seconds))
+            case QueryName.RECENT_ARRIVALS:
+                return _known(model, self._rate(self.windows.recent_seconds))
+            case QueryName.PEAK_ARRIVALS:
+                return _known(model, self._peak(query.hold_seconds or 0))
+            case QueryName.ROUTER_QUEUE:
+                return {model: float(last.router_queue)}
+            case QueryName.ENGINE_QUEUE:
+                return {model: float(sum(pod.waiting for pod in last.pods))} if last.pods else {}
+            case QueryName.ROUTER_AGE:
+                return {router: self.events.now - last.at}
+            case QueryName.ROUTER_SERIES:
+                return {router: 1.0}
+            case QueryName.POD_WORK:
+                return {(NAMESPACE, pod.name): float(pod.running + pod.waiting) for pod in last.pods}
+            case QueryName.POD_WORK_AGE:
+                return {(NAMESPACE, pod.name): self.events.now - last.at for pod in last.pods}
+            case QueryName.POD_SERIES:
+                return {(NAMESPACE, pod.name): 1.0 for pod in last.pods}
+        return {}
+
+    def _read(self) -> Scrape:
+        counters = self.dispatcher.counters
+        pods = tuple(
+            PodScrape(pod.name, pod.tier, pod.replica.running, pod.replica.waiting, pod.replica.kv_share, pod.is_ready)
+            for pod in self.plant.pods.values()
+            if pod.ready_at is not None and not pod.ended
+        )
+        return Scrape(
+            at=self.events.now,
+            arrivals=counters.arrivals,
+            answered=counters.answered,
+            quality_sum=counters.quality_sum,
+            router_queue=self.dispatcher.held,
+            pods=pods,
+        )
+
+    def _rate(self, window: float) -> float | None:
+        """`rate(arrivals[window])`: None with less than two samples in the window."""
+        inside = [scrape for scrape in self.history if scrape.at > self.events.now - window]
+        if len(inside) < 2:
+            return None
+        return (inside[-1].arrivals - inside[0].arrivals) / (inside[-1].at - inside[0].at)
+
+    def _peak(self, hold: float) -> float | None:
+        """The maximum of the stable rate over the hold window."""
+        return max((rate for at, rate in self._rates if at >= self.events.now - hold), default=None)
+
+    def _forget(self) -> None:
+        before = self.events.now - _LONGEST_SECONDS
+        while self.history and self.history[0].at < before:
+            self.history.popleft()
+        while self._rates and self._rates[0][0] < before:
+            self._rates.popleft()
+
+
+def _known(key: tuple[str, ...], value: float | None) -> dict[tuple[str, ...], float]:
+    return {} if value is None else {key: value}

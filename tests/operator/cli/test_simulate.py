@@ -1,0 +1,154 @@
+"""`kubectl adaptive simulate` from arguments to files, without a cluster."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from adaptive_operator.cli.__main__ import main
+from adaptive_operator.simulate.curve import Lengths, saturation
+from adaptive_operator.simulate.scenario import load_scenario
+
+EXAMPLES = Path(__file__).parents[3] / "examples" / "simulate"
+MODEL = str(EXAMPLES / "uniform.yaml")
+PROFILE = str(EXAMPLES / "profile-uniform.yaml")
+TRACE = "steady:rate=4,seconds=120"
+
+
+def simulate(*arguments: str) -> int:
+    return main(["simulate", *arguments])
+
+
+def test_a_comparison_is_printed_as_a_table_and_written_as_json_svg_and_html(tmp_path, capsys):
+    policies = "ours,hpa:0.7,static:full=2+int4=1"
+    code = simulate("-f", MODEL, "--profile", PROFILE, "--trace", TRACE, "--policy", policies, "-o", str(tmp_path))
+    assert code == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["policy", "ours", "hpa:0.7", "static:full=2+int4=1"]
+    document = json.loads((tmp_path / "result.json").read_text())
+    assert [p["policy"] for p in document["policies"]] == policies.split(",")
+    assert all(p["most_held"] <= document["budget"] == 8 for p in document["policies"])
+    html = (tmp_path / "report.html").read_text()
+    assert html.count("<svg") == 2 + 3
+    assert not re.search(r"<script|src=|<link|@import", html)  # nothing is fetched
+    assert len(list(tmp_path.glob("*.svg"))) == 5
+
+
+def test_the_same_arguments_write_the_same_json(tmp_path, capsys):
+    def figures(name):
+        simulate("-f", MODEL, "--trace", TRACE, "--policy", "ours,kpa", "-o", str(tmp_path / name))
+        document = json.loads((tmp_path / name / "result.json").read_text())
+        for policy in document["policies"]:
+            del policy["plan_p50"], policy["plan_p95"]
+        return document
+
+    assert figures("one") == figures("other")
+    capsys.readouterr()
+
+
+def test_targets_of_replica_only_policies_are_tuned_and_the_grid_is_told(tmp_path, capsys):
+    assert simulate("-f", MODEL, "--trace", TRACE, "--policy", "hpa", "-o", str(tmp_path)) == 0
+    (policy,) = json.loads((tmp_path / "result.json").read_text())["policies"]
+    assert set(policy["grid"]) == {"0.5", "0.6", "0.7", "0.8", "0.9"}
+    best = min(policy["grid"].values())
+    assert policy["grid"][policy["policy"].removeprefix("hpa:")] == best
+    assert "guessed from the cards" in capsys.readouterr().err
+
+
+WRONG = {
+    "an unknown policy": (["--policy", "ours,magic"], "no policy 'magic'; there are ours, hpa"),
+    "no policy": (["--policy", ","], "--policy names no policy"),
+    "an unknown tier": (["--policy", "static:big=2"], "'big=2' is not TIER=REPLICAS"),
+    "a mix beyond the budget": (["--policy", "static:full=9"], "needs 9 accelerators, the budget is 8"),
+    "a parameter too many": (["--policy", "full:2"], "full has no parameter"),
+    "a target that is none": (["--policy", "hpa:2"], "e.g. hpa:0.7"),
+    "an unknown generator": (["--trace", "wave:rate=1"], "no generator 'wave'; there are steady, square"),
+    "a generator without its rate": (["--trace", "steady:seconds=60"], "steady: rate not given; e.g. steady:rate=2"),
+    "a rate of zero": (["--trace", "steady:rate=0"], "'rate=0' is not PARAMETER=POSITIVE NUMBER"),
+    "a trace that is not there": (["--trace", "nowhere.csv"], "nowhere.csv"),
+    "a profile without a tier": (["--profile", "PROFILE"], "the profile has no tier int8; add it under tiers"),
+    "a manifest without a model": (["-f", "EMPTY"], "there is no AdaptiveModel in it"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_user_is_told_what_to_correct_in(name, tmp_path, capsys):
+    arguments, words = WRONG[name]
+    (tmp_path / "profile.yaml").write_text(yaml.safe_dump({"base": BASE, "tiers": {"full": {}}}))
+    (tmp_path / "empty.yaml").write_text("kind: ConfigMap\n")
+    files = {"PROFILE": str(tmp_path / "profile.yaml"), "EMPTY": str(tmp_path / "empty.yaml")}
+    given = [files.get(argument, argument) for argument in arguments]
+    assert simulate("-f", MODEL, "--trace", TRACE, *given) == 1
+    assert words in capsys.readouterr().err
+
+
+BASE = {
+    "prefillMilliseconds": 10,
+    "prefillMillisecondsPerToken": 0.05,
+    "stepMilliseconds": 7,
+    "stepMillisecondsPerSequence": 0.03,
+    "kvTokens": 1000,
+}
+NO_STEP = {key: value for key, value in BASE.items() if "step" not in key}
+PROFILES = {
+    "both forms of a step": ({"base": {**BASE, "stepPoints": [[1, 7]]}}, "not both"),
+    "no form of a step": ({"base": NO_STEP}, "give stepMilliseconds"),
+    "a typing error": ({"base": BASE, "tier": {}}, "tier: Extra inputs are not permitted"),
+    "no curve": ({"tiers": {"full": {}}}, "tiers.full has no curve and there is no base"),
+    "points out of order": (
+        {"tiers": {"full": {"curve": {**NO_STEP, "stepPoints": [[8, 7], [1, 7]]}}}},
+        "rising order",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_a_profile_is_refused_with(name, tmp_path, capsys):
+    document, words = PROFILES[name]
+    path = tmp_path / "profile.yaml"
+    path.write_text(yaml.safe_dump(document))
+    assert simulate("-f", MODEL, "--trace", TRACE, "--profile", str(path)) == 1
+    assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("table", ["uniform", "decode-only"])
+def test_the_examples_can_be_simulated_and_declare_no_more_than_their_curves_carry(table):
+    scenario = load_scenario(EXAMPLES / f"{table}.yaml", EXAMPLES / f"profile-{table}.yaml")
+    for tier in scenario.tiers:
+        assert 0.5 < tier.rate / saturation(tier.curve, Lengths(1155, 211)) < 1.0
+
+
+def test_measured_cards_are_told(capsys):
+    assert simulate("-f", MODEL, "--profile", PROFILE, "--trace", TRACE, "--policy", "full", "--measure-cards") == 0
+    told = re.findall(r"card of (\w+): capacityMilliRequestsPerSecond: (\d+)", capsys.readouterr().err)
+    assert [tier for tier, _ in told] == ["full", "int8", "int4", "distilled"]
+    assert [int(rate) for _, rate in told] == sorted(int(rate) for _, rate in told)
+
+
+def test_minutes_cut_the_trace(tmp_path, capsys):
+    arguments = ["-f", MODEL, "--trace", "steady:rate=5,seconds=600", "--minutes", "1", "--policy", "full"]
+    assert simulate(*arguments, "-o", str(tmp_path)) == 0
+    capsys.readouterr()
+    assert json.loads((tmp_path / "result.json").read_text())["load"]["seconds"] < 60
+
+
+@pytest.mark.parametrize("arguments", [["--budget", "0"], ["--scale", "-1"], ["--scale", "nan"]])
+def test_numbers_that_make_no_sense_are_refused_with_the_usage(arguments, capsys):
+    with pytest.raises(SystemExit) as raised:
+        simulate("-f", MODEL, "--trace", TRACE, *arguments)
+    assert raised.value.code == 2
+    assert "is not a positive" in capsys.readouterr().err
+
+
+def test_capacities_are_printed_with_their_ratios_and_written_with_every_scale_tried(tmp_path, capsys):
+    arguments = ["--budget", "1", "--trace", "steady:rate=4,seconds=480", "--policy", "full", "--capacity"]
+    assert simulate("-f", MODEL, "--profile", PROFILE, *arguments, "-o", str(tmp_path)) == 0
+    header, row = capsys.readouterr().out.splitlines()
+    assert header.split() == ["policy", "scale", "requests/s", "to", "full"]
+    assert (row.split()[0], row.split()[-1]) == ("full", "1.00")
+    (policy,) = json.loads((tmp_path / "capacity.json").read_text())["policies"]
+    assert len(policy["tried"]) >= 3

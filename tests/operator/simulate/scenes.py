@@ -1,0 +1,60 @@
+"""Small scenarios: an 8B-like model in three tiers of one accelerator each, and what a run says in short."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from adaptive_operator.api.v1alpha1 import AdaptiveModelSpec
+from adaptive_operator.simulate.requests import Outcome
+from adaptive_operator.simulate.run import RunResult
+from adaptive_operator.simulate.scenario import Scenario, build_scenario
+
+# name, precision, quality in permille, requests/s of a replica, accelerators
+TIERS = (("full", "bf16", 1000, 4.0, 1), ("int8", "int8", 990, 6.4, 1), ("int4", "int4", 850, 10.0, 1))
+
+
+def make_spec(tiers: tuple[tuple[str, str, int, float, int], ...] = TIERS, **more: Any) -> AdaptiveModelSpec:
+    """A spec with windows short enough for tests; `load_seconds` of every tier."""
+    load = more.pop("load_seconds", 20)
+    document: dict[str, Any] = {
+        "model": {"source": "file:///models/8b"},
+        "slo": {"ttftMilliseconds": 1000, "tpotMilliseconds": 35, "attainmentPercent": 99},
+        "quality": {"floorPermille": 900},
+        "tiers": [
+            {
+                "name": name,
+                "recipe": {"precision": precision},
+                "replica": {"accelerators": accelerators, "cpu": "1", "memory": "16Gi"},
+                "card": {
+                    "qualityPermille": quality,
+                    "capacityMilliRequestsPerSecond": round(rate * 1000),
+                    "referencePromptTokens": 1155,
+                    "referenceOutputTokens": 211,
+                    "loadSeconds": load,
+                },
+            }
+            for name, precision, quality, rate, accelerators in tiers
+        ],
+        "scaling": {"dwellSeconds": 60, "holdSeconds": 60, "drainDeadlineSeconds": 30},
+    }
+    return AdaptiveModelSpec.model_validate({**document, **more})
+
+
+def make_scenario(budget: int = 4, **more: Any) -> Scenario:
+    return build_scenario("assistant", make_spec(**more), budget)
+
+
+def served(result: RunResult, since: float = 0.0) -> float:
+    """Part of the requests from `since` on that were answered to the end."""
+    late = [request for request in result.requests if request.arrival >= since]
+    return sum(request.outcome is Outcome.FINISHED for request in late) / len(late)
+
+
+def quality(result: RunResult, since: float = 0.0) -> float:
+    """Mean quality of what was answered, 0..1."""
+    done = [r for r in result.requests if r.arrival >= since and r.outcome is Outcome.FINISHED]
+    return sum(request.quality for request in done) / len(done)
+
+
+def mixes(result: RunResult) -> list[dict[str, int]]:
+    return [dict(change.replicas) for change in result.changes]

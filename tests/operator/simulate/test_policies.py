@@ -1,0 +1,208 @@
+"""The baselines' rules against cases computed by hand."""
+
+from __future__ import annotations
+
+import pytest
+
+from adaptive_operator.simulate.generators import generate, square_wave, steady, step
+from adaptive_operator.simulate.policies.base import Scaler
+from adaptive_operator.simulate.policies.cost_first import CostFirstPolicy, Load, wants_less, wants_more
+from adaptive_operator.simulate.policies.hpa import HpaPolicy, desired_replicas
+from adaptive_operator.simulate.policies.kpa import KpaPolicy
+from adaptive_operator.simulate.policies.oracle import Foresight, make_oracle
+from adaptive_operator.simulate.policies.ours import AdaptivePolicy
+from adaptive_operator.simulate.policies.proteus import BETAS, Planner, ProteusPolicy
+from adaptive_operator.simulate.policies.static import StaticPolicy, best_mix, best_tier_mix, cheapest_tier_mix
+from adaptive_operator.simulate.requests import TraceRow
+from adaptive_operator.simulate.run import run
+from adaptive_operator.simulate.world import World
+from tests.operator.simulate.scenes import make_scenario, mixes, quality, served
+
+HPA = {  # (work, ready, unready) -> desired, target 10
+    "more work, more replicas": ((35, 2, 0), 4),
+    "within 10 % nothing moves": ((21.9, 2, 0), 2),
+    "less work, fewer replicas": ((9, 2, 0), 1),
+    "replicas that load count with nothing, so nothing is added twice": ((35, 2, 2), 4),
+    "still more than those that load will carry": ((60, 2, 2), 6),
+    "nothing ready: wait": ((50, 0, 1), 1),
+    "never to zero": ((0, 3, 0), 1),
+}
+
+
+@pytest.mark.parametrize("name", HPA)
+def test_hpa_asks_for(name):
+    arguments, expected = HPA[name]
+    assert desired_replicas(*arguments, target=10) == expected
+
+
+def test_hpa_adds_at_most_four_or_double_and_goes_down_only_after_five_minutes():
+    policy = HpaPolicy()
+    policy._world = world = World(make_scenario(budget=32))
+    wanted = []
+    for desired in (32, 32, 32, 1, 1):
+        policy._wanted = policy._limited(desired, 32)
+        wanted.append(policy._wanted)
+        world.events.run_until(world.events.now + 15)
+    assert wanted == [5, 10, 20, 20, 20]
+    world.events.run_until(400)
+    assert policy._limited(1, 32) == 1
+
+
+def kpa(readings, target=10.0, ready=1):
+    policy = KpaPolicy()
+    for second, concurrency in readings:
+        policy.observe(second, concurrency)
+    return policy.decide(target, ready)
+
+
+def test_kpa_follows_the_mean_of_a_minute():
+    assert kpa([(t, 25) for t in range(0, 62, 2)], ready=2) == 3
+
+
+def test_kpa_panics_when_six_seconds_ask_for_twice_what_is_ready():
+    assert kpa([*((t, 5) for t in range(0, 56, 2)), (56, 40), (58, 40), (60, 40)], ready=1) == 4
+
+
+def test_kpa_goes_down_by_half_at_most():
+    assert kpa([(t, 5) for t in range(0, 62, 2)], ready=8) == 4
+
+
+def test_kpa_never_goes_down_in_panic_and_does_a_minute_later():
+    policy = KpaPolicy()
+    policy.observe(0.0, 80)
+    assert policy.decide(10.0, 2) == 8
+    for second in range(2, 60, 2):
+        policy.observe(float(second), 0)
+    assert policy.decide(10.0, 8) == 8
+    for second in range(60, 130, 2):
+        policy.observe(float(second), 0)
+    assert policy.decide(10.0, 8) == 4
+
+
+def test_the_scaler_starts_what_the_budget_allows_and_the_rest_when_pods_are_gone():
+    world = World(make_scenario(budget=3))
+    scaler = Scaler(world)
+    scaler.set({"full": 3}, "test")
+    world.events.run_until(30.0)
+    scaler.set({"full": 1, "int4": 2}, "test")
+    assert len(world.plant.of_tier("int4")) == 0
+    world.events.run_until(60.0)
+    assert world.ready() == {"full": 1, "int4": 2}
+    assert world.plant.ledger.most == 3
+
+
+def test_the_scaler_gives_up_the_pod_that_is_not_ready_first():
+    world = World(make_scenario(budget=3))
+    scaler = Scaler(world)
+    scaler.set({"full": 1}, "test")
+    world.events.run_until(30.0)
+    scaler.set({"full": 2}, "test")
+    scaler.set({"full": 1}, "test")
+    assert world.ready() == {"full": 1}
+
+
+def test_static_mixes_take_the_whole_budget():
+    scenario = make_scenario(budget=5)
+    assert best_tier_mix(scenario) == {"full": 5}
+    assert cheapest_tier_mix(scenario) == {"int8": 5}  # int4 is below the floor of 0.9
+
+
+@pytest.mark.parametrize("policy", [HpaPolicy, KpaPolicy])
+def test_replica_only_policies_scale_the_best_tier_alone_with_the_load(policy):
+    trace = generate(square_wave(1.0, 11.0, 300.0), 900.0, seed=1)
+    result = run(make_scenario(budget=4), trace, policy())
+    assert {tier for mix in mixes(result) for tier in mix} == {"full"}
+    assert max(mix["full"] for mix in mixes(result)) >= 3
+    assert quality(result) == 1.0
+    assert result.ledger.most <= 4
+
+
+def test_a_static_policy_never_changes():
+    result = run(make_scenario(), generate(steady(2.0), 120.0, seed=1), StaticPolicy("p0", {"full": 2}))
+    assert mixes(result) == [{"full": 2}]
+    assert served(result, since=60.0) == 1.0
+
+
+SATURATION = {  # (kv share, waiting) per replica -> more?, less?
+    "idle replicas: one is enough": ([(0.1, 0), (0.1, 0)], False, True),
+    "a single one stays": ([(0.1, 0)], False, False),
+    "kv memory is short": ([(0.75, 0), (0.72, 0)], True, False),
+    "queues are short of room": ([(0.1, 3), (0.1, 3)], True, False),
+    "all are saturated": ([(0.9, 0), (0.1, 6)], True, False),
+    "a saturated one is left out of the mean": ([(0.95, 0), (0.2, 0), (0.2, 0)], False, True),
+    "one less would be too few": ([(0.5, 0), (0.5, 0)], False, False),
+}
+
+
+@pytest.mark.parametrize("name", SATURATION)
+def test_cost_first_judges_saturation(name):
+    loads, more, less = SATURATION[name]
+    found = [Load(kv, waiting) for kv, waiting in loads]
+    assert (wants_more(found), wants_less(found)) == (more, less)
+
+
+def test_cost_first_adds_the_cheapest_within_the_floor_and_never_goes_back_for_quality():
+    trace = generate(square_wave(1.0, 30.0, 300.0), 1200.0, seed=1)
+    result = run(make_scenario(budget=4), trace, CostFirstPolicy())
+    assert {tier for mix in mixes(result) for tier in mix} == {"int8"}  # int4 is below the floor
+    assert max(mix["int8"] for mix in mixes(result)) >= 3
+    assert quality(result) == pytest.approx(0.99)
+
+
+MIXES = {
+    "a floor of the best tier": (1000, {"full": 4}),
+    "a floor that the second best just keeps": (990, {"int8": 4}),
+    "a floor below all": (500, {"int4": 4}),
+    "a floor in between mixes": (950, {"int8": 3, "int4": 1}),  # 19.2/s of 990 pay for 7.7/s of 850
+}
+
+
+@pytest.mark.parametrize("name", MIXES)
+def test_the_best_static_mix_carries_most_within(name):
+    floor, mix = MIXES[name]
+    assert best_mix(make_scenario(budget=4, quality={"floorPermille": floor})) == mix
+
+
+PROTEUS = {  # requests/s -> mix on 4 accelerators; replicas serve 4, 6.4 and 10 requests/s
+    "idle: the best tier everywhere": (0.0, {"full": 4}),
+    "what four of the best just carry, 5 % spare": (16 / 1.05, {"full": 4}),
+    "a little more: one cheaper replica": (16.0, {"full": 3, "int8": 1}),
+    "twice as much": (30.0, {"int8": 2, "int4": 2}),
+    "more than all can: the fastest everywhere": (500.0, {"int4": 4}),
+}
+
+
+@pytest.mark.parametrize("name", PROTEUS)
+def test_proteus_plans(name):
+    demand, mix = PROTEUS[name]
+    scenario = make_scenario(budget=4)
+    assert Planner(scenario, tuple(tier.rate for tier in scenario.tiers)).plan(demand) == mix
+
+
+def test_proteus_lowers_beta_from_1_05_to_0_2():
+    assert (BETAS[0], BETAS[-1], len(BETAS)) == (1.05, 0.2, 18)
+
+
+def test_proteus_swaps_tiers_with_the_load_within_the_budget():
+    result = run(make_scenario(budget=3), generate(step(2.0, 20.0, 300.0), 900.0, seed=1), ProteusPolicy())
+    assert mixes(result)[0] == {"full": 3}
+    assert "int4" in mixes(result)[-1] or "int8" in mixes(result)[-1]
+    assert result.ledger.most <= 3
+
+
+def test_foresight_is_the_maximum_until_what_starts_now_is_ready():
+    trace = [TraceRow(t, 1, 1) for t in (0.0, 1.0, 40.0, 41.0, 42.0)]
+    foresight = Foresight(trace, horizon_seconds=30.0)
+    assert [foresight.rate(now) for now in (0.0, 15.0, 45.0)] == [3 / 15, 3 / 15, 0.0]
+    assert Foresight(trace, horizon_seconds=0.0).rate(0.0) == 2 / 15
+
+
+def test_the_oracle_adds_capacity_before_a_step_that_ours_can_only_follow():
+    scenario, trace = make_scenario(budget=4), generate(step(2.0, 14.0, 400.0), 700.0, seed=1)
+    after = [sum(served_at(run(scenario, trace, p))) for p in (make_oracle(scenario, trace), AdaptivePolicy())]
+    assert after[0] < after[1]
+
+
+def served_at(result):
+    """Waits for the first token of those that arrived in the minute after the step."""
+    return [r.ttft if r.first_token_at == r.first_token_at else 10.0 for r in result.requests if 400 <= r.arrival < 460]

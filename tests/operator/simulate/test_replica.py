@@ -1,0 +1,186 @@
+"""The engine model against hand-computed cases: single requests, M/M/1, M/D/1, and the closed form of saturation."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from adaptive_operator.simulate.curve import Lengths, StepCurve, linear_points, saturation
+from adaptive_operator.simulate.events import EventQueue
+from adaptive_operator.simulate.replica import Replica
+from adaptive_operator.simulate.requests import Outcome, Request
+from tests.operator.simulate.queues import NOTHING, batch_means, make_curve, serve
+
+# One request at a time, 0.1 ms per prompt token, answers of one token: a plain queue with one server.
+ONE_SERVER = StepCurve(0.0, 0.0001, ((1, 0.001),), 1_000_000, 1)
+MU = 1.0  # requests/s, with 10,000 prompt tokens in the mean
+
+
+def poisson(rng: random.Random, rate: float, count: int) -> list[float]:
+    times, now = [], 0.0
+    for _ in range(count):
+        now += rng.expovariate(rate)
+        times.append(now)
+    return times
+
+
+@pytest.mark.parametrize(("rho", "seed"), [(0.5, 1), (0.8, 2)])
+def test_the_mean_wait_of_m_m_1_is_rho_over_mu_minus_lambda(rho, seed):
+    rng = random.Random(seed)
+    arrivals = poisson(rng, rho * MU, 60_000)
+    tokens = [max(1, round(rng.expovariate(1 / 10_000))) for _ in arrivals]
+    requests = serve(ONE_SERVER, [(at, n, 1) for at, n in zip(arrivals, tokens, strict=True)])
+    mean, margin = batch_means([r.ttft - r.prompt_tokens * 0.0001 for r in requests][6_000:])
+    assert mean == pytest.approx(rho / (MU - rho * MU), abs=margin)
+    assert margin < 0.25 * mean
+
+
+@pytest.mark.parametrize(("rho", "seed"), [(0.5, 3), (0.8, 4)])
+def test_the_mean_wait_of_m_d_1_is_half_of_it(rho, seed):
+    arrivals = poisson(random.Random(seed), rho * MU, 60_000)
+    requests = serve(ONE_SERVER, [(at, 10_000, 1) for at in arrivals])
+    mean, margin = batch_means([r.ttft - 1.0 for r in requests][6_000:])
+    assert mean == pytest.approx(rho / (2 * MU * (1 - rho)), abs=margin)
+    assert margin < 0.25 * mean
+
+
+def test_m_d_1_holds_for_service_by_decode_steps_too():
+    curve = StepCurve(0.0, 0.0, ((1, 0.01),), 1_000_000, 1)  # 101 tokens: 100 steps of 10 ms
+    requests = serve(curve, [(at, 1, 101) for at in poisson(random.Random(5), 0.7, 60_000)])
+    mean, margin = batch_means([r.ttft for r in requests][6_000:])
+    assert mean == pytest.approx(0.7 / (2 * 0.3), abs=margin)
+
+
+def test_a_lone_request_takes_its_prefill_and_its_steps():
+    (request,) = serve(make_curve(), [(2.0, 1000, 101)])
+    assert request.ttft == pytest.approx(0.010 + 0.050)
+    assert request.tpot == pytest.approx(0.007)
+    assert request.outcome is Outcome.FINISHED
+
+
+def test_a_second_request_joins_at_the_next_whole_step_and_stalls_the_first():
+    # Steps of 100 ms from 0.0 s on; the other one arrives at 0.25 s, is read from 0.3 s to 0.5 s.
+    curve = StepCurve(0.0, 0.0001, ((1, 0.1), (2, 0.2)), 1_000_000, 2)
+    first, second = serve(curve, [(-0.0, 0, 11), (0.25, 2000, 3)])
+    assert second.first_token_at == pytest.approx(0.5)
+    assert second.finished_at == pytest.approx(0.5 + 2 * 0.2)
+    assert first.finished_at == pytest.approx(0.3 + 0.2 + 2 * 0.2 + 5 * 0.1)
+
+
+CASES = {
+    "slots are used up": (make_curve(max_sequences=1), 100),
+    "kv memory is used up": (make_curve(kv_tokens=250), 100),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_request_waits_until_another_one_ends_when(name):
+    curve, output = CASES[name]
+    first, second = serve(curve, [(0.0, 100, output), (0.1, 100, output)])
+    assert second.first_token_at >= first.finished_at
+    assert second.outcome is Outcome.FINISHED
+
+
+def test_a_request_larger_than_the_kv_memory_runs_alone_rather_than_never():
+    (request,) = serve(make_curve(kv_tokens=50), [(0.0, 100, 2)])
+    assert request.outcome is Outcome.FINISHED
+
+
+def test_prompts_beyond_8192_tokens_are_read_one_prefill_after_the_other():
+    curve = StepCurve(0.0, 0.001, ((1, 0.1),), 1_000_000, 64)
+    blocker, first, second = serve(curve, [(0.0, 1000, 1), (0.5, 8000, 1), (0.6, 193, 1)])
+    assert blocker.first_token_at == pytest.approx(1.0)
+    assert first.first_token_at == pytest.approx(9.0)
+    assert second.first_token_at == pytest.approx(9.193)
+
+
+def test_a_client_that_waits_longer_than_its_patience_is_gone_before_it_costs_anything():
+    first, second, third = serve(ONE_SERVER, [(0.0, 30_000, 1), (0.1, 10_000, 1), (2.5, 10_000, 1)], patience=2.0)
+    assert (first.outcome, second.outcome) == (Outcome.FINISHED, Outcome.TIMED_OUT)
+    assert third.first_token_at == pytest.approx(4.0)
+
+
+def test_what_a_lost_replica_held_is_told_apart_by_its_first_token():
+    events = EventQueue()
+    replica = Replica(make_curve(max_sequences=1), events, NOTHING, NOTHING)
+    running, waiting = Request(0.0, 10, 1000), Request(0.0, 10, 10)
+    replica.submit(running)
+    replica.submit(waiting)
+    events.run_until(1.0)
+    assert replica.drop_all() == ([waiting], [running])
+    events.run_until(100.0)
+    assert running.outcome is Outcome.PENDING
+    assert (replica.running, replica.waiting, replica.kv_share) == (0, 0, 0.0)
+
+
+def test_the_closed_form_of_saturation_is_near_what_an_always_full_replica_serves():
+    rng = random.Random(6)
+    rows = [(0.0, rng.randint(200, 2000), rng.randint(50, 400)) for _ in range(4000)]
+    requests = serve(make_curve(), rows)
+    served = len(rows) / max(r.finished_at for r in requests)
+    assert served == pytest.approx(saturation(make_curve(), Lengths.of([(p, o) for _, p, o in rows])), rel=0.05)
+
+
+@pytest.mark.parametrize("rate", [2.0, 5.0, 8.0])
+def test_the_mean_tpot_is_near_the_closed_form_below_saturation(rate):
+    alpha, beta, prompt, output = 0.006973, 0.000027, 1155, 211
+    stall = 0.010 + 0.00005 * prompt  # one prefill
+    batch = rate * (output - 1) * alpha / (1 - rate * stall - rate * (output - 1) * beta)
+    expected = (alpha + beta * batch) / (1 - rate * stall)
+    rng = random.Random(7)
+    requests = serve(make_curve(), [(at, prompt, output) for at in poisson(rng, rate, 3000)])
+    assert sum(r.tpot for r in requests) / len(requests) == pytest.approx(expected, rel=0.1)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    rows=st.lists(st.tuples(st.floats(0, 20), st.integers(1, 9000), st.integers(1, 300)), min_size=1, max_size=40),
+    slots=st.integers(1, 8),
+    kv_tokens=st.integers(500, 20_000),
+)
+def test_every_request_ends_once_and_in_no_less_time_than_alone(rows, slots, kv_tokens):
+    curve = make_curve(max_sequences=slots, kv_tokens=kv_tokens)
+    for request in serve(curve, sorted(rows)):
+        assert request.outcome is Outcome.FINISHED
+        assert request.ttft >= curve.prefill(request.prompt_tokens) - 1e-9
+        assert request.tpot == 0 or request.tpot >= curve.step(1) - 1e-9
+
+
+CURVES = {
+    "between points": (3, 0.15),
+    "at a point": (4, 0.2),
+    "below the first": (1, 0.1),
+    "beyond the last, along the last segment": (8, 0.4),
+}
+
+
+@pytest.mark.parametrize("name", CURVES)
+def test_a_step_is_interpolated(name):
+    size, seconds = CURVES[name]
+    curve = StepCurve(0.0, 0.0, ((2, 0.1), (4, 0.2)), 100, 16)
+    assert curve.step(size) == pytest.approx(seconds)
+
+
+def test_an_engine_forms_no_batch_that_breaks_the_objective():
+    assert make_curve().with_objective(0.0075).max_sequences == 19
+    assert make_curve().with_objective(0.001).max_sequences == 1
+
+
+@pytest.mark.parametrize("points", [(), ((0, 0.1),), ((2, 0.1), (1, 0.1)), ((1, 0.1), (1, 0.2))])
+def test_a_curve_without_order_is_refused(points):
+    with pytest.raises(ValueError, match="rising order"):
+        StepCurve(0.0, 0.0, points, 100, 4)
+
+
+def test_points_of_a_single_slot_are_one():
+    assert linear_points(0.1, 0.05, 1) == ((1, pytest.approx(0.15)),)
+
+
+def test_the_past_cannot_be_scheduled():
+    events = EventQueue()
+    events.run_until(5.0)
+    with pytest.raises(ValueError, match="4 s"):
+        events.at(4, lambda: None)

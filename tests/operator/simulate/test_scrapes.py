@@ -1,0 +1,68 @@
+"""What Prometheus would answer: rates over windows, ages, and faults."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from adaptive_operator.observe.prometheus import Failed, Rows
+from adaptive_operator.observe.queries import ModelScope, QueryName, Windows, build_queries
+from adaptive_operator.simulate.scrapes import NAMESPACE, Fault
+from adaptive_operator.simulate.world import World
+from tests.operator.simulate.scenes import make_scenario
+
+QUERIES = {q.name: q for q in build_queries([ModelScope(NAMESPACE, "assistant", 60)], Windows(15.0))}
+
+
+def world_with(rates, fault_at=lambda now: None):
+    """A world in which the router counts `rates[i]` requests/s during the i-th minute."""
+    world = World(make_scenario(), fault_at=fault_at)
+    world.scraper.start()
+    for minute, rate in enumerate(rates):
+        for second in range(60):
+            world.events.run_until(minute * 60 + second + 0.5)
+            world.dispatcher.counters.arrivals += rate
+    world.events.run_until(len(rates) * 60.0)
+    return world
+
+
+def value(world, name):
+    answer = world.scraper.answer([QUERIES[name]])[QUERIES[name]]
+    assert isinstance(answer, Rows)
+    return next(iter(answer.values.values()), None)
+
+
+def test_rates_are_those_of_the_window_and_the_peak_that_of_the_hold():
+    world = world_with([5, 5, 2])
+    assert value(world, QueryName.ARRIVALS) == pytest.approx(2.0)
+    assert value(world, QueryName.RECENT_ARRIVALS) == pytest.approx(2.0)
+    assert value(world, QueryName.PEAK_ARRIVALS) == pytest.approx(5.0)
+    assert value(world, QueryName.ROUTER_AGE) == 0.0
+
+
+def test_a_rate_needs_two_scrapes():
+    world = World(make_scenario())
+    world.scraper.start()
+    assert value(world, QueryName.ARRIVALS) is None
+
+
+def test_a_pod_is_seen_with_its_work_once_it_is_ready():
+    world = world_with([1])
+    world.plant.create("full", "assistant-full-0")
+    world.events.run_until(75.0)
+    assert value(world, QueryName.POD_WORK) is None
+    world.events.run_until(90.0)
+    assert value(world, QueryName.POD_WORK) == 0.0
+
+
+def test_stale_metrics_keep_their_values_and_grow_old():
+    world = world_with([5, 1], lambda now: Fault.STALE if now >= 60 else None)
+    assert value(world, QueryName.ROUTER_AGE) == pytest.approx(120 - 45)
+
+
+def test_metrics_that_are_gone_or_nan_say_so():
+    gone = world_with([5], lambda now: Fault.GONE)
+    assert isinstance(gone.scraper.answer(QUERIES.values())[QUERIES[QueryName.ARRIVALS]], Failed)
+    broken = world_with([5], lambda now: Fault.NAN)
+    assert math.isnan(value(broken, QueryName.ARRIVALS))

@@ -1,0 +1,75 @@
+"""Traces: what is read, and what a user is told of a row that cannot be used."""
+
+from __future__ import annotations
+
+import pytest
+
+from adaptive_operator.simulate.requests import TraceRow
+from adaptive_operator.simulate.traces import TraceError, TraceRules, read_trace
+
+HEADER = "TIMESTAMP,ContextTokens,GeneratedTokens\n"
+
+
+def write(tmp_path, text, name="trace.csv"):
+    path = tmp_path / name
+    path.write_text(text)
+    return path
+
+
+def test_the_azure_format_is_read_with_times_from_zero(tmp_path):
+    rows = "2023-11-16 18:15:46.6805900,374,44\n2023-11-16 18:15:50.9951690,396,109\n"
+    trace = read_trace(write(tmp_path, HEADER + rows))
+    assert [(r.prompt_tokens, r.output_tokens) for r in trace] == [(374, 44), (396, 109)]
+    assert [r.arrival for r in trace] == [0.0, pytest.approx(4.314579, abs=1e-5)]
+
+
+def test_seconds_are_read_too(tmp_path):
+    assert read_trace(write(tmp_path, HEADER + "5,1,1\n7.5,2,3\n")) == (TraceRow(0.0, 1, 1), TraceRow(2.5, 2, 3))
+
+
+def test_json_lines_are_read_and_empty_ones_skipped(tmp_path):
+    text = '{"time": 3, "prompt_tokens": 10, "output_tokens": 20, "user": "a"}\n\n'
+    assert read_trace(write(tmp_path, text, "trace.jsonl")) == (TraceRow(0.0, 10, 20),)
+
+
+BAD = {
+    "unsorted": (HEADER + "5,1,1\n4,1,1\n", "trace.csv, row 3: 1.000 s earlier than the row before; sort"),
+    "equal times": (HEADER + "5,1,1\n5,1,1\n", "row 3: the same time as the row before; remove the duplicate"),
+    "a gap": (HEADER + "0,1,1\n2,1,1\n700,1,1\n", "row 4: 698 s after the row before, more than 600 s; cut the trace"),
+    "no number": (HEADER + "0,1,1\nsoon,1,1\n", "row 3: time is 'soon': Input should be a valid number"),
+    "not a time": (HEADER + "nan,1,1\n", "row 2: time is 'nan': Input should be a finite number"),
+    "no output": (HEADER + "0,5,0\n", "row 2: output_tokens is '0': Input should be greater than or equal to 1"),
+    "a short row": (HEADER + "0,5\n", "row 2: output_tokens is None"),
+    "negative prompt": (HEADER + "0,-5,1\n", "row 2: prompt_tokens is '-5'"),
+    "another header": ("a,b\n1,2\n", "row 1: no column TIMESTAMP, ContextTokens, GeneratedTokens; the header has to"),
+    "no rows": (HEADER, "trace.csv: no request in it"),
+    "nothing": ("", "row 1: no column"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_trace_with_a_bad_row_is_refused_with_row_and_remedy(name, tmp_path):
+    text, words = BAD[name]
+    with pytest.raises(TraceError) as raised:
+        read_trace(write(tmp_path, text))
+    assert words in str(raised.value)
+
+
+BAD_JSON = {
+    "broken": ('{"time": 1', "trace.jsonl, row 1: not JSON"),
+    "a list": ("[1, 2]", "row 1: not an object"),
+    "a field missing": ('{"time": 1, "prompt_tokens": 2}', "row 1: output_tokens is None: Field required"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_JSON)
+def test_a_bad_json_line_is_refused_with_row_and_remedy(name, tmp_path):
+    text, words = BAD_JSON[name]
+    with pytest.raises(TraceError) as raised:
+        read_trace(write(tmp_path, text, "trace.jsonl"))
+    assert words in str(raised.value)
+
+
+def test_gaps_and_equal_times_can_be_allowed(tmp_path):
+    path = write(tmp_path, HEADER + "0,1,1\n0,1,1\n700,1,1\n")
+    assert len(read_trace(path, TraceRules(longest_gap_seconds=900.0, equal_times=True))) == 3

@@ -302,6 +302,19 @@ async def test_a_pools_status_is_written_on_change_only() -> None:
     assert [call[1] for call in scene.kube.writes].count("AcceleratorPool") == 2
 
 
+async def test_lost_nodes_shrink_the_pool_and_what_is_wanted_of_it() -> None:
+    nodes = [build_node("n", {"nvidia.com/gpu": "4"}), build_node("m", {"nvidia.com/gpu": "2"})]
+    models = [build_model(name, accelerators={"pool": "gpu"}) for name in "ab"]
+    scene = Scene(build_accelerator_pool(), *nodes, *models)
+    await scene.run(3)
+    assert (scene.pool()["heldSummary"], scene.pool()["conditions"][0]["reason"]) == ("6/6", "Sharing")
+    scene.kube.objects["Node", "", "m"]["status"]["conditions"][0]["status"] = "Unknown"
+    scene.monotonic += 60.0
+    await scene.run()
+    assert (scene.pool()["heldSummary"], scene.pool()["conditions"][0]["reason"]) == ("6/4", "OverBudget")
+    assert sum(member["granted"] for member in scene.pool()["models"]) <= 4
+
+
 async def test_a_model_whose_pool_is_unknown_keeps_what_it_has_and_its_neighbour_is_served() -> None:
     lost = build_model("lost", accelerators={"pool": "gpu"})
     scene = Scene(build_accelerator_pool(budget=4), build_node("n", {"nvidia.com/gpu": "8"}), lost, build_model())

@@ -156,12 +156,17 @@ def settle_budgets(pools: Sequence[DeclaredPool], advertised: Advertised) -> Set
             left[pool.group] = there - found.budget - found.surge
         if pool.spec.budget is None:
             first[pool.group] = pool.name
+    return Settlement(budgets, troubles, _sum_taken(pools, budgets))
+
+
+def _sum_taken(pools: Sequence[DeclaredPool], budgets: Mapping[str, Settled]) -> dict[str, int]:
+    """By resource, what pools have of the nodes that models without a pool use."""
     taken: dict[str, int] = {}
     for pool in pools:
         if pool.name in budgets and not pool.spec.node_selector:
             mine = budgets[pool.name]
             taken[pool.spec.resource] = taken.get(pool.spec.resource, 0) + mine.budget + mine.surge
-    return Settlement(budgets, troubles, taken)
+    return taken
 
 
 def _settle(pool: DeclaredPool, there: int | None, advertised: Advertised, first: str | None) -> Settled | PoolTrouble:

@@ -30,14 +30,14 @@ class DecisionLog:
     def note(self, observation: PoolObservation, settings: DecideSettings, decisions: Sequence[Decision]) -> None:
         """Write a record if the decisions differ from those written last."""
         told = tuple(_outline(decision) for decision in decisions)
-        if self._written.get(observation.resource) == told:
+        if self._written.get(_pool_key(observation)) == told:
             return
         try:
             self._write(encode_record(build_record(observation, settings, decisions)))
         except (OSError, ValueError) as error:
             _LOG.warning("decision log %s could not be written: %s", self.path, error)
             return
-        self._written[observation.resource] = told
+        self._written[_pool_key(observation)] = told
 
     def close(self) -> None:
         """End the file that is open."""
@@ -58,6 +58,10 @@ class _RaisingHandler(logging.handlers.RotatingFileHandler):
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 the base class names it
         raise
+
+
+def _pool_key(observation: PoolObservation) -> str:
+    return observation.name or observation.resource
 
 
 def _outline(decision: Decision) -> object:

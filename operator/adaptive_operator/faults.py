@@ -23,6 +23,9 @@ class FaultReason(StrEnum):
     INVALID_SPEC = "InvalidSpec"  # the stored object does not parse: older or newer than this operator
     BUDGET_UNKNOWN = "BudgetUnknown"  # nobody says how many accelerators there are, and the nodes do not tell
     NO_ACCELERATORS = "NoAccelerators"  # the budget is what nodes advertise, and none advertises any
+    UNKNOWN_POOL = "UnknownPool"  # spec.accelerators.pool names none that there is, or that can be read
+    POOL_NOT_READY = "PoolNotReady"  # the pool's budget is not known
+    POOL_MISMATCH = "PoolMismatch"  # the pool has another resource than the model names or holds
     FORBIDDEN = "Forbidden"  # RBAC, quota or admission refused a write
     REJECTED = "Rejected"  # the API server finds an object invalid
     INTERNAL_ERROR = "InternalError"  # a defect of the operator; other models are not affected

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import kopf
 
-from adaptive_operator.names import GROUP, PLURAL, VERSION
+from adaptive_operator.names import GROUP, PLURAL, POOL_PLURAL, VERSION
 from adaptive_operator.observe.cluster import SELECTOR
 from adaptive_operator.observe.manifests import Raw, metadata_of
 from adaptive_operator.observe.pods import parse_pod
@@ -35,7 +35,7 @@ class EndlessBackoffs:
 def build_registry(
     on_edit: Callable[[], None], on_pod: Callable[[], None], on_stop: Callable[[], None], namespaces: tuple[str, ...]
 ) -> kopf.OperatorRegistry:
-    """Handlers in a registry of their own: a model's spec changed, a pod changed.
+    """Handlers in a registry of their own: the spec of a model or pool changed, a pod changed.
 
     `on_stop` is called when kopf goes down, also on SIGTERM.
     """
@@ -53,13 +53,20 @@ def build_registry(
 
     @kopf.on.event(GROUP, VERSION, PLURAL, id="notice_model", registry=registry)  # type: ignore[untyped-decorator,unused-ignore]
     async def notice_model(body: kopf.Body, **kwargs: Any) -> None:
-        if changes.is_news(str(body.metadata.uid), model_meaning(body), gone=kwargs.get("type") == "DELETED"):
+        if changes.is_news(str(body.metadata.uid), spec_meaning(body), gone=kwargs.get("type") == "DELETED"):
             on_edit()
 
     @kopf.on.event("", "v1", "pods", id="notice_pod", registry=registry)  # type: ignore[untyped-decorator,unused-ignore]
     async def notice_pod(body: kopf.Body, **kwargs: Any) -> None:
         if changes.is_news(str(body.metadata.uid), pod_meaning(body), gone=kwargs.get("type") == "DELETED"):
             on_pod()
+
+    if not namespaces:  # pools are of the cluster: an operator of some namespaces has no right to see them
+
+        @kopf.on.event(GROUP, VERSION, POOL_PLURAL, id="notice_pool", registry=registry)  # type: ignore[untyped-decorator,unused-ignore]
+        async def notice_pool(body: kopf.Body, **kwargs: Any) -> None:
+            if changes.is_news(str(body.metadata.uid), spec_meaning(body), gone=kwargs.get("type") == "DELETED"):
+                on_edit()
 
     @kopf.on.cleanup(registry=registry)  # type: ignore[untyped-decorator,unused-ignore]
     async def stop(**_: Any) -> None:
@@ -84,8 +91,8 @@ def configure_kopf(settings: kopf.OperatorSettings, *, scans: bool) -> None:
     settings.execution.default_backoff = 5.0
 
 
-def model_meaning(body: Raw) -> tuple[Any, ...]:
-    """What of an AdaptiveModel is worth a pass: its status is our own echo."""
+def spec_meaning(body: Raw) -> tuple[Any, ...]:
+    """What of an AdaptiveModel or AcceleratorPool is worth a pass: its status is our own echo."""
     metadata = metadata_of(body)
     return metadata.get("generation"), metadata.get("deletionTimestamp")
 

@@ -16,11 +16,12 @@ from kubernetes.aio.client import ApiClient, Configuration
 from kubernetes.aio.config import load_incluster_config, load_kube_config
 from kubernetes.aio.config.config_exception import ConfigException
 
-from adaptive_operator.names import FIELD_MANAGER, GROUP, KIND, PLURAL, VERSION
+from adaptive_operator.names import FIELD_MANAGER, GROUP, KIND, PLURAL, POOL_KIND, POOL_PLURAL, VERSION
 
 _RBAC: Final = "/apis/rbac.authorization.k8s.io/v1"
 PATHS: Final[Mapping[str, tuple[str, str]]] = {
     KIND: (f"/apis/{GROUP}/{VERSION}", PLURAL),
+    POOL_KIND: (f"/apis/{GROUP}/{VERSION}", POOL_PLURAL),
     "StatefulSet": ("/apis/apps/v1", "statefulsets"),
     "Deployment": ("/apis/apps/v1", "deployments"),
     "Pod": ("/api/v1", "pods"),
@@ -224,7 +225,7 @@ class KubeClient:
 
 def _identify(manifest: Mapping[str, Any]) -> tuple[str, str, str]:
     metadata = manifest["metadata"]
-    return manifest["kind"], metadata["namespace"], metadata["name"]
+    return manifest["kind"], metadata.get("namespace", ""), metadata["name"]
 
 
 def _build_path(kind: str, namespace: str | None, name: str | None, subresource: str | None) -> str:

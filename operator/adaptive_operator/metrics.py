@@ -15,6 +15,7 @@ from adaptive_operator.observe.readings import Cause
 
 _PASS_BUCKETS: Final = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 _BY_MODEL: Final = ("namespace", "model")
+_BY_POOL: Final = ("resource", "pool")  # pool is empty for the models that name none
 
 
 class OperatorMetrics:
@@ -44,11 +45,11 @@ class OperatorMetrics:
         self._held = Gauge(
             "adaptive_operator_budget_held",
             "Accelerators held: pods that exist and replicas that are asked for.",
-            ("resource",),
+            _BY_POOL,
             registry=self.registry,
         )
         self._total = Gauge(
-            "adaptive_operator_budget_total", "Accelerators that may be held.", ("resource",), registry=self.registry
+            "adaptive_operator_budget_total", "Accelerators that may be held.", _BY_POOL, registry=self.registry
         )
         self._rejected = Counter(
             "adaptive_operator_rejected_samples",
@@ -65,6 +66,7 @@ class OperatorMetrics:
         leader = Gauge("adaptive_operator_leader", "1 while this process holds the Lease.", registry=self.registry)
         leader.set_function(lambda: float(is_leading()))
         self._models: set[tuple[str, str]] = set()
+        self._pools: set[tuple[str, str]] = set()
         for query in QueryName:
             for cause in Cause:
                 self._rejected.labels(query, cause)
@@ -87,8 +89,8 @@ class OperatorMetrics:
 
     def note_pool(self, pool: PoolObservation, held_by_others: int) -> None:
         """What one pool holds, and how old its readings are."""
-        self._held.labels(pool.resource).set(sum(held_accelerators(m) for m in pool.models) + held_by_others)
-        self._total.labels(pool.resource).set(pool.budget + held_by_others)
+        self._held.labels(pool.resource, pool.name).set(sum(held_accelerators(m) for m in pool.models) + held_by_others)
+        self._total.labels(pool.resource, pool.name).set(pool.budget + held_by_others)
         for model in pool.models:
             for query, reading in _readings(model.metrics).items():
                 self._note_age(model.namespace, model.name, query, reading)
@@ -99,6 +101,13 @@ class OperatorMetrics:
             for metric in (self._decisions, self._sample_age):
                 metric.remove_by_labels({"namespace": namespace, "model": model})
         self._models = set(models)
+
+    def keep_pools(self, pools: Collection[tuple[str, str]]) -> None:
+        """Drop the series of pools (resource and name) that are gone."""
+        for resource, pool in self._pools - set(pools):
+            for metric in (self._held, self._total):
+                metric.remove_by_labels({"resource": resource, "pool": pool})
+        self._pools = set(pools)
 
     def _note_age(self, namespace: str, model: str, query: QueryName, reading: Reading) -> None:
         if isinstance(reading, Sample):

@@ -45,6 +45,29 @@ class Reason(StrEnum):
     DRY_RUN = "DryRun"
 
 
+class ShareReason(StrEnum):
+    """Why a model has what it has of an AcceleratorPool (`status.models[].reason`)."""
+
+    SATISFIED = "Satisfied"  # all that it wants, within its fair share
+    BORROWING = "Borrowing"  # more than its fair share, because others do not want theirs now
+    RESERVED = "Reserved"  # wants more than its reservation, and others are owed the rest
+    MINIMUM = "Minimum"  # wants more than its minimum, and others are owed the rest
+    WEIGHTED = "Weighted"  # wants more than its weight gives
+    UNMANAGED = "Unmanaged"  # its mode is not Active, or nothing can be decided for it: it keeps what it holds
+
+
+class PoolReason(StrEnum):
+    """Why an AcceleratorPool is ready or not (condition `Ready`)."""
+
+    SHARING = "Sharing"  # its models are planned within its budget
+    OVER_BUDGET = "OverBudget"  # more is held than there is, e.g. after nodes were lost: nothing is started
+    RESERVATIONS_REDUCED = "ReservationsReduced"  # more is reserved than there is
+    BUDGET_UNKNOWN = "BudgetUnknown"  # it names no budget, and the nodes could not be counted
+    NO_ACCELERATORS = "NoAccelerators"  # none of its nodes advertises any
+    NODES_TAKEN = "NodesTaken"  # another pool without a budget has the same nodes
+    INVALID_SPEC = "InvalidSpec"  # the stored object does not parse
+
+
 class ConditionType(StrEnum):
     """The condition types of an AdaptiveModel."""
 

@@ -13,19 +13,29 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from adaptive_operator.apply.lease import LeaseHolder, NotLeaderError
-from adaptive_operator.apply.steps import ModelTarget, StepTaker
+from adaptive_operator.apply.steps import ModelTarget, PoolTarget, StepTaker
 from adaptive_operator.decide.decision import Decision
 from adaptive_operator.decision_log import DecisionLog
 from adaptive_operator.faults import Fault, FaultReason, build_fault, is_told
 from adaptive_operator.kube import ConflictError, KubeError, NotFoundError
 from adaptive_operator.metrics import OperatorMetrics
 from adaptive_operator.observe.cluster import ClusterReader, InventoryError, Snapshot
+from adaptive_operator.observe.declared import DeclaredPool, find_groups
+from adaptive_operator.observe.holding import held_accelerators
 from adaptive_operator.observe.inventory import NodeInventory, find_unnamed
 from adaptive_operator.observe.last_answers import LastAnswers
+from adaptive_operator.observe.models import SeenModel, with_metrics
 from adaptive_operator.observe.observation import ModelObservation, PoolObservation
-from adaptive_operator.observe.pools import BlockedModel, Pool, SeenModel, block_all, build_pools, with_metrics
+from adaptive_operator.observe.pools import BlockedModel, Pool, block_all, build_pools
 from adaptive_operator.observe.queries import ModelScope, Windows, build_queries
 from adaptive_operator.observe.readings import Readings, Subject
+from adaptive_operator.plan.pool_status import (
+    Member,
+    PoolFacts,
+    build_pool_status,
+    dump_pool_status,
+    is_told_already,
+)
 from adaptive_operator.policy import Policy
 
 _LOG = logging.getLogger(__name__)
@@ -64,16 +74,19 @@ class Reconciler:
         """
         epoch, now = self.lease.epoch, self.wall_clock()
         snapshot, budgets = await self._read_cluster(epoch, now), self.settings.budgets
-        advertised = await self.nodes.read(find_unnamed(snapshot.models, budgets), snapshot.pods)
+        groups = find_groups(snapshot.pools)
+        advertised = await self.nodes.read(find_unnamed(snapshot.models, budgets), snapshot.pods, groups)
         seen = build_pools(snapshot, budgets, now, advertised)
         if seen.highest_epoch > epoch:
             await self.lease.raise_epoch(seen.highest_epoch)
             epoch = self.lease.epoch
         self._forget_gone([m for pool in seen.pools for m in pool.models], seen.blocked)
-        due = [pool for pool in seen.pools if is_due(pool.resource, planner_period(pool))]
+        self.metrics.keep_pools({(pool.resource, pool.name) for pool in seen.pools})
+        due = [pool for pool in seen.pools if is_due(pool.key, planner_period(pool))]
         results = await asyncio.gather(
             *(self._run_pool(pool, epoch) for pool in due),
             *(self._report_blocked(model, epoch) for model in seen.blocked),
+            *(self._report_pool(pool, {}, now, epoch) for pool in seen.unready),
         )
         return sum(results)
 
@@ -89,7 +102,7 @@ class Reconciler:
         observation = await self._observe(pool, epoch)
         self.metrics.note_pool(observation, pool.held_by_others)
         decisions, failed = self.policy.decide(observation)
-        if self.decision_log is not None:
+        if self.decision_log is not None and observation.models:
             self.decision_log.note(observation, self.policy.decide_settings, tuple(decisions.values()))
         for model in observation.models:
             if model.key in failed:
@@ -100,18 +113,21 @@ class Reconciler:
             self._run_model(was, model, decisions.get(model.key), budgets, observation.now, epoch)
             for was, model in pairs
         )
-        return sum(await asyncio.gather(*runs))
+        return sum(await asyncio.gather(*runs, self._report_pool(pool, decisions, observation.now, epoch)))
 
     async def _observe(self, pool: Pool, epoch: int) -> PoolObservation:
         scopes = [
             ModelScope(m.observation.namespace, m.observation.name, m.observation.spec.scaling.hold_seconds)
             for m in pool.models
         ]
-        answers = await self.prometheus.read(pool.resource, build_queries(scopes, self.settings.windows))
+        answers = await self.prometheus.read(pool.key, build_queries(scopes, self.settings.windows))
         now = self.wall_clock()
         readings = Readings(answers, now, self.metrics.count_rejected)
         models = tuple(with_metrics(m, readings.read_model(_build_subject(m, pool.budget))) for m in pool.models)
-        return PoolObservation(now, pool.resource, pool.budget, epoch, self.lease.acting_since, models)
+        shares = pool.declared.shares if pool.declared is not None else ()
+        return PoolObservation(
+            now, pool.resource, pool.budget, epoch, self.lease.acting_since, models, pool.name, pool.surge, shares
+        )
 
     async def _run_model(
         self,
@@ -156,6 +172,21 @@ class Reconciler:
         target = ModelTarget(model.namespace, model.name, model.uid, model.resource_version, model.fault)
         return await self._tell_fault(target, model.raw_status, epoch)
 
+    async def _report_pool(self, pool: Pool, decisions: Mapping[str, Decision], now: float, epoch: int) -> int:
+        """Write an AcceleratorPool's status, unless it stands there already."""
+        if pool.declared is None:
+            return 0
+        declared = pool.declared
+        status = build_pool_status(_pool_facts(pool, declared, decisions, now))
+        if is_told_already(status, declared.status):
+            return 0
+        target = PoolTarget(declared.name, declared.uid, declared.resource_version)
+        try:
+            return int(await self.steps.write_pool_status(target, dump_pool_status(status), epoch))
+        except (NotLeaderError, KubeError) as error:
+            _LOG.warning("status of AcceleratorPool %s could not be written: %s", declared.name, error)
+            return 0
+
     async def _tell_fault(self, target: ModelTarget, status: Mapping[str, object], epoch: int) -> int:
         """Write the fault into the status, unless it stands there already."""
         if target.fault is None or is_told(status, target.fault):
@@ -195,6 +226,28 @@ def planner_period(pool: Pool) -> float | None:
     """The shortest period that a model of the pool asks for; None: the operator's."""
     periods = [p for m in pool.models if (p := m.observation.spec.scaling.planner_period_seconds) is not None]
     return float(min(periods)) if periods else None
+
+
+def _pool_facts(pool: Pool, declared: DeclaredPool, decisions: Mapping[str, Decision], now: float) -> PoolFacts:
+    trouble = declared.trouble
+    seen = [model.observation for model in pool.models]
+    members = [
+        Member(m.namespace, m.name, held_accelerators(m), decisions[m.key].part if m.key in decisions else None)
+        for m in seen
+    ]
+    return PoolFacts(
+        generation=declared.generation,
+        resource=pool.resource,
+        budget=None if trouble is not None else pool.total,
+        surge=pool.surge,
+        held=sum(member.held for member in members) + pool.held_by_others,
+        shares=declared.shares,
+        price_milli=declared.spec.price_per_accelerator_hour_milli,
+        members=members,
+        now=now,
+        trouble=None if trouble is None else (trouble.reason, trouble.message),
+        written=declared.status,
+    )
 
 
 def _build_subject(model: SeenModel, budget: int) -> Subject:

@@ -52,8 +52,17 @@ def test_no_rule_lets_the_operator_raise_its_own_rights(render: Render, variant:
 
 def test_the_operator_never_writes_a_specification(render: Render, variant: dict[str, Any]) -> None:
     for rule in _operator_rules(render(variant)):
-        if "adaptivemodels" in rule["resources"]:
+        if {"adaptivemodels", "acceleratorpools"} & set(rule["resources"]):
             assert set(rule["verbs"]) == {"get", "list", "watch"}
+
+
+def test_pools_are_read_and_their_status_is_written_in_cluster_scope_only(
+    render: Render, namespaced: dict[str, Any]
+) -> None:
+    found = {(r, v) for _, r, v in _rights(_operator_rules(render())) if r.startswith("acceleratorpools")}
+    read = {("acceleratorpools", verb) for verb in ("get", "list", "watch")}
+    assert found == read | {("acceleratorpools/status", "patch")}
+    assert not [r for _, r, _ in _rights(_operator_rules(render(namespaced))) if r.startswith("acceleratorpools")]
 
 
 def _rights(rules: list[Manifest]) -> set[tuple[str, str, str]]:

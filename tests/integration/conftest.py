@@ -17,6 +17,7 @@ from kubernetes.aio import config as aio_config
 
 ROOT = Path(__file__).parents[2]
 CRD = ROOT / "crds" / "adaptivemodels.adaptivellm.dev.yaml"
+POOL_CRD = ROOT / "crds" / "acceleratorpools.adaptivellm.dev.yaml"
 CONTEXT_VARIABLE = "ADAPTIVE_TEST_CONTEXT"
 
 
@@ -70,8 +71,18 @@ async def aio_api(context: str) -> AsyncIterator[aio_client.ApiClient]:
 
 @pytest.fixture(scope="session")
 def crd(api: client.ApiClient) -> dict[str, Any]:
-    """The project's CRD, installed by server-side apply and established."""
-    manifest: dict[str, Any] = yaml.safe_load(CRD.read_text(encoding="utf-8"))
+    """The definition of AdaptiveModels, installed by server-side apply and established."""
+    return _install(api, CRD)
+
+
+@pytest.fixture(scope="session")
+def pool_crd(api: client.ApiClient) -> dict[str, Any]:
+    """The same of AcceleratorPools."""
+    return _install(api, POOL_CRD)
+
+
+def _install(api: client.ApiClient, path: Path) -> dict[str, Any]:
+    manifest: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
     definitions = client.ApiextensionsV1Api(api)
     definitions.patch_custom_resource_definition(
         manifest["metadata"]["name"],

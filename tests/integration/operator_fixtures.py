@@ -259,7 +259,9 @@ class Stage:
         lease_seconds: float = 30.0,
         namespaces: tuple[str, ...] | None = None,
         discovers: bool = True,
+        everywhere: bool = False,
     ) -> AsyncIterator[Operator]:
+        """`everywhere`: an operator of the whole cluster, which sees AcceleratorPools."""
         configuration = Configuration()
         await aio_config.load_kube_config(client_configuration=configuration, context=self.context)
         kube = KubeClient(configuration)
@@ -268,7 +270,7 @@ class Stage:
         )
         operator = Operator(kube, lease, None)  # type: ignore[arg-type]
         operator.reconciler = Reconciler(
-            cluster=ClusterReader(kube, namespaces or (self.cluster.namespace,)),
+            cluster=ClusterReader(kube, () if everywhere else namespaces or (self.cluster.namespace,)),
             nodes=NodeInventory(kube, discovers, self.node_labels, lambda: self.elapsed),
             prometheus=LastAnswers(self.prometheus, asyncio.Event()),
             policy=Policy(

@@ -45,6 +45,8 @@ USED_CLUSTER_WIDE: dict[str, str] = {
     "apiextensions.k8s.io/customresourcedefinitions": "list watch",
     "/namespaces": "list watch",
     "/nodes": "list",
+    "adaptivellm.dev/acceleratorpools": "get list watch",
+    "adaptivellm.dev/acceleratorpools/status": "patch",
 }
 # in the release's namespace; update and get by name only
 USED_AT_HOME: dict[str, str] = {"coordination.k8s.io/leases": "get update create"}
@@ -76,6 +78,8 @@ REFUSED: dict[str, str] = {
     "adaptivellm.dev/adaptivemodels": "create update patch delete deletecollection",
     "adaptivellm.dev/adaptivemodels/status": "update",
     "adaptivellm.dev/adaptivemodels/finalizers": "update patch",
+    "adaptivellm.dev/acceleratorpools": "create update patch delete deletecollection",
+    "adaptivellm.dev/acceleratorpools/status": "update",
     "apps/statefulsets": "update watch deletecollection",
     "apps/deployments": "update watch deletecollection",
     "apps/deployments/scale": "update patch",

@@ -125,6 +125,10 @@ RULES: dict[str, tuple[Spec, str]] = {
         changed("tiers.0.replica.memory", "1 GB"),
         r"replica.memory must be a quantity; use a number and a unit without a space",
     ),
+    "a pool that is no name": (
+        changed("accelerators.pool", "GPU"),
+        r"accelerators.pool must be the name of an AcceleratorPool; use lower-case letters",
+    ),
     "a resource that is no resource": (
         changed("accelerators.resource", "gpu"),
         r"accelerators.resource must be an extended resource.*use its name with the domain",
@@ -434,7 +438,7 @@ def test_a_manifest_with_only_a_model_and_two_tiers_is_accepted_and_gets_the_def
     spec = create(MINIMAL)["spec"]
     assert spec["mode"] == "Active"
     assert spec["slo"] == {"ttftMilliseconds": 2000, "tpotMilliseconds": 100, "attainmentPercent": 95}
-    assert spec["accelerators"] == {"resource": "nvidia.com/gpu"}
+    assert spec["accelerators"] == {}, "with a pool, the resource is the pool's: the API server does not fill it in"
     assert spec["scaling"]["holdSeconds"] == 300
     assert spec["tiers"] == MINIMAL["tiers"], "defaults in list items would show as drift"
 
@@ -443,19 +447,53 @@ def test_the_api_server_and_the_operator_agree_on_the_defaults(create):
     assert AdaptiveModelSpec.model_validate(create(MINIMAL)["spec"]) == AdaptiveModelSpec.model_validate(MINIMAL)
 
 
-def test_the_resource_cannot_be_changed_later(api, create, namespace):
-    create(MINIMAL)
-    custom = client.CustomObjectsApi(api)
-    patch = {"spec": {"accelerators": {"resource": "amd.com/gpu"}}}
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        pytest.param({}, {"resource": "amd.com/gpu"}, id="from what it is by itself"),
+        pytest.param({"resource": "amd.com/gpu"}, {"resource": None}, id="back to what it is by itself"),
+        pytest.param({"resource": "amd.com/gpu"}, {"resource": "nvidia.com/gpu"}, id="to another one"),
+    ],
+)
+def test_the_resource_cannot_be_changed_later(patch_accelerators, create, before, after):
+    create(MINIMAL | {"accelerators": before})
+    assert re.search(
+        r"accelerators.resource cannot be changed.*delete the model and create it anew",
+        refusal_of(lambda: patch_accelerators(after)),
+    )
 
-    def change() -> Any:
-        return custom.patch_namespaced_custom_object(
-            GROUP, VERSION, namespace, PLURAL, "assistant", patch, _content_type="application/merge-patch+json"
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        pytest.param({}, {"resource": "nvidia.com/gpu"}, id="what it is by itself, by name"),
+        pytest.param({"resource": "nvidia.com/gpu"}, {"pool": "gpu", "resource": None}, id="into a pool"),
+        pytest.param({"pool": "gpu"}, {"pool": "other"}, id="from pool to pool"),
+        pytest.param({"pool": "gpu"}, {"pool": None}, id="out of a pool"),
+    ],
+)
+def test_a_model_may_go_from_pool_to_pool(patch_accelerators, create, before, after):
+    create(MINIMAL | {"accelerators": before})
+    expected = {key: value for key, value in (before | after).items() if value is not None}
+    assert patch_accelerators(after)["spec"]["accelerators"] == expected
+
+
+@pytest.fixture
+def patch_accelerators(api: client.ApiClient, namespace: str) -> Callable[[dict[str, Any]], Any]:
+    """Change spec.accelerators of the model."""
+
+    def do(accelerators: dict[str, Any]) -> Any:
+        return client.CustomObjectsApi(api).patch_namespaced_custom_object(
+            GROUP,
+            VERSION,
+            namespace,
+            PLURAL,
+            "assistant",
+            {"spec": {"accelerators": accelerators}},
+            _content_type="application/merge-patch+json",
         )
 
-    assert re.search(
-        r"accelerators.resource cannot be changed.*delete the model and create it anew", refusal_of(change)
-    )
+    return do
 
 
 def test_the_budget_can_be_changed_later(api, create, namespace):

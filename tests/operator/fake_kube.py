@@ -114,4 +114,4 @@ class FakeKube:
 
 
 def _key(raw: Raw) -> tuple[str, str, str]:
-    return raw["kind"], raw["metadata"]["namespace"], raw["metadata"]["name"]
+    return raw["kind"], raw["metadata"].get("namespace", ""), raw["metadata"]["name"]

@@ -34,6 +34,15 @@ def build_model(name: str = "assistant", namespace: str = "demo", **spec: Any) -
     }
 
 
+def build_accelerator_pool(name: str = "gpu", **spec: Any) -> Raw:
+    return {
+        "apiVersion": "adaptivellm.dev/v1alpha1",
+        "kind": "AcceleratorPool",
+        "metadata": {"name": name, "uid": f"uid-pool-{name}", "generation": 2, "resourceVersion": "50"},
+        "spec": spec,
+    }
+
+
 def build_tier(name: str, accelerators: int = 1, quality: int = 900, capacity: int = 500) -> Raw:
     return {
         "name": name,

@@ -6,8 +6,8 @@ import itertools
 
 import kopf
 
-from adaptive_operator.handlers import EndlessBackoffs, build_registry, configure_kopf, model_meaning, pod_meaning
-from tests.operator.raw_objects import NOT_READY, READY, build_model, build_pod
+from adaptive_operator.handlers import EndlessBackoffs, build_registry, configure_kopf, pod_meaning, spec_meaning
+from tests.operator.raw_objects import NOT_READY, READY, build_accelerator_pool, build_model, build_pod
 
 
 def test_retries_never_end_and_start_anew() -> None:
@@ -20,7 +20,26 @@ def test_no_handler_needs_a_finalizer_or_writes_an_annotation() -> None:
     registry = build_registry(lambda: None, lambda: None, lambda: None, ())
     assert [h.id for h in registry._changing.get_all_handlers()] == []
     assert [h.id for h in registry._spawning.get_all_handlers()] == []
+    assert {h.id for h in registry._watching.get_all_handlers()} == {"notice_model", "notice_pod", "notice_pool"}
+
+
+def test_pools_are_watched_with_the_rights_of_the_cluster_only() -> None:
+    registry = build_registry(lambda: None, lambda: None, lambda: None, ("team-a",))
     assert {h.id for h in registry._watching.get_all_handlers()} == {"notice_model", "notice_pod"}
+
+
+async def test_an_edit_of_a_pool_wakes_the_planner_and_its_status_does_not() -> None:
+    woken: list[str] = []
+    registry = build_registry(lambda: woken.append("edit"), lambda: woken.append("pod"), lambda: None, ())
+    notice = next(h.fn for h in registry._watching.get_all_handlers() if h.id == "notice_pool")
+    pool = build_accelerator_pool(budget=4)
+    await notice(body=kopf.Body(pool), type="ADDED")
+    await notice(body=kopf.Body(pool | {"status": {"held": 3}}), type="MODIFIED")
+    assert woken == ["edit"]
+    pool["metadata"]["generation"] = 3
+    await notice(body=kopf.Body(pool), type="MODIFIED")
+    await notice(body=kopf.Body(pool), type="DELETED")
+    assert woken == ["edit"] * 3
 
 
 def test_timeouts_are_integers_where_they_go_into_a_query() -> None:
@@ -46,9 +65,9 @@ def test_named_namespaces_need_no_scanning() -> None:
 def test_a_status_write_means_nothing_and_a_spec_edit_does() -> None:
     before = build_model()
     after = build_model() | {"status": {"x": 1}}
-    assert model_meaning(before) == model_meaning(after)
+    assert spec_meaning(before) == spec_meaning(after)
     after["metadata"]["generation"] = 4
-    assert model_meaning(before) != model_meaning(after)
+    assert spec_meaning(before) != spec_meaning(after)
 
 
 def test_a_pod_that_became_ready_means_something_and_its_heartbeat_does_not() -> None:

@@ -14,7 +14,7 @@ from adaptive_operator.apply.lease import LeaseHolder, LeaseSettings, NotLeaderE
 from adaptive_operator.apply.steps import StepTaker
 from adaptive_operator.decide.pool import decide_pool
 from adaptive_operator.decide.settings import DecideSettings
-from adaptive_operator.kube import ForbiddenError, UnavailableError
+from adaptive_operator.kube import ForbiddenError, NotFoundError, UnavailableError
 from adaptive_operator.metrics import OperatorMetrics
 from adaptive_operator.observe.cluster import ClusterReader, InventoryError
 from adaptive_operator.observe.inventory import NodeInventory
@@ -26,7 +26,7 @@ from adaptive_operator.plan.settings import PlanSettings
 from adaptive_operator.policy import Policy
 from adaptive_operator.reconcile import PassSettings, Reconciler
 from tests.operator.fake_kube import FakeKube
-from tests.operator.raw_objects import build_model, build_node
+from tests.operator.raw_objects import build_accelerator_pool, build_model, build_node
 
 NOW = 1767225700.0
 
@@ -61,6 +61,9 @@ class Scene:
 
     def names(self, kind: str) -> list[str]:
         return sorted(name for of_kind, _, name in self.kube.objects if of_kind == kind)
+
+    def pool(self, name: str = "gpu") -> dict[str, Any]:
+        return self.kube.objects["AcceleratorPool", "", name].get("status") or {}
 
     def conditions(self, name: str = "assistant") -> dict[str, tuple[str, str]]:
         status = self.kube.objects["AdaptiveModel", "demo", name].get("status") or {}
@@ -220,8 +223,8 @@ async def test_the_budget_is_shown_with_what_is_held() -> None:
     scene = Scene(build_model())
     await scene.run(2)
     value = scene.metrics.registry.get_sample_value
-    assert value("adaptive_operator_budget_total", {"resource": "nvidia.com/gpu"}) == 8.0
-    assert value("adaptive_operator_budget_held", {"resource": "nvidia.com/gpu"}) == 3.0
+    assert value("adaptive_operator_budget_total", {"resource": "nvidia.com/gpu", "pool": ""}) == 8.0
+    assert value("adaptive_operator_budget_held", {"resource": "nvidia.com/gpu", "pool": ""}) == 3.0
 
 
 async def test_a_model_without_a_budget_runs_on_what_nodes_advertise_and_its_status_says_how_much() -> None:
@@ -230,7 +233,8 @@ async def test_a_model_without_a_budget_runs_on_what_nodes_advertise_and_its_sta
     assert len(scene.names("StatefulSet")) == 2
     status = scene.kube.objects["AdaptiveModel", "demo", "assistant"]["status"]
     assert status["acceleratorsBudget"] == 3
-    assert scene.metrics.registry.get_sample_value("adaptive_operator_budget_total", {"resource": "example.com/npu"})
+    labels = {"resource": "example.com/npu", "pool": ""}
+    assert scene.metrics.registry.get_sample_value("adaptive_operator_budget_total", labels)
 
 
 async def test_nodes_are_not_read_while_somebody_names_the_budget() -> None:
@@ -259,3 +263,129 @@ async def test_nothing_moves_while_the_nodes_cannot_be_read_and_the_model_says_s
     scene.kube.fail = lambda *_: None
     await scene.run()
     assert scene.conditions()["Degraded"] == ("False", "AsWanted")
+
+
+async def test_the_models_of_a_pool_share_it_and_its_status_says_who_has_what() -> None:
+    shares = [{"namespace": "demo", "model": "a", "weight": 3}]
+    pool = build_accelerator_pool(
+        budget=4, nodeSelector={"gpu": "a100"}, shares=shares, pricePerAcceleratorHourMilli=2500
+    )
+    nodes = [build_node("n", {"nvidia.com/gpu": "8"}, gpu="a100")]
+    scene = Scene(pool, *nodes, *(build_model(name, accelerators={"pool": "gpu"}) for name in "ab"))
+    await scene.run(3)
+    status = scene.pool()
+    assert (status["budget"], status["held"], status["heldSummary"], status["costPerHourMilli"]) == (
+        4,
+        4,
+        "4/4",
+        10_000,
+    )
+    assert (status["observedGeneration"], status["modelsTotal"]) == (2, 2)
+    (ready,) = status["conditions"]
+    assert (ready["type"], ready["status"], ready["reason"]) == ("Ready", "True", "Sharing")
+    found = [(m["name"], m["accelerators"], m["weight"], m["reason"]) for m in status["models"]]
+    assert found == [("a", 3, 3, "Satisfied"), ("b", 1, 1, "Minimum")]
+    templates = [raw["spec"]["template"] for key, raw in scene.kube.objects.items() if key[0] == "StatefulSet"]
+    assert all(template["spec"]["nodeSelector"] == {"gpu": "a100"} for template in templates)
+    assert scene.kube.objects["AdaptiveModel", "demo", "a"]["status"]["acceleratorsBudget"] == 4
+    value = scene.metrics.registry.get_sample_value
+    assert value("adaptive_operator_budget_held", {"resource": "nvidia.com/gpu", "pool": "gpu"}) == 4.0
+
+
+async def test_a_pools_status_is_written_on_change_only() -> None:
+    scene = Scene(build_accelerator_pool(budget=4), build_node("n", {"nvidia.com/gpu": "8"}))
+    await scene.run(3)
+    assert [call for call in scene.kube.writes if call[1] == "AcceleratorPool"] == [("patch", "AcceleratorPool", "gpu")]
+    scene.kube.objects["AcceleratorPool", "", "gpu"]["spec"]["budget"] = 5
+    await scene.run(2)
+    assert scene.pool()["budget"] == 5
+    assert [call[1] for call in scene.kube.writes].count("AcceleratorPool") == 2
+
+
+async def test_lost_nodes_shrink_the_pool_and_what_is_wanted_of_it() -> None:
+    nodes = [build_node("n", {"nvidia.com/gpu": "4"}), build_node("m", {"nvidia.com/gpu": "2"})]
+    models = [build_model(name, accelerators={"pool": "gpu"}) for name in "ab"]
+    scene = Scene(build_accelerator_pool(), *nodes, *models)
+    await scene.run(3)
+    assert (scene.pool()["heldSummary"], scene.pool()["conditions"][0]["reason"]) == ("6/6", "Sharing")
+    scene.kube.objects["Node", "", "m"]["status"]["conditions"][0]["status"] = "Unknown"
+    scene.monotonic += 60.0
+    await scene.run()
+    assert (scene.pool()["heldSummary"], scene.pool()["conditions"][0]["reason"]) == ("6/4", "OverBudget")
+    assert sum(member["granted"] for member in scene.pool()["models"]) <= 4
+
+
+async def test_a_model_whose_pool_is_unknown_keeps_what_it_has_and_its_neighbour_is_served() -> None:
+    lost = build_model("lost", accelerators={"pool": "gpu"})
+    scene = Scene(build_accelerator_pool(budget=4), build_node("n", {"nvidia.com/gpu": "8"}), lost, build_model())
+    await scene.run(3)
+    sets = {key: raw["spec"]["replicas"] for key, raw in scene.kube.objects.items() if key[0] == "StatefulSet"}
+    assert any("lost" in key[2] for key in sets)
+    del scene.kube.objects["AcceleratorPool", "", "gpu"]
+    scene.kube.calls.clear()
+    await scene.run(3)
+    assert scene.conditions("lost")["Degraded"] == ("True", "UnknownPool")
+    assert {k: r["spec"]["replicas"] for k, r in scene.kube.objects.items() if k[0] == "StatefulSet"} == sets
+    assert [call for call in scene.kube.writes if call[2] == "lost"] == [("patch", "AdaptiveModel", "lost")]
+    assert scene.conditions()["Degraded"] == ("False", "AsWanted")
+    value = scene.metrics.registry.get_sample_value
+    assert value("adaptive_operator_budget_total", {"resource": "nvidia.com/gpu", "pool": "gpu"}) is None
+
+
+async def test_a_pool_that_nobody_can_count_says_so_and_so_do_its_models() -> None:
+    scene = Scene(build_accelerator_pool(), build_model(accelerators={"pool": "gpu"}))
+    await scene.run(2)
+    (ready,) = scene.pool()["conditions"]
+    assert (ready["status"], ready["reason"]) == ("False", "NoAccelerators")
+    assert "budget" not in scene.pool()
+    assert scene.conditions()["Ready"] == ("False", "PoolNotReady")
+    assert scene.names("StatefulSet") == []
+
+
+async def test_a_pool_status_that_cannot_be_written_stops_nobody() -> None:
+    model = build_model(accelerators={"pool": "gpu"})
+    scene = Scene(build_accelerator_pool(budget=4), build_node("n", {"nvidia.com/gpu": "8"}), model)
+    scene.kube.fail = lambda verb, kind, _name: (
+        ForbiddenError("patch", "acceleratorpools/status", 403, "no rule")
+        if (verb, kind) == ("patch", "AcceleratorPool")
+        else None
+    )
+    await scene.run(2)
+    assert len(scene.names("StatefulSet")) == 2
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (NotFoundError("list", "acceleratorpools", 404, "the server could not find it"), "definition is not installed"),
+        (ForbiddenError("list", "acceleratorpools", 403, "no rule"), "update the chart's ClusterRole"),
+    ],
+    ids=["not installed", "not allowed"],
+)
+async def test_where_pools_cannot_be_read_only_models_that_name_one_suffer(error: Exception, words: str) -> None:
+    scene = Scene(build_model("lost", accelerators={"pool": "gpu"}), build_model())
+    scene.kube.fail = lambda _verb, kind, _name: error if kind == "AcceleratorPool" else None
+    await scene.run(2)
+    assert scene.conditions("lost")["Degraded"] == ("True", "UnknownPool")
+    status = scene.kube.objects["AdaptiveModel", "demo", "lost"]["status"]
+    assert words in status["conditions"][-1]["message"]
+    assert len(scene.names("StatefulSet")) == 2
+
+
+async def test_pools_that_cannot_be_read_for_a_moment_stop_the_pass_because_their_share_is_unknown() -> None:
+    scene = Scene(build_model())
+    scene.kube.fail = lambda verb, kind, _name: (
+        UnavailableError(verb, kind, 503, "away") if kind == "AcceleratorPool" else None
+    )
+    with pytest.raises(InventoryError):
+        await scene.run()
+    assert scene.names("StatefulSet") == []
+
+
+async def test_an_operator_of_some_namespaces_asks_for_no_pool() -> None:
+    scene = Scene(build_model("lost", accelerators={"pool": "gpu"}))
+    scene.reconciler.cluster = ClusterReader(scene.kube, ["demo"])
+    await scene.run(2)
+    assert [call for call in scene.kube.calls if call[1] == "AcceleratorPool"] == []
+    status = scene.kube.objects["AdaptiveModel", "demo", "lost"]["status"]
+    assert "sees its namespaces only" in status["conditions"][-1]["message"]

@@ -40,8 +40,15 @@ server for each of them, and for what must be refused. Server-side apply needs p
   verbs: [create, patch]
 {{- end -}}
 
-{{/* What the framework reads to learn when definitions and namespaces come and go. */}}
+{{/* What is of the cluster: pools, and what the framework reads to learn when definitions and namespaces come and go. */}}
 {{- define "adaptive-llm.clusterRules" -}}
+# The specification is only ever read; the operator writes the status.
+- apiGroups: [adaptivellm.dev]
+  resources: [acceleratorpools]
+  verbs: [get, list, watch]
+- apiGroups: [adaptivellm.dev]
+  resources: [acceleratorpools/status]
+  verbs: [patch]
 - apiGroups: [apiextensions.k8s.io]
   resources: [customresourcedefinitions]
   verbs: [list, watch]

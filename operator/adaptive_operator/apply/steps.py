@@ -16,7 +16,7 @@ from adaptive_operator.apply.events import EventRecorder, EventTarget
 from adaptive_operator.apply.lease import LeaseHolder
 from adaptive_operator.faults import Fault, overlay_fault
 from adaptive_operator.kube import KubeClient, Manifest, NotFoundError
-from adaptive_operator.names import GROUP, KIND, VERSION
+from adaptive_operator.names import GROUP, KIND, POOL_KIND, VERSION
 from adaptive_operator.plan.plan import ApplyObject, DeleteObject, EmitEvent, Plan, Step, WriteStatus
 
 _MAX_WRITE_SECONDS: Final = 5.0
@@ -40,6 +40,15 @@ class ModelTarget:
     versions: dict[tuple[str, str], tuple[str | None, str]] = field(
         default_factory=dict
     )  # child -> (as read, as written)
+
+
+@dataclass(frozen=True, slots=True)
+class PoolTarget:
+    """The AcceleratorPool whose status is written: as it was read."""
+
+    name: str
+    uid: str
+    resource_version: str
 
 
 class StepTaker:
@@ -117,6 +126,14 @@ class StepTaker:
         written = await self._kube.apply(manifest, force=True, subresource="status", timeout_seconds=seconds)
         before, target.resource_version = target.resource_version, written["metadata"]["resourceVersion"]
         return bool(before != target.resource_version)
+
+    async def write_pool_status(self, pool: PoolTarget, status: Manifest, epoch: int) -> bool:
+        """Server-side apply of an AcceleratorPool's status."""
+        metadata = {"name": pool.name, "uid": pool.uid, "resourceVersion": pool.resource_version}
+        manifest = {"apiVersion": f"{GROUP}/{VERSION}", "kind": POOL_KIND, "metadata": metadata, "status": dict(status)}
+        seconds = self._fence(epoch, f"status of AcceleratorPool {pool.name}")
+        written = await self._kube.apply(manifest, force=True, subresource="status", timeout_seconds=seconds)
+        return bool(pool.resource_version != written["metadata"]["resourceVersion"])
 
     def _fence(self, epoch: int, what: str) -> float:
         """Seconds that the write may take. Raises NotLeaderError."""

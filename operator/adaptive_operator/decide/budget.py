@@ -29,6 +29,15 @@ class Share:
     limit: int
 
 
+@dataclass(frozen=True, slots=True)
+class SwapRoom:
+    """A swap that may go beyond the budget while old and new replicas are side by side."""
+
+    key: str
+    both: int  # accelerators of old and new replicas together
+    extra: int  # of them, those of the old ones
+
+
 def shares(claims: Sequence[Claim], budget: int) -> dict[str, Share]:
     """Each model's share before growth. Those that hold something come first where minimums do not fit all.
 
@@ -53,21 +62,34 @@ def split(needs: Mapping[str, int], free: int) -> dict[str, int]:
     return _in_proportion(needs, free)
 
 
-def grants(claims: Sequence[Claim], wishes: Sequence[Mapping[str, int]], budget: int) -> dict[str, int]:
+def grants(
+    claims: Sequence[Claim],
+    wishes: Sequence[Mapping[str, int]],
+    budget: int,
+    surge: int = 0,
+    rooms: Sequence[SwapRoom] = (),
+) -> dict[str, int]:
     """What each model may hold in this pass: what it holds, then what each of `wishes` asks for, in turn.
 
-    A wish is a map of accelerators by model: minimums, decided replicas, room to make before break.
+    A wish is a map of accelerators by model: minimums, decided replicas, room to make before break. `surge` is there
+    for `rooms` only, and for what they hold already.
     """
     granted: dict[str, int] = {}
-    left = budget
+    left = budget + surge
     for claim in claims:
         granted[claim.key] = min(claim.held, left)
         left -= granted[claim.key]
+    left = max(0, left - surge)
     for wish in wishes:
         for claim in claims:
             more = min(left, max(0, min(wish.get(claim.key, 0), claim.most) - granted[claim.key]))
             granted[claim.key] += more
             left -= more
+    left = budget + surge - sum(granted.values())
+    for room in rooms:
+        more = min(left, room.extra, max(0, room.both - granted[room.key]))
+        granted[room.key] += more
+        left -= more
     return granted
 
 

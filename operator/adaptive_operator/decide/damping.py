@@ -76,7 +76,7 @@ def survivors(situation: Situation, target: Mapping[str, int], limit: int) -> di
     left = {t.name: min(t.ready, t.wanted) for t in situation.tiers}
     if starts == 0:
         return {name: max(0, n - surplus[name]) for name, n in left.items()}
-    release = starts - (limit - situation.cost(situation.wanted))
+    release = starts - (limit + situation.surge - situation.cost(situation.wanted))
     for tier in situation.tiers:
         while release > 0 and surplus[tier.name] > 0:
             surplus[tier.name] -= 1

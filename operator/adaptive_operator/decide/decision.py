@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from adaptive_operator.observe.observation import PolicyMemory, SwapRecord
-from adaptive_operator.reasons import Reason
+from adaptive_operator.reasons import Reason, ShareReason
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,6 +14,17 @@ class Finding:
     """Something true beside the decision that a user should know; becomes a condition's reason and message."""
 
     reason: Reason
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class PoolPart:
+    """What one model gets of an AcceleratorPool, and why."""
+
+    granted: int  # accelerators of the decided replicas
+    reservation: int
+    weight: int
+    reason: ShareReason
     message: str
 
 
@@ -39,6 +50,7 @@ class Decision:
     alternative: str = ""  # the best other mix, what it would have given and cost; only with news
     held_back: Mapping[str, str] = field(default_factory=dict)  # tier -> inputs of the earlier revision it goes on with
     levels: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # nested tier -> level -> part of its share
+    part: PoolPart | None = None  # of the AcceleratorPool that the model names
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,7 +67,7 @@ def adopt_edit(situation: Situation, limit: int) -> Proposal | None:
     message = f"{names} edited: new replicas take the place of the old ones, which serve until then"
     if any(tier.name in situation.memory.failed_starts for tier in stale):
         message += "; an earlier try failed"
-    if surge_accelerators(situation, situation.wanted) > limit:
+    if surge_accelerators(situation, situation.wanted) > limit + situation.surge:
         message += f". {accelerators_text(limit)} do not hold both at once: one replica after the other goes first"
     return Proposal(Reason.SPEC_CHANGED, message, situation.wanted, situation.memory, begins_swap=True)
 
@@ -114,7 +114,8 @@ def fit_budget(situation: Situation, limit: int) -> Proposal | None:
     if situation.cost(mix) > limit:
         mix = _trimmed(situation, mix, limit)
     shared = limit < situation.budget
-    cause = "other models need their minimum" if shared else "the budget was lowered"
+    owed = "others are owed their share of the pool" if situation.model.pool else "other models need their minimum"
+    cause = owed if shared else "the budget was lowered"
     message = f"{mix_text(situation.wanted)} hold more than {accelerators_text(limit)}, {cause}: go to {mix_text(mix)}"
     return Proposal(Reason.BUDGET_SHARED if shared else Reason.BUDGET_EXCEEDED, message, mix, situation.memory)
 
@@ -159,7 +160,7 @@ def _without(situation: Situation, failures: dict[str, str]) -> Situation:
     )
     model = replace(situation.model, memory=replace(memory, generation=situation.model.generation))
     rebuilt = build_situation(model, situation.now, situation.acting_since, situation.pool_budget, situation.settings)
-    return replace(rebuilt, spec_changed=situation.spec_changed)
+    return replace(rebuilt, spec_changed=situation.spec_changed, surge=situation.surge)
 
 
 def _quarantine_seconds(situation: Situation, tier: str, failed: int) -> float:

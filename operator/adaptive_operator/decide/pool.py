@@ -10,8 +10,10 @@ from dataclasses import replace
 
 from adaptive_operator.api.v1alpha1 import Mode
 from adaptive_operator.decide.budget import Claim, free_accelerators, grants, shares, split
+from adaptive_operator.decide.contention import describe_part, hold_contest, swap_rooms, with_surge
 from adaptive_operator.decide.decision import Decision, Finding, PoolDecision
 from adaptive_operator.decide.explanation import Explanation, explain
+from adaptive_operator.decide.fairness import Party
 from adaptive_operator.decide.growth import capacity
 from adaptive_operator.decide.proposal import Proposal
 from adaptive_operator.decide.restoring import wished_mix
@@ -42,11 +44,12 @@ def decide_pool(observation: PoolObservation, settings: DecideSettings) -> PoolD
         build_situation(model, observation.now, observation.acting_since, observation.budget, settings)
         for model in observation.models
     ]
+    if observation.name:
+        return _decide_shares(with_surge(situations, observation.surge), observation)
     claims = [_claim(situation) for situation in situations]
     limits, proposals = _proposals(situations, claims, observation.budget)
-    got = {s.model.key: s.cost(p.replicas) for s, p in zip(situations, proposals, strict=True) if _acts(s)}
-    who = _who_text(observation, got)
     granted = grants(claims, _wishes(situations, proposals, claims), observation.budget)
+    who = _who_text(observation, _costs(situations, proposals))
     decisions = [
         _decision(
             situation,
@@ -57,6 +60,37 @@ def decide_pool(observation: PoolObservation, settings: DecideSettings) -> PoolD
         for situation, proposal in zip(situations, proposals, strict=True)
     ]
     return PoolDecision(observation.resource, tuple(decisions))
+
+
+def _decide_shares(situations: Sequence[Situation], observation: PoolObservation) -> PoolDecision:
+    """The same for an AcceleratorPool: reservations and weights decide, and each decision tells its part."""
+    claims = sorted((_claim(situation) for situation in situations), key=lambda claim: claim.key)
+    contest = hold_contest(situations, claims, observation)
+    proposals = [contest.proposals[s.model.key] for s in situations]
+    targets = _costs(situations, proposals)
+    reserved = {key: min(contest.parties[key].reservation, cost) for key, cost in targets.items()}
+    wishes = [reserved, *_wishes(situations, proposals, claims)]
+    granted = grants(claims, wishes, observation.budget, observation.surge, swap_rooms(situations, proposals))
+    notes = {key: _party_note(party) for key, party in contest.parties.items()}
+    who = _who_text(observation, targets, notes)
+    decisions = []
+    for situation, proposal in zip(situations, proposals, strict=True):
+        explained = _explained(situation, proposal, contest.limits, who)
+        part = describe_part(situation, explained, contest)
+        key = situation.model.key
+        decisions.append(replace(_decision(situation, explained, granted[key], contest.limits[key]), part=part))
+    return PoolDecision(observation.resource, tuple(decisions))
+
+
+def _costs(situations: Sequence[Situation], proposals: Sequence[Proposal]) -> dict[str, int]:
+    """Accelerators of what is proposed, by model that acts."""
+    return {s.model.key: s.cost(p.replicas) for s, p in zip(situations, proposals, strict=True) if _acts(s)}
+
+
+def _party_note(party: Party) -> str:
+    """`reserved 2, weight 3`; empty where nothing is said."""
+    parts = [f"reserved {party.reservation}"] if party.reservation else []
+    return ", ".join([*parts, *([f"weight {party.weight}"] if party.weight != 1 else [])])
 
 
 def _proposals(
@@ -230,7 +264,7 @@ def _explained(situation: Situation, proposal: Proposal, limits: Mapping[str, in
     limited = (Reason.BUDGET_SHARED, Reason.CAPACITY_LIMITED)
     if not any(finding.reason in limited for finding in findings):
         findings.extend(_shared(situation, proposal, limits[situation.model.key], who))
-    if situation.held > situation.budget:
+    if situation.held > situation.budget + situation.surge:
         more = f"{situation.held} accelerators are held, the budget is {situation.budget}: nothing is started"
         findings.append(Finding(Reason.BUDGET_EXCEEDED, more))
     if situation.model.spec.mode is Mode.DRY_RUN:
@@ -258,12 +292,14 @@ def _named(finding: Finding, who: str) -> Finding:
     return finding
 
 
-def _who_text(observation: PoolObservation, got: Mapping[str, int]) -> str:
-    """`demo/a 2, demo/b 2 of 4 nvidia.com/gpu`; empty when a model has the pool for itself."""
+def _who_text(observation: PoolObservation, got: Mapping[str, int], notes: Mapping[str, str] | None = None) -> str:
+    """`demo/a 2, demo/b 2 (weight 3) of 4 nvidia.com/gpu`; empty when a model has the pool for itself."""
     if len(observation.models) < 2:
         return ""
     ranked = sorted(got.items(), key=lambda item: (-item[1], item[0]))
-    named = ", ".join(f"{key} {count}" for key, count in ranked[:_NAMED_AT_MOST])
+    shown = {key: f" ({note})" for key, note in (notes or {}).items() if note}
+    named = ", ".join(f"{key} {count}{shown.get(key, '')}" for key, count in ranked[:_NAMED_AT_MOST])
     rest = len(ranked) - _NAMED_AT_MOST
     more = f" and {rest} more" if rest > 0 else ""
-    return f"{named}{more} of {observation.budget} {observation.resource}"
+    where = f" in pool {observation.name}" if observation.name else ""
+    return f"{named}{more} of {observation.budget} {observation.resource}{where}"

@@ -10,14 +10,22 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from types import MappingProxyType
 
 from adaptive_operator.api.tiers import Engine, Tier
 from adaptive_operator.api.v1alpha1 import AdaptiveModelSpec
 from adaptive_operator.observe.observation import ModelObservation, PodPhase, PolicyMemory, StatefulSetObservation
 
 
-def tier_inputs(spec: AdaptiveModelSpec, tier: Tier) -> str:
+def inputs_of(model: ModelObservation, tier: Tier) -> str:
+    """Inputs of a tier as the model's spec and its pool have it now."""
+    return tier_inputs(model.spec, tier, model.node_selector)
+
+
+def tier_inputs(spec: AdaptiveModelSpec, tier: Tier, node_selector: Mapping[str, str] = MappingProxyType({})) -> str:
     """Sixteen hex digits over all that the user can write and that changes a pod of the tier.
+
+    `node_selector` is the one of the model's AcceleratorPool.
 
     The drain deadline is left out on purpose: it changes how a pod ends, and is not worth restarting one. Fields that
     are not set are left out too, so that a field which a later version adds restarts nothing either.
@@ -29,6 +37,7 @@ def tier_inputs(spec: AdaptiveModelSpec, tier: Tier) -> str:
         "engine": (tier.engine or Engine.NATIVE).value,
         "resource": spec.accelerators.resource,
         "replica": tier.replica.model_dump(mode="json", by_alias=True, exclude_none=True),
+        **({"nodeSelector": dict(node_selector)} if node_selector else {}),
     }
     if tier.curve is not None:
         inputs["curve"] = tier.curve.model_dump(mode="json", by_alias=True, exclude_defaults=True)
@@ -54,7 +63,7 @@ def held_back_revisions(model: ModelObservation, memory: PolicyMemory) -> dict[s
     proven, held_back = proven_revisions(model), {}
     for tier in model.spec.tiers:
         earlier = proven.get(tier.name)
-        if tier.name not in memory.quarantined_until or earlier in (None, tier_inputs(model.spec, tier)):
+        if tier.name not in memory.quarantined_until or earlier in (None, inputs_of(model, tier)):
             continue
         if any(item.tier_inputs == earlier for item in sets_of(model, tier.name)):
             held_back[tier.name] = str(earlier)
@@ -65,7 +74,7 @@ def sets_in_force(
     model: ModelObservation, held_back: Mapping[str, str]
 ) -> dict[str, tuple[StatefulSetObservation, ...]]:
     """The StatefulSets of each tier's revision in force, by tier of the spec. Empty before the first one is made."""
-    in_force = {tier.name: held_back.get(tier.name) or tier_inputs(model.spec, tier) for tier in model.spec.tiers}
+    in_force = {tier.name: held_back.get(tier.name) or inputs_of(model, tier) for tier in model.spec.tiers}
     return {
         name: tuple(item for item in sets_of(model, name) if item.tier_inputs == inputs)
         for name, inputs in in_force.items()
@@ -83,7 +92,7 @@ def ready_pods(model: ModelObservation, stateful_set: StatefulSetObservation) ->
 
 
 def _proven_revision(model: ModelObservation, tier: Tier) -> str | None:
-    wanted = tier_inputs(model.spec, tier)
+    wanted = inputs_of(model, tier)
     sets = sets_of(model, tier.name)
     serving = {item.tier_inputs: ready_pods(model, item) for item in sets if ready_pods(model, item)}
     others = any(item.tier_inputs != wanted and item.replicas > 0 for item in sets)

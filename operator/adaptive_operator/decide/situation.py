@@ -82,6 +82,7 @@ class Situation:
     removed: Mix  # tiers that left the spec since the last decision, with the replicas they were wanted with
     spec_changed: bool
     held_back: Mapping[str, str]  # tiers whose edit did not start -> inputs of the earlier revision they go on with
+    surge: int = 0  # accelerators beyond the budget that a swap of this model may count on
 
     @property
     def wanted(self) -> dict[str, int]:

@@ -110,7 +110,7 @@ def swap_seconds(situation: Situation, target: Mapping[str, int]) -> float:
     start = max((start_deadline_seconds(situation, tier) for tier in started), default=0.0)
     drain = float(situation.model.spec.scaling.drain_deadline_seconds)
     surge = surge_accelerators(situation, target)
-    if surge <= situation.budget and started:
+    if surge <= situation.budget + situation.surge and started:
         return start + (drain if surge > situation.cost(target) else 0.0)
     return 2 * start + drain
 

@@ -1,4 +1,4 @@
-"""Reads the cluster, live and once per pass: AdaptiveModels and everything that carries our label.
+"""Reads the cluster, live and once per pass: AdaptiveModels, AcceleratorPools and everything that carries our label.
 
 Lists come from the store, not from a watch cache: counted from an old view, the budget would be handed out twice.
 Parses nothing: `pools.py` does.
@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from adaptive_operator.kube import KubeClient, KubeError, NotFoundError
+from adaptive_operator.kube import ForbiddenError, KubeClient, KubeError, NotFoundError
 from adaptive_operator.names import (
     KIND,
     LABEL_MANAGED_BY,
     MANAGED_BY,
+    POOL_KIND,
     endpoint_service_name,
     router_name,
     routing_table_name,
@@ -44,6 +45,8 @@ class Snapshot:
     pods: Sequence[Raw] = ()
     stateful_sets: Sequence[Raw] = ()
     children: Mapping[str, Sequence[Raw]] = field(default_factory=dict)  # by kind
+    pools: Sequence[Raw] = ()  # AcceleratorPools
+    pools_trouble: str | None = None  # why they cannot be read, with the remedy
 
 
 class InventoryError(Exception):
@@ -64,12 +67,24 @@ class ClusterReader:
     async def read(self) -> Snapshot:
         """One snapshot. Raises KubeError when not even the models can be read, else InventoryError."""
         models = await self._list(KIND, None)
-        if not models:
-            return Snapshot(models)
         try:
-            return await self._read_children(models)
+            pools, trouble = await self._read_pools()
+            if not models:
+                return Snapshot(models, pools=pools, pools_trouble=trouble)
+            return replace(await self._read_children(models), pools=pools, pools_trouble=trouble)
         except KubeError as error:
             raise InventoryError(models, error) from error
+
+    async def _read_pools(self) -> tuple[Sequence[Raw], str | None]:
+        """AcceleratorPools, or why this operator never gets to see them; raises KubeError when it may the next time."""
+        if self._namespaces != (None,):
+            return (), "pools are of the cluster, and this operator sees its namespaces only (chart: scope cluster)"
+        try:
+            return [without_managed_fields(raw) for raw in await self._kube.list(POOL_KIND, None)], None
+        except NotFoundError:
+            return (), "their definition is not installed (kubectl apply -f crds/, or crds.enabled in the chart)"
+        except ForbiddenError as error:
+            return (), f"the operator may not read them ({error}): update the chart's ClusterRole"
 
     async def _read_children(self, models: Sequence[Raw]) -> Snapshot:
         kinds = ("Pod", "StatefulSet", *CHILD_KINDS)

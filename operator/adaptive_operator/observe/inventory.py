@@ -13,6 +13,7 @@ from typing import Final
 
 from adaptive_operator.api.v1alpha1 import Accelerators
 from adaptive_operator.kube import KubeClient, KubeError
+from adaptive_operator.names import LABEL_POOL
 from adaptive_operator.observe.manifests import Raw, count_accelerators, labels_of, metadata_of, parse_quantity
 from adaptive_operator.observe.pods import has_ended
 
@@ -28,14 +29,37 @@ class Node:
     name: str
     takes_engines: bool  # Ready, schedulable, and with the labels that engine pods ask for
     allocatable: Mapping[str, int]  # extended resources
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class NodeGroup:
+    """The nodes with certain labels, as far as they have a resource. Without labels: those of no other group."""
+
+    resource: str
+    labels: tuple[tuple[str, str], ...] = ()  # sorted
+
+    @classmethod
+    def of(cls, resource: str, selector: Mapping[str, str]) -> NodeGroup:
+        """The group of a node selector."""
+        return cls(resource, tuple(sorted(selector.items())))
+
+    def has(self, node: Node) -> bool:
+        """Does the node carry all labels?"""
+        return all(node.labels.get(key) == value for key, value in self.labels)
 
 
 @dataclass(frozen=True, slots=True)
 class Advertised:
     """Accelerators by resource, or why nobody knows them."""
 
-    by_resource: Mapping[str, int] = field(default_factory=dict)
+    by_resource: Mapping[str, int] = field(default_factory=dict)  # on nodes that no pool selects
     trouble: str | None = None  # the nodes were asked, and this came back
+    by_group: Mapping[NodeGroup, int] = field(default_factory=dict)  # on nodes that pools select
+
+    def count(self, group: NodeGroup) -> int | None:
+        """Accelerators of a group; None: not known."""
+        return self.by_group.get(group) if group.labels else self.by_resource.get(group.resource)
 
 
 @dataclass(slots=True)
@@ -50,18 +74,21 @@ class NodeInventory:
     _read_at: float | None = None
     _said: dict[str, int] = field(default_factory=dict)
 
-    async def read(self, resources: Iterable[str], pods: Sequence[Raw]) -> Advertised:
-        """What is advertised of these resources; never raises KubeError."""
-        wanted = sorted(set(resources))
+    async def read(
+        self, resources: Iterable[str], pods: Sequence[Raw], pools: Mapping[str, NodeGroup] | None = None
+    ) -> Advertised:
+        """What is advertised of these resources, and in the groups of the pools (by name); never raises KubeError."""
+        groups = pools or {}
+        wanted = sorted(set(resources) | {group.resource for group in groups.values()})
         if not wanted or not self.is_allowed:
             return Advertised()
         try:
             nodes = await self._read_nodes()
         except KubeError as error:
             return Advertised(trouble=str(error))
-        counts = {resource: count_advertised(nodes, pods, resource) for resource in wanted}
-        self._say(counts)
-        return Advertised(counts)
+        advertised = count_groups(nodes, pods, wanted, groups)
+        self._say(advertised.by_resource)
+        return advertised
 
     async def _read_nodes(self) -> Sequence[Node]:
         now = self.monotonic()
@@ -78,11 +105,11 @@ class NodeInventory:
 
 
 def find_unnamed(models: Iterable[Raw], budgets: Mapping[str, int]) -> set[str]:
-    """Resources that models ask for and for which the operator names no budget."""
+    """Resources that models without a pool ask for and for which the operator names no budget."""
     wanted: set[str] = set()
     for raw in models:
         accelerators = (raw.get("spec") or {}).get("accelerators") or {}
-        if isinstance(accelerators, Mapping):
+        if isinstance(accelerators, Mapping) and not accelerators.get("pool"):
             wanted.add(str(accelerators.get("resource") or _DEFAULT_RESOURCE))
     return wanted - set(budgets)
 
@@ -94,19 +121,60 @@ def parse_node(raw: Raw, selector: Mapping[str, str]) -> Node:
     closed = bool((raw.get("spec") or {}).get("unschedulable"))
     fits = all(labels_of(raw).get(key) == value for key, value in selector.items())
     extended = {k: parse_quantity(v) for k, v in (status.get("allocatable") or {}).items() if "/" in k}
-    return Node(str(metadata_of(raw).get("name", "")), ready and not closed and fits, extended)
+    return Node(str(metadata_of(raw).get("name", "")), ready and not closed and fits, extended, labels_of(raw))
 
 
-def count_advertised(nodes: Iterable[Node], pods: Iterable[Raw], resource: str) -> int:
+def count_groups(
+    nodes: Sequence[Node], pods: Sequence[Raw], resources: Iterable[str], pools: Mapping[str, NodeGroup]
+) -> Advertised:
+    """Each node counts for one group of its resource: the one that names most of its labels."""
+    groups = set(pools.values())
+    by_resource: dict[str, int] = {}
+    by_group: dict[NodeGroup, int] = {}
+    for resource in resources:
+        rest = NodeGroup(resource)
+        of_resource = sorted((g for g in groups if g.resource == resource), key=lambda g: (-len(g.labels), g.labels))
+        homes = {node.name: next((g for g in of_resource if g.has(node)), rest) for node in nodes}
+        for group in {rest, *of_resource}:
+            members = [node for node in nodes if homes[node.name] == group]
+            own, others = _split_pods(pods, group, pools)
+            count = count_advertised(members, own, resource, others)
+            if group.labels:
+                by_group[group] = count
+            else:
+                by_resource[resource] = count
+    return Advertised(by_resource, by_group=by_group)
+
+
+def count_advertised(nodes: Iterable[Node], pods: Iterable[Raw], resource: str, others: Iterable[Raw] = ()) -> int:
     """What nodes advertise, and never less of a node than the models' pods hold there.
 
     So a node that is cordoned, not Ready or whose device plugin restarts takes nothing new, but forces no replica out.
     Example: 4 on a Ready node, 4 on a cordoned one where pods hold 3: 7.
+    `others` are pods that count elsewhere: what they hold on these nodes is not there for `pods`.
     """
+    held, foreign = _held_by_node(pods, resource), _held_by_node(others, resource)
+    usable = {node.name: node.allocatable.get(resource, 0) for node in nodes if node.takes_engines}
+    return sum(
+        max(usable.get(name, 0) - foreign.get(name, 0), held.get(name, 0)) for name in usable.keys() | held.keys()
+    )
+
+
+def _held_by_node(pods: Iterable[Raw], resource: str) -> dict[str, int]:
     held: dict[str, int] = {}
     for pod in pods:
         spec = pod.get("spec") or {}
         if spec.get("nodeName") and not has_ended(pod):
             held[spec["nodeName"]] = held.get(spec["nodeName"], 0) + count_accelerators(spec, resource)
-    usable = {node.name: node.allocatable.get(resource, 0) for node in nodes if node.takes_engines}
-    return sum(max(usable.get(name, 0), held.get(name, 0)) for name in usable.keys() | held.keys())
+    return held
+
+
+def _split_pods(pods: Iterable[Raw], group: NodeGroup, pools: Mapping[str, NodeGroup]) -> tuple[list[Raw], list[Raw]]:
+    """Pods that hold from a group, and all others."""
+    rest = NodeGroup(group.resource)
+    own: list[Raw] = []
+    others: list[Raw] = []
+    for pod in pods:
+        home = pools.get(labels_of(pod).get(LABEL_POOL, ""), rest)
+        (own if home == group else others).append(pod)
+    return own, others

@@ -63,6 +63,13 @@ def count_accelerators(pod_spec: Raw, resource: str) -> int:
     return sum(parse_quantity(((c.get("resources") or {}).get("limits") or {}).get(resource)) for c in containers)
 
 
+def find_extended(pod_spec: Raw) -> set[str]:
+    """Extended resources that one pod of this spec holds."""
+    containers = pod_spec.get("containers") or []
+    limits = [((c.get("resources") or {}).get("limits") or {}) for c in containers]
+    return {name for found in limits for name in found if "/" in name and parse_quantity(found[name]) > 0}
+
+
 def parse_quantity(value: Any) -> int:
     """Whole units of an extended resource; 0 for what is none."""
     try:

@@ -167,6 +167,8 @@ class ModelObservation:
     routing_generation: int = 0
     status: AdaptiveModelStatus | None = None  # as last written; None: never, or unreadable
     routing_table: str | None = None  # text of the routing table as last written; None: there is none
+    pool: str = ""  # the AcceleratorPool that it names; empty: none
+    node_selector: Mapping[str, str] = field(default_factory=dict)  # of that pool, for engine pods
 
     @property
     def key(self) -> str:
@@ -175,8 +177,18 @@ class ModelObservation:
 
 
 @dataclass(frozen=True, slots=True)
+class PoolShare:
+    """What an AcceleratorPool promises one model, or (`model` empty) all other models of a namespace together."""
+
+    namespace: str
+    model: str
+    reservation: int = 0  # accelerators
+    weight: int = 1
+
+
+@dataclass(frozen=True, slots=True)
 class PoolObservation:
-    """All models that share one accelerator resource, seen at `now`."""
+    """All models that share accelerators, seen at `now`."""
 
     now: float
     resource: str
@@ -184,3 +196,6 @@ class PoolObservation:
     epoch: int
     acting_since: float  # when this process became the leader: no shrink for one hold after it
     models: tuple[ModelObservation, ...]  # sorted by key
+    name: str = ""  # of the AcceleratorPool; empty: the models of the resource that name none
+    surge: int = 0  # accelerators beyond the budget, for old and new replicas side by side
+    shares: tuple[PoolShare, ...] = ()

@@ -1,75 +1,37 @@
-"""From a raw snapshot to pools of models that share an accelerator resource and its budget. Pure.
+"""From a raw snapshot to pools of models that share accelerators and a budget. Pure.
 
-A model that cannot be parsed, or whose budget nobody knows, is set aside with its fault; what it holds still counts.
-Metrics are filled in later: see `readings.py`.
+Models that name an AcceleratorPool are in it, the others share what is left of their resource. A model that cannot be
+parsed, or whose budget nobody knows, is set aside with its fault; what it holds still counts.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import ValidationError
 
-from adaptive_operator.api.v1alpha1 import AdaptiveModelSpec, AdaptiveModelStatus
 from adaptive_operator.faults import Fault, FaultReason, format_time
-from adaptive_operator.levels import parse_levels
-from adaptive_operator.names import (
-    ANNOTATION_DRAINING,
-    ANNOTATION_LEVELS,
-    ANNOTATION_TIER_INPUTS,
-    COMPONENT_ENGINE,
-    COMPONENT_ROUTER,
-    LABEL_COMPONENT,
-    LABEL_REVISION,
-    LABEL_TIER,
-    TABLE_KEY,
-    routing_table_name,
-)
 from adaptive_operator.observe.cluster import Snapshot
+from adaptive_operator.observe.declared import (
+    DeclaredPool,
+    HomelessError,
+    Settlement,
+    parse_declared,
+    pool_of,
+    settle_budgets,
+)
 from adaptive_operator.observe.holding import held_accelerators
 from adaptive_operator.observe.inventory import Advertised
-from adaptive_operator.observe.manifests import (
-    Raw,
-    annotations_of,
-    count_accelerators,
-    epoch_of,
-    labels_of,
-    metadata_of,
-    model_key,
-    owner_uid,
-    parse_time,
-)
-from adaptive_operator.observe.observation import (
-    ChildObservation,
-    ModelMetrics,
-    ModelObservation,
-    StatefulSetObservation,
-    Unknown,
-)
-from adaptive_operator.observe.pods import has_ended, ordinal_of, parse_pod, parse_router_pod, stateful_set_of
-from adaptive_operator.observe.readings import RouterPod
-from adaptive_operator.observe.remembered import recall_memory, recall_swap
-from adaptive_operator.plan.draining import parse_draining
+from adaptive_operator.observe.manifests import Raw, count_accelerators, epoch_of, metadata_of, owner_uid
+from adaptive_operator.observe.models import SeenModel, build_index, describe_validation, parse_model
+from adaptive_operator.observe.pods import has_ended, ordinal_of, stateful_set_of
 
 _NOT_ADVERTISED = Advertised()
-_NOT_READ = Unknown("all", "not read")
 # No Lease changes hands that often: a higher epoch was edited by hand. Its child is left alone and the Lease is not
 # raised, so that one annotation cannot exhaust the Lease's 32-bit counter for all models.
 _EPOCH_TO_FOLLOW = 1_000_000_000
-_NO_METRICS = ModelMetrics(_NOT_READ, _NOT_READ, _NOT_READ, _NOT_READ, _NOT_READ, _NOT_READ, _NOT_READ)
-
-
-@dataclass(frozen=True, slots=True)
-class SeenModel:
-    """One AdaptiveModel, its children and what is needed to write its status."""
-
-    observation: ModelObservation
-    resource_version: str
-    raw_status: Mapping[str, Any]
-    routers: tuple[RouterPod, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,13 +48,25 @@ class BlockedModel:
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """Models that share one accelerator resource."""
+    """Models that share accelerators of one resource."""
 
     resource: str
     budget: int  # for these models: what strangers hold is taken off
     models: tuple[SeenModel, ...]  # sorted by key
     held_by_others: int = 0
     total: int = 0  # the budget before that
+    surge: int = 0  # beyond the budget, for old and new replicas side by side
+    declared: DeclaredPool | None = None  # None: the models of the resource that name no pool
+
+    @property
+    def name(self) -> str:
+        """Of the AcceleratorPool; empty: none."""
+        return self.declared.name if self.declared is not None else ""
+
+    @property
+    def key(self) -> str:
+        """Unique among all pools: a resource has a slash, a pool's name has none."""
+        return self.name or self.resource
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,15 +76,7 @@ class Seen:
     pools: tuple[Pool, ...]
     blocked: tuple[BlockedModel, ...]
     highest_epoch: int  # on any child or swap record
-
-
-@dataclass(slots=True)
-class _Index:
-    """Children by model, so that 1,000 models do not mean 1,000 walks over all pods."""
-
-    pods: dict[tuple[str, str], list[Raw]] = field(default_factory=dict)
-    stateful_sets: dict[tuple[str, str], list[Raw]] = field(default_factory=dict)
-    children: dict[tuple[str, str], list[Raw]] = field(default_factory=dict)
+    unready: tuple[Pool, ...] = ()  # AcceleratorPools with a trouble; their models are among the blocked ones
 
 
 def build_pools(
@@ -120,160 +86,70 @@ def build_pools(
 
     What nodes advertise counts for a resource for which neither the operator nor a model names a budget.
     """
-    index = _build_index(snapshot)
+    index = build_index(snapshot)
+    declared = {pool.name: pool for pool in map(parse_declared, snapshot.pools)}
     seen: list[SeenModel] = []
     blocked: list[BlockedModel] = []
     for raw in snapshot.models:
         if metadata_of(raw).get("deletionTimestamp"):
             continue  # its children go with it; what they still hold is counted below
         try:
-            seen.append(parse_model(raw, index))
+            seen.append(parse_model(raw, index, declared, snapshot.pools_trouble))
         except ValidationError as error:
             blocked.append(_block(raw, FaultReason.INVALID_SPEC, describe_validation(error), now))
-    pools, without_budget = _split_pools(seen, snapshot, budgets, advertised.by_resource)
+        except HomelessError as error:
+            blocked.append(_block(raw, error.reason, str(error), now))
+    settlement = settle_budgets(list(declared.values()), advertised)
+    shared, unready = _fill_declared(seen, snapshot, declared, settlement)
+    blocked += [_block_in_pool(model, pool, now) for pool in unready for model in pool.models]
+    rest = [model for model in seen if not model.observation.pool]
+    pools, without_budget = _split_pools(rest, snapshot, declared, budgets, advertised.by_resource, settlement.taken)
     blocked += [_block_without_budget(model, advertised, now) for model in without_budget]
-    return Seen(pools, tuple(blocked), _highest_epoch(snapshot, seen))
+    return Seen((*shared, *pools), tuple(blocked), _highest_epoch(snapshot, seen), unready)
 
 
-def parse_model(raw: Raw, index: _Index) -> SeenModel:
-    """One model with its children. Raises pydantic's ValidationError when the spec does not parse."""
-    metadata = metadata_of(raw)
-    spec = AdaptiveModelSpec.model_validate(raw.get("spec") or {})
-    status = _parse_status(raw.get("status"))
-    key = (str(metadata["namespace"]), str(metadata["name"]))
-    uid = str(metadata["uid"])
-    sets, foreign_sets = _split_by_owner(index.stateful_sets.get(key, ()), uid)
-    children = tuple(_parse_child(child) for child in (*index.children.get(key, ()), *foreign_sets))
-    table = _routing_table(index.children.get(key, ()), key[1], uid)
-    pods = index.pods.get(key, ())
-    engines = [pod for pod in pods if labels_of(pod).get(LABEL_COMPONENT) == COMPONENT_ENGINE and not has_ended(pod)]
-    routers = [
-        r for pod in pods if labels_of(pod).get(LABEL_COMPONENT) == COMPONENT_ROUTER if (r := parse_router_pod(pod))
-    ]
-    resource = spec.accelerators.resource
-    observation = ModelObservation(
-        namespace=key[0],
-        name=key[1],
-        uid=uid,
-        generation=int(metadata.get("generation") or 0),
-        created_at=parse_time(metadata.get("creationTimestamp")) or 0.0,
-        spec=spec,
-        memory=recall_memory(status),
-        swap=recall_swap(status),
-        metrics=_NO_METRICS,
-        stateful_sets=tuple(_parse_stateful_set(item, resource) for item in sets),
-        pods=tuple(sorted((parse_pod(pod, resource) for pod in engines), key=lambda pod: pod.name)),
-        children=children,
-        routers_ready=len(routers),
-        routers_ready_since=min((router.ready_since for router in routers), default=None),
-        routing_generation=_table_generation(table),
-        status=status,
-        routing_table=table,
-    )
-    return SeenModel(observation, str(metadata["resourceVersion"]), raw.get("status") or {}, tuple(routers))
+def _fill_declared(
+    seen: Iterable[SeenModel], snapshot: Snapshot, declared: Mapping[str, DeclaredPool], settlement: Settlement
+) -> tuple[tuple[Pool, ...], tuple[Pool, ...]]:
+    """AcceleratorPools with their models: those with a budget, and those with a trouble instead."""
+    members: dict[str, list[SeenModel]] = {name: [] for name in declared}
+    for model in seen:
+        if model.observation.pool:
+            members[model.observation.pool].append(model)
+    ready: list[Pool] = []
+    unready: list[Pool] = []
+    for name, pool in sorted(declared.items()):
+        models = tuple(sorted(members[name], key=lambda m: m.observation.key))
+        held = _held_in_all(snapshot, pool.spec.resource, name, declared)
+        others = held - sum(_held_from(m, pool.name, declared) for m in models)
+        if name in settlement.budgets:
+            mine = settlement.budgets[name]
+            budget = max(0, mine.budget - others)
+            ready.append(Pool(pool.spec.resource, budget, models, others, mine.budget, mine.surge, pool))
+        else:
+            told = replace(pool, trouble=settlement.troubles[name])
+            unready.append(Pool(pool.spec.resource, 0, models, others, declared=told))
+    return tuple(ready), tuple(unready)
 
 
-def describe_validation(error: ValidationError) -> str:
-    """Field and cause of the first few errors, as the user wrote the fields."""
-    parts = [f"spec.{'.'.join(str(step) for step in item['loc'])}: {item['msg']}" for item in error.errors()[:3]]
-    return f"this operator cannot read the model ({'; '.join(parts)}); correct the fields, or update CRD and operator"
-
-
-def _build_index(snapshot: Snapshot) -> _Index:
-    index = _Index()
-    for pod in snapshot.pods:
-        index.pods.setdefault(model_key(pod), []).append(pod)
-    for item in snapshot.stateful_sets:
-        index.stateful_sets.setdefault(model_key(item), []).append(item)
-    owners = {
-        str(metadata_of(m).get("uid")): (metadata_of(m)["namespace"], metadata_of(m)["name"]) for m in snapshot.models
-    }
-    for raws in snapshot.children.values():
-        for raw in raws:
-            # A child whose label was edited away, or that never was ours, is found by its owner or by its name.
-            keys = {model_key(raw), owners.get(owner_uid(raw) or "", ("", ""))} | set(_name_keys(raw, owners.values()))
-            for key in keys - {("", "")}:
-                index.children.setdefault(key, []).append(raw)
-    return index
-
-
-def _name_keys(raw: Raw, models: Iterable[tuple[str, str]]) -> Iterable[tuple[str, str]]:
-    """Models whose children's names this object could carry, when it has no label of ours."""
-    if labels_of(raw):
-        key = model_key(raw)
-        if key[1]:
-            return ()
-    namespace, name = metadata_of(raw).get("namespace"), str(metadata_of(raw).get("name"))
-    return [key for key in models if key[0] == namespace and name.startswith(key[1][:24])]
-
-
-def _split_by_owner(stateful_sets: Sequence[Raw], uid: str) -> tuple[list[Raw], list[Raw]]:
-    """Ours, and those of a namesake that was deleted (or of a stranger)."""
-    ours = [item for item in stateful_sets if owner_uid(item) == uid]
-    return ours, [item for item in stateful_sets if owner_uid(item) != uid]
-
-
-def _parse_stateful_set(raw: Raw, resource: str) -> StatefulSetObservation:
-    metadata, labels, annotations = metadata_of(raw), labels_of(raw), annotations_of(raw)
-    spec = raw.get("spec") or {}
-    pod_spec = ((spec.get("template") or {}).get("spec")) or {}
-    containers = pod_spec.get("containers") or [{}]
-    return StatefulSetObservation(
-        name=str(metadata["name"]),
-        uid=str(metadata["uid"]),
-        resource_version=str(metadata["resourceVersion"]),
-        tier=labels.get(LABEL_TIER, ""),
-        revision=labels.get(LABEL_REVISION, ""),
-        tier_inputs=annotations.get(ANNOTATION_TIER_INPUTS, ""),
-        image=str(containers[0].get("image", "")),
-        replicas=int(spec.get("replicas") or 0),
-        accelerators=count_accelerators(pod_spec, resource),
-        epoch=epoch_of(raw),
-        draining=parse_draining(annotations.get(ANNOTATION_DRAINING)),
-        manifest=raw,
-        levels=parse_levels(annotations.get(ANNOTATION_LEVELS)),
-    )
-
-
-def _parse_child(raw: Raw) -> ChildObservation:
-    metadata = metadata_of(raw)
-    return ChildObservation(
-        kind=str(raw["kind"]),
-        name=str(metadata["name"]),
-        uid=str(metadata["uid"]),
-        resource_version=str(metadata["resourceVersion"]),
-        epoch=epoch_of(raw),
-        owner_uid=owner_uid(raw),
-        labels=labels_of(raw),
-        manifest=raw,
-    )
-
-
-def _parse_status(raw: Any) -> AdaptiveModelStatus | None:
-    try:
-        return AdaptiveModelStatus.model_validate(raw) if raw else None
-    except ValidationError:
-        return None  # written by another version: replaced as a whole
-
-
-def _routing_table(children: Sequence[Raw], model: str, uid: str) -> str | None:
-    name = routing_table_name(model)
-    for raw in children:
-        if raw["kind"] == "ConfigMap" and metadata_of(raw)["name"] == name and owner_uid(raw) == uid:
-            return (raw.get("data") or {}).get(TABLE_KEY)
-    return None
-
-
-def _table_generation(table: str | None) -> int:
-    try:
-        return int(json.loads(table or "{}").get("generation", 0))
-    except (ValueError, TypeError, AttributeError):
-        return 0
+def _held_from(model: SeenModel, pool: str, declared: Mapping[str, DeclaredPool]) -> int:
+    """What a model holds from one pool (empty: from none). What it still holds from an earlier one counts there."""
+    seen = model.observation
+    here = tuple(item for item in seen.stateful_sets if pool_of(item.manifest, declared) == pool)
+    elsewhere = {item.name for item in seen.stateful_sets} - {item.name for item in here}
+    pods = tuple(pod for pod in seen.pods if pod.stateful_set not in elsewhere)
+    return held_accelerators(replace(seen, stateful_sets=here, pods=pods))
 
 
 def _split_pools(
-    seen: Iterable[SeenModel], snapshot: Snapshot, budgets: Mapping[str, int], advertised: Mapping[str, int]
+    seen: Iterable[SeenModel],
+    snapshot: Snapshot,
+    declared: Mapping[str, DeclaredPool],
+    budgets: Mapping[str, int],
+    advertised: Mapping[str, int],
+    taken: Mapping[str, int],
 ) -> tuple[tuple[Pool, ...], list[SeenModel]]:
+    """Models that name no pool, by resource; `taken` is what AcceleratorPools have of the same nodes."""
     by_resource: dict[str, list[SeenModel]] = {}
     for model in seen:
         by_resource.setdefault(model.observation.spec.accelerators.resource, []).append(model)
@@ -281,12 +157,14 @@ def _split_pools(
     without_budget: list[SeenModel] = []
     for resource, models in sorted(by_resource.items()):
         asked = [m.observation.spec.accelerators.budget for m in models]
-        budget = find_budget(resource, asked, budgets, advertised)
-        if budget is None:
+        found = find_budget(resource, asked, budgets, advertised)
+        if found is None:
             without_budget += models
             continue
+        budget = max(0, found - taken.get(resource, 0))
         models.sort(key=lambda m: m.observation.key)
-        others = _held_in_all(snapshot, resource) - sum(held_accelerators(m.observation) for m in models)
+        own = sum(_held_from(m, "", declared) for m in models)
+        others = _held_in_all(snapshot, resource, "", declared) - own
         pools.append(Pool(resource, max(0, budget - others), tuple(models), others, budget))
     return tuple(pools), without_budget
 
@@ -305,8 +183,11 @@ def find_budget(
     return advertised.get(resource) or max(named, default=None)
 
 
-def _held_in_all(snapshot: Snapshot, resource: str) -> int:
-    """Accelerators held by all that has our label: also by models that were deleted, moved away or cannot be read."""
+def _held_in_all(snapshot: Snapshot, resource: str, pool: str, declared: Mapping[str, DeclaredPool]) -> int:
+    """Accelerators held by all that has our label: also by models that were deleted, moved away or cannot be read.
+
+    `pool` empty: what holds from no AcceleratorPool that exists.
+    """
     existing: dict[tuple[str, str], list[Raw]] = {}
     for pod in snapshot.pods:
         if not has_ended(pod):
@@ -314,13 +195,14 @@ def _held_in_all(snapshot: Snapshot, resource: str) -> int:
     total = 0
     for item in snapshot.stateful_sets:
         pods = existing.pop((metadata_of(item).get("namespace", ""), str(metadata_of(item)["name"])), [])
+        if pool_of(item, declared) != pool:
+            continue
         template = (((item.get("spec") or {}).get("template") or {}).get("spec")) or {}
         ordinals = {ordinal_of(pod) for pod in pods}
         wanted = range(int((item.get("spec") or {}).get("replicas") or 0))
         total += len(ordinals | set(wanted)) * count_accelerators(template, resource)
-    return total + sum(
-        count_accelerators(pod.get("spec") or {}, resource) for pods in existing.values() for pod in pods
-    )
+    orphans = [pod for pods in existing.values() for pod in pods if pool_of(pod, declared) == pool]
+    return total + sum(count_accelerators(pod.get("spec") or {}, resource) for pod in orphans)
 
 
 def _block(raw: Raw, reason: FaultReason, message: str, now: float) -> BlockedModel:
@@ -328,6 +210,14 @@ def _block(raw: Raw, reason: FaultReason, message: str, now: float) -> BlockedMo
     fault = Fault(reason, message, int(metadata.get("generation") or 0), format_time(now), blocks=True)
     identity = (str(metadata["namespace"]), str(metadata["name"]), str(metadata["uid"]))
     return BlockedModel(*identity, str(metadata["resourceVersion"]), raw.get("status") or {}, fault)
+
+
+def _block_in_pool(model: SeenModel, pool: Pool, now: float) -> BlockedModel:
+    seen, trouble = model.observation, pool.declared.trouble if pool.declared is not None else None
+    cause = f"{trouble.reason}: {trouble.message}" if trouble is not None else "it is not ready"
+    message = f"replicas stay as they are, because of AcceleratorPool {pool.name}. {cause}"
+    fault = Fault(FaultReason.POOL_NOT_READY, message, seen.generation, format_time(now), blocks=True)
+    return BlockedModel(seen.namespace, seen.name, seen.uid, model.resource_version, model.raw_status, fault)
 
 
 def _block_without_budget(model: SeenModel, advertised: Advertised, now: float) -> BlockedModel:
@@ -365,11 +255,6 @@ def _highest_epoch(snapshot: Snapshot, seen: Iterable[SeenModel]) -> int:
     written = (raw for raws in (snapshot.stateful_sets, *snapshot.children.values()) for raw in raws)
     children = (epoch_of(raw) for raw in written if owner_uid(raw) in uids)
     return max((epoch for epoch in (*swaps, *children) if epoch <= _EPOCH_TO_FOLLOW), default=0)
-
-
-def with_metrics(model: SeenModel, metrics: ModelMetrics) -> ModelObservation:
-    """The observation, complete."""
-    return replace(model.observation, metrics=metrics)
 
 
 def block_all(models: Iterable[Raw], fault: Fault | None) -> tuple[BlockedModel, ...]:

@@ -13,7 +13,9 @@ from adaptive_operator import names
 from adaptive_operator.api import curve as defaults
 from adaptive_operator.api.curve import Curve, StepTime
 from adaptive_operator.api.tiers import Recipe, Replica, Tier
+from adaptive_operator.decide.revisions import inputs_of
 from adaptive_operator.levels import Level, format_levels, levels_of
+from adaptive_operator.observe.manifests import labels_of
 from adaptive_operator.observe.observation import ModelObservation, StatefulSetObservation
 from adaptive_operator.plan.draining import format_draining
 from adaptive_operator.plan.metadata import build_child, model_labels
@@ -40,6 +42,7 @@ def build_stateful_set(
     Parallel and OnDelete: the operator alone decides which pod goes when.
     """
     labels = _labels(model.name, tier.name, revision.revision)
+    pool = {names.LABEL_POOL: model.pool} if model.pool else {}  # not in the selector, which can never change
     spec = {
         "replicas": replicas,
         "serviceName": names.tier_service_name(model.name, tier.name),
@@ -47,12 +50,12 @@ def build_stateful_set(
         "updateStrategy": {"type": "OnDelete"},
         "selector": {"matchLabels": labels},
         "template": {
-            "metadata": {"labels": labels, "annotations": scrape_annotations(names.ENGINE_PORT)},
+            "metadata": {"labels": labels | pool, "annotations": scrape_annotations(names.ENGINE_PORT)},
             "spec": _pod_spec(model, tier, revision.image, settings),
         },
     }
     annotations = _annotations(revision.inputs, draining, levels_of(tier))
-    return build_child(model, "apps/v1", "StatefulSet", revision.name, labels, {"spec": spec}, annotations)
+    return build_child(model, "apps/v1", "StatefulSet", revision.name, labels | pool, {"spec": spec}, annotations)
 
 
 def keep_stateful_set(
@@ -70,6 +73,10 @@ def keep_stateful_set(
     old = observed.manifest["spec"]
     spec = {"replicas": replicas, **{key: old[key] for key in _OWNED_SPEC_FIELDS if key in old}}
     labels = _labels(model.name, observed.tier, observed.revision)
+    present = observed.tier_inputs in {inputs_of(model, tier) for tier in model.spec.tiers}
+    # Replicas of an earlier revision hold from the pool that they were made in until they are gone.
+    pool = model.pool if present else labels_of(observed.manifest).get(names.LABEL_POOL)
+    labels |= {names.LABEL_POOL: pool} if pool else {}
     annotations = _annotations(observed.tier_inputs, draining, levels)
     return build_child(model, "apps/v1", "StatefulSet", observed.name, labels, {"spec": spec}, annotations)
 
@@ -97,8 +104,9 @@ def _pod_spec(model: ModelObservation, tier: Tier, image: str, settings: PlanSet
         "containers": [_container(model, tier, image, settings)],
         "volumes": [{"name": "tmp", "emptyDir": {}}],
     }
-    if settings.node_selector:
-        spec["nodeSelector"] = dict(sorted(settings.node_selector.items()))
+    selector = {**settings.node_selector, **model.node_selector}
+    if selector:
+        spec["nodeSelector"] = dict(sorted(selector.items()))
     if settings.accelerator_toleration:
         spec["tolerations"] = [{"key": model.spec.accelerators.resource, "operator": "Exists", "effect": "NoSchedule"}]
     return spec

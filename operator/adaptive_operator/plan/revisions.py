@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from adaptive_operator import names
 from adaptive_operator.api.tiers import Tier
-from adaptive_operator.decide.revisions import ready_pods, sets_of, tier_inputs
+from adaptive_operator.decide.revisions import inputs_of, ready_pods, sets_of
 from adaptive_operator.observe.observation import ModelObservation, PodPhase, StatefulSetObservation
 
 
@@ -48,7 +48,7 @@ def current_revision(model: ModelObservation, tier: Tier, engine_image: str) -> 
 
     An image that no replica could start from is not kept once there is another: a mistyped tag would stay for ever.
     """
-    inputs = tier_inputs(model.spec, tier)
+    inputs = inputs_of(model, tier)
     existing = [
         item
         for item in model.stateful_sets

@@ -18,7 +18,7 @@ from pydantic.alias_generators import to_camel
 from adaptive_operator.api.tiers import Tier
 from adaptive_operator.api.v1alpha1 import AdaptiveModelSpec
 from adaptive_operator.names import KIND
-from adaptive_operator.observe.pools import describe_validation
+from adaptive_operator.observe.models import describe_validation
 from adaptive_operator.simulate.curve import Lengths, StepCurve, linear_points, saturation
 
 # Attainment within an objective of 1 s and 35 ms at this part of saturation (several replicas, 95-99 %).
@@ -154,7 +154,9 @@ def build_scenario(
 ) -> Scenario:
     """A scenario from a parsed spec; `curves` by tier, or None to guess them. Raises ScenarioError."""
     where = f"{source}: " if source else ""
-    spec = spec.model_copy(update={"accelerators": spec.accelerators.model_copy(update={"budget": budget})})
+    # Alone with its budget: the pool that it may name, and who else is in it, are not simulated.
+    alone = spec.accelerators.model_copy(update={"budget": budget, "pool": None})
+    spec = spec.model_copy(update={"accelerators": alone})
     tiers = [_tier_model(tier, spec, curves, where) for tier in spec.tiers]
     if min(tier.accelerators for tier in tiers) > budget:
         raise ScenarioError(f"{where}no tier fits into {budget} accelerators; raise the budget")

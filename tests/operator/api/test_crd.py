@@ -1,10 +1,11 @@
-"""The generated CRD: structural, bounded, without drift, and up to date on disk."""
+"""The generated CRDs: structural, bounded, without drift, and up to date on disk."""
 
 from __future__ import annotations
 
 import copy
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,8 +27,14 @@ def nodes(node: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
             yield from nodes(node[key], path + mark)
 
 
-SCHEMA = crd.build_schema()
-NODES = dict(nodes(SCHEMA))
+NODES = dict(nodes(crd.build_schema(crd.MODEL)))
+POOL_NODES = dict(nodes(crd.build_schema(crd.POOL)))
+ALL = [
+    pytest.param(node, path, id=f"{kind}{path}")
+    for kind, found in (("am", NODES), ("ap", POOL_NODES))
+    for path, node in found.items()
+]
+SPECS = [item for item in ALL if str(item.values[1]).startswith(".spec")]
 
 
 def test_the_files_on_disk_are_what_the_models_say():
@@ -47,21 +54,38 @@ def test_the_file_is_small_enough_for_an_apply_annotation():
     assert all(len(text.encode()) < 200 * 1024 for text in crd.files().values())
 
 
-def test_the_text_reads_back_as_the_crd():
-    text = next(text for path, text in crd.files().items() if path.parts[0] == "crds")
-    assert yaml.safe_load(text) == crd.build_crd()
+def test_the_texts_read_back_as_the_crds():
+    texts = [text for path, text in crd.files().items() if path.parts[0] == "crds"]
+    assert [yaml.safe_load(text) for text in texts] == [crd.build_crd(kind) for kind in crd.KINDS]
 
 
-@pytest.mark.parametrize("path", NODES)
-def test_every_node_is_structural(path):
-    node = NODES[path]
+def test_pools_are_of_the_cluster_and_models_of_a_namespace():
+    assert [(crd.build_crd(k)["spec"]["scope"], k.short_name) for k in crd.KINDS] == [
+        ("Namespaced", "am"),
+        ("Cluster", "ap"),
+    ]
+
+
+@pytest.mark.parametrize(("node", "path"), ALL)
+def test_every_node_is_structural(node, path):
     assert node["type"] in {"object", "array", "string", "integer"}
     assert not {"$ref", "$defs", "title", "anyOf", "allOf", "nullable", "const"} & node.keys()
     assert (node["type"] == "array") == ("items" in node)
 
 
 def test_there_is_no_default_inside_list_items_nor_in_status():
-    assert [p for p, node in NODES.items() if "default" in node and ("[]" in p or p.startswith(".status"))] == []
+    found = [
+        p
+        for node in (NODES, POOL_NODES)
+        for p, item in node.items()
+        if "default" in item and ("[]" in p or p.startswith(".status"))
+    ]
+    assert found == [".spec.shares[].model"], "a key of a list map is required or has a default"
+
+
+def test_the_resource_has_no_default_in_the_schema_because_with_a_pool_it_is_the_pools():
+    assert "default" not in NODES[".spec.accelerators.resource"]
+    assert AdaptiveModelSpec.model_fields["accelerators"].default.resource == "nvidia.com/gpu"
 
 
 def test_scalar_defaults_outside_lists_are_shown_to_the_user():
@@ -71,12 +95,11 @@ def test_scalar_defaults_outside_lists_are_shown_to_the_user():
 
 
 def test_no_field_is_a_float():
-    assert [p for p, node in NODES.items() if node["type"] == "number"] == []
+    assert [p for found in (NODES, POOL_NODES) for p, node in found.items() if node["type"] == "number"] == []
 
 
-@pytest.mark.parametrize("path", [p for p in NODES if p.startswith(".spec")])
-def test_every_field_of_the_spec_is_bounded_and_described(path):
-    node = NODES[path]
+@pytest.mark.parametrize(("node", "path"), SPECS)
+def test_every_field_of_the_spec_is_bounded_and_described(node, path):
     bounded = {
         "string": "maxLength" in node or "enum" in node,
         "array": "maxItems" in node,
@@ -87,14 +110,22 @@ def test_every_field_of_the_spec_is_bounded_and_described(path):
     assert node.get("description")
 
 
-def test_lists_of_objects_are_maps_by_a_required_key():
-    objects = {p: n for p, n in NODES.items() if n["type"] == "array" and n["items"]["type"] == "object"}
-    lists = {p: n for p, n in objects.items() if p != ".status.history"}
+def maps(found: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Lists of objects, without the one that is a history."""
+    objects = {p: n for p, n in found.items() if n["type"] == "array" and n["items"]["type"] == "object"}
+    return {p: n for p, n in objects.items() if p != ".status.history"}
+
+
+def test_lists_of_objects_are_maps_by_a_required_key_or_one_with_a_default():
+    lists = maps(NODES)
     tiers = {".spec.tiers", ".spec.tiers[].card.levels", ".spec.tiers[].curve.levels"}
     assert set(lists) == {*tiers, ".status.tiers", ".status.conditions"}
-    for node in lists.values():
+    pools = maps(POOL_NODES)
+    assert set(pools) == {".spec.shares", ".status.models", ".status.conditions"}
+    for node in (*lists.values(), *pools.values()):
         assert node["x-kubernetes-list-type"] == "map"
-        assert set(node["x-kubernetes-list-map-keys"]) <= set(node["items"]["required"])
+        defaults = {name for name, item in node["items"]["properties"].items() if "default" in item}
+        assert set(node["x-kubernetes-list-map-keys"]) <= set(node["items"]["required"]) | defaults
 
 
 def test_lists_of_scalars_whose_order_has_a_meaning_are_replaced_as_a_whole():
@@ -104,20 +135,30 @@ def test_lists_of_scalars_whose_order_has_a_meaning_are_replaced_as_a_whole():
     assert {node["x-kubernetes-list-type"] for node in lists.values()} == {"atomic"}
 
 
-RULES = [(path, item["message"]) for path, node in NODES.items() for item in node.get(CEL, [])]
+RULES = [pytest.param(item.values[1], found["message"]) for item in ALL for found in item.values[0].get(CEL, [])]
 
 
 @pytest.mark.parametrize(("path", "message"), RULES)
 def test_every_rule_names_a_field_and_a_remedy(path, message):
-    assert any(name in message for name in ("tiers[].", "routing.", "accelerators.", "metadata.", "model.", "scaling."))
+    fields = (
+        "tiers[].",
+        "routing.",
+        "accelerators.",
+        "metadata.",
+        "model.",
+        "scaling.",
+        "shares[]",
+        "resource",
+        "nodeSelector",
+    )
+    assert any(name in message for name in fields)
     remedies = ("use", "raise", "lower", "correct", "set", "delete", "give", "e.g.")
     assert any(f" {word}" in message for word in remedies), message
 
 
 def test_no_refusal_of_the_spec_shows_a_bare_regular_expression():
-    assert [p for p, node in NODES.items() if p.startswith(".spec") and node.keys() & {"pattern", "minItems"}] == [
-        ".spec.tiers[].recipe.nested.levels"
-    ]
+    bare = [item.values[1] for item in SPECS if dict(item.values[0]).keys() & {"pattern", "minItems"}]
+    assert bare == [".spec.tiers[].recipe.nested.levels"]
 
 
 SPEC: dict[str, Any] = {
@@ -182,6 +223,11 @@ def test_only_a_model_and_tiers_are_required():
     assert NODES[".spec.tiers[]"]["required"] == ["name", "recipe", "replica"]
 
 
+def test_a_pool_needs_nothing_and_a_share_its_namespace():
+    assert "required" not in POOL_NODES[".spec"]
+    assert POOL_NODES[".spec.shares[]"]["required"] == ["namespace"]
+
+
 def test_the_status_a_model_writes_fits_its_own_schema_names():
     status = AdaptiveModelStatus.model_validate(
         {
@@ -216,7 +262,8 @@ def test_a_property_that_is_called_default_survives():
     assert crd.structural(schema)["items"]["properties"] == {"default": {"type": "string"}}
 
 
-def test_the_reference_lists_every_field_of_the_spec():
-    text = next(text for path, text in crd.files().items() if path.suffix == ".md")
-    fields = [p.removeprefix(".") for p in NODES if p.startswith(".spec.") and not p.endswith(("[]", "{}"))]
+@pytest.mark.parametrize(("kind", "found"), [(crd.MODEL, NODES), (crd.POOL, POOL_NODES)], ids=["am", "ap"])
+def test_the_reference_lists_every_field_of_the_spec(kind, found):
+    text = crd.files()[Path("docs") / kind.reference]
+    fields = [p.removeprefix(".") for p in found if p.startswith(".spec.") and not p.endswith(("[]", "{}"))]
     assert [f for f in fields if f"| `{f}` |" not in text] == []

@@ -23,6 +23,7 @@ from adaptive_operator.observe.observation import (
     PodPhase,
     PolicyMemory,
     PoolObservation,
+    PoolShare,
     Reading,
     Sample,
     StatefulSetObservation,
@@ -118,6 +119,7 @@ class Model:
     name: str
     spec: AdaptiveModelSpec
     load: Callable[[float], float]
+    namespace: str = "demo"
     generation: int = 1
     memory: PolicyMemory = field(default_factory=PolicyMemory)
     swap: SwapRecord | None = None
@@ -155,6 +157,9 @@ class Plant:
     now: float = 10_000.0
     acting_since: float = 0.0
     settings: DecideSettings = DEMO_SETTINGS
+    pool: str = ""  # an AcceleratorPool, with what it says
+    surge: int = 0
+    shares: tuple[PoolShare, ...] = ()
 
     def run(self, seconds: float) -> None:
         end = self.now + seconds
@@ -168,13 +173,13 @@ class Plant:
             model.arrivals.append((self.now, model.load(self.now)))
         observation = self.observe()
         decisions = list(decide_pool(observation, self.settings).decisions)
-        assert sum(d.accelerators_granted for d in decisions) <= self.budget
+        assert sum(d.accelerators_granted for d in decisions) <= self.budget + self.surge
         for model, decision in zip(self.models, decisions, strict=True):
             model.decisions.append((self.now, decision))
             model.memory, model.swap = decision.memory, decision.swap
             if model.spec.mode == "Active":
                 self._act(model, decision)
-        assert self.held() <= self.budget, "the budget was passed"
+        assert self.held() <= self.budget + self.surge, "the budget was passed"
         return decisions
 
     def held(self) -> int:
@@ -188,12 +193,16 @@ class Plant:
             epoch=1,
             acting_since=self.acting_since,
             models=tuple(self._observed(model) for model in self.models),
+            name=self.pool,
+            surge=self.surge,
+            shares=self.shares,
         )
 
     def _observed(self, model: Model) -> ModelObservation:
         return ModelObservation(
-            namespace="demo",
+            namespace=model.namespace,
             name=model.name,
+            pool=self.pool,
             uid=f"uid-{model.name}",
             generation=model.generation,
             created_at=0.0,

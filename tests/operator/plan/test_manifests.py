@@ -12,9 +12,10 @@ import pytest
 import yaml
 
 from adaptive_operator import names
-from adaptive_operator.decide.revisions import tier_inputs
+from adaptive_operator.decide.revisions import inputs_of, tier_inputs
 from adaptive_operator.observe.observation import PodPhase, PolicyMemory
 from adaptive_operator.plan import PlanSettings, plan_model
+from adaptive_operator.plan.engine import build_stateful_set, keep_stateful_set
 from adaptive_operator.plan.metadata import is_current, stamp_manifest
 from adaptive_operator.plan.plan import ApplyObject
 from adaptive_operator.plan.revisions import current_revision
@@ -145,6 +146,40 @@ def test_only_what_changes_a_pod_makes_a_new_revision(edit: Any, changes: bool) 
     edit(tiers[0])
     before, after = make_spec(), make_spec(tiers)
     assert (tier_inputs(before, before.tiers[0]) != tier_inputs(after, after.tiers[0])) is changes
+
+
+def test_a_pools_node_selector_is_part_of_the_revision_and_its_name_is_not() -> None:
+    plain, spec = make_model(), make_spec()
+    same = make_model(pool="gpu")
+    there = make_model(pool="gpu", node_selector={"gpu": "a100"})
+    inputs = [inputs_of(model, spec.tiers[0]) for model in (plain, same, there)]
+    assert inputs[0] == inputs[1] == PINNED[0]
+    assert inputs[2] != PINNED[0]
+
+
+def test_engine_pods_ask_for_the_pools_nodes_and_say_which_pool_they_hold_from() -> None:
+    model = make_model(pool="gpu", node_selector={"gpu": "a100"})
+    settings = replace(SETTINGS, node_selector={"gpu": "any", "zone": "x"})
+    revision = current_revision(model, model.spec.tiers[0], SETTINGS.engine_image)
+    item = build_stateful_set(model, model.spec.tiers[0], revision, 1, {}, settings)
+    template = item["spec"]["template"]
+    assert template["spec"]["nodeSelector"] == {"gpu": "a100", "zone": "x"}
+    for labels in (item["metadata"]["labels"], template["metadata"]["labels"]):
+        assert labels["adaptivellm.dev/pool"] == "gpu"
+    assert "adaptivellm.dev/pool" not in item["spec"]["selector"]["matchLabels"], "a selector can never change"
+
+
+@pytest.mark.parametrize(
+    ("revision", "pool"),
+    [(None, "new"), ("oldold00", "old")],
+    ids=["the present revision counts in the new pool", "an earlier one where it was made"],
+)
+def test_a_kept_template_counts_in_the_pool_that_its_pods_are_in(revision: str | None, pool: str) -> None:
+    model = with_set(make_model(pool="new"), "full", [READY], revision=revision)
+    observed = model.stateful_sets[0]
+    labels = {"metadata": {"labels": {"adaptivellm.dev/pool": "old"}}}
+    observed = replace(observed, manifest={**observed.manifest, **labels})
+    assert keep_stateful_set(model, observed, 1, {}, ())["metadata"]["labels"]["adaptivellm.dev/pool"] == pool
 
 
 @pytest.mark.parametrize("field", ["stepMicroseconds", "maxSequences", "loadSeconds"])

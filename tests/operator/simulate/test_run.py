@@ -36,6 +36,15 @@ def test_the_same_arguments_give_the_same_run():
     assert one.changes == other.changes
 
 
+def test_a_model_of_a_pool_is_simulated_alone_with_its_budget():
+    trace = generate(steady(2.0), 300.0, seed=4)
+    alone, of_pool = (
+        run(make_scenario(accelerators=accelerators), trace, AdaptivePolicy()) for accelerators in ({}, {"pool": "gpu"})
+    )
+    assert of_pool.changes == alone.changes
+    assert served(of_pool, since=60.0) > 0.99
+
+
 def test_every_decision_follows_from_its_observation_alone():
     policy = AdaptivePolicy(keep_records=True)
     run(make_scenario(), generate(step(2.0, 12.0, 200.0), 500.0, seed=3), policy)

@@ -13,8 +13,9 @@ from typing import Final
 from adaptive_operator.decide.decision import Decision
 from adaptive_operator.decide.pool import decide_pool
 from adaptive_operator.decide.settings import DecideSettings
+from adaptive_operator.observe.models import with_metrics
 from adaptive_operator.observe.observation import ModelMetrics, ModelObservation, PoolObservation
-from adaptive_operator.observe.pools import Pool, build_pools, with_metrics
+from adaptive_operator.observe.pools import Pool, build_pools
 from adaptive_operator.observe.queries import ModelScope, Windows, build_queries
 from adaptive_operator.observe.readings import Readings, Subject
 from adaptive_operator.plan import PlanSettings, plan_model

@@ -1,0 +1,108 @@
+"""Several models of one AcceleratorPool on toy clusters: its budget after every single write, crashes included."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from adaptive_operator.decide.pool import decide_pool
+from adaptive_operator.observe.observation import PoolObservation, PoolShare
+from adaptive_operator.plan import plan_model
+from tests.operator.decide.plant import DEMO_SETTINGS, demo_spec
+from tests.operator.decide.world import PERIOD, World
+from tests.operator.plan.situations import SETTINGS
+from tests.operator.plan.toy_cluster import ToyCluster
+
+LOADS = st.sampled_from([0.1, 0.6, 1.3, 2.6, 9.0])
+
+
+@dataclass
+class SharedWorld:
+    """One world per model, each with a cluster of its own; the accelerators are common."""
+
+    worlds: list[World]
+    budget: int
+    surge: int = 0
+    shares: tuple[PoolShare, ...] = ()
+    most: int = 0  # that was ever held
+
+    def step(self, kill_after: int | None = None) -> None:
+        """One pass; the operator dies after so many writes."""
+        models = tuple(replace(w.observe(), namespace=f"n{i}", pool="gpu") for i, w in enumerate(self.worlds))
+        now = self.worlds[0].cluster.now
+        pool = PoolObservation(now, "nvidia.com/gpu", self.budget, 1, 0.0, models, "gpu", self.surge, self.shares)
+        left = kill_after
+        for world, model, decision in zip(self.worlds, models, decide_pool(pool, DEMO_SETTINGS).decisions, strict=True):
+            world.decisions.append(decision)
+            for step in plan_model(model, decision, SETTINGS, now, 1).steps:
+                if left == 0:
+                    return
+                left = None if left is None else left - 1
+                world.cluster.take(step)
+                self.check()
+
+    def check(self) -> None:
+        held = sum(world.cluster.held() for world in self.worlds)
+        self.most = max(self.most, held)
+        assert held <= self.budget + self.surge
+        if not any(world.cluster.status and world.cluster.status.swap for world in self.worlds):
+            assert held <= self.budget, "the surge is for swaps only"
+
+    def run(self, seconds: float) -> None:
+        for _ in range(int(seconds / PERIOD)):
+            self.step()
+            self.run_controllers()
+
+    def run_controllers(self) -> None:
+        for world in self.worlds:
+            world.cluster.run_controllers(PERIOD)
+        self.check()
+
+
+def shared(loads: list[list[float]], budget: int, surge: int = 0, shares: tuple[PoolShare, ...] = ()) -> SharedWorld:
+    """Models whose load takes each value for 100 s."""
+
+    def build(values: list[float]) -> World:
+        cluster = ToyCluster(demo_spec(accelerators={}), {"full": 4, "int8": 4, "int4": 4}, end_rounds=2, busy_rounds=1)
+        return World(lambda at: values[min(int(at / 100), len(values) - 1)], cluster)
+
+    return SharedWorld([build(values) for values in loads], budget, surge, shares)
+
+
+def test_models_end_up_with_their_shares_and_each_decision_tells_them():
+    world = shared([[9.0], [9.0]], budget=8, shares=(PoolShare("n0", "", weight=3),))
+    world.run(600)
+    assert [w.cluster.held() for w in world.worlds] == [6, 2]
+    told = world.worlds[1].decisions[-1]
+    assert any("n0/assistant 6 (weight 3), n1/assistant 2 of 8" in finding.message for finding in told.findings)
+
+
+def test_accelerators_go_from_one_model_to_the_other_and_back_without_passing_the_budget():
+    world = shared([[0.1, 9.0, 9.0, 0.1, 0.1, 0.1], [9.0, 9.0, 0.1, 9.0, 9.0, 9.0]], budget=8)
+    held = []
+    for _ in range(6):
+        world.run(100)
+        held.append([w.cluster.held() for w in world.worlds])
+    assert held == [[3, 5], [4, 4], [5, 3], [3, 5], [3, 5], [3, 5]]
+    assert world.most == 8
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    st.lists(st.lists(LOADS, min_size=1, max_size=3), min_size=2, max_size=3),
+    st.integers(2, 8),
+    st.integers(0, 2),
+    st.lists(st.one_of(st.none(), st.integers(0, 12)), max_size=60),
+    st.integers(0, 4),
+)
+def test_the_budget_is_never_passed_whatever_the_load_and_wherever_the_operator_dies(
+    loads, budget, surge, kills, reserved
+):
+    shares = (PoolShare("n0", "", reserved, 2), PoolShare("n1", "assistant", 1, 3))
+    world = shared(loads, budget, surge, shares)
+    for kill_after in kills:
+        world.step(kill_after)
+        world.run_controllers()
+    world.run(100)

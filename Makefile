@@ -59,7 +59,7 @@ lint: setup ## ruff, mypy, import-linter, generated files up to date
 
 .PHONY: unit
 unit: setup ## Unit tests, no cluster needed
-	$(PY) -m pytest tests --ignore=tests/integration --ignore=tests/device
+	$(PY) -m pytest tests --ignore=tests/integration --ignore=tests/device -n auto --maxprocesses 4 --dist worksteal
 
 .PHONY: device-test
 device-test: setup ## Check and time the Triton kernels on this machine's GPU (skips, saying so, without one)

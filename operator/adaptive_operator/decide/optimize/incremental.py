@@ -32,4 +32,4 @@ def narrow(problem: Problem, free: Collection[str], kept: Counts) -> Problem:
         replace(limit, accelerators=max(0, limit.accelerators - used_of(frozen, limit, kept)))
         for limit in problem.limits
     )
-    return replace(problem, models=tuple(m for m in problem.models if m.key in free), limits=limits)
+    return replace(problem.part(free), limits=limits)

@@ -13,8 +13,8 @@ Qualities are fractions of the full model, rates reference requests/s. `present`
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 UNSERVED: Final = 10.0  # Π: a request that is not served costs as much as the quality of ten full answers
@@ -125,6 +125,12 @@ class Problem:
     limits: tuple[Limit, ...]
     prices: Mapping[str, float] = field(default_factory=dict)
     costs: Mapping[str, float] = field(default_factory=dict)  # of an accelerator, relative; 1 where it is not given
+    minimum_cost: float | None = None  # `missing_cost()` of the whole problem that this one is a part of
+
+    def part(self, keys: Collection[str]) -> Problem:
+        """Only the models of these keys; a plan is worth the same in the part as in the whole."""
+        models = tuple(model for model in self.models if model.key in keys)
+        return replace(self, models=models, minimum_cost=self.missing_cost())
 
     @property
     def weighted_demand(self) -> float:
@@ -154,6 +160,8 @@ class Problem:
 
         Minimums are soft, so that a budget that does not hold them all still has a plan.
         """
+        if self.minimum_cost is not None:
+            return self.minimum_cost
         most = max((m.weight * c.rate for m in self.models for c in m.columns), default=1.0)
         largest = max((column.accelerators for model in self.models for column in model.columns), default=1)
         return 1.1 * (UNSERVED + 1) * max(most, 1.0) * largest

@@ -115,8 +115,8 @@ def _plans(problem: Problem, found: _Found, keeping: PoolPlan, counts: Counts, m
     """These replicas as a plan, if no limit forbids them. Models that keep theirs keep their routing."""
     if exceeded(problem, counts):
         return []
-    moved = tuple(model for model in problem.models if counts[model.key] != keeping.counts[model.key])
-    routing = keeping.routing.merged(route(replace(problem, models=moved), counts))
+    moved = {model.key for model in problem.models if counts[model.key] != keeping.counts[model.key]}
+    routing = keeping.routing.merged(route(problem.part(moved), counts))
     return [_plan(problem, found, counts, routing, method)]
 
 

@@ -46,6 +46,10 @@ class DecisionLog:
             self._handler = None
 
     def _write(self, line: str) -> None:
+        if len(line) > self.most_bytes:
+            raise ValueError(
+                f"a record of {len(line)} bytes does not fit into files of {self.most_bytes}: raise the limit"
+            )
         if self._handler is None:
             self._handler = _RaisingHandler(
                 self.path, maxBytes=self.most_bytes, backupCount=_FILES - 1, encoding="utf-8", delay=True

@@ -57,6 +57,14 @@ def build_fault(error: Exception, generation: int, now: float) -> Fault | None:
     return Fault(reason, text[:_MAX_MESSAGE], generation, format_time(now))
 
 
+def unreadable_text(error: Exception) -> str:
+    """For an object, or one of its children, that makes the reader fail."""
+    kind = type(error).__name__
+    return (
+        f"the operator cannot read this model or one of its objects ({kind}); what runs is left as it is; see its log"
+    )
+
+
 def same_fault(left: Fault | None, right: Fault | None) -> bool:
     """Whether two faults tell the same story."""
     if left is None or right is None:

@@ -84,7 +84,7 @@ class Reconciler:
         self.metrics.keep_pools({(pool.resource, pool.name) for pool in seen.pools})
         due = [pool for pool in seen.pools if is_due(pool.key, planner_period(pool))]
         results = await asyncio.gather(
-            *(self._run_pool(pool, epoch) for pool in due),
+            *(self._run_pool_alone(pool, epoch) for pool in due),
             *(self._report_blocked(model, epoch) for model in seen.blocked),
             *(self._report_pool(pool, {}, now, epoch) for pool in seen.unready),
         )
@@ -97,6 +97,17 @@ class Reconciler:
             blocked = block_all(unreadable.models, build_fault(unreadable.error, 0, now))
             await asyncio.gather(*(self._report_blocked(model, epoch) for model in blocked))
             raise
+
+    async def _run_pool_alone(self, pool: Pool, epoch: int) -> int:
+        """A defect in one pool's pass ends that pool's pass only."""
+        try:
+            return await self._run_pool(pool, epoch)
+        except (NotLeaderError, KubeError):
+            raise
+        except Exception as error:  # noqa: BLE001 whatever it is, the other pools go on
+            self.metrics.count_failure(error)
+            _LOG.error("pass over pool %s failed: %s", pool.key, error, exc_info=error)
+            return 0
 
     async def _run_pool(self, pool: Pool, epoch: int) -> int:
         observation = await self._observe(pool, epoch)

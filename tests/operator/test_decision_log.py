@@ -95,3 +95,11 @@ def test_a_file_that_cannot_be_read_is_named_with_the_line(tmp_path: Path, capsy
     assert main(["replay", str(tmp_path / "log.jsonl")]) == 1
     assert "line 2: " in capsys.readouterr().err
     assert main(["replay", str(tmp_path / "none.jsonl")]) == 1
+
+
+def test_a_record_that_no_file_holds_is_told_and_left_out(tmp_path: Path, caplog):
+    log = DecisionLog(tmp_path / "log.jsonl", 1000)
+    with caplog.at_level(logging.WARNING):
+        play(log, 10)
+    assert "raise the limit" in caplog.text
+    assert list(tmp_path.iterdir()) == []

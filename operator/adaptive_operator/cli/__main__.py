@@ -5,21 +5,34 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from importlib import import_module
+from types import ModuleType
 
-from adaptive_operator.cli import explain, replay, simulate
+from adaptive_operator.cli import explain, replay
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0 done, 1 could not be done (the cause is on stderr), 2 the arguments make no sense."""
     parser = argparse.ArgumentParser(prog="kubectl adaptive", description="Elastic LLM deployment in quality tiers.")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for command in (explain, replay, simulate):
+    for command in _commands():
         command.add_command(commands)
     options = parser.parse_args(arguments)
     try:
         return int(options.run(options))
     except KeyboardInterrupt:
         return 130
+
+
+def _commands() -> tuple[ModuleType, ...]:
+    """All of them; the simulator only where what it draws and shows progress with is installed (extra `cli`)."""
+    try:
+        simulate = import_module("adaptive_operator.cli.simulate")
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] == "adaptive_operator":
+            raise
+        return explain, replay
+    return explain, replay, simulate
 
 
 if __name__ == "__main__":

@@ -89,9 +89,11 @@ def _decision_lines(decision: DecisionStatus) -> Iterator[str]:
     yield _row("to", decision.to)
     yield _row("because", decision.message)
     yield _row("seen", decision.inputs)
+    if decision.alternative is None and not decision.binding:
+        yield _row("binding", "not known: demand or tier cards were not known, or no other mix is possible")
+        return
     yield _row("binding", "; ".join(decision.binding) or "nothing: no constraint taken away would serve better")
-    if decision.alternative:
-        yield _row("instead", decision.alternative)
+    yield _row("instead", decision.alternative or "no other mix is possible")
 
 
 def _swap_lines(swap: SwapStatus) -> Iterator[str]:
@@ -108,7 +110,7 @@ def _doubt_lines(status: AdaptiveModelStatus) -> Iterator[str]:
     if doubts:
         yield ""
     for item in doubts:
-        yield f"{item.type}={item.status} ({item.reason}): {item.message}"
+        yield _printable(f"{item.type}={item.status} ({item.reason}): {item.message}")
 
 
 def _history_lines(status: AdaptiveModelStatus) -> Iterator[str]:
@@ -118,15 +120,22 @@ def _history_lines(status: AdaptiveModelStatus) -> Iterator[str]:
     yield ""
     yield "before"
     for entry in earlier:
-        yield f"  {entry.time}  {entry.reason}: {entry.from_} → {entry.to}; {entry.message}"
+        yield _printable(f"  {entry.time}  {entry.reason}: {entry.from_} → {entry.to}; {entry.message}")
 
 
 def _row(name: str, text: str) -> str:
-    return f"  {name:<{_WIDTH}}{text}"
+    return f"  {name:<{_WIDTH}}{_printable(text)}"
+
+
+def _printable(text: str) -> str:
+    """Words of pods and kubelets are shown, what they would do to a terminal is not."""
+    return "".join(c if c.isprintable() else " " for c in text)
 
 
 def _read(options: argparse.Namespace) -> str:
-    name = options.model.removeprefix("am/").removeprefix(f"{names.PLURAL}/")
+    kind, _, name = options.model.rpartition("/")
+    if kind not in ("", "am", names.PLURAL, names.KIND.lower()):
+        raise ExplainError(f"{options.model}: only models can be explained: give am/NAME, or only NAME")
     command = ["kubectl", "get", f"{names.PLURAL}.{names.GROUP}", "-o", "json"]
     command += [f"--{flag}={value}" for flag in ("namespace", "context") if (value := getattr(options, flag))]
     try:

@@ -28,7 +28,7 @@ def run(options: argparse.Namespace) -> int:
     try:
         with options.file.open(encoding="utf-8") as lines:
             replayed = list(replay_lines(lines))
-    except (OSError, RecordError) as error:
+    except (OSError, UnicodeError, RecordError) as error:
         sys.stderr.write(f"error: {options.file}: {error}\n")
         return 1
     different = [item for item in replayed if item.differs_in]

@@ -29,7 +29,7 @@ from adaptive_operator.simulate.traces import LONGEST_GAP_SECONDS, TraceError, T
 
 _DEFAULT_POLICIES: Final = "ours,hpa,kpa,full,cheapest"
 _REFERENCES: Final = ("hpa", "full", "best-static")
-_EXPECTED = (ScenarioError, TraceError, PolicyError, GeneratorError, BudgetError, OSError)
+_EXPECTED = (ScenarioError, TraceError, PolicyError, GeneratorError, BudgetError, OSError, UnicodeError)
 
 
 def add_command(commands: Any) -> None:

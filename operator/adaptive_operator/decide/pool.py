@@ -193,6 +193,8 @@ def _decision(situation: Situation, proposal: Proposal, granted: int, limit: int
 
 def _is_told(situation: Situation, proposal: Proposal) -> bool:
     """Does the status say it already? Then it keeps its explanation too, and none has to be worked out."""
+    if situation.spec_changed:
+        return False
     last = situation.model.status.last_decision if situation.model.status is not None else None
     return last is not None and (last.reason, last.to) == (proposal.reason.value, mix_text(proposal.replicas))
 

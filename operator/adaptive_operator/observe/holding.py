@@ -14,7 +14,7 @@ def held_replicas(model: ModelObservation, stateful_set: StatefulSetObservation)
     Example: spec.replicas 1 with pods 0 (Ready) and 1 (Terminating) holds 2.
     """
     existing = {pod.ordinal for pod in model.pods if pod.stateful_set == stateful_set.name}
-    return len(existing | set(range(stateful_set.replicas)))
+    return stateful_set.replicas + sum(ordinal >= stateful_set.replicas for ordinal in existing)
 
 
 def held_accelerators(model: ModelObservation) -> int:

@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
-from typing import Any
+from typing import Any, Final
 
 from adaptive_operator.names import ANNOTATION_EPOCH, KIND, LABEL_MODEL
 
 Raw = Mapping[str, Any]
 
+# What a JSON text that anyone may have written can raise: nested too deeply, a number too large.
+UNREADABLE: Final = (ValueError, OverflowError, RecursionError)
+
 _EPOCH_DIGITS = 10
+_FACTORS: Final = {"k": 10**3, "M": 10**6, "G": 10**9}
 
 
 def metadata_of(raw: Raw) -> Raw:
@@ -71,10 +75,12 @@ def find_extended(pod_spec: Raw) -> set[str]:
 
 
 def parse_quantity(value: Any) -> int:
-    """Whole units of an extended resource; 0 for what is none."""
+    """Whole units of an extended resource; 0 for what is none. The API server writes 1000 of them as 1k."""
+    text = str(value or 0)
+    factor = _FACTORS.get(text[-1:], 1)
     try:
-        return int(Decimal(str(value or 0)))
-    except (InvalidOperation, ValueError):
+        return int(Decimal(text if factor == 1 else text[:-1]) * factor)
+    except (InvalidOperation, ValueError, OverflowError):
         return 0
 
 

@@ -30,6 +30,7 @@ from adaptive_operator.names import (
 from adaptive_operator.observe.cluster import Snapshot
 from adaptive_operator.observe.declared import DeclaredPool, HomelessError, join_pool
 from adaptive_operator.observe.manifests import (
+    UNREADABLE,
     Raw,
     annotations_of,
     count_accelerators,
@@ -232,7 +233,7 @@ def _routing_table(children: Sequence[Raw], model: str, uid: str) -> str | None:
 def _table_generation(table: str | None) -> int:
     try:
         return int(json.loads(table or "{}").get("generation", 0))
-    except (ValueError, TypeError, AttributeError):
+    except (*UNREADABLE, TypeError, AttributeError):
         return 0
 
 

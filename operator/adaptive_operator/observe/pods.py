@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from adaptive_operator.names import LABEL_REVISION, LABEL_TIER
-from adaptive_operator.observe.manifests import Raw, count_accelerators, labels_of, metadata_of, parse_time
+from adaptive_operator.observe.manifests import UNREADABLE, Raw, count_accelerators, labels_of, metadata_of, parse_time
 from adaptive_operator.observe.observation import PodObservation, PodPhase
 from adaptive_operator.observe.readings import RouterPod
 
@@ -139,7 +139,7 @@ def _parse_termination(message: Any) -> tuple[str, str] | None:
     for line in reversed(str(message or "").splitlines()):
         try:
             document = json.loads(line)
-        except ValueError:
+        except UNREADABLE:
             continue
         if isinstance(document, dict) and isinstance(document.get("reason"), str):
             return document["reason"][:64], _clip(f"{document['reason']}: {document.get('message', '')}")

@@ -6,13 +6,14 @@ parsed, or whose budget nobody knows, is set aside with its fault; what it holds
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import ValidationError
 
-from adaptive_operator.faults import Fault, FaultReason, format_time
+from adaptive_operator.faults import Fault, FaultReason, format_time, unreadable_text
 from adaptive_operator.observe.cluster import Snapshot
 from adaptive_operator.observe.declared import (
     DeclaredPool,
@@ -28,6 +29,7 @@ from adaptive_operator.observe.manifests import Raw, count_accelerators, epoch_o
 from adaptive_operator.observe.models import SeenModel, build_index, describe_validation, parse_model
 from adaptive_operator.observe.pods import has_ended, ordinal_of, stateful_set_of
 
+_LOG = logging.getLogger(__name__)
 _NOT_ADVERTISED = Advertised()
 # No Lease changes hands that often: a higher epoch was edited by hand. Its child is left alone and the Lease is not
 # raised, so that one annotation cannot exhaust the Lease's 32-bit counter for all models.
@@ -99,6 +101,9 @@ def build_pools(
             blocked.append(_block(raw, FaultReason.INVALID_SPEC, describe_validation(error), now))
         except HomelessError as error:
             blocked.append(_block(raw, error.reason, str(error), now))
+        except Exception as error:  # noqa: BLE001 one odd object, of whatever kind, never hurts the other models
+            _LOG.error("model %s cannot be read", metadata_of(raw).get("name"), exc_info=error)
+            blocked.append(_block(raw, FaultReason.INTERNAL_ERROR, unreadable_text(error), now))
     settlement = settle_budgets(list(declared.values()), advertised)
     shared, unready = _fill_declared(seen, snapshot, declared, settlement)
     blocked += [_block_in_pool(model, pool, now) for pool in unready for model in pool.models]
@@ -198,9 +203,9 @@ def _held_in_all(snapshot: Snapshot, resource: str, pool: str, declared: Mapping
         if pool_of(item, declared) != pool:
             continue
         template = (((item.get("spec") or {}).get("template") or {}).get("spec")) or {}
-        ordinals = {ordinal_of(pod) for pod in pods}
-        wanted = range(int((item.get("spec") or {}).get("replicas") or 0))
-        total += len(ordinals | set(wanted)) * count_accelerators(template, resource)
+        replicas = int((item.get("spec") or {}).get("replicas") or 0)
+        beyond = {ordinal for pod in pods if (ordinal := ordinal_of(pod)) >= replicas}
+        total += (replicas + len(beyond)) * count_accelerators(template, resource)
     orphans = [pod for pods in existing.values() for pod in pods if pool_of(pod, declared) == pool]
     return total + sum(count_accelerators(pod.get("spec") or {}, resource) for pod in orphans)
 

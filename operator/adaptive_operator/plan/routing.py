@@ -78,7 +78,9 @@ def parse_written_table(text: str | None) -> WrittenTable | None:
         document.pop("schemaVersion", None)
         draining = frozenset(str(uid) for uid in document["draining"])
         weights = {name_of(route): float(route["weight"]) for route in document["routes"]}
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
+        return None
+    if not all(math.isfinite(weight) and weight >= 0 for weight in weights.values()):
         return None
     return WrittenTable(*version, document, draining, weights)
 

@@ -112,7 +112,13 @@ def _decision_entry(facts: Facts) -> DecisionStatus:
         alternative=trim(decision.alternative, 512) or None,
     )
     before = model.status.last_decision if model.status is not None else None
-    return before if before is not None and _is_same_decision(before, entry) else entry
+    if before is None or model.status is None:
+        return entry
+    if _is_same_decision(before, entry) and model.status.observed_generation == model.generation:
+        return before
+    if not decision.alternative and (before.reason, before.to) == (entry.reason, entry.to):
+        return entry.model_copy(update={"binding": before.binding, "alternative": before.alternative})
+    return entry
 
 
 def _is_same_decision(left: DecisionStatus, right: DecisionStatus) -> bool:

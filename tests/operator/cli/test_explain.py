@@ -99,3 +99,28 @@ def test_without_kubectl_it_says_so(tmp_path: Path, monkeypatch, capsys):
     options = parser.parse_args(["explain", "assistant"])
     assert options.run(options) == 1
     assert "kubectl is not on the PATH" in capsys.readouterr().err
+
+
+def test_what_is_not_known_is_not_called_unconstrained():
+    model = model_at(5)
+    assert model.status is not None
+    assert model.status.last_decision is not None
+    bare = model.status.last_decision.model_copy(update={"binding": (), "alternative": None})
+    status = model.status.model_copy(update={"last_decision": bare})
+    text = "\n".join(explain_lines(model.model_copy(update={"status": status})))
+    assert "binding     not known" in text
+
+
+def test_words_of_a_pod_cannot_steer_the_terminal():
+    model = model_at(5)
+    assert model.status is not None
+    assert model.status.last_decision is not None
+    evil = model.status.last_decision.model_copy(update={"message": "a\x1b[2Jb\nc"})
+    status = model.status.model_copy(update={"last_decision": evil})
+    lines = list(explain_lines(model.model_copy(update={"status": status})))
+    assert "  because     a [2Jb c" in lines
+
+
+def test_only_models_can_be_explained(tmp_path: Path, monkeypatch, capsys):
+    assert run(tmp_path, "exit 0", monkeypatch, "pod/x") == 1
+    assert "give am/NAME" in capsys.readouterr().err

@@ -121,3 +121,17 @@ def test_the_prefix_of_a_dry_run_comes_and_goes_with_the_mode(before, after):
     entry = told(replace(model, spec=demo_spec(mode=after), status=told(model))).last_decision
     assert entry is not None
     assert entry.message.startswith("dry run: ") is (after == "DryRun")
+
+
+def test_an_edit_that_changes_nothing_but_what_binds_is_explained_anew():
+    world = World(lambda at: 0.4)
+    world.run(200)
+    world.edit(world.cluster.spec.model_copy(update={"accelerators": world.cluster.spec.accelerators}))
+    before = world.cluster.status.last_decision
+    world.step()
+    after = world.cluster.status.last_decision
+    assert (after.reason, after.to) == (before.reason, before.to) == ("Steady", "full 1 · int4 1")
+    assert after.time > before.time
+    assert after.alternative
+    world.step()
+    assert world.writes[-1] == 0

@@ -98,7 +98,9 @@ def test_a_ready_pod_has_no_load_failure_although_it_failed_before() -> None:
     assert (parsed.phase, parsed.load_failure_reason, parsed.trouble) == (PodPhase.READY, None, None)
 
 
-@pytest.mark.parametrize("message", ["", "no json", "[1]", '"text"', '{"message": "no reason"}', '{"reason": 5}', "{"])
+@pytest.mark.parametrize(
+    "message", ["", "no json", "[1]", '"text"', '{"message": "no reason"}', '{"reason": 5}', "{", "[" * 4000]
+)
 def test_other_last_words_are_no_load_failure(message: str) -> None:
     parsed = parse_pod(build_pod(conditions=NOT_READY, containers=[ended(message)]), RESOURCE)
     assert (parsed.phase, parsed.load_failure_reason) == (PodPhase.STARTING, None)

@@ -13,6 +13,7 @@ from adaptive_operator.levels import Level
 from adaptive_operator.observe.cluster import Snapshot
 from adaptive_operator.observe.holding import held_accelerators
 from adaptive_operator.observe.inventory import Advertised
+from adaptive_operator.observe.manifests import parse_quantity
 from adaptive_operator.observe.pools import Seen, build_pools, find_budget
 from tests.operator.raw_objects import READY, build_model, build_owner, build_pod, build_stateful_set
 
@@ -251,3 +252,33 @@ def test_ready_routers_are_counted_from_pods() -> None:
     ]
     model = see([build_model()], pods).pools[0].models[0].observation
     assert (model.routers_ready, model.routers_ready_since) == (1, 1767225600.0)
+
+
+@pytest.mark.parametrize("generation", ["1e999", "[" * 100_000, '"x"', "null"])
+def test_a_spoilt_table_is_no_reason_to_give_up_its_model_or_another(generation: str) -> None:
+    owner = build_owner("uid-demo-assistant")
+    table = f'{{"generation": {generation}}}'
+    config = child("ConfigMap", "assistant-routing", owner, data={"table.json": table})
+    seen = see([build_model(), build_model("other")], ConfigMap=[config])
+    assert [m.observation.name for m in seen.pools[0].models] == ["assistant", "other"]
+    assert seen.blocked == ()
+
+
+def test_an_object_that_makes_the_reader_fail_blocks_its_own_model_only() -> None:
+    odd = build_stateful_set("odd")
+    odd["metadata"]["annotations"] = 5
+    seen = see([build_model("odd"), build_model("other")], sets=[odd])
+    assert [(m.name, m.fault.reason) for m in seen.blocked] == [("odd", FaultReason.INTERNAL_ERROR)]
+    assert [m.observation.name for m in seen.pools[0].models] == ["other"]
+
+
+def test_two_thousand_million_replicas_are_counted_not_enumerated() -> None:
+    many = build_stateful_set(replicas=2_000_000_000)
+    seen = see([build_model()], [build_pod(conditions=READY)], [many])
+    [model] = seen.pools[0].models
+    assert held_accelerators(model.observation) == 4_000_000_000
+
+
+def test_a_thousand_accelerators_are_written_as_1k() -> None:
+    assert parse_quantity("1k") == 1000
+    assert [parse_quantity(text) for text in ("4", 4, "0", None, "500m", "abc", "k")] == [4, 4, 0, 0, 0, 0, 0]

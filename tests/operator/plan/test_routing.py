@@ -175,6 +175,10 @@ def test_a_lost_table_goes_on_above_what_routers_may_have_seen() -> None:
         '{"epoch": 1}',
         '{"epoch": 1, "generation": "x"}',
         '{"epoch":1,"generation":2,"draining":3,"routes":[]}',
+        '{"epoch":1e999,"generation":2,"draining":[],"routes":[]}',
+        '{"epoch":1,"generation":2,"draining":[],"routes":[{"tier":"full","weight":NaN}]}',
+        '{"epoch":1,"generation":2,"draining":[],"routes":[{"tier":"full","weight":-1}]}',
+        "[" * 100_000,
     ],
 )
 def test_a_table_that_cannot_be_read_counts_as_none(text: str | None) -> None:

@@ -35,7 +35,20 @@ def restore(situation: Situation, limit: int) -> Proposal | None:
     mix = _improvement(situation, space, demand.peak)
     if mix is None:
         return None if now is None else _held_by_window(situation, now)
+    if now is not None and _gives_up_too_early(situation, space, mix, now):
+        return _held_by_window(situation, now)
     return _checked(situation, space, mix, limit)
+
+
+def _gives_up_too_early(situation: Situation, space: PlanSpace, mix: Mix, now: Mix) -> bool:
+    """Only smaller, though what the present load allows would be of better quality? Quality rises first.
+
+    The window is over soon; a smaller mix now would start another dwell, and the better tier's replica start later.
+    """
+    if not all(mix[tier.name] <= tier.wanted for tier in situation.tiers):
+        return False
+    gain = _gain(space, as_plan(space, mix), as_plan(space, now), _beyond_chance(situation))
+    return gain >= situation.settings.least_gain_permille
 
 
 def restore_to(situation: Situation, mix: Mix, limit: int) -> Proposal | None:

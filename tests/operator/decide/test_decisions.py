@@ -577,6 +577,29 @@ def test_a_pool_of_a_hundred_thousand_accelerators_and_sixteen_tiers_is_decided_
     assert capacity >= 20_000.0
 
 
+FAST_INT8 = demo_spec(
+    tiers=[
+        tier(0, card={"qualityPermille": 1000, "capacityMilliRequestsPerSecond": 2700, "loadSeconds": 20}),
+        tier(1, card={"qualityPermille": 998, "capacityMilliRequestsPerSecond": 3500, "loadSeconds": 20}),
+        tier(2, card={"qualityPermille": 780, "capacityMilliRequestsPerSecond": 3500, "loadSeconds": 20}),
+    ]
+)
+
+
+@pytest.mark.parametrize(
+    ("rate", "reason", "wish"),
+    [
+        pytest.param(1.0, "HeldByHoldWindow", "full 1 · int4 1", id="a better mix is in sight: wait for the window"),
+        pytest.param(4.9, "HeldForAgreement", "int8 2 · int4 1", id="none is: the smaller one is taken"),
+    ],
+)
+def test_when_load_falls_quality_rises_before_accelerators_are_given_back(rate, reason, wish):
+    decision = decide_one(observe_one(FAST_INT8, {"int8": 3, "int4": 1}, metrics(rate, peak=5.0)))
+    assert decision.reason == reason
+    assert decision.message.startswith(f"{wish} would be better")
+    assert decision.replicas == {"full": 0, "int8": 3, "int4": 1}
+
+
 def test_a_minimum_that_cannot_be_paid_moves_nothing_back_and_forth():
     tiers = [tier(0, replica={"accelerators": 4, "cpu": "1", "memory": "1Gi"}, replicas={"min": 1}), tier(2)]
     model = Model("assistant", demo_spec(tiers=tiers, accelerators={"resource": "nvidia.com/gpu"}), lambda now: 0.0)

@@ -13,7 +13,7 @@ from typing import Any, Final
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from adaptive_operator.simulate.capacity import effective_capacity, ratio_rows
+from adaptive_operator.simulate.capacity import CapacityError, effective_capacity, ratio_rows
 from adaptive_operator.simulate.cards import measure_cards
 from adaptive_operator.simulate.comparison import Comparison, Judged, Tell, compare
 from adaptive_operator.simulate.generators import GeneratorError, parse_generator
@@ -29,7 +29,7 @@ from adaptive_operator.simulate.traces import LONGEST_GAP_SECONDS, TraceError, T
 
 _DEFAULT_POLICIES: Final = "ours,hpa,kpa,full,cheapest"
 _REFERENCES: Final = ("hpa", "full", "best-static")
-_EXPECTED = (ScenarioError, TraceError, PolicyError, GeneratorError, BudgetError, OSError, UnicodeError)
+_EXPECTED = (ScenarioError, TraceError, PolicyError, GeneratorError, BudgetError, CapacityError, OSError, UnicodeError)
 
 
 def add_command(commands: Any) -> None:

@@ -79,9 +79,12 @@ def correct(
 
 
 def is_stale(correction: Correction, now: float, settings: CorrectionSettings = CorrectionSettings()) -> bool:
-    """Has the tier been out of the factor's reach for so long that its card has to be measured again?"""
-    since = correction.bounded_since
-    return since is not None and now - since >= settings.stale_after_seconds
+    """Has the tier been out of the factor's reach, in samples over so long, that its card has to be measured again?
+
+    A time without samples says nothing: one sample at a bound and then silence is no staleness.
+    """
+    since, last = correction.bounded_since, correction.updated_at
+    return since is not None and last is not None and last - since >= settings.stale_after_seconds
 
 
 def warm_replicas(ready_since: Sequence[float], now: float, settings: CorrectionSettings = CorrectionSettings()) -> int:

@@ -86,7 +86,9 @@ def attaining_rate(curve: Curve, request: Request, objective: Objective, replica
     if batch < 1:
         return 0.0
     slack = objective.tpot_milliseconds / curve.step_milliseconds(batch)
-    return attained_share(slack, replicas, objective.attainment_percent) * saturation_rate(curve, request, objective)
+    most = attained_share(slack, replicas, objective.attainment_percent) * saturation_rate(curve, request, objective)
+    # Where the objective itself bounds the batch there is less slack than was simulated: the mean has to keep it, too.
+    return _largest(most, lambda rate: predicted_tpot_milliseconds(curve, request, rate) <= objective.tpot_milliseconds)
 
 
 def attained_share(slack: float, replicas: int, attainment_percent: float) -> float:

@@ -32,8 +32,14 @@ class Capacity:
     tried: Mapping[float, Scores]
 
 
+class CapacityError(ValueError):
+    """No capacity can be told from this trace; the text says why."""
+
+
 def effective_capacity(comparison: Comparison, name: str, tell: Tell) -> Capacity:
-    """Search around the comparison's own scale. Raises PolicyError and BudgetError."""
+    """Search around the comparison's own scale. Raises PolicyError, BudgetError and CapacityError."""
+    if comparison.trace[-1].arrival <= 0:
+        raise CapacityError("all requests of the trace come at once, so it has no rate; give a longer trace")
     tried: dict[float, Scores] = {}
 
     def holds(scale: float) -> bool:

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pydantic.alias_generators import to_camel
 
 from adaptive_operator.api.tiers import Tier
-from adaptive_operator.api.v1alpha1 import AdaptiveModelSpec
+from adaptive_operator.api.v1alpha1 import AdaptiveModelSpec, Mode
 from adaptive_operator.names import KIND
 from adaptive_operator.observe.models import describe_validation
 from adaptive_operator.simulate.curve import Lengths, StepCurve, linear_points, saturation
@@ -74,6 +74,11 @@ class Scenario:
         """The quality floor, 0..1."""
         return self.spec.quality.floor_permille / 1000
 
+    @property
+    def best_affordable(self) -> TierModel:
+        """The best tier of which one replica fits into the budget."""
+        return next(tier for tier in self.tiers if tier.accelerators <= self.budget)
+
     def tier(self, name: str) -> TierModel:
         """A tier by name. Raises KeyError."""
         found = next((tier for tier in self.tiers if tier.name == name), None)
@@ -106,6 +111,11 @@ class _Curve(_Document):
         line = self.step_milliseconds is not None and self.step_milliseconds_per_sequence is not None
         if line == (self.step_points is not None):
             raise ValueError("give stepMilliseconds with stepMillisecondsPerSequence, or stepPoints, not both")
+        if line and not self.step_milliseconds:
+            raise ValueError("stepMilliseconds has to be greater than 0: a step takes time")
+        times = [time for _, time in sorted(self.step_points or ())]
+        if times != sorted(times):
+            raise ValueError("stepPoints fall: a step of more sequences takes no less time; correct the points")
         return self
 
     def build(self) -> StepCurve:
@@ -144,7 +154,8 @@ def load_scenario(model: Path, profile: Path | None = None, budget: int | None =
     accelerators = budget or spec.accelerators.budget
     if accelerators is None:
         raise ScenarioError(f"{model}: spec.accelerators.budget is not set; set it, or give --budget")
-    name = str((raw.get("metadata") or {}).get("name") or "model")
+    metadata = raw.get("metadata")
+    name = str((metadata.get("name") if isinstance(metadata, dict) else None) or "model")
     curves = None if profile is None else read_profile(profile)
     return build_scenario(name, spec, accelerators, curves, source=str(model))
 
@@ -156,7 +167,8 @@ def build_scenario(
     where = f"{source}: " if source else ""
     # Alone with its budget: the pool that it may name, and who else is in it, are not simulated.
     alone = spec.accelerators.model_copy(update={"budget": budget, "pool": None})
-    spec = spec.model_copy(update={"accelerators": alone})
+    # A simulation acts, also for a model that only thinks (DryRun) or rests (Paused) in its cluster.
+    spec = spec.model_copy(update={"accelerators": alone, "mode": Mode.ACTIVE})
     tiers = [_tier_model(tier, spec, curves, where) for tier in spec.tiers]
     if min(tier.accelerators for tier in tiers) > budget:
         raise ScenarioError(f"{where}no tier fits into {budget} accelerators; raise the budget")

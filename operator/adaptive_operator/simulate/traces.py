@@ -80,9 +80,12 @@ def _csv_lines(path: Path, lines: Iterable[str]) -> Iterator[tuple[int, _Line]]:
     missing = [column for column in _COLUMNS if column not in (reader.fieldnames or ())]
     if missing:
         raise TraceError(f"{path}, row 1: no column {', '.join(missing)}; the header has to be {','.join(_COLUMNS)}")
-    for number, row in enumerate(reader, start=2):
-        values = {"time": row["TIMESTAMP"], "prompt_tokens": row["ContextTokens"]}
-        yield number, _parse(path, number, {**values, "output_tokens": row["GeneratedTokens"]})
+    try:
+        for number, row in enumerate(reader, start=2):
+            values = {"time": row["TIMESTAMP"], "prompt_tokens": row["ContextTokens"]}
+            yield number, _parse(path, number, {**values, "output_tokens": row["GeneratedTokens"]})
+    except csv.Error as error:
+        raise TraceError(f"{path}, row {reader.line_num + 1}: not CSV ({error}); correct or remove it") from None
 
 
 def _parse(path: Path, number: int, values: Mapping[str, Any]) -> _Line:

@@ -72,6 +72,8 @@ WRONG = {
     "a rate of zero": (["--trace", "steady:rate=0"], "'rate=0' is not PARAMETER=POSITIVE NUMBER"),
     "a trace that is not there": (["--trace", "nowhere.csv"], "nowhere.csv"),
     "a profile without a tier": (["--profile", "PROFILE"], "the profile has no tier int8; add it under tiers"),
+    "a capacity from one moment": (["--trace", "ONE", "--capacity", "--policy", "full"], "come at once"),
+    "a floor that no tier reaches": (["-f", "FLOOR", "--policy", "cost-first"], "no tier reaches the floor"),
     "a manifest without a model": (["-f", "EMPTY"], "there is no AdaptiveModel in it"),
 }
 
@@ -81,7 +83,14 @@ def test_a_user_is_told_what_to_correct_in(name, tmp_path, capsys):
     arguments, words = WRONG[name]
     (tmp_path / "profile.yaml").write_text(yaml.safe_dump({"base": BASE, "tiers": {"full": {}}}))
     (tmp_path / "empty.yaml").write_text("kind: ConfigMap\n")
-    files = {"PROFILE": str(tmp_path / "profile.yaml"), "EMPTY": str(tmp_path / "empty.yaml")}
+    one = tmp_path / "one.csv"
+    one.write_text("TIMESTAMP,ContextTokens,GeneratedTokens\n0,10,10\n")
+    high = yaml.safe_load(Path(MODEL).read_text())
+    high["spec"]["quality"] = {"floorPermille": 1000}
+    high["spec"]["tiers"] = [tier for tier in high["spec"]["tiers"] if tier["card"]["qualityPermille"] < 1000]
+    (tmp_path / "floor.yaml").write_text(yaml.safe_dump(high))
+    files = {"ONE": str(one), "FLOOR": str(tmp_path / "floor.yaml")}
+    files |= {"PROFILE": str(tmp_path / "profile.yaml"), "EMPTY": str(tmp_path / "empty.yaml")}
     given = [files.get(argument, argument) for argument in arguments]
     assert simulate("-f", MODEL, "--trace", TRACE, *given) == 1
     assert words in capsys.readouterr().err
@@ -104,6 +113,11 @@ PROFILES = {
         {"tiers": {"full": {"curve": {**NO_STEP, "stepPoints": [[8, 7], [1, 7]]}}}},
         "rising order",
     ),
+    "points that fall": (
+        {"base": {**NO_STEP, "stepPoints": [[1, 9], [8, 7]]}, "tiers": {"full": {}}},
+        "stepPoints fall",
+    ),
+    "a step without time": ({"base": {**BASE, "stepMilliseconds": 0}}, "has to be greater than 0"),
 }
 
 
@@ -153,3 +167,24 @@ def test_capacities_are_printed_with_their_ratios_and_written_with_every_scale_t
     assert (row.split()[0], row.split()[-1]) == ("full", "1.00")
     (policy,) = json.loads((tmp_path / "capacity.json").read_text())["policies"]
     assert len(policy["tried"]) >= 3
+
+
+def test_a_model_that_only_thinks_in_its_cluster_acts_in_a_simulation(tmp_path, capsys):
+    dry = yaml.safe_load(Path(MODEL).read_text())
+    dry["spec"]["mode"] = "DryRun"
+    (tmp_path / "dry.yaml").write_text(yaml.safe_dump(dry))
+    out = []
+    for model in (MODEL, str(tmp_path / "dry.yaml")):
+        simulate("-f", model, "--trace", TRACE, "--policy", "ours", "-o", str(tmp_path))
+        [policy] = json.loads((tmp_path / "result.json").read_text())["policies"]
+        out.append((policy["violations"], policy["most_held"]))
+    assert out[0] == out[1]
+    assert out[0][1] > 0
+    capsys.readouterr()
+
+
+def test_a_trace_of_one_request_can_be_reported(tmp_path, capsys):
+    (tmp_path / "one.csv").write_text("TIMESTAMP,ContextTokens,GeneratedTokens\n0,10,10\n")
+    code = simulate("-f", MODEL, "--trace", str(tmp_path / "one.csv"), "--policy", "hpa,full", "-o", str(tmp_path))
+    assert code == 0, capsys.readouterr().err
+    assert json.loads((tmp_path / "result.json").read_text())["policies"]

@@ -172,11 +172,29 @@ def test_a_card_that_stays_at_a_bound_for_ten_minutes_is_stale():
     state = Correction()
     for minute in range(12):
         now = NOW + 60.0 * minute
-        assert is_stale(state, now) == (minute >= 10)
         state = correct(state, MEDIUM, LOOSE, sample(3 * PREDICTED), now)
+        assert is_stale(state, now) == (minute >= 10)
     assert state.factor == pytest.approx(0.6, abs=0.05)
     recovered = correct(state, MEDIUM, LOOSE, sample(PREDICTED), NOW + 720)
     assert not is_stale(recovered, NOW + 720)
+
+
+def test_one_sample_at_a_bound_and_then_silence_is_no_staleness():
+    state = correct(Correction(), MEDIUM, LOOSE, sample(3 * PREDICTED), NOW)
+    assert not is_stale(state, NOW + 3600)
+
+
+BIG = Curve(
+    25.0, 0.15, ((1.0, 22.9), (64.0, 22.9 + 0.2 * 63)), 300_000.0, 64
+)  # its steps at the full batch are as long as the objective allows
+
+
+@pytest.mark.parametrize("tpot", [24.0, 28.0, 35.0, 60.0, 200.0])
+@pytest.mark.parametrize("replicas", [1, 4, 8])
+def test_the_rate_keeps_the_objective_that_it_was_asked_for(tpot, replicas):
+    rate = attaining_rate(BIG, CONVERSATION, Objective(tpot, 99.0), replicas)
+    assert rate > 0
+    assert predicted_tpot_milliseconds(BIG, CONVERSATION, rate) <= tpot * (1 + 1e-9)
 
 
 def test_cold_replicas_are_not_counted_as_warm():

@@ -41,6 +41,7 @@ BAD = {
     "no output": (HEADER + "0,5,0\n", "row 2: output_tokens is '0': Input should be greater than or equal to 1"),
     "a short row": (HEADER + "0,5\n", "row 2: output_tokens is None"),
     "negative prompt": (HEADER + "0,-5,1\n", "row 2: prompt_tokens is '-5'"),
+    "an endless field": (HEADER + "0,5," + "1" * 200_000 + "\n", "row 2: not CSV"),
     "another header": ("a,b\n1,2\n", "row 1: no column TIMESTAMP, ContextTokens, GeneratedTokens; the header has to"),
     "no rows": (HEADER, "trace.csv: no request in it"),
     "nothing": ("", "row 1: no column"),

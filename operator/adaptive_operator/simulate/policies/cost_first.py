@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from adaptive_operator.simulate.policies.base import Scaler
-from adaptive_operator.simulate.scenario import TierModel
+from adaptive_operator.simulate.scenario import ScenarioError, TierModel
 from adaptive_operator.simulate.scrapes import Scrape
 from adaptive_operator.simulate.world import World, fixed_table
 
@@ -63,6 +63,8 @@ class CostFirstPolicy:
         """One replica of the cheapest tier, then a round every 30 s."""
         self._world, self._scaler = world, Scaler(world)
         allowed = [tier for tier in world.scenario.tiers if tier.quality >= world.scenario.floor]
+        if not allowed:
+            raise ScenarioError(f"cost-first: no tier reaches the floor of {world.scenario.floor:g}; lower the floor")
         self._by_cost = sorted(allowed, key=lambda tier: (tier.accelerators, tier.accelerators / tier.rate))
         world.dispatcher.offer_table(fixed_table(world.scenario, tuple(tier.name for tier in allowed)))
         self._scaler.set({self._by_cost[0].name: 1}, "Start")

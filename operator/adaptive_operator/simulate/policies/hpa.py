@@ -40,7 +40,7 @@ def desired_replicas(total_work: float, ready: int, unready: int, target: float)
 
 @dataclass(slots=True)
 class HpaPolicy:
-    """`target_part`: the target as a part of the sequences that a replica decodes at once (tuned over 0.5-0.9)."""
+    """`target_part`: the target as a part of the sequences that a replica decodes at once (tuned)."""
 
     target_part: float = 0.7
     name: str = "hpa"
@@ -53,7 +53,7 @@ class HpaPolicy:
     def begin(self, world: World) -> None:
         """One replica of the best tier, then a round every 15 s."""
         self._world, self._scaler = world, Scaler(world)
-        self._tier = world.scenario.tiers[0].name
+        self._tier = world.scenario.best_affordable.name
         world.dispatcher.offer_table(fixed_table(world.scenario, (self._tier,)))
         self._scaler.set({self._tier: self._wanted}, "Start")
         world.events.after(PERIOD_SECONDS, self._round)

@@ -39,7 +39,7 @@ class KpaPolicy:
     def begin(self, world: World) -> None:
         """One replica of the best tier, then a tick every 2 s."""
         self._world, self._scaler = world, Scaler(world)
-        self._tier = world.scenario.tiers[0].name
+        self._tier = world.scenario.best_affordable.name
         world.dispatcher.offer_table(fixed_table(world.scenario, (self._tier,)))
         self._scaler.set({self._tier: 1}, "Start")
         world.events.after(TICK_SECONDS, self._tick)

@@ -27,7 +27,7 @@ class StaticPolicy:
 
 def best_tier_mix(scenario: Scenario) -> dict[str, int]:
     """P0: the best tier on all of the budget."""
-    tier = scenario.tiers[0]
+    tier = scenario.best_affordable
     return {tier.name: scenario.budget // tier.accelerators}
 
 

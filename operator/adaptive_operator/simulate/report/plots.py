@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -73,11 +74,13 @@ def draw_trade(judged: Sequence[Judged]) -> str:
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(6, 3.2), layout="constrained")
         axes = figure.subplots()
-        for item in judged:
+        shown = [item for item in judged if math.isfinite(item.scores.effective_accuracy)]  # the others served nothing
+        for item in shown:
             place = (max(item.scores.violations, _LEAST_VIOLATIONS), item.scores.effective_accuracy)
             axes.scatter(*place, s=30)
             axes.annotate(item.name, place, xytext=(5, 4), textcoords="offset points")
-        axes.set_xscale("log")
+        if shown:
+            axes.set_xscale("log")
         axes.set_xlabel("violations (part of all requests)")
         axes.set_ylabel("quality of what was attained")
         return _as_svg(figure)

@@ -105,7 +105,7 @@ def _describe(item: Judged) -> dict[str, Any]:
     return {
         **as_record(item.scores),
         "policy": item.name,
-        "grid": {str(target): violations for target, violations in item.grid.items()},
+        "grid": {str(target): None if math.isnan(part) else part for target, part in item.grid.items()},
         "changesOfReplicas": [
             {"at": round(change.at, 1), "replicas": dict(change.replicas), "reason": change.reason}
             for change in item.result.changes

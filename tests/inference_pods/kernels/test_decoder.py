@@ -192,3 +192,13 @@ def test_the_library_itself_maps_nothing_for_a_shape_out_of_range(variant, chang
         setattr(config, name, value)
     assert library.al_required_bytes(ctypes.byref(config)) == -1
     assert library.al_create(ctypes.byref(config)) is None
+
+
+def test_a_score_that_is_no_number_makes_the_total_none_either(variant):
+    decoder = load_random_weights(Decoder(SHAPE, LIMITS, Precision.FP32, variant))
+    weights = np.ones((SHAPE.vocab, SHAPE.dim), np.float32)
+    weights[5] = np.nan
+    decoder.load(TensorRole.HEAD, 0, np.frombuffer(weights.tobytes(), np.uint8), SourceType.F32, *weights.shape)
+    (scores,) = decoder.step([Chunk([1, 2, 3], 0, [0], 1)])
+    assert np.flatnonzero(np.isnan(scores.logits)).tolist() == [5]
+    assert np.isnan(scores.log_total)

@@ -255,3 +255,23 @@ def test_a_missing_tensor_and_a_wrong_shape_are_named(folder, tmp_path):
 def test_another_kind_of_gguf_tokenizer_is_unsupported():
     with pytest.raises(LoadError, match="not supported"):
         read_gguf_vocabulary({"tokenizer.ggml.model": "llama"})
+
+
+@pytest.mark.parametrize("field", ["bos_token_id", "eos_token_id"])
+@pytest.mark.parametrize("number", [-1, 264])
+def test_a_special_token_outside_of_the_vocabulary_is_corrupt_and_named(folder, tmp_path, field, number):
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    (copy / "generation_config.json").unlink(missing_ok=True)
+    config = json.loads((copy / "config.json").read_text()) | {field: number}
+    (copy / "config.json").write_text(json.dumps(config))
+    with pytest.raises(LoadError, match=field) as caught:
+        read_vocabulary(open_model(copy))
+    assert caught.value.reason is LoadReason.CORRUPT
+
+
+def test_a_vocabulary_too_large_for_any_model_is_refused_before_it_is_listed(folder, tmp_path):
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    config = json.loads((copy / "config.json").read_text()) | {"vocab_size": 2**20 + 1}
+    (copy / "config.json").write_text(json.dumps(config))
+    with pytest.raises(LoadError, match="vocab 1048577"):
+        read_vocabulary(open_model(copy))

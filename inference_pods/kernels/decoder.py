@@ -122,10 +122,10 @@ class Decoder:
         variant: str | None = None,
         levels: tuple[Level, ...] | None = None,
     ) -> None:
+        self._handle: int | None = None  # first: __del__ reads it whatever fails below
         self.levels = levels if levels is not None else default_levels(precision)
         self.variant = variant or choose_variant()
         self._library = load_library(self.variant)
-        self._handle: int | None = None
         _check_shape(shape)
         check_levels(self.levels, precision, shape.layers)
         config = _config(shape, limits, precision)

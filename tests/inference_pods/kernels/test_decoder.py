@@ -1,11 +1,14 @@
 """The compiled decoder against the plain-torch one, on a model small enough to draw at random."""
 
 import ctypes
+import gc
+import sys
 from dataclasses import astuple, replace
 
 import numpy as np
 import pytest
 
+from inference_pods.kernels.build import KernelUnavailableError
 from inference_pods.kernels.decoder import (
     Chunk,
     Decoder,
@@ -202,3 +205,15 @@ def test_a_score_that_is_no_number_makes_the_total_none_either(variant):
     (scores,) = decoder.step([Chunk([1, 2, 3], 0, [0], 1)])
     assert np.flatnonzero(np.isnan(scores.logits)).tolist() == [5]
     assert np.isnan(scores.log_total)
+
+
+def test_a_decoder_without_kernels_is_dropped_without_a_word(monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("ADAPTIVE_KERNEL_CACHE", str(tmp_path / "file" / "cache"))
+    load_library.cache_clear()
+    complaints = []
+    monkeypatch.setattr(sys, "unraisablehook", complaints.append)
+    with pytest.raises(KernelUnavailableError):
+        Decoder(SHAPE, LIMITS, Precision.FP32)
+    gc.collect()
+    assert complaints == []

@@ -8,7 +8,7 @@ from typing import Any
 from jinja2 import TemplateError as JinjaError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from inference_pods.engine.errors import TemplateError
+from inference_pods.engine.errors import LoadError, LoadReason, TemplateError
 
 
 def _refuse(message: str) -> None:
@@ -21,7 +21,11 @@ def _format_now(pattern: str) -> str:
 
 
 class ChatTemplate:
-    """A sandboxed template: it can read the messages and nothing else."""
+    """A sandboxed template: it can read the messages and nothing else.
+
+    Raises:
+        LoadError: ModelCorrupt for a source that is no template.
+    """
 
     def __init__(self, source: str | None, bos_token: str, eos_token: str) -> None:
         environment = ImmutableSandboxedEnvironment(
@@ -29,7 +33,11 @@ class ChatTemplate:
         )
         environment.globals["raise_exception"] = _refuse
         environment.globals["strftime_now"] = _format_now
-        self._template = environment.from_string(source) if source else None
+        try:
+            self._template = environment.from_string(source) if source else None
+        except JinjaError as error:
+            message = f"the model's chat template cannot be read: {error}; download the model again"
+            raise LoadError(LoadReason.CORRUPT, message) from error
         self._tokens = {"bos_token": bos_token, "eos_token": eos_token}
 
     def render(self, messages: list[dict[str, Any]]) -> str:

@@ -20,7 +20,7 @@ from inference_pods.engine.gguf import GgufFile
 from inference_pods.engine.permutation import IndexMap, draw_order, tensor_maps
 from inference_pods.engine.safetensors import SafetensorsModel
 from inference_pods.engine.tensor_file import TensorInfo
-from inference_pods.kernels.decoder import DecoderShape
+from inference_pods.kernels.decoder import DecoderShape, ShapeError
 from inference_pods.kernels.formats import SourceType, TensorRole
 
 logger = logging.getLogger(__name__)
@@ -60,9 +60,14 @@ def read_shape(file: ModelFile) -> DecoderShape:
     """Shape of the decoder.
 
     Raises:
-        LoadError: ModelUnsupported for what the decoder does not compute, ModelCorrupt for missing fields.
+        LoadError: ModelUnsupported for what the decoder does not compute, ModelCorrupt for fields that are missing or
+            out of range.
     """
-    return gguf_llama.read_shape(file) if isinstance(file, GgufFile) else hf_llama.read_shape(file)
+    try:
+        return gguf_llama.read_shape(file) if isinstance(file, GgufFile) else hf_llama.read_shape(file)
+    except ShapeError as error:
+        message = f"{file.path.name}: {error}; the file is damaged or no llama model"
+        raise LoadError(LoadReason.CORRUPT, message) from error
 
 
 def context_length(file: ModelFile) -> int:
@@ -85,8 +90,12 @@ def _expected_size(shape: DecoderShape, role: TensorRole) -> tuple[int, int]:
     return sizes.get(role, (1, shape.dim))
 
 
-def _plan(file: ModelFile, shape: DecoderShape) -> list[tuple[TensorRole, int, TensorInfo]]:
-    """All tensors of the decoder, each checked to be there in its size."""
+def plan_tensors(file: ModelFile, shape: DecoderShape) -> list[tuple[TensorRole, int, TensorInfo]]:
+    """All tensors of the decoder, each with its layer.
+
+    Raises:
+        LoadError: ModelCorrupt, naming a tensor that is missing or has another size than the shape says.
+    """
     name_of = gguf_llama.tensor_name if isinstance(file, GgufFile) else hf_llama.tensor_name
     places = [(TensorRole.HEAD, 0), (TensorRole.OUTPUT_NORM, 0)]
     places += [(role, layer) for layer in range(shape.layers) for role in _LAYER_ROLES]
@@ -113,7 +122,7 @@ def load_weights(
     memory. Query and key rows of a GGUF file are in rotary pairs, those of Hugging Face in halves like the decoder's.
     """
     order = draw_order(shape, permutation_seed)
-    plan = _plan(file, shape)
+    plan = plan_tensors(file, shape)
     rotary_pairs = isinstance(file, GgufFile)
 
     def load(entry: tuple[TensorRole, int, TensorInfo]) -> int:

@@ -12,10 +12,13 @@ class LoadReason(StrEnum):
     CORRUPT = "ModelCorrupt"
     UNSUPPORTED = "ModelUnsupported"
     OUT_OF_MEMORY = "OutOfMemory"
+    ENGINE_FAILED = "EngineFailed"  # an error that nobody foresaw
 
     @property
     def exit_code(self) -> int:
-        return {"ModelNotFound": 3, "ModelCorrupt": 4, "ModelUnsupported": 5, "OutOfMemory": 6}[self.value]
+        """7 is a lost rank's (distributed/launch.py)."""
+        codes = {"ModelNotFound": 3, "ModelCorrupt": 4, "ModelUnsupported": 5, "OutOfMemory": 6, "EngineFailed": 8}
+        return codes[self.value]
 
 
 class LoadError(Exception):

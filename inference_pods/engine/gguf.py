@@ -22,6 +22,9 @@ from inference_pods.kernels.formats import SourceType
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
 _MAX_DIMENSIONS = 4
+_MAX_NESTING = 4  # arrays in arrays; no known file nests any
+_MAX_ALIGNMENT = 2**20
+_STRING_BYTES, _ARRAY_BYTES = 8, 12  # the least that one takes: its length; its type and length
 
 
 class GgufFile:
@@ -49,7 +52,8 @@ class GgufFile:
         return (self.path,)
 
     def close(self) -> None:
-        """Drops the mapping; views of it must be gone."""
+        """Drops the mapping and with it the metadata, whose arrays are views of it; other views must be gone."""
+        self.metadata = {}
         self._file.close()
 
     def data(self, tensor: TensorInfo) -> NDArray[np.uint8]:
@@ -77,7 +81,9 @@ class _Reader:
         self._check_count(max(tensor_count, pair_count))
         metadata = dict(self._pair() for _ in range(pair_count))
         raw = [self._tensor() for _ in range(tensor_count)]
-        alignment = int(metadata.get("general.alignment", 32))
+        alignment = metadata.get("general.alignment", 32)
+        if type(alignment) is not int or not 1 <= alignment <= _MAX_ALIGNMENT:
+            raise ValueError(f"general.alignment is {alignment!s:.40}, no number of 1 to {_MAX_ALIGNMENT} bytes")
         base = -(-self._at // alignment) * alignment
         return metadata, {name: _describe(name, shape, kind, base + offset) for name, shape, kind, offset in raw}
 
@@ -86,8 +92,8 @@ class _Reader:
         self._at += struct.calcsize("<" + code)
         return value
 
-    def _check_count(self, count: int) -> None:
-        if count > len(self._buffer) - self._at:
+    def _check_count(self, count: int, least_bytes: int = 1) -> None:
+        if count * least_bytes > len(self._buffer) - self._at:
             raise ValueError(f"a count of {count} entries cannot fit in the rest of the file")
 
     def _string(self) -> str:
@@ -97,23 +103,28 @@ class _Reader:
         self._at += length
         return value.decode()
 
-    def _value(self, kind: int) -> Any:
+    def _value(self, kind: int, depth: int = 0) -> Any:
         if kind == _STRING:
             return self._string()
         if kind == _ARRAY:
-            return self._array()
+            return self._array(depth)
         if kind not in _SCALARS:
             raise ValueError(f"metadata type {kind} is unknown")
         return self._scalar(_SCALARS[kind])
 
-    def _array(self) -> list[Any]:
+    def _array(self, depth: int) -> list[Any] | NDArray[Any]:
+        """Numbers as a view of the file, everything else as a list."""
+        if depth == _MAX_NESTING:
+            raise ValueError(f"arrays are nested more than {_MAX_NESTING} deep")
         kind, count = self._scalar("I"), self._scalar("Q")
-        self._check_count(count)
         if kind not in _SCALARS:
-            return [self._value(kind) for _ in range(count)]
-        values = struct.unpack_from(f"<{count}{_SCALARS[kind]}", self._buffer, self._at)
-        self._at += struct.calcsize(f"<{count}{_SCALARS[kind]}")
-        return list(values)
+            self._check_count(count, _STRING_BYTES if kind == _STRING else _ARRAY_BYTES)
+            return [self._value(kind, depth + 1) for _ in range(count)]
+        dtype = np.dtype("<" + _SCALARS[kind])
+        self._check_count(count, dtype.itemsize)
+        values = np.frombuffer(self._buffer, dtype, count, self._at) if count else np.empty(0, dtype)
+        self._at += values.nbytes
+        return values
 
     def _pair(self) -> tuple[str, Any]:
         name = self._string()

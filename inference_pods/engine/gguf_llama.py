@@ -20,6 +20,7 @@ _LAYER_TENSORS = {
     TensorRole.UP: "ffn_up",
     TensorRole.DOWN: "ffn_down",
 }
+_SHOWN = 40  # characters of a wrong value in a message
 _EMBEDDING = "token_embd.weight"
 _MODEL_TENSORS = {TensorRole.HEAD: _EMBEDDING, TensorRole.OUTPUT_NORM: "output_norm.weight"}
 
@@ -32,7 +33,9 @@ def read_shape(file: GgufFile) -> DecoderShape:
     """Shape of the decoder.
 
     Raises:
-        LoadError: ModelUnsupported for another architecture or untied output weights, ModelCorrupt for missing fields.
+        LoadError: ModelUnsupported for another architecture or untied output weights, ModelCorrupt for fields that
+            are missing or of another type.
+        ShapeError: a field is out of range.
     """
     metadata = file.metadata
     architecture = _required(metadata, "general.architecture")
@@ -42,30 +45,46 @@ def read_shape(file: GgufFile) -> DecoderShape:
         raise LoadError(
             LoadReason.UNSUPPORTED, "separate output weights and scaled rotary embeddings are not supported"
         )
-    heads, dim = (
-        int(_required(metadata, "llama.attention.head_count")),
-        int(_required(metadata, "llama.embedding_length")),
-    )
+    heads, dim = _whole(metadata, "llama.attention.head_count"), _whole(metadata, "llama.embedding_length")
     if _EMBEDDING not in file.tensors:
         raise LoadError(LoadReason.CORRUPT, f"tensor {_EMBEDDING!r} is missing; the file is no complete llama model")
     return DecoderShape(
-        layers=int(_required(metadata, "llama.block_count")),
+        layers=_whole(metadata, "llama.block_count"),
         dim=dim,
-        ffn=int(_required(metadata, "llama.feed_forward_length")),
+        ffn=_whole(metadata, "llama.feed_forward_length"),
         heads=heads,
-        kv_heads=int(metadata.get("llama.attention.head_count_kv", heads)),
-        head_dim=int(metadata.get("llama.rope.dimension_count", dim // max(heads, 1))),
+        kv_heads=_whole(metadata, "llama.attention.head_count_kv", heads),
+        head_dim=_whole(metadata, "llama.rope.dimension_count", dim // heads),
         vocab=file.tensors[_EMBEDDING].rows,
-        rms_eps=float(_required(metadata, "llama.attention.layer_norm_rms_epsilon")),
-        rope_base=float(metadata.get("llama.rope.freq_base", 10000.0)),
+        rms_eps=_real(metadata, "llama.attention.layer_norm_rms_epsilon"),
+        rope_base=_real(metadata, "llama.rope.freq_base", 10000.0),
     )
 
 
 def context_length(file: GgufFile) -> int:
-    return int(_required(file.metadata, "llama.context_length"))
+    return _whole(file.metadata, "llama.context_length")
 
 
-def _required(metadata: dict[str, Any], key: str) -> Any:
-    if key not in metadata:
+def _whole(metadata: dict[str, Any], key: str, default: int | None = None) -> int:
+    """A number that counts something; how large it may be depends on what."""
+    value = _required(metadata, key, default)
+    if type(value) is not int or value < 1:
+        message = f"metadata {key!r} is {str(value)[:_SHOWN]!r}, no whole number above 0; the file is damaged"
+        raise LoadError(LoadReason.CORRUPT, message)
+    return value
+
+
+def _real(metadata: dict[str, Any], key: str, default: float | None = None) -> float:
+    value = _required(metadata, key, default)
+    if type(value) not in (int, float):
+        raise LoadError(
+            LoadReason.CORRUPT, f"metadata {key!r} is {str(value)[:_SHOWN]!r}, no number; the file is damaged"
+        )
+    return float(value)
+
+
+def _required(metadata: dict[str, Any], key: str, default: Any = None) -> Any:
+    value = metadata.get(key, default)
+    if value is None:
         raise LoadError(LoadReason.CORRUPT, f"metadata {key!r} is missing; the file is no complete llama model")
-    return metadata[key]
+    return value

@@ -6,7 +6,7 @@ the answers.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pydantic
 
@@ -27,7 +27,7 @@ _LAYER_TENSORS = {
     TensorRole.DOWN: "mlp.down_proj",
 }
 _MODEL_TENSORS = {TensorRole.HEAD: "model.embed_tokens.weight", TensorRole.OUTPUT_NORM: "model.norm.weight"}
-Positive = pydantic.PositiveInt
+Positive = Annotated[int, pydantic.Field(gt=0, le=2**31 - 1)]  # what each field allows is the decoder's to say
 
 
 class LlamaConfig(pydantic.BaseModel):
@@ -62,6 +62,8 @@ class LlamaConfig(pydantic.BaseModel):
     def _only_plain_rope(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
         if value and value.get("rope_type", value.get("type", "default")) != "default":
             raise ValueError("scaled rotary embeddings are not supported")
+        if value and type(value.get("rope_theta", 1.0)) not in (int, float):
+            raise ValueError("rope_theta is no number")
         return value
 
     @property
@@ -105,6 +107,7 @@ def read_shape(file: SafetensorsModel) -> DecoderShape:
 
     Raises:
         LoadError: see parse_config.
+        ShapeError: a field is out of range.
     """
     config = parse_config(file.config)
     heads = config.num_attention_heads

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from inference_pods.engine.checkpoint import ModelFile, TensorSink, load_weights, read_shape
+from inference_pods.engine.checkpoint import ModelFile, TensorSink, load_weights, plan_tensors, read_shape
 from inference_pods.engine.errors import LoadError, LoadReason
 from inference_pods.kernels.build import KernelUnavailableError
 from inference_pods.kernels.decoder import (
@@ -96,6 +96,7 @@ def load_model(
     """
     started = time.monotonic()
     shape = read_shape(file)
+    plan_tensors(file, shape)  # before the decoder maps what a damaged header asks for
     try:
         levels = plan.build(precision, shape.layers)
         runner = create(shape, limits, precision, levels)

@@ -66,6 +66,23 @@ async def _build(service: Service, settings: Settings) -> Engine:
 
 
 async def _load(service: Service, settings: Settings, started: float) -> None:
+    """Loads and proves the engine.
+
+    Raises:
+        LoadError: it failed; EngineFailed for what nobody foresaw, so that the operator hears of that too.
+        MemoryError: there was not enough.
+    """
+    try:
+        await _load_and_prove(service, settings, started)
+    except (LoadError, MemoryError):
+        raise
+    except Exception as error:
+        logger.exception("loading failed")
+        message = f"loading {settings.model_source} failed with {type(error).__name__}: {error}; the log says where"
+        raise LoadError(LoadReason.ENGINE_FAILED, message) from error
+
+
+async def _load_and_prove(service: Service, settings: Settings, started: float) -> None:
     engine = await _build(service, settings)
     service.attach(engine)
     engine.loop.start()

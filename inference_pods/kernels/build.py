@@ -1,7 +1,8 @@
 """Compiles the C++ kernels: one shared object per CPU variant, named by the hash of its sources and flags.
 
 `python -m inference_pods.kernels.build --output DIR` builds every variant of this architecture (container images);
-on a bare host the loader builds the one it needs at first use. Never runs where the cache is read-only.
+on a bare host the loader builds the one it needs at first use. Never runs where the cache is read-only. What others
+than root and this process's user could have written is never loaded: it would run as this process.
 """
 
 from __future__ import annotations
@@ -12,10 +13,12 @@ import hashlib
 import os
 import platform
 import shutil
+import stat
 import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 SOURCES = Path(__file__).parent / "cpp"
@@ -58,13 +61,37 @@ def library_path(folder: Path, variant: str) -> Path:
     return folder / f"adaptive-{variant}-{source_hash(variant)}.so"
 
 
+def _refuse_foreign(path: Path) -> None:
+    """Raises KernelUnavailableError if others than root and this process's user may write it, OSError if it is gone."""
+    found = path.stat() if path.is_dir() else path.lstat()
+    if found.st_uid not in (0, os.geteuid()):
+        fault = f"belongs to user {found.st_uid}"
+    elif found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        fault = "can be written by other users"
+    elif not (stat.S_ISDIR(found.st_mode) or stat.S_ISREG(found.st_mode)):
+        fault = "is no plain file"
+    else:
+        return
+    raise KernelUnavailableError(
+        f"{path} {fault}, so its kernels are not trusted; remove it, or set ADAPTIVE_KERNEL_CACHE to a folder that "
+        "only you can write"
+    )
+
+
+def _open_lock(path: Path) -> int:
+    """A link in its place is not followed: it would have a file of somebody's choice opened for writing."""
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+
+
 def compile_variant(folder: Path, variant: str, compiler: str) -> Path:
     """Compiles one variant into `folder` unless it is there; safe against concurrent callers."""
     target = library_path(folder, variant)
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / f".{variant}.lock").open("w") as lock:
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _refuse_foreign(folder)
+    with os.fdopen(_open_lock(folder / f".{variant}.lock"), "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if target.exists():
+            _refuse_foreign(target)
             return target
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
             output = Path(scratch) / target.name
@@ -72,6 +99,7 @@ def compile_variant(folder: Path, variant: str, compiler: str) -> Path:
             result = subprocess.run(command, capture_output=True, text=True, check=False)
             if result.returncode != 0:
                 raise KernelUnavailableError(f"{compiler} failed on the {variant} kernels: {result.stderr[-2000:]}")
+            output.chmod(0o755)  # whatever the umask: a group that may write it makes it untrusted
             output.replace(target)
     return target
 
@@ -80,12 +108,17 @@ def ensure_library(variant: str, folder: Path | None = None) -> Path:
     """Path of the compiled variant, building it when the cache is writable and a compiler is there.
 
     Raises:
-        KernelUnavailableError: nothing prebuilt, and no compiler or no writable cache.
+        KernelUnavailableError: nothing prebuilt, and no compiler or no writable cache; or others may write the cache.
     """
     folder = folder or default_cache()
     target = library_path(folder, variant)
-    if target.exists():
-        return target
+    try:
+        if os.path.lexists(target):
+            _refuse_foreign(folder)
+            _refuse_foreign(target)
+            return target
+    except OSError as error:
+        raise KernelUnavailableError(f"kernel cache {folder} cannot be read ({error})") from error
     compiler = shutil.which(os.environ.get("CXX", "g++"))
     if compiler is None:
         raise KernelUnavailableError(
@@ -108,6 +141,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Build the inference kernels for every CPU variant.")
     parser.add_argument("--output", type=Path, default=default_cache(), help="folder for the shared objects")
     folder = parser.parse_args().output
+    with suppress(OSError):  # the first variant says so
+        folder.mkdir(mode=0o755, parents=True, exist_ok=True)  # readable: the image's pods run as another user
     for variant in architecture_variants():
         started = time.monotonic()
         try:

@@ -6,6 +6,7 @@ Reference in plain torch: `reference_decoder.py`. Knows shapes and tensor roles,
 from __future__ import annotations
 
 import ctypes
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,11 +20,21 @@ from inference_pods.kernels.step_buffers import StepBuffers, count_rows
 from inference_pods.kernels.step_plans import PlanCache, PlanCounts, common_buckets
 
 _ROUND = 32  # strides are multiples of this many floats
+_MOST_LAYERS, _MOST_WIDE = 2**12, 2**20  # far above any llama; no product of them leaves the kernels' 64 bits
+_INT32_MAX = 2**31 - 1
+
+
+class ShapeError(ValueError):
+    """A field of the shape is out of its range; the message names it."""
 
 
 @dataclass(frozen=True, slots=True)
 class DecoderShape:
-    """A llama-architecture decoder with tied embeddings."""
+    """A llama-architecture decoder with tied embeddings. Its numbers come from files that nobody has checked.
+
+    Raises:
+        ShapeError: a field is out of range.
+    """
 
     layers: int
     dim: int
@@ -34,6 +45,19 @@ class DecoderShape:
     vocab: int
     rms_eps: float
     rope_base: float
+
+    def __post_init__(self) -> None:
+        _check_range("layers", self.layers, _MOST_LAYERS)
+        for name in ("dim", "ffn", "heads", "kv_heads", "head_dim", "vocab"):
+            _check_range(name, getattr(self, name), _MOST_WIDE)
+        _check_range("heads x head_dim", self.heads * self.head_dim, _MOST_WIDE)
+        if self.heads % self.kv_heads or self.head_dim % 2:
+            raise ShapeError(
+                f"{self.heads} heads of {self.head_dim} over {self.kv_heads} KV heads do not come out even"
+            )
+        for name, value in (("rms_eps", self.rms_eps), ("rope_base", self.rope_base)):
+            if not (math.isfinite(value) and value > 0):
+                raise ShapeError(f"{name} {value} is no finite number above 0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +99,8 @@ def required_bytes(shape: DecoderShape, limits: DecoderLimits, precision: Precis
         DecoderUnsupportedError: the shape is outside what the kernels do.
     """
     _check_shape(shape)
-    config = _config(shape, limits, precision)
-    arenas = int(load_library(variant or choose_variant()).al_required_bytes(ctypes.byref(config)))
+    library = load_library(variant or choose_variant())
+    arenas = _arena_bytes(library, _config(shape, limits, precision))
     return arenas + limits.max_outputs * _logits_stride(shape) * 4
 
 
@@ -98,13 +122,14 @@ class Decoder:
         variant: str | None = None,
         levels: tuple[Level, ...] | None = None,
     ) -> None:
+        self._handle: int | None = None  # first: __del__ reads it whatever fails below
         self.levels = levels if levels is not None else default_levels(precision)
         self.variant = variant or choose_variant()
         self._library = load_library(self.variant)
-        self._handle: int | None = None
         _check_shape(shape)
         check_levels(self.levels, precision, shape.layers)
         config = _config(shape, limits, precision)
+        _arena_bytes(self._library, config)
         self._handle = self._library.al_create(ctypes.byref(config))
         if not self._handle:
             raise MemoryError("the operating system refused the memory for weights and KV cache")
@@ -195,8 +220,20 @@ def _logits_stride(shape: DecoderShape) -> int:
     return -(-shape.vocab // _ROUND) * _ROUND
 
 
+def _check_range(name: str, value: int, most: int) -> None:
+    if not 1 <= value <= most:
+        raise ShapeError(f"{name} {value} is not within 1 to {most}")
+
+
+def _arena_bytes(library: ctypes.CDLL, config: Config) -> int:
+    needed = int(library.al_required_bytes(ctypes.byref(config)))
+    if needed < 0:
+        raise DecoderUnsupportedError("the shape and the limits together are beyond what the kernels can address")
+    return needed
+
+
 def _check_shape(shape: DecoderShape) -> None:
-    if shape.heads % shape.kv_heads or shape.heads // shape.kv_heads not in (1, 2, 3, 4, 8):
+    if shape.heads // shape.kv_heads not in (1, 2, 3, 4, 8):
         raise DecoderUnsupportedError(
             f"{shape.heads} heads over {shape.kv_heads} KV heads: the ratio must be 1, 2, 3, 4 or 8"
         )
@@ -206,6 +243,9 @@ def _check_shape(shape: DecoderShape) -> None:
 
 
 def _config(shape: DecoderShape, limits: DecoderLimits, precision: Precision) -> Config:
+    for name in ("max_rows", "max_outputs", "max_positions", "kv_blocks", "threads"):
+        if not 1 <= getattr(limits, name) <= _INT32_MAX - BLOCK_TOKENS:  # ctypes would keep the lower 32 bits
+            raise DecoderUnsupportedError(f"{name} {getattr(limits, name)} is beyond what the kernels can address")
     return Config(
         shape.layers, shape.dim, shape.ffn, shape.heads, shape.kv_heads, shape.head_dim, shape.vocab,
         limits.max_rows, limits.max_outputs, -(-limits.max_positions // BLOCK_TOKENS) * BLOCK_TOKENS,

@@ -7,7 +7,7 @@ import os
 from ctypes import POINTER, Structure, c_char_p, c_float, c_int, c_int32, c_int64, c_void_p
 from functools import cache
 
-from inference_pods.kernels.build import ensure_library
+from inference_pods.kernels.build import KernelUnavailableError, ensure_library
 from inference_pods.kernels.cpu import detect_cpu
 
 
@@ -64,10 +64,14 @@ def load_library(variant: str) -> ctypes.CDLL:
     """The shared object of a variant, its functions typed.
 
     Raises:
-        KernelUnavailableError: it is neither prebuilt nor buildable here.
+        KernelUnavailableError: it is neither prebuilt nor buildable here, or the file is none of these libraries.
     """
-    library = ctypes.CDLL(str(ensure_library(variant)))
-    for name, (result, arguments) in _SIGNATURES.items():
-        function = getattr(library, name)
-        function.restype, function.argtypes = result, list(arguments)
+    path = ensure_library(variant)
+    try:
+        library = ctypes.CDLL(str(path))
+        for name, (result, arguments) in _SIGNATURES.items():
+            function = getattr(library, name)
+            function.restype, function.argtypes = result, list(arguments)
+    except (OSError, AttributeError) as error:
+        raise KernelUnavailableError(f"{path} cannot be loaded ({error}); remove it, it is built again") from error
     return library

@@ -97,7 +97,7 @@ class ConditionReason(StrEnum):
     SAMPLES_FRESH = "SamplesFresh"
     SAMPLES_STALE = "SamplesStale"
     SAMPLES_UNKNOWN = "SamplesUnknown"
-    # ModelLoaded: the first four come from the engine's termination message
+    # ModelLoaded: the first five come from the engine's termination message
     MODEL_NOT_FOUND = "ModelNotFound"
     MODEL_CORRUPT = "ModelCorrupt"
     MODEL_UNSUPPORTED = "ModelUnsupported"

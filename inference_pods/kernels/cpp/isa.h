@@ -195,8 +195,9 @@ INLINE void prefetch(const void* p) { __builtin_prefetch(p); }
 #endif
 
 // e^x for x <= 88, relative error 2e-7 (Cephes polynomial); arguments below -87 give about 1e-38 instead of 0.
+// A NaN stays one: of two operands, min and max give the second when either is no number.
 INLINE vf f_exp(vf x) {
-    x = f_max(f_min(x, f_set(88.0f)), f_set(-87.0f));
+    x = f_max(f_set(-87.0f), f_min(f_set(88.0f), x));
     vf n = f_round(f_mul(x, f_set(1.44269504088896341f)));
     x = f_fma(n, f_set(-0.693359375f), x);
     x = f_fma(n, f_set(2.12194440e-4f), x);

@@ -328,11 +328,24 @@ void walk(void* context, int thread) {
     }
 }
 
+bool within(int64_t value, int64_t most) { return value >= 1 && value <= most; }
+
+// Bounds that no size computed from them, in int64, can leave; the KV cache is the one product that needs its own check.
+bool in_range(const Config& c) {
+    constexpr int64_t WIDE = 1 << 20, MANY = 1 << 12;
+    if (!within(c.layers, MANY) || !within(c.dim, WIDE) || !within(c.ffn, WIDE) || !within(c.vocab, WIDE)) return false;
+    if (!within(c.heads, WIDE) || !within(c.kv_heads, c.heads) || !within(c.head_dim, WIDE)) return false;
+    if (!within((int64_t)c.heads * c.head_dim, WIDE) || !within(c.threads, MANY)) return false;
+    if (!within(c.max_rows, WIDE) || !within(c.max_outputs, WIDE) || c.max_positions < 1 || c.kv_blocks < 1) return false;
+    if (c.precision < FP32 || c.precision > NESTED || (c.kv_precision != FP32 && c.kv_precision != INT8)) return false;
+    return 2.0 * c.layers * c.kv_blocks * c.kv_heads * (double)kv_block_bytes(c) < 0x1p61;
+}
+
 bool supported(const Config& c) {
-    if (c.kv_heads <= 0 || c.heads % c.kv_heads) return false;
+    if (!in_range(c) || c.heads % c.kv_heads) return false;
     int group = c.heads / c.kv_heads;
     bool group_ok = group <= 4 || group == 8;
-    return group_ok && c.head_dim % 32 == 0 && c.threads >= 1 && c.dim % 32 == 0 && c.ffn % 32 == 0;
+    return group_ok && c.head_dim % 32 == 0 && c.dim % 32 == 0 && c.ffn % 32 == 0;
 }
 
 template <int P> void multiply_all(const uint8_t* w, int64_t rows, int64_t columns, const Activations& a, int64_t count, float* y) {

@@ -183,13 +183,18 @@ async def http():
         yield session
 
 
+GGUF_NUMBERS = {
+    "u1": 0, "i1": 1, "u2": 2, "i2": 3, "u4": 4, "i4": 5, "f4": 6, "b1": 7, "u8": 10, "i8": 11, "f8": 12,
+}  # fmt: skip
+
+
 def _gguf_string(text):
     return struct.pack("<Q", len(text.encode())) + text.encode()
 
 
 @pytest.fixture(scope="session")
 def write_gguf():
-    """(path, metadata strings, {name: (dims, type, bytes)}) -> a small GGUF version 3 file."""
+    """(path, metadata, {name: (dims, type, bytes)}) -> a small GGUF version 3 file."""
 
     def write(path, metadata, tensors, version=3):
         header = b"GGUF" + struct.pack("<IQQ", version, len(tensors), len(metadata))
@@ -200,8 +205,9 @@ def write_gguf():
                 header += _gguf_string(key) + struct.pack("<If", 6, value)
             elif isinstance(value, list):
                 header += _gguf_string(key) + struct.pack("<IIQ", 9, 8, len(value)) + b"".join(map(_gguf_string, value))
-            elif isinstance(value, float):
-                header += _gguf_string(key) + struct.pack("<If", 6, value)
+            elif isinstance(value, np.ndarray):
+                kind = GGUF_NUMBERS[value.dtype.str[1:]]
+                header += _gguf_string(key) + struct.pack("<IIQ", 9, kind, len(value)) + value.tobytes()
             else:
                 header += _gguf_string(key) + struct.pack("<II", 4, value)
         body = b""

@@ -206,6 +206,9 @@ def test_all_ends_of_a_turn_are_known(folder, tmp_path):
         ({"quantization_config": {"bits": 4}}, LoadReason.UNSUPPORTED, "`quantization_config`"),
         ({"hidden_size": 0}, LoadReason.CORRUPT, "`hidden_size`"),
         ({"num_hidden_layers": "many"}, LoadReason.CORRUPT, "`num_hidden_layers`"),
+        ({"hidden_size": 2**32 - 64}, LoadReason.CORRUPT, "`hidden_size`"),
+        ({"max_position_embeddings": 2**64}, LoadReason.CORRUPT, "`max_position_embeddings`"),
+        ({"rope_parameters": {"rope_theta": "large"}}, LoadReason.UNSUPPORTED, "rope_theta"),
     ],
 )
 def test_what_the_decoder_does_not_compute_is_refused_by_name(folder, change, reason, words):
@@ -238,7 +241,12 @@ def test_a_tokenizer_that_does_not_fit_is_refused(folder, tmp_path, damage, word
 def test_a_missing_tensor_and_a_wrong_shape_are_named(folder, tmp_path):
     copy = shutil.copytree(folder, tmp_path / "copy")
     config = json.loads((copy / "config.json").read_text())
-    for change, words in (({"num_hidden_layers": 4}, r"model\.layers\.3"), ({"intermediate_size": 128}, "expected")):
+    for change, words in (
+        ({"num_hidden_layers": 4}, r"model\.layers\.3"),
+        ({"intermediate_size": 128}, "expected"),
+        ({"vocab_size": 2**20 + 1}, "vocab 1048577"),
+        ({"rope_parameters": {"rope_theta": float("inf")}}, "rope_base inf"),
+    ):
         (copy / "config.json").write_text(json.dumps(config | change))
         with pytest.raises(LoadError, match=words):
             load_model(open_model(copy), LIMITS, Precision.INT8, 0)
@@ -247,3 +255,23 @@ def test_a_missing_tensor_and_a_wrong_shape_are_named(folder, tmp_path):
 def test_another_kind_of_gguf_tokenizer_is_unsupported():
     with pytest.raises(LoadError, match="not supported"):
         read_gguf_vocabulary({"tokenizer.ggml.model": "llama"})
+
+
+@pytest.mark.parametrize("field", ["bos_token_id", "eos_token_id"])
+@pytest.mark.parametrize("number", [-1, 264])
+def test_a_special_token_outside_of_the_vocabulary_is_corrupt_and_named(folder, tmp_path, field, number):
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    (copy / "generation_config.json").unlink(missing_ok=True)
+    config = json.loads((copy / "config.json").read_text()) | {field: number}
+    (copy / "config.json").write_text(json.dumps(config))
+    with pytest.raises(LoadError, match=field) as caught:
+        read_vocabulary(open_model(copy))
+    assert caught.value.reason is LoadReason.CORRUPT
+
+
+def test_a_vocabulary_too_large_for_any_model_is_refused_before_it_is_listed(folder, tmp_path):
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    config = json.loads((copy / "config.json").read_text()) | {"vocab_size": 2**20 + 1}
+    (copy / "config.json").write_text(json.dumps(config))
+    with pytest.raises(LoadError, match="vocab 1048577"):
+        read_vocabulary(open_model(copy))

@@ -1,17 +1,25 @@
 """The compiled decoder against the plain-torch one, on a model small enough to draw at random."""
 
+import ctypes
+import gc
+import sys
+from dataclasses import astuple, replace
+
 import numpy as np
 import pytest
 
+from inference_pods.kernels.build import KernelUnavailableError
 from inference_pods.kernels.decoder import (
     Chunk,
     Decoder,
     DecoderLimits,
     DecoderShape,
     DecoderUnsupportedError,
+    ShapeError,
     required_bytes,
 )
 from inference_pods.kernels.formats import Precision, SourceType, TensorRole
+from inference_pods.kernels.library import Config, load_library
 from inference_pods.kernels.reference_decoder import ReferenceDecoder
 from tests.inference_pods.kernels.random_model import LIMITS, SHAPE, load_random_weights
 
@@ -141,3 +149,71 @@ def test_a_nested_decoder_of_the_example_models_shape_takes_at_most_a_tenth_more
     shape = DecoderShape(30, 576, 1536, 9, 3, 64, 49152, 1e-5, 100000.0)
     nested, int8 = (Decoder(shape, LIMITS, p, variant).weight_bytes for p in (Precision.NESTED, Precision.INT8))
     assert int8 < nested <= 1.1 * int8
+
+
+@pytest.mark.parametrize("name", ["layers", "dim", "ffn", "heads", "kv_heads", "head_dim", "vocab"])
+@pytest.mark.parametrize("value", [0, -1, -64, 2**20 + 32, 2**32 - 64, 2**32 + 64, 2**64 - 64])
+def test_a_shape_with_a_number_out_of_range_is_refused_by_its_name(name, value):
+    with pytest.raises(ShapeError, match=name):
+        replace(SHAPE, **{name: value})
+
+
+@pytest.mark.parametrize("name", ["rms_eps", "rope_base"])
+@pytest.mark.parametrize("value", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_shape_with_a_constant_that_is_no_positive_number_is_refused_by_its_name(name, value):
+    with pytest.raises(ShapeError, match=name):
+        replace(SHAPE, **{name: value})
+
+
+@pytest.mark.parametrize("change", [{"heads": 5}, {"head_dim": 33}, {"heads": 2**11, "head_dim": 2**10}])
+def test_heads_that_do_not_come_out_even_or_are_too_wide_are_refused(change):
+    with pytest.raises(ShapeError, match="heads"):
+        replace(SHAPE, **change)
+
+
+@pytest.mark.parametrize("name", ["max_rows", "max_outputs", "max_positions", "kv_blocks", "threads"])
+@pytest.mark.parametrize("value", [0, -1, 2**31 - 1, 2**32 + 1])
+def test_limits_that_the_kernels_cannot_hold_are_refused_by_their_name(variant, name, value):
+    with pytest.raises(DecoderUnsupportedError, match=name):
+        Decoder(SHAPE, replace(LIMITS, **{name: value}), Precision.FP32, variant)
+
+
+HOSTILE = [
+    {"dim": -576, "max_positions": 2**30}, {"head_dim": -64}, {"layers": -1}, {"layers": 0}, {"ffn": -32},
+    {"vocab": -1}, {"heads": 0}, {"kv_heads": -2}, {"max_rows": -1}, {"max_outputs": 0}, {"max_positions": -16},
+    {"kv_blocks": -1}, {"threads": 0}, {"threads": 2**31 - 1}, {"precision": 6}, {"precision": -1}, {"kv_precision": 2},
+    {"layers": 4096, "dim": 2**20, "head_dim": 2**17, "kv_blocks": 2**31 - 1},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("change", HOSTILE, ids=str)
+def test_the_library_itself_maps_nothing_for_a_shape_out_of_range(variant, change):
+    library, shape = load_library(variant), astuple(SHAPE)
+    config = Config(*shape[:7], 48, 6, 96, 24, Precision.FP32.code, Precision.FP32.code, 2, *shape[7:])
+    assert library.al_required_bytes(ctypes.byref(config)) > 0
+    for name, value in change.items():
+        setattr(config, name, value)
+    assert library.al_required_bytes(ctypes.byref(config)) == -1
+    assert library.al_create(ctypes.byref(config)) is None
+
+
+def test_a_score_that_is_no_number_makes_the_total_none_either(variant):
+    decoder = load_random_weights(Decoder(SHAPE, LIMITS, Precision.FP32, variant))
+    weights = np.ones((SHAPE.vocab, SHAPE.dim), np.float32)
+    weights[5] = np.nan
+    decoder.load(TensorRole.HEAD, 0, np.frombuffer(weights.tobytes(), np.uint8), SourceType.F32, *weights.shape)
+    (scores,) = decoder.step([Chunk([1, 2, 3], 0, [0], 1)])
+    assert np.flatnonzero(np.isnan(scores.logits)).tolist() == [5]
+    assert np.isnan(scores.log_total)
+
+
+def test_a_decoder_without_kernels_is_dropped_without_a_word(monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("ADAPTIVE_KERNEL_CACHE", str(tmp_path / "file" / "cache"))
+    load_library.cache_clear()
+    complaints = []
+    monkeypatch.setattr(sys, "unraisablehook", complaints.append)
+    with pytest.raises(KernelUnavailableError):
+        Decoder(SHAPE, LIMITS, Precision.FP32)
+    gc.collect()
+    assert complaints == []

@@ -1,0 +1,53 @@
+"""However loading ends, the process says why in one line, and ends with an exit code that tells."""
+
+import json
+
+import pytest
+
+from inference_pods.engine import serve
+from inference_pods.engine.errors import GenerationError, LoadError, LoadReason
+
+ARGUMENTS = ["engine", "--model-source", "file:///none.gguf", "--precision", "int4", "--port", "0"]
+
+
+@pytest.fixture
+def run_engine(monkeypatch, tmp_path, capsys):
+    """Runs the engine, its loading replaced; (exit code, what it said on stderr, what it left for the operator)."""
+
+    def run(build):
+        log = tmp_path / "termination-log"
+        log.touch()
+        monkeypatch.setattr(serve, "TERMINATION_LOG", log)
+        monkeypatch.setattr(serve, "build_engine", build)
+        monkeypatch.setattr("sys.argv", ARGUMENTS)
+        code = serve.run(0.0)
+        said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("{")]
+        return code, json.loads(said[-1]), json.loads(log.read_text())
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "reason", "words"),
+    [
+        (LoadError(LoadReason.CORRUPT, "cut short"), 4, "ModelCorrupt", "cut short"),
+        (MemoryError(), 6, "OutOfMemory", "replica.memory"),
+        (RuntimeError("odd tensor"), 8, "EngineFailed", "RuntimeError: odd tensor"),
+        (RecursionError(), 8, "EngineFailed", "RecursionError"),
+        (GenerationError("no number"), 8, "EngineFailed", "no number"),
+    ],
+    ids=["a known reason", "no memory", "an error that nobody foresaw", "an error without words", "a failed proof"],
+)
+def test_every_failure_to_load_is_reported_with_its_exit_code(run_engine, error, code, reason, words):
+    def build(*_):
+        raise error
+
+    actual, said, left = run_engine(build)
+    assert (actual, said["reason"]) == (code, reason)
+    assert words in said["message"]
+    assert left == said
+
+
+def test_a_loaded_engine_that_cannot_be_proved_is_reported(run_engine):
+    actual, said, _ = run_engine(lambda *_: object())
+    assert (actual, said["reason"]) == (8, "EngineFailed")

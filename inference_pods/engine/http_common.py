@@ -19,6 +19,7 @@ logger = logging.getLogger(__name__)
 
 SERVICE = web.AppKey("service", Service)
 MAX_BODY_BYTES = 2 * 1024 * 1024
+MAX_CAUSES = 5
 Model = TypeVar("Model", bound=pydantic.BaseModel)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -50,12 +51,13 @@ async def read_body(request: web.Request, model: type[Model]) -> Model:
 
 
 def _explain(error: pydantic.ValidationError) -> str:
-    """One line per wrong field; values are left out, because they may be prompts."""
-    causes = []
+    """The first wrong fields, each once; values are left out, because they may be prompts."""
+    causes: dict[str, None] = {}
     for item in error.errors(include_url=False, include_context=False, include_input=False):
         field = ".".join(str(part) for part in item["loc"]) or "body"
-        causes.append(f"`{field}`: {item['msg']}")
-    return "; ".join(dict.fromkeys(causes))
+        causes[f"`{field}`: {item['msg']}"] = None
+    more = f"; and {len(causes) - MAX_CAUSES} more" if len(causes) > MAX_CAUSES else ""
+    return "; ".join([*causes][:MAX_CAUSES]) + more
 
 
 def error_body(error: RequestError, openai: bool) -> dict[str, Any]:
@@ -103,11 +105,13 @@ _STREAM_HEADERS = {"Content-Type": "text/event-stream", "Cache-Control": "no-cac
 def read_options(request: web.Request) -> RequestOptions:
     """What the headers ask for; read before the body, so that a deadline counts from the arrival.
 
+    A full engine refuses here already: it has no time for bodies that it would not serve.
+
     Raises:
-        UnavailableError: not ready. HeaderError: naming the header.
+        UnavailableError: not ready. OverloadedError: no room. HeaderError: naming the header.
     """
     service = request.app[SERVICE]
-    service.check_phase()
+    service.check_admission()
     return parse_options(request.headers, service.engine.levels)
 
 

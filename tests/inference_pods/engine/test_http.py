@@ -224,8 +224,9 @@ async def test_a_full_line_is_refused_at_once_with_retry_after(serve, scripted_r
     status, answer, headers = await post(http, engine.url + TGI, generate_body())
     assert (status, answer["error_type"]) == (429, "overloaded")
     assert 1 <= int(headers["Retry-After"]) <= 60
-    status, frames = await post_frames(http, engine.url + "/generate_stream", generate_body())
-    assert (status, frames[0]["error_type"]) == (200, "overloaded")
+    status, answer, headers = await post(http, engine.url + "/generate_stream", generate_body())
+    assert (status, answer["error_type"]) == (429, "overloaded")
+    assert "Retry-After" in headers
     status, answer, headers = await post(http, engine.url + CHAT, chat_body(stream=True))
     assert (status, answer["error"]["type"]) == (429, "rate_limit_error")
     assert "Retry-After" in headers
@@ -441,3 +442,25 @@ async def test_streamed_logprobs_say_where_their_text_is(serve, scripted_runner,
     body = {"prompt": "Hello", "max_tokens": 3, "temperature": 0, "logprobs": 1, "stream": True}
     _, frames = await post_frames(http, engine.url + "/v1/completions", body)
     assert [f["choices"][0]["logprobs"]["text_offset"] for f in frames[:3]] == [[0], [1], [2]]
+
+
+@pytest.mark.parametrize("path", ["/generate", "/generate_stream", "/", CHAT, "/v1/completions"])
+async def test_a_full_engine_refuses_before_it_reads_the_body(serve, scripted_runner, http, path):
+    engine = await serve(scripted_runner, batch=1, waiting=0)
+    scripted_runner.gate.clear()
+    accepted = asyncio.create_task(post(http, engine.url + TGI, generate_body()))
+    await engine.wait_for(lambda: engine.service.live_requests == 1)
+    status, answer, headers = await post(http, engine.url + path, "{ no JSON")
+    assert (status, "overloaded" in json.dumps(answer)) == (429, True)
+    assert "Retry-After" in headers
+    scripted_runner.gate.set()
+    assert (await accepted)[0] == 200
+
+
+async def test_a_body_of_many_wrong_fields_is_told_the_first_five(serve, scripted_runner, http):
+    engine = await serve(scripted_runner)
+    names = ("max_new_tokens", "top_k", "top_p", "typical_p", "temperature", "truncate", "seed", "best_of")
+    status, answer, _ = await post(http, engine.url + TGI, {"inputs": "a", "parameters": dict.fromkeys(names, -1)})
+    assert status == 422
+    assert answer["error"].count("`parameters.") == 5
+    assert answer["error"].endswith("; and 3 more")

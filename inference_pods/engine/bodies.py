@@ -21,22 +21,24 @@ BriefList = Annotated[list[Item], Field(fail_fast=True)]
 OpenUnit = Annotated[float, Field(gt=0.0, lt=1.0)]
 Penalty = Annotated[float, Field(ge=-2.0, le=2.0)]
 Siblings = Annotated[int, Field(ge=1, le=MAX_SIBLINGS)]
-Positive = Annotated[float, Field(gt=0.0)]
+Temperature = Annotated[float, Field(ge=0.0, le=100.0)]
+PositiveTemperature = Annotated[float, Field(gt=0.0, le=100.0)]
+RepetitionPenalty = Annotated[float, Field(ge=0.1, le=10.0)]  # near 0 the scores would overflow
 Seed = Annotated[int, Field(ge=0, lt=2**64)]
 
 
 class Body(BaseModel):
-    """Unknown fields are ignored: clients of other servers send many."""
+    """Unknown fields are ignored: clients of other servers send many. Numbers are finite."""
 
-    model_config = ConfigDict(extra="ignore", strict=False)
+    model_config = ConfigDict(extra="ignore", strict=False, allow_inf_nan=False)
 
 
 class GenerateParameters(Body):
     """TGI's parameters; null means unset."""
 
     best_of: Siblings | None = None
-    temperature: Positive | None = None
-    repetition_penalty: Positive | None = None
+    temperature: PositiveTemperature | None = None
+    repetition_penalty: RepetitionPenalty | None = None
     frequency_penalty: Penalty | None = None
     top_k: int | None = Field(default=None, gt=0)
     top_p: OpenUnit | None = None
@@ -88,7 +90,7 @@ class OpenAiBody(Body):
     stream: bool = False
     stream_options: StreamOptions | None = None
     max_tokens: int | None = Field(default=None, gt=0)
-    temperature: float | None = Field(default=None, ge=0.0)
+    temperature: Temperature | None = None
     top_p: float | None = Field(default=None, gt=0.0, le=1.0)
     frequency_penalty: Penalty | None = None
     presence_penalty: Penalty | None = None

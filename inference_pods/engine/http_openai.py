@@ -52,11 +52,10 @@ class _Exchange:
 
 def build_sampling(body: OpenAiBody) -> SamplingParams:
     """OpenAI's defaults: temperature 1 means sampling, 0 means greedy."""
-    temperature = 1.0 if body.temperature is None else body.temperature
     return SamplingParams(
-        do_sample=temperature > 0.0,
-        temperature=temperature or 1.0,
-        top_p=1.0 if temperature == 0.0 else body.top_p or 1.0,
+        do_sample=True,
+        temperature=1.0 if body.temperature is None else body.temperature,
+        top_p=body.top_p or 1.0,
         frequency_penalty=body.frequency_penalty or 0.0,
         presence_penalty=body.presence_penalty or 0.0,
         seed=None if body.seed is None else body.seed % 2**64,

@@ -10,6 +10,7 @@ class FailureKind(StrEnum):
     """Why a request ended without its answer."""
 
     MODEL = "model"
+    INTERNAL = "internal"  # a defect in the engine's own work on it
     DEADLINE = "deadline"
 
 

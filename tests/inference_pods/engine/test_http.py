@@ -8,6 +8,7 @@ import pytest
 
 from inference_pods.engine.emulated.curve import Curve
 from inference_pods.engine.emulated.runner import EmulatedRunner
+from inference_pods.engine.sampler import Sampler
 from inference_pods.engine.service import Phase
 from tests.inference_pods.engine.conftest import VOCABULARY
 
@@ -464,3 +465,22 @@ async def test_a_body_of_many_wrong_fields_is_told_the_first_five(serve, scripte
     assert status == 422
     assert answer["error"].count("`parameters.") == 5
     assert answer["error"].endswith("; and 3 more")
+
+
+async def test_a_defect_in_the_work_on_one_request_is_a_500_of_that_request(
+    serve, scripted_runner, http, monkeypatch, caplog
+):
+    engine = await serve(scripted_runner)
+
+    def raise_defect(*_):
+        raise KeyError("Hello there")
+
+    monkeypatch.setattr(Sampler, "choose", raise_defect)
+    status, answer, _ = await post(http, engine.url + TGI, generate_body())
+    assert (status, answer["error_type"]) == (500, "incomplete_generation")
+    status, answer, _ = await post(http, engine.url + CHAT, chat_body())
+    assert (status, answer["error"]["type"], answer["error"]["code"]) == (500, "server_error", "internal_error")
+    assert "Hello there" not in caplog.text
+    assert "KeyError at test_http.py" in caplog.text
+    monkeypatch.undo()
+    assert (await post(http, engine.url + TGI, generate_body()))[0] == 200

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import pydantic
 from aiohttp import web
 
-from inference_pods.engine.errors import DeadlineError, RequestError, ValidationError
+from inference_pods.engine.errors import DeadlineError, InternalError, RequestError, ValidationError, locate
 from inference_pods.engine.request_options import RequestOptions, parse_options
 from inference_pods.engine.service import Service
 from inference_pods.protocol import HEADER_LEVEL_SERVED
@@ -87,18 +87,34 @@ class _HttpError(RequestError):
 
 @web.middleware
 async def answer_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Every refusal is JSON in the dialect of the route's family."""
+    """Every refusal is JSON in the dialect of the route's family: the answer, or the last frame of an open stream."""
     try:
         return await handler(request)
     except RequestError as error:
-        return error_response(error, is_openai_route(request))
+        return await _refuse(request, error)
     except web.HTTPException as error:
         message = f"{request.method} {request.path}: {error.reason}"
         if error.status == 413:
             message = f"the body is larger than {MAX_BODY_BYTES} bytes"
-        return error_response(_HttpError(error.status, message), is_openai_route(request))
+        return await _refuse(request, _HttpError(error.status, message))
+    except ConnectionError:
+        raise  # the client is gone: there is nobody to answer
+    except Exception as error:  # noqa: BLE001 - a defect, which clients get in the form that they can parse
+        logger.error("%s %s failed: %s", request.method, request.path, locate(error))
+        return await _refuse(request, InternalError())
 
 
+async def _refuse(request: web.Request, error: RequestError) -> web.StreamResponse:
+    """An answer with the error's status; a stream has a status already, so it ends with the error."""
+    openai = is_openai_route(request)
+    stream = request.get(_STREAM)
+    if stream is None:
+        return error_response(error, openai)
+    await stream.write(frame(error_body(error, openai)))
+    return await end_stream(stream, openai)
+
+
+_STREAM = web.RequestKey("stream", web.StreamResponse)
 _STREAM_HEADERS = {"Content-Type": "text/event-stream", "Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
 
@@ -120,10 +136,19 @@ def served_headers(options: RequestOptions) -> dict[str, str]:
 
 
 async def open_stream(request: web.Request, options: RequestOptions) -> web.StreamResponse:
-    """A 200 answer that stays open for SSE frames."""
+    """A 200 answer that stays open for SSE frames; what the handler raises from now on becomes its last frame."""
     response = web.StreamResponse(headers={**_STREAM_HEADERS, **served_headers(options)})
     await response.prepare(request)
+    request[_STREAM] = response
     return response
+
+
+async def end_stream(stream: web.StreamResponse, openai: bool) -> web.StreamResponse:
+    """Says that nothing more comes, as the family does."""
+    if openai:
+        await stream.write(_DONE_FRAME)
+    await stream.write_eof()
+    return stream
 
 
 def frame(payload: dict[str, Any]) -> bytes:
@@ -131,4 +156,4 @@ def frame(payload: dict[str, Any]) -> bytes:
     return b"data: " + json.dumps(payload, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
 
 
-DONE_FRAME = b"data: [DONE]\n\n"
+_DONE_FRAME = b"data: [DONE]\n\n"

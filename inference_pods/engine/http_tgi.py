@@ -20,7 +20,7 @@ from inference_pods.engine.errors import RequestError, ValidationError
 from inference_pods.engine.generation import Completion, build_siblings, join_text, rank_by_logprob
 from inference_pods.engine.http_common import (
     SERVICE,
-    error_body,
+    end_stream,
     frame,
     open_stream,
     read_body,
@@ -170,31 +170,22 @@ async def _stream(
         service.check_admission()
         generation_request = await build_request(service, body, options)
         check_best_of(body.parameters, generation_request.sampling, stream=True)
-    except RequestError as error:
-        return await _end_stream(await open_stream(request, options), error)
-    response = await open_stream(request, options)
-    try:
-        await _stream_tokens(response, service, generation_request, body)
-    except RequestError as error:
-        return await _end_stream(response, error)
-    await response.write_eof()
-    return response
-
-
-async def _end_stream(response: web.StreamResponse, error: RequestError) -> web.StreamResponse:
-    await response.write(frame(error_body(error, openai=False)))
-    await response.write_eof()
-    return response
+    except RequestError:
+        await open_stream(request, options)
+        raise
+    stream = await open_stream(request, options)
+    await _stream_tokens(stream, service, generation_request, body)
+    return await end_stream(stream, openai=False)
 
 
 async def _stream_tokens(
-    response: web.StreamResponse, service: Service, request: GenerationRequest, body: GenerateBody
+    stream: web.StreamResponse, service: Service, request: GenerationRequest, body: GenerateBody
 ) -> None:
     events: list[TokenEvent] = []
     with service.start(request) as generation:
         async for _, event in generation:
             events.append(event)
-            await response.write(frame(_frame_body(events, request, body)))
+            await stream.write(frame(_frame_body(events, request, body)))
 
 
 def _frame_body(events: list[TokenEvent], request: GenerationRequest, body: GenerateBody) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import pytest
 
 from inference_pods.engine.emulated.curve import Curve
 from inference_pods.engine.emulated.runner import EmulatedRunner
+from inference_pods.engine.generation import Generation
 from inference_pods.engine.sampler import Sampler
 from inference_pods.engine.service import Phase
 from tests.inference_pods.engine.conftest import VOCABULARY
@@ -484,3 +485,41 @@ async def test_a_defect_in_the_work_on_one_request_is_a_500_of_that_request(
     assert "KeyError at test_http.py" in caplog.text
     monkeypatch.undo()
     assert (await post(http, engine.url + TGI, generate_body()))[0] == 200
+
+
+async def raise_defect(*_, **__):
+    raise RuntimeError("Hello there")
+
+
+@pytest.mark.parametrize("path", ["/generate", "/generate_stream", "/", CHAT, "/v1/completions"])
+async def test_an_unexpected_error_is_json_of_the_family_and_says_nothing_of_the_inside(
+    serve, scripted_runner, http, monkeypatch, caplog, path
+):
+    engine = await serve(scripted_runner)
+    monkeypatch.setattr(engine.service, "tokenise", raise_defect)
+    body = {**chat_body(stream=True), "prompt": "Hello there", "inputs": "Hello there"}
+    status, answer, _ = await post(http, engine.url + path, body)
+    error = answer["error"]
+    assert (status, error if isinstance(error, str) else error["message"]) == (
+        500,
+        "the engine failed on this request; its log says where",
+    )
+    assert isinstance(error, dict) is path.startswith("/v1/")
+    assert "Hello there" not in caplog.text
+    assert "RuntimeError at test_http.py" in caplog.text
+
+
+@pytest.mark.parametrize("path", ["/generate_stream", CHAT])
+async def test_an_unexpected_error_within_a_stream_ends_it_with_an_error_frame(
+    serve, scripted_runner, http, monkeypatch, caplog, path
+):
+    engine = await serve(scripted_runner)
+    monkeypatch.setattr(Generation, "_next_event", raise_defect)
+    _, frames = await post_frames(http, engine.url + path, {**generate_body(), **chat_body(stream=True)})
+    if path == CHAT:
+        assert frames[-1] == "[DONE]"
+        assert frames[-2]["error"]["code"] == "internal_error"
+    else:
+        assert frames[-1]["error_type"] == "incomplete_generation"
+    assert engine.service.live_requests == 0
+    assert "Hello there" not in caplog.text

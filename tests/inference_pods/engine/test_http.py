@@ -523,3 +523,31 @@ async def test_an_unexpected_error_within_a_stream_ends_it_with_an_error_frame(
         assert frames[-1]["error_type"] == "incomplete_generation"
     assert engine.service.live_requests == 0
     assert "Hello there" not in caplog.text
+
+
+@pytest.mark.parametrize("path", ["/generate", "/generate_stream", "/", CHAT])
+async def test_an_engine_that_fills_up_while_a_prompt_is_read_refuses_with_a_status(
+    serve, scripted_runner, http, monkeypatch, path
+):
+    engine = await serve(scripted_runner, batch=1, waiting=0)
+    scripted_runner.gate.clear()
+    tokenise = engine.service.tokenise
+    overtaken, first = asyncio.Event(), [True]
+
+    async def be_overtaken(*arguments, **named):
+        if first and first.pop():
+            await overtaken.wait()
+        return await tokenise(*arguments, **named)
+
+    monkeypatch.setattr(engine.service, "tokenise", be_overtaken)
+    body = {**generate_body(), **chat_body(stream=True)}
+    late = asyncio.create_task(post(http, engine.url + path, body))
+    await engine.wait_for(lambda: not first)
+    winner = asyncio.create_task(post(http, engine.url + TGI, generate_body()))
+    await engine.wait_for(lambda: engine.service.live_requests == 1)
+    overtaken.set()
+    status, answer, headers = await late
+    assert (status, "overloaded" in json.dumps(answer)) == (429, True)
+    assert "Retry-After" in headers
+    scripted_runner.gate.set()
+    assert (await winner)[0] == 200

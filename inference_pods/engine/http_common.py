@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
 import pydantic
@@ -114,6 +115,34 @@ async def _refuse(request: web.Request, error: RequestError) -> web.StreamRespon
     return await end_stream(stream, openai)
 
 
+class SlowReaderError(ConnectionError):
+    """The client left an event of its stream unread for too long; its connection is closed."""
+
+
+class _EventStream(web.StreamResponse):
+    """A 200 answer of SSE frames whose reader must take each within `timeout_seconds`."""
+
+    def __init__(self, request: web.Request, headers: Mapping[str, str], timeout_seconds: float) -> None:
+        super().__init__(headers=headers)
+        self._request = request
+        self._timeout_seconds = timeout_seconds
+
+    async def write(self, data: bytes | bytearray | memoryview) -> None:
+        """See StreamResponse.write.
+
+        Raises:
+            SlowReaderError: the buffers on the way stayed full; an error frame would not arrive either.
+        """
+        try:
+            async with asyncio.timeout(self._timeout_seconds):
+                await super().write(data)
+        except TimeoutError as error:
+            logger.warning("%s: a client took nothing for %g s", self._request.path, self._timeout_seconds)
+            if self._request.transport is not None:
+                self._request.transport.abort()
+            raise SlowReaderError("the client reads too slowly") from error
+
+
 _STREAM = web.RequestKey("stream", web.StreamResponse)
 _STREAM_HEADERS = {"Content-Type": "text/event-stream", "Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
@@ -137,7 +166,8 @@ def served_headers(options: RequestOptions) -> dict[str, str]:
 
 async def open_stream(request: web.Request, options: RequestOptions) -> web.StreamResponse:
     """A 200 answer that stays open for SSE frames; what the handler raises from now on becomes its last frame."""
-    response = web.StreamResponse(headers={**_STREAM_HEADERS, **served_headers(options)})
+    timeout_seconds = request.app[SERVICE].limits.write_timeout_seconds
+    response = _EventStream(request, {**_STREAM_HEADERS, **served_headers(options)}, timeout_seconds)
     await response.prepare(request)
     request[_STREAM] = response
     return response

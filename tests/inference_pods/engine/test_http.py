@@ -4,7 +4,9 @@ import asyncio
 import io
 import json
 
+import aiohttp
 import pytest
+from aiohttp import web
 
 from inference_pods.engine.emulated.curve import Curve
 from inference_pods.engine.emulated.runner import EmulatedRunner
@@ -551,3 +553,38 @@ async def test_an_engine_that_fills_up_while_a_prompt_is_read_refuses_with_a_sta
     assert "Retry-After" in headers
     scripted_runner.gate.set()
     assert (await winner)[0] == 200
+
+
+@pytest.mark.parametrize("path", ["/generate_stream", CHAT])
+async def test_a_reader_that_takes_nothing_loses_its_place_after_the_write_timeout(
+    serve, scripted_runner, http, monkeypatch, path
+):
+    engine = await serve(scripted_runner, batch=1, waiting=0, write_timeout_seconds=0.05)
+    written = []
+
+    async def fill_up(stream, data):
+        """As when the client's window and all buffers on the way are full."""
+        written.append(data)
+        await asyncio.Event().wait()
+
+    body = {**generate_body(max_new_tokens=500), **chat_body(stream=True, max_tokens=500)}
+    with monkeypatch.context() as full:
+        full.setattr(web.StreamResponse, "write", fill_up)
+        async with asyncio.timeout(5):
+            with pytest.raises(aiohttp.ClientError):
+                await post(http, engine.url + path, body)
+    assert len(written) == 1
+    assert engine.service.live_requests == 0
+    await engine.wait_for(lambda: engine.service.engine.scheduler.is_idle)
+    assert engine.service.engine.scheduler.blocks.used_blocks == 0
+    assert (await post(http, engine.url + TGI, generate_body()))[0] == 200
+
+
+async def test_a_stream_that_takes_longer_than_the_write_timeout_goes_on_while_it_is_read(serve, scripted_runner, http):
+    engine = await serve(scripted_runner, write_timeout_seconds=0.05)
+    scripted_runner.gate.clear()
+    stream = asyncio.create_task(post_frames(http, engine.url + "/generate_stream", generate_body()))
+    await engine.wait_for(lambda: engine.service.live_requests == 1)
+    await asyncio.sleep(0.1)
+    scripted_runner.gate.set()
+    assert (await stream)[1][-1]["generated_text"] == "abcd"

@@ -98,6 +98,8 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
         if error.status == 413:
             message = f"the body is larger than {MAX_BODY_BYTES} bytes"
         return await _refuse(request, _HttpError(error.status, message))
+    except SlowReaderError:
+        return request[_STREAM]  # its connection is closed; raised further, the error would be logged as one of ours
     except ConnectionError:
         raise  # the client is gone: there is nobody to answer
     except Exception as error:  # noqa: BLE001 - a defect, which clients get in the form that they can parse

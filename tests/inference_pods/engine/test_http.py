@@ -3,6 +3,7 @@
 import asyncio
 import io
 import json
+import socket
 
 import aiohttp
 import pytest
@@ -588,3 +589,20 @@ async def test_a_stream_that_takes_longer_than_the_write_timeout_goes_on_while_i
     await asyncio.sleep(0.1)
     scripted_runner.gate.set()
     assert (await stream)[1][-1]["generated_text"] == "abcd"
+
+
+async def test_a_client_that_stops_reading_its_socket_is_let_go_without_a_trace_in_the_log(
+    serve, scripted_runner, caplog
+):
+    runner = EmulatedRunner([Curve(1, 1, 1)], scripted_runner.reply, VOCABULARY)
+    engine = await serve(runner, total_tokens=100_000, blocks=8000, write_timeout_seconds=0.2)
+    body = json.dumps(generate_body(max_new_tokens=90_000, top_n_tokens=5)).encode()
+    head = f"POST /generate_stream HTTP/1.1\r\nHost: engine\r\nContent-Length: {len(body)}\r\n\r\n"
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        client.connect(("127.0.0.1", int(engine.url.rpartition(":")[2])))
+        client.sendall(head.encode() + body)
+        await engine.wait_for(lambda: engine.service.live_requests == 1)
+        await engine.wait_for(lambda: engine.service.live_requests == 0, seconds=30)
+    assert "took nothing for 0.2 s" in caplog.text
+    assert "ERROR" not in caplog.text

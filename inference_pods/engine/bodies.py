@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -10,26 +10,35 @@ MAX_STOP_SEQUENCES = 4
 MAX_TOP_TOKENS = 5
 MAX_TOP_LOGPROBS = 20
 MAX_SIBLINGS = 8
+MAX_MESSAGES = 4096
+MAX_PARTS = 4096
+MAX_PROMPT_TOKENS = 262_144
+
+Item = TypeVar("Item")
+# One error per bad item would cost time and memory in proportion to the body, so the first bad one ends it.
+BriefList = Annotated[list[Item], Field(fail_fast=True)]
 
 OpenUnit = Annotated[float, Field(gt=0.0, lt=1.0)]
 Penalty = Annotated[float, Field(ge=-2.0, le=2.0)]
 Siblings = Annotated[int, Field(ge=1, le=MAX_SIBLINGS)]
-Positive = Annotated[float, Field(gt=0.0)]
+Temperature = Annotated[float, Field(ge=0.0, le=100.0)]
+PositiveTemperature = Annotated[float, Field(gt=0.0, le=100.0)]
+RepetitionPenalty = Annotated[float, Field(ge=0.1, le=10.0)]  # near 0 the scores would overflow
 Seed = Annotated[int, Field(ge=0, lt=2**64)]
 
 
 class Body(BaseModel):
-    """Unknown fields are ignored: clients of other servers send many."""
+    """Unknown fields are ignored: clients of other servers send many. Numbers are finite."""
 
-    model_config = ConfigDict(extra="ignore", strict=False)
+    model_config = ConfigDict(extra="ignore", strict=False, allow_inf_nan=False)
 
 
 class GenerateParameters(Body):
     """TGI's parameters; null means unset."""
 
     best_of: Siblings | None = None
-    temperature: Positive | None = None
-    repetition_penalty: Positive | None = None
+    temperature: PositiveTemperature | None = None
+    repetition_penalty: RepetitionPenalty | None = None
     frequency_penalty: Penalty | None = None
     top_k: int | None = Field(default=None, gt=0)
     top_p: OpenUnit | None = None
@@ -37,7 +46,7 @@ class GenerateParameters(Body):
     do_sample: bool = False
     max_new_tokens: int | None = Field(default=None, gt=0)
     return_full_text: bool | None = None
-    stop: list[str] = Field(default_factory=list, max_length=MAX_STOP_SEQUENCES)
+    stop: BriefList[str] = Field(default_factory=list, max_length=MAX_STOP_SEQUENCES)
     truncate: int | None = Field(default=None, gt=0)
     watermark: Literal[False] = False
     details: bool = False
@@ -81,11 +90,11 @@ class OpenAiBody(Body):
     stream: bool = False
     stream_options: StreamOptions | None = None
     max_tokens: int | None = Field(default=None, gt=0)
-    temperature: float | None = Field(default=None, ge=0.0)
+    temperature: Temperature | None = None
     top_p: float | None = Field(default=None, gt=0.0, le=1.0)
     frequency_penalty: Penalty | None = None
     presence_penalty: Penalty | None = None
-    stop: str | Annotated[list[str], Field(max_length=MAX_STOP_SEQUENCES)] | None = None
+    stop: str | Annotated[BriefList[str], Field(max_length=MAX_STOP_SEQUENCES)] | None = None
     seed: Annotated[int, Field(ge=-(2**63), lt=2**64)] | None = None
     n: Siblings | None = None
     ignore_eos: bool = False
@@ -106,7 +115,7 @@ class ChatMessage(Body):
     """One turn."""
 
     role: str = Field(min_length=1)
-    content: str | list[TextPart]
+    content: str | Annotated[BriefList[TextPart], Field(max_length=MAX_PARTS)]
 
     def as_template_input(self) -> dict[str, Any]:
         content = self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
@@ -122,18 +131,22 @@ class ResponseFormat(Body):
 class ChatBody(OpenAiBody):
     """POST /v1/chat/completions."""
 
-    messages: list[ChatMessage] = Field(min_length=1)
+    messages: BriefList[ChatMessage] = Field(min_length=1, max_length=MAX_MESSAGES)
     max_completion_tokens: int | None = Field(default=None, gt=0)
     logprobs: bool | None = None
     top_logprobs: int | None = Field(default=None, ge=0, le=MAX_TOP_LOGPROBS)
     response_format: ResponseFormat | None = None
-    tools: Annotated[list[Any], Field(max_length=0)] | None = None
+    tools: Annotated[BriefList[Any], Field(max_length=0)] | None = None
 
 
 class CompletionBody(OpenAiBody):
     """POST /v1/completions; one prompt, as text or tokens."""
 
-    prompt: str | Annotated[list[str], Field(min_length=1, max_length=1)] | Annotated[list[int], Field(min_length=1)]
+    prompt: (
+        str
+        | Annotated[BriefList[str], Field(min_length=1, max_length=1)]
+        | Annotated[BriefList[int], Field(min_length=1, max_length=MAX_PROMPT_TOKENS)]
+    )
     max_tokens: int | None = Field(default=16, gt=0)
     echo: Literal[False] | None = None
     logprobs: int | None = Field(default=None, ge=0, le=MAX_TOP_TOKENS)

@@ -52,3 +52,7 @@ class ChatTemplate:
             return self._template.render(messages=messages, add_generation_prompt=True, **self._tokens)
         except JinjaError as error:
             raise TemplateError(f"messages: the model's chat template refused them: {error}") from error
+        except Exception as error:
+            # The template is the model's, not ours: it may fail in any way, and the words may repeat a message.
+            name = type(error).__name__
+            raise TemplateError(f"messages: the model's chat template cannot render them: {name}") from error

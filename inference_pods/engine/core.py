@@ -10,8 +10,9 @@ import logging
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from inference_pods.engine.errors import locate
 from inference_pods.engine.model_runner import StepRunner
 from inference_pods.engine.sampler import Sampler, top_tokens
 from inference_pods.engine.scheduler import ScheduledChunk, Scheduler
@@ -120,13 +121,32 @@ class EngineCore:
         plan = self.scheduler.schedule()
         if not plan:
             return StepResult(expired, 0, 0)
+        result = self._step_plan(plan)
+        return replace(result, events=expired + result.events)
+
+    def _step_plan(self, plan: list[ScheduledChunk]) -> StepResult:
         started = self._clock()
-        run = self._run(plan)
-        if run is None:
-            return StepResult(expired + self._fail(plan, "the model failed on this step"), 0, 0)
-        result = self._postprocess(plan, run, expired)
+        try:
+            run = self._run(plan)
+        except Exception as error:
+            if isinstance(error, ValueError) and len(plan) > 1:
+                return self._step_apart(plan, error)
+            logger.exception("step of %d sequences failed", len(plan))
+            return StepResult(self._fail(plan, "the model failed on this step"), 0, 0)
+        result = self._postprocess(plan, run)
         self._observe_round(run, result, self._clock() - started)
         return result
+
+    def _step_apart(self, plan: list[ScheduledChunk], error: ValueError) -> StepResult:
+        """Takes the chunks of a step that the runner refused one by one, so that only the one at fault fails."""
+        logger.warning("step of %d sequences was refused, each is tried alone: %s", len(plan), error)
+        self.scheduler.gate.begin_round()  # what they take apart says nothing of drafting
+        results = [self._step_plan([chunk]) for chunk in plan]
+        return StepResult(
+            [event for result in results for event in result.events],
+            sum(result.prompt_tokens for result in results),
+            sum(result.generated_tokens for result in results),
+        )
 
     def _observe_round(self, run: _Run, result: StepResult, seconds: float) -> None:
         """Tells the gate how a round of pure decoding went; with prompts in it there is nothing to compare."""
@@ -142,15 +162,11 @@ class EngineCore:
         self.scheduler.stats.expired += len(late)
         return [_build_expired(live, now) for live in late]
 
-    def _run(self, plan: list[ScheduledChunk]) -> _Run | None:
-        try:
-            drafted = self._draft(plan)
-            chunks = [_build_chunk(chunk, tokens) for chunk, tokens in zip(plan, drafted, strict=True)]
-            started = self._clock()
-            scores = self._runner.step(chunks)
-        except Exception:
-            logger.exception("step of %d sequences failed", len(plan))
-            return None
+    def _run(self, plan: list[ScheduledChunk]) -> _Run:
+        drafted = self._draft(plan)
+        chunks = [_build_chunk(chunk, tokens) for chunk, tokens in zip(plan, drafted, strict=True)]
+        started = self._clock()
+        scores = self._runner.step(chunks)
         self.scheduler.step_time.observe(sum(len(chunk.token_ids) for chunk in chunks), self._clock() - started)
         return _Run(drafted, scores)
 
@@ -176,7 +192,7 @@ class EngineCore:
             events.append(TokenEvent(chunk.sequence.request_id, error=error, failure=FailureKind.MODEL))
         return events
 
-    def _postprocess(self, plan: list[ScheduledChunk], run: _Run, expired: list[TokenEvent]) -> StepResult:
+    def _postprocess(self, plan: list[ScheduledChunk], run: _Run) -> StepResult:
         complete = [(chunk, drafted) for chunk, drafted in zip(plan, run.drafted, strict=True) if chunk.completes_input]
         prompt_tokens = sum(
             chunk.count for chunk in plan if chunk.sequence.pending_tokens > 1 or not chunk.sequence.generated_tokens
@@ -184,7 +200,8 @@ class EngineCore:
         for chunk in plan:
             self._note_start(self._live[chunk.sequence.request_id])
         self.scheduler.commit(plan)
-        events, scores = list(expired), iter(run.scores)
+        events: list[TokenEvent] = []
+        scores = iter(run.scores)
         for chunk, drafted in complete:
             own = list(itertools.islice(scores, 1 + len(drafted)))
             events += self._advance_verified(self._live[chunk.sequence.request_id], own, drafted)
@@ -213,17 +230,28 @@ class EngineCore:
             live.queue_seconds = self._clock() - live.added_at
 
     def _advance(self, live: _Live, scores: TokenScores) -> TokenEvent:
-        """Appends the next token and says whether it was the last."""
-        request_id = live.sequence.request_id
+        """Appends the next token and ends the request if that was the last, or if the work on it raises."""
         if not math.isfinite(scores.log_total):
             return self._discard(live)
+        request_id = live.sequence.request_id
+        try:
+            event = self._append_next(live, scores)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the neighbours go on
+            logger.error("request %d ends by an error of its own: %s", request_id, locate(error))
+            event = TokenEvent(request_id, error="the engine failed on this request", failure=FailureKind.INTERNAL)
+        if event.is_last:
+            self.cancel(request_id)
+        return event
+
+    def _append_next(self, live: _Live, scores: TokenScores) -> TokenEvent:
+        """Chooses the next token, appends it and says whether it was the last."""
+        request_id = live.sequence.request_id
         token_id = live.sampler.choose(scores, live.sequence.token_ids, live.sequence.prompt_tokens)
         live.sequence.token_ids.append(token_id)
         text = live.stream.push(token_id, is_last=False)
         finish = self._finish_reason(live, token_id)
         if finish is not None:
             text += live.stream.flush()
-            self.cancel(request_id)
         special = self._tokenizer.is_special(token_id)
         token = ScoredToken(
             token_id, self._tokenizer.token_text(token_id) if special else text, scores.logprob(token_id), special

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import traceback
 from enum import StrEnum
+from pathlib import Path
 
 
 class LoadReason(StrEnum):
@@ -85,6 +87,16 @@ class GenerationError(RequestError):
     kind = "generation"
 
 
+class InternalError(RequestError):
+    """A defect of the engine met this request; the words say nothing of the inside."""
+
+    kind = "incomplete_generation"
+    openai_code = "internal_error"
+
+    def __init__(self) -> None:
+        super().__init__("the engine failed on this request; its log says where")
+
+
 class DeadlineError(RequestError):
     """The client's deadline passed. Repeating would start with no time left, so clients are told not to."""
 
@@ -92,3 +104,10 @@ class DeadlineError(RequestError):
     kind = "generation"
     openai_status = 504
     openai_code = "deadline_exceeded"
+
+
+def locate(error: BaseException) -> str:
+    """Type and place of an unexpected error for the log, without its message: that may hold a part of a prompt."""
+    frames = traceback.extract_tb(error.__traceback__)
+    places = [f"{Path(frame.filename).name}:{frame.lineno} ({frame.name})" for frame in reversed(frames)]
+    return f"{type(error).__name__} at {', called at '.join(places)}"

@@ -13,15 +13,16 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 
-from inference_pods.engine.errors import DeadlineError, GenerationError
-from inference_pods.engine.sequence import FinishReason, GenerationRequest, TokenEvent
+from inference_pods.engine.errors import DeadlineError, GenerationError, InternalError
+from inference_pods.engine.sequence import FailureKind, FinishReason, GenerationRequest, TokenEvent
 
 
 @dataclass(slots=True, eq=False)
 class Generation:
     """Running siblings; iterate for (index, event). Leaving the `with` block early cancels those that still run.
 
-    Iterating raises GenerationError when one of them fails, DeadlineError when the time is over; the others end too.
+    Iterating raises GenerationError when the model fails on one of them, InternalError when the engine does,
+    DeadlineError when the time is over; the others end too.
     """
 
     requests: tuple[GenerationRequest, ...]
@@ -49,6 +50,8 @@ class Generation:
                 self.running.discard(event.request_id)
             if event.error is not None:
                 self._refuse_if_late()
+                if event.failure is FailureKind.INTERNAL:
+                    raise InternalError
                 raise GenerationError(f"Request failed during generation: {event.error}")
             yield self.index_of[event.request_id], event
 

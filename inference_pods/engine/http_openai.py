@@ -11,12 +11,11 @@ from typing import Any
 from aiohttp import web
 
 from inference_pods.engine.bodies import ChatBody, CompletionBody, OpenAiBody
-from inference_pods.engine.errors import RequestError, ValidationError
+from inference_pods.engine.errors import ValidationError
 from inference_pods.engine.generation import Generation, build_siblings, rank_by_logprob
 from inference_pods.engine.http_common import (
-    DONE_FRAME,
     SERVICE,
-    error_body,
+    end_stream,
     frame,
     open_stream,
     read_body,
@@ -52,11 +51,10 @@ class _Exchange:
 
 def build_sampling(body: OpenAiBody) -> SamplingParams:
     """OpenAI's defaults: temperature 1 means sampling, 0 means greedy."""
-    temperature = 1.0 if body.temperature is None else body.temperature
     return SamplingParams(
-        do_sample=temperature > 0.0,
-        temperature=temperature or 1.0,
-        top_p=1.0 if temperature == 0.0 else body.top_p or 1.0,
+        do_sample=True,
+        temperature=1.0 if body.temperature is None else body.temperature,
+        top_p=body.top_p or 1.0,
         frequency_penalty=body.frequency_penalty or 0.0,
         presence_penalty=body.presence_penalty or 0.0,
         seed=None if body.seed is None else body.seed % 2**64,
@@ -159,17 +157,12 @@ async def _respond(exchange: _Exchange) -> web.StreamResponse:
 
 
 async def _stream(exchange: _Exchange) -> web.StreamResponse:
-    """Refusals have a status of their own; a failure after the first frame becomes an error frame, then [DONE]."""
+    """Refusals have a status of their own; a failure after that becomes an error frame, then [DONE]."""
     with exchange.service.start(*exchange.siblings) as running:
-        response = await open_stream(exchange.http, exchange.options)
-        try:
-            async for payload in _payloads(exchange, running):
-                await response.write(frame(payload))
-        except RequestError as error:
-            await response.write(frame(error_body(error, openai=True)))
-    await response.write(DONE_FRAME)
-    await response.write_eof()
-    return response
+        stream = await open_stream(exchange.http, exchange.options)
+        async for payload in _payloads(exchange, running):
+            await stream.write(frame(payload))
+    return await end_stream(stream, openai=True)
 
 
 @dataclass(slots=True)

@@ -16,11 +16,11 @@ from inference_pods.engine.bodies import (
     RootBody,
     TokenizeBody,
 )
-from inference_pods.engine.errors import RequestError, ValidationError
+from inference_pods.engine.errors import ValidationError
 from inference_pods.engine.generation import Completion, build_siblings, join_text, rank_by_logprob
 from inference_pods.engine.http_common import (
     SERVICE,
-    error_body,
+    end_stream,
     frame,
     open_stream,
     read_body,
@@ -163,38 +163,26 @@ async def root(request: web.Request) -> web.StreamResponse:
 async def _stream(
     request: web.Request, options: RequestOptions, body: GenerateBody | None = None
 ) -> web.StreamResponse:
-    """TGI answers 200 and sends refusals as the first frame; before it only 503 (not ready) and 400 (headers) occur."""
+    """TGI answers 200 and tells in the first frame what is wrong with a request.
+
+    What another replica or a later time may serve (429, 503) has its own status instead, as bad headers have (400).
+    """
     service = request.app[SERVICE]
     try:
         body = body or await read_body(request, GenerateBody)
         service.check_admission()
         generation_request = await build_request(service, body, options)
         check_best_of(body.parameters, generation_request.sampling, stream=True)
-    except RequestError as error:
-        return await _end_stream(await open_stream(request, options), error)
-    response = await open_stream(request, options)
-    try:
-        await _stream_tokens(response, service, generation_request, body)
-    except RequestError as error:
-        return await _end_stream(response, error)
-    await response.write_eof()
-    return response
-
-
-async def _end_stream(response: web.StreamResponse, error: RequestError) -> web.StreamResponse:
-    await response.write(frame(error_body(error, openai=False)))
-    await response.write_eof()
-    return response
-
-
-async def _stream_tokens(
-    response: web.StreamResponse, service: Service, request: GenerationRequest, body: GenerateBody
-) -> None:
+    except ValidationError:
+        await open_stream(request, options)
+        raise
     events: list[TokenEvent] = []
-    with service.start(request) as generation:
+    with service.start(generation_request) as generation:
+        stream = await open_stream(request, options)
         async for _, event in generation:
             events.append(event)
-            await response.write(frame(_frame_body(events, request, body)))
+            await stream.write(frame(_frame_body(events, generation_request, body)))
+    return await end_stream(stream, openai=False)
 
 
 def _frame_body(events: list[TokenEvent], request: GenerationRequest, body: GenerateBody) -> dict[str, Any]:

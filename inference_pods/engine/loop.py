@@ -11,7 +11,8 @@ import time
 from collections.abc import Callable
 
 from inference_pods.engine.core import EngineCore, StepResult
-from inference_pods.engine.sequence import GenerationRequest, TokenEvent
+from inference_pods.engine.errors import locate
+from inference_pods.engine.sequence import FailureKind, GenerationRequest, TokenEvent
 
 logger = logging.getLogger(__name__)
 
@@ -95,7 +96,16 @@ class EngineLoop:
             added, self._added = self._added, []
             cancelled, self._cancelled = self._cancelled, []
         for request_id, request in added:
-            self._core.add(request_id, request)
+            self._add(request_id, request)
         for request_id in cancelled:
             self._core.cancel(request_id)
         return not self._stopping
+
+    def _add(self, request_id: int, request: GenerationRequest) -> None:
+        """A request that cannot even be begun ends alone."""
+        try:
+            self._core.add(request_id, request)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the loop goes on
+            logger.error("request %d cannot be begun: %s", request_id, locate(error))
+            failure = "the engine failed on this request"
+            self._deliver([TokenEvent(request_id, error=failure, failure=FailureKind.INTERNAL)])

@@ -28,7 +28,11 @@ class Sampler:
         self._random = np.random.Generator(np.random.PCG64(self.seed or 0))
 
     def choose(self, scores: TokenScores, token_ids: list[int], prompt_tokens: int) -> int:
-        """The next token after `token_ids` (prompt, then generated)."""
+        """The next token after `token_ids` (prompt, then generated).
+
+        Raises:
+            ValueError: the scores, after the penalties, are not numbers.
+        """
         params = self._params
         if not self._samples and not params.has_penalties:
             return scores.best
@@ -36,11 +40,14 @@ class Sampler:
         if params.has_penalties:
             logits = logits.copy()
             _penalise(logits, params, token_ids, prompt_tokens)
-        return self._draw(logits) if self._samples else int(logits.argmax())
+        best = int(logits.argmax())  # the first NaN, if there is one
+        if not np.isfinite(logits[best]):
+            raise ValueError("the scores of the next token are not numbers")
+        return self._draw(logits, logits[best]) if self._samples else best
 
-    def _draw(self, logits: NDArray[np.float32]) -> int:
+    def _draw(self, logits: NDArray[np.float32], highest: np.float32) -> int:
         params = self._params
-        weights = np.exp((logits - logits.max()) / np.float32(params.temperature))
+        weights = np.exp((logits - highest) / np.float32(params.temperature))
         if params.typical_p < 1.0:
             candidates = _order(weights, params.top_k or len(weights))
             candidates = candidates[: _nucleus(weights[candidates], params.top_p)]

@@ -10,6 +10,7 @@ class FailureKind(StrEnum):
     """Why a request ended without its answer."""
 
     MODEL = "model"
+    INTERNAL = "internal"  # a defect in the engine's own work on it
     DEADLINE = "deadline"
 
 
@@ -21,9 +22,12 @@ class FinishReason(StrEnum):
     STOP = "stop_sequence"
 
 
+GREEDY_TEMPERATURE = 1e-5  # up to here the best token is as good as certain, and dividing by it may overflow
+
+
 @dataclass(frozen=True, slots=True)
 class SamplingParams:
-    """How the next token is chosen; the defaults change nothing. `top_k` 0: no limit."""
+    """How the next token is chosen; the defaults change nothing. `top_k` 0: no limit. `temperature` 0: greedy."""
 
     do_sample: bool = False
     temperature: float = 1.0
@@ -37,7 +41,9 @@ class SamplingParams:
 
     @property
     def needs_sampling(self) -> bool:
-        """Any filter implies sampling, as in TGI."""
+        """Any filter implies sampling, as in TGI, unless the temperature leaves only the best token."""
+        if self.temperature <= GREEDY_TEMPERATURE:
+            return False
         return self.do_sample or self.temperature != 1.0 or self.top_k > 0 or self.top_p < 1.0 or self.typical_p < 1.0
 
     @property

@@ -94,7 +94,9 @@ async def _load_and_prove(service: Service, settings: Settings, started: float) 
 
 async def _serve(settings: Settings, started: float) -> int:
     metrics = EngineMetrics(settings.served_model_name, settings.tier, settings.kv_blocks)
-    limits = Limits(settings.max_total_tokens, settings.max_batch_size, settings.max_waiting)
+    limits = Limits(
+        settings.max_total_tokens, settings.max_batch_size, settings.max_waiting, settings.write_timeout_seconds
+    )
     service = Service(limits, metrics, settings.served_model_name)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -35,11 +35,12 @@ class Phase(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one request may ask for, and how many requests there may be."""
+    """What one request may ask for, how many there may be, and how long a client may take no event of its stream."""
 
     max_total_tokens: int
     max_batch_size: int
     max_waiting: int
+    write_timeout_seconds: float = 60.0
 
     @property
     def max_input_tokens(self) -> int:

@@ -39,6 +39,8 @@ class Settings:
     max_batch_size: int
     # Requests that may wait for a place in the batch; beyond it clients get 429.
     max_waiting: int
+    # How long a client may leave an event of its stream unread; then its request ends, because it holds a place.
+    write_timeout_seconds: int
     # Longest prompt plus output of one request.
     max_total_tokens: int
     # Tokens that the KV cache holds for all sequences together (45 KiB each for the 135M model).
@@ -139,6 +141,7 @@ def _build_parser() -> argparse.ArgumentParser:
     add("--port", type=_at_least(0), default=ENGINE_PORT)
     add("--max-batch-size", type=_at_least(1), default=8, help="sequences that decode together")
     add("--max-waiting", type=_at_least(0), default=64, help="requests that may wait before clients get 429")
+    add("--write-timeout-seconds", type=_at_least(1), default=60, help="time for a client to take an event")
     add("--max-total-tokens", type=_at_least(2), default=2048, help="longest prompt plus output")
     add("--kv-cache-tokens", type=_at_least(1), default=4096, help="tokens in the KV cache, all sequences together")
     add("--max-step-tokens", type=_at_least(1), default=64, help="tokens computed per step")

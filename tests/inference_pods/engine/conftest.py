@@ -154,9 +154,10 @@ async def serve(tokenizer, model_file, build_core):
             blocks=128,
             step_tokens=64,
             levels=("full",),
+            write_timeout_seconds=60.0,
         ):
             metrics = EngineMetrics("smol", "full", blocks)
-            service = Service(Limits(total_tokens, batch, waiting), metrics, "smol")
+            service = Service(Limits(total_tokens, batch, waiting, write_timeout_seconds), metrics, "smol")
             core = build_core(runner, batch, step_tokens, blocks)
             template = ChatTemplate(model_file.metadata["tokenizer.chat_template"], "", "")
             loop = EngineLoop(core, service.deliver, service.observe)

@@ -1,7 +1,10 @@
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from inference_pods.engine.block_manager import IntegrityError
 from inference_pods.engine.sequence import FailureKind, FinishReason, GenerationRequest
+from inference_pods.engine.speculation import DraftSettings
 
 
 def request(tokenizer, text="Hello", max_new_tokens=4, **fields):
@@ -189,3 +192,78 @@ def test_a_wrong_block_pool_under_live_requests_is_an_error(build_core, scripted
     core.scheduler.blocks.allocate([], 1)
     with pytest.raises(IntegrityError):
         core.check_integrity()
+
+
+class PostprocessError(Exception):
+    """What a defect in the work on one request may raise; its message holds the prompt."""
+
+
+def break_part(monkeypatch, core, number, part, after):
+    """Lets `part` of one live request raise from its call `after` on."""
+    live, calls = core._live[number], []
+
+    def raise_late(original):
+        def call(*arguments, **named):
+            calls.append(1)
+            if len(calls) > after:
+                raise PostprocessError("Hello")
+            return original(*arguments, **named)
+
+        return call
+
+    if part == "top_tokens":
+        original = core._top
+        broken = raise_late(original)
+        monkeypatch.setattr(core, "_top", lambda one, scores: (broken if one is live else original)(one, scores))
+    else:
+        owner, name = {"sampler": (live.sampler, "choose"), "text": (live.stream, "push")}[part]
+        monkeypatch.setattr(owner, name, raise_late(getattr(owner, name)))
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    part=st.sampled_from(["sampler", "text", "top_tokens"]),
+    requests=st.integers(1, 6),
+    broken=st.integers(0, 5),
+    after=st.integers(0, 5),
+    drafts=st.booleans(),
+)
+def test_a_request_whose_postprocessing_raises_ends_alone(
+    build_core, scripted_runner, tokenizer, caplog, part, requests, broken, after, drafts
+):
+    core = build_core(scripted_runner, drafts=DraftSettings(1, 3) if drafts else None)
+    for number in range(requests):
+        core.add(number, request(tokenizer, max_new_tokens=5))
+    broken %= requests
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        break_part(monkeypatch, core, broken, part, after)
+        events = run(core)
+    assert core.scheduler.blocks.used_blocks == 0
+    core.scheduler.check_integrity()
+    for number in range(requests):
+        texts = [event.token.text for event in events[number] if event.token]
+        assert texts == ["a", "b", "c", "d", "e"][: min(after, 5) if number == broken else 5]
+    if after < 5:
+        assert events[broken][-1].failure is FailureKind.INTERNAL
+    assert "Hello" not in caplog.text
+
+
+def test_a_refused_step_fails_only_the_request_that_is_refused_alone_too(
+    build_core, scripted_runner, tokenizer, monkeypatch
+):
+    poison, step = tokenizer.encode("Z")[0], scripted_runner.step
+
+    def refuse(chunks):
+        if any(poison in chunk.token_ids for chunk in chunks):
+            raise ValueError("a token, position or block of the step exceeds the limits")
+        return step(chunks)
+
+    monkeypatch.setattr(scripted_runner, "step", refuse)
+    core = build_core(scripted_runner)
+    for number, text in enumerate(["Hello", "Z", "World"]):
+        core.add(number, request(tokenizer, text))
+    events = run(core)
+    assert [event.failure for event in events[1]] == [FailureKind.MODEL]
+    for number in (0, 2):
+        assert [event.token.text for event in events[number]] == ["a", "b", "c", "d"]
+    assert core.scheduler.blocks.used_blocks == 0

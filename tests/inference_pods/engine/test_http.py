@@ -3,11 +3,16 @@
 import asyncio
 import io
 import json
+import socket
 
+import aiohttp
 import pytest
+from aiohttp import web
 
 from inference_pods.engine.emulated.curve import Curve
 from inference_pods.engine.emulated.runner import EmulatedRunner
+from inference_pods.engine.generation import Generation
+from inference_pods.engine.sampler import Sampler
 from inference_pods.engine.service import Phase
 from tests.inference_pods.engine.conftest import VOCABULARY
 
@@ -224,8 +229,9 @@ async def test_a_full_line_is_refused_at_once_with_retry_after(serve, scripted_r
     status, answer, headers = await post(http, engine.url + TGI, generate_body())
     assert (status, answer["error_type"]) == (429, "overloaded")
     assert 1 <= int(headers["Retry-After"]) <= 60
-    status, frames = await post_frames(http, engine.url + "/generate_stream", generate_body())
-    assert (status, frames[0]["error_type"]) == (200, "overloaded")
+    status, answer, headers = await post(http, engine.url + "/generate_stream", generate_body())
+    assert (status, answer["error_type"]) == (429, "overloaded")
+    assert "Retry-After" in headers
     status, answer, headers = await post(http, engine.url + CHAT, chat_body(stream=True))
     assert (status, answer["error"]["type"]) == (429, "rate_limit_error")
     assert "Retry-After" in headers
@@ -441,3 +447,162 @@ async def test_streamed_logprobs_say_where_their_text_is(serve, scripted_runner,
     body = {"prompt": "Hello", "max_tokens": 3, "temperature": 0, "logprobs": 1, "stream": True}
     _, frames = await post_frames(http, engine.url + "/v1/completions", body)
     assert [f["choices"][0]["logprobs"]["text_offset"] for f in frames[:3]] == [[0], [1], [2]]
+
+
+@pytest.mark.parametrize("path", ["/generate", "/generate_stream", "/", CHAT, "/v1/completions"])
+async def test_a_full_engine_refuses_before_it_reads_the_body(serve, scripted_runner, http, path):
+    engine = await serve(scripted_runner, batch=1, waiting=0)
+    scripted_runner.gate.clear()
+    accepted = asyncio.create_task(post(http, engine.url + TGI, generate_body()))
+    await engine.wait_for(lambda: engine.service.live_requests == 1)
+    status, answer, headers = await post(http, engine.url + path, "{ no JSON")
+    assert (status, "overloaded" in json.dumps(answer)) == (429, True)
+    assert "Retry-After" in headers
+    scripted_runner.gate.set()
+    assert (await accepted)[0] == 200
+
+
+async def test_a_body_of_many_wrong_fields_is_told_the_first_five(serve, scripted_runner, http):
+    engine = await serve(scripted_runner)
+    names = ("max_new_tokens", "top_k", "top_p", "typical_p", "temperature", "truncate", "seed", "best_of")
+    status, answer, _ = await post(http, engine.url + TGI, {"inputs": "a", "parameters": dict.fromkeys(names, -1)})
+    assert status == 422
+    assert answer["error"].count("`parameters.") == 5
+    assert answer["error"].endswith("; and 3 more")
+
+
+async def test_a_defect_in_the_work_on_one_request_is_a_500_of_that_request(
+    serve, scripted_runner, http, monkeypatch, caplog
+):
+    engine = await serve(scripted_runner)
+
+    def raise_defect(*_):
+        raise KeyError("Hello there")
+
+    monkeypatch.setattr(Sampler, "choose", raise_defect)
+    status, answer, _ = await post(http, engine.url + TGI, generate_body())
+    assert (status, answer["error_type"]) == (500, "incomplete_generation")
+    status, answer, _ = await post(http, engine.url + CHAT, chat_body())
+    assert (status, answer["error"]["type"], answer["error"]["code"]) == (500, "server_error", "internal_error")
+    assert "Hello there" not in caplog.text
+    assert "KeyError at test_http.py" in caplog.text
+    monkeypatch.undo()
+    assert (await post(http, engine.url + TGI, generate_body()))[0] == 200
+
+
+async def raise_defect(*_, **__):
+    raise RuntimeError("Hello there")
+
+
+@pytest.mark.parametrize("path", ["/generate", "/generate_stream", "/", CHAT, "/v1/completions"])
+async def test_an_unexpected_error_is_json_of_the_family_and_says_nothing_of_the_inside(
+    serve, scripted_runner, http, monkeypatch, caplog, path
+):
+    engine = await serve(scripted_runner)
+    monkeypatch.setattr(engine.service, "tokenise", raise_defect)
+    body = {**chat_body(stream=True), "prompt": "Hello there", "inputs": "Hello there"}
+    status, answer, _ = await post(http, engine.url + path, body)
+    error = answer["error"]
+    assert (status, error if isinstance(error, str) else error["message"]) == (
+        500,
+        "the engine failed on this request; its log says where",
+    )
+    assert isinstance(error, dict) is path.startswith("/v1/")
+    assert "Hello there" not in caplog.text
+    assert "RuntimeError at test_http.py" in caplog.text
+
+
+@pytest.mark.parametrize("path", ["/generate_stream", CHAT])
+async def test_an_unexpected_error_within_a_stream_ends_it_with_an_error_frame(
+    serve, scripted_runner, http, monkeypatch, caplog, path
+):
+    engine = await serve(scripted_runner)
+    monkeypatch.setattr(Generation, "_next_event", raise_defect)
+    _, frames = await post_frames(http, engine.url + path, {**generate_body(), **chat_body(stream=True)})
+    if path == CHAT:
+        assert frames[-1] == "[DONE]"
+        assert frames[-2]["error"]["code"] == "internal_error"
+    else:
+        assert frames[-1]["error_type"] == "incomplete_generation"
+    assert engine.service.live_requests == 0
+    assert "Hello there" not in caplog.text
+
+
+@pytest.mark.parametrize("path", ["/generate", "/generate_stream", "/", CHAT])
+async def test_an_engine_that_fills_up_while_a_prompt_is_read_refuses_with_a_status(
+    serve, scripted_runner, http, monkeypatch, path
+):
+    engine = await serve(scripted_runner, batch=1, waiting=0)
+    scripted_runner.gate.clear()
+    tokenise = engine.service.tokenise
+    overtaken, first = asyncio.Event(), [True]
+
+    async def be_overtaken(*arguments, **named):
+        if first and first.pop():
+            await overtaken.wait()
+        return await tokenise(*arguments, **named)
+
+    monkeypatch.setattr(engine.service, "tokenise", be_overtaken)
+    body = {**generate_body(), **chat_body(stream=True)}
+    late = asyncio.create_task(post(http, engine.url + path, body))
+    await engine.wait_for(lambda: not first)
+    winner = asyncio.create_task(post(http, engine.url + TGI, generate_body()))
+    await engine.wait_for(lambda: engine.service.live_requests == 1)
+    overtaken.set()
+    status, answer, headers = await late
+    assert (status, "overloaded" in json.dumps(answer)) == (429, True)
+    assert "Retry-After" in headers
+    scripted_runner.gate.set()
+    assert (await winner)[0] == 200
+
+
+@pytest.mark.parametrize("path", ["/generate_stream", CHAT])
+async def test_a_reader_that_takes_nothing_loses_its_place_after_the_write_timeout(
+    serve, scripted_runner, http, monkeypatch, path
+):
+    engine = await serve(scripted_runner, batch=1, waiting=0, write_timeout_seconds=0.05)
+    written = []
+
+    async def fill_up(stream, data):
+        """As when the client's window and all buffers on the way are full."""
+        written.append(data)
+        await asyncio.Event().wait()
+
+    body = {**generate_body(max_new_tokens=500), **chat_body(stream=True, max_tokens=500)}
+    with monkeypatch.context() as full:
+        full.setattr(web.StreamResponse, "write", fill_up)
+        async with asyncio.timeout(5):
+            with pytest.raises(aiohttp.ClientError):
+                await post(http, engine.url + path, body)
+    assert len(written) == 1
+    assert engine.service.live_requests == 0
+    await engine.wait_for(lambda: engine.service.engine.scheduler.is_idle)
+    assert engine.service.engine.scheduler.blocks.used_blocks == 0
+    assert (await post(http, engine.url + TGI, generate_body()))[0] == 200
+
+
+async def test_a_stream_that_takes_longer_than_the_write_timeout_goes_on_while_it_is_read(serve, scripted_runner, http):
+    engine = await serve(scripted_runner, write_timeout_seconds=0.05)
+    scripted_runner.gate.clear()
+    stream = asyncio.create_task(post_frames(http, engine.url + "/generate_stream", generate_body()))
+    await engine.wait_for(lambda: engine.service.live_requests == 1)
+    await asyncio.sleep(0.1)
+    scripted_runner.gate.set()
+    assert (await stream)[1][-1]["generated_text"] == "abcd"
+
+
+async def test_a_client_that_stops_reading_its_socket_is_let_go_without_a_trace_in_the_log(
+    serve, scripted_runner, caplog
+):
+    runner = EmulatedRunner([Curve(1, 1, 1)], scripted_runner.reply, VOCABULARY)
+    engine = await serve(runner, total_tokens=100_000, blocks=8000, write_timeout_seconds=0.2)
+    body = json.dumps(generate_body(max_new_tokens=90_000, top_n_tokens=5)).encode()
+    head = f"POST /generate_stream HTTP/1.1\r\nHost: engine\r\nContent-Length: {len(body)}\r\n\r\n"
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        client.connect(("127.0.0.1", int(engine.url.rpartition(":")[2])))
+        client.sendall(head.encode() + body)
+        await engine.wait_for(lambda: engine.service.live_requests == 1)
+        await engine.wait_for(lambda: engine.service.live_requests == 0, seconds=30)
+    assert "took nothing for 0.2 s" in caplog.text
+    assert "ERROR" not in caplog.text

@@ -4,7 +4,7 @@ import threading
 
 from inference_pods.engine.loop import EngineLoop
 from inference_pods.engine.metrics import EngineMetrics
-from inference_pods.engine.sequence import GenerationRequest
+from inference_pods.engine.sequence import FailureKind, FinishReason, GenerationRequest, SamplingParams
 
 
 def start_loop(core):
@@ -40,3 +40,24 @@ def test_metrics_follow_the_schedulers_totals(build_core, scripted_runner, token
     core.scheduler.stats.preemptions = 5
     metrics.follow(core.scheduler)
     assert 'adaptive_engine_preemptions_total{model="smol",tier="full"} 5.0' in metrics.render().decode()
+
+
+def test_a_request_that_cannot_be_begun_ends_alone(build_core, scripted_runner, tokenizer):
+    events, ended = {}, threading.Event()
+
+    def deliver(delivered):
+        for event in delivered:
+            events.setdefault(event.request_id, []).append(event)
+        if all(number in events and events[number][-1].is_last for number in (1, 2)):
+            ended.set()
+
+    loop = EngineLoop(build_core(scripted_runner), deliver, lambda result, seconds: None)
+    prompt = tuple(tokenizer.encode("Hello"))
+    loop.submit(1, GenerationRequest(prompt, 2, SamplingParams(do_sample=True, seed=-1)))
+    loop.submit(2, GenerationRequest(prompt, 2))
+    loop.start()
+    assert ended.wait(5)
+    loop.stop()
+    assert events[1][-1].failure is FailureKind.INTERNAL
+    assert events[2][-1].finish is FinishReason.LENGTH
+    assert not loop.has_crashed

@@ -1,5 +1,7 @@
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from inference_pods.engine.sampler import Sampler, top_tokens
 from inference_pods.engine.sequence import SamplingParams
@@ -118,3 +120,36 @@ def test_penalties_leave_the_models_scores_as_they_are():
     logits = SCORES.logits.copy()
     Sampler(SamplingParams(repetition_penalty=1.5, frequency_penalty=1.0)).choose(SCORES, [1, 2], 1)
     assert np.array_equal(SCORES.logits, logits)
+
+
+@pytest.mark.parametrize("temperature", [1e-50, 1e-30, 1e-5, 0.0])
+def test_a_temperature_next_to_zero_is_greedy(temperature):
+    sampler = Sampler(SamplingParams(do_sample=True, temperature=temperature, top_p=0.9))
+    assert sampler.seed is None
+    assert [sampler.choose(SCORES, [0], 1) for _ in range(3)] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("do_sample", [True, False])
+@pytest.mark.parametrize("broken", [float("nan"), float("inf")])
+def test_scores_that_are_not_numbers_after_the_penalties_choose_nothing(do_sample, broken):
+    scores = TokenScores(1, 3.0, np.array([1.0, broken, 2.0], np.float32))
+    with pytest.raises(ValueError, match="not numbers"):
+        Sampler(SamplingParams(do_sample=do_sample, presence_penalty=1.0)).choose(scores, [0, 2], 1)
+
+
+LIMITED = {"allow_nan": False, "allow_infinity": False}
+
+
+@given(
+    logits=st.lists(st.floats(-1e4, 1e4, width=32), min_size=1, max_size=40),
+    temperature=st.floats(0.0, 100.0, exclude_min=True, **LIMITED),
+    repetition_penalty=st.floats(0.1, 10.0, **LIMITED),
+    top_k=st.integers(0, 50),
+    top_p=st.floats(0.01, 1.0),
+    typical_p=st.floats(0.01, 1.0),
+    seed=st.integers(0, 2**64 - 1),
+)
+def test_whatever_the_bounds_allow_a_token_is_chosen_that_the_model_did_not_rule_out(logits, seed, **wishes):
+    scores = TokenScores(int(np.argmax(logits)), 0.0, np.array([*logits, -np.inf], np.float32))
+    params = SamplingParams(do_sample=True, seed=seed, **wishes)
+    assert Sampler(params).choose(scores, [0], 1) < len(logits)

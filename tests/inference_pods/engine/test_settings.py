@@ -20,6 +20,7 @@ def test_levels_depths_and_digest_are_read():
         ("--depths", "30,few", "30,28"),
         ("--model-sha256", "abc", "64 hexadecimal"),
         ("--max-waiting", "-1", "below the minimum"),
+        ("--write-timeout-seconds", "0", "below the minimum"),
         ("--prefix-cache", "yes", "neither on nor off"),
         ("--tpot-milliseconds", "-1", "below the minimum"),
         ("--draft-tokens", "0", "below the minimum"),

@@ -187,7 +187,7 @@ def _decision(situation: Situation, proposal: Proposal, granted: int, limit: int
         findings=proposal.findings,
         binding=why.binding,
         alternative=why.alternative,
-        held_back=held_back_revisions(replace(situation.model, memory=memory), memory),
+        held_back=held_back_revisions(replace(situation.model, memory=memory)),
     )
 
 

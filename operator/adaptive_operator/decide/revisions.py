@@ -14,7 +14,7 @@ from types import MappingProxyType
 
 from adaptive_operator.api.tiers import Engine, Tier
 from adaptive_operator.api.v1alpha1 import AdaptiveModelSpec
-from adaptive_operator.observe.observation import ModelObservation, PodPhase, PolicyMemory, StatefulSetObservation
+from adaptive_operator.observe.observation import ModelObservation, PodPhase, StatefulSetObservation
 
 
 def inputs_of(model: ModelObservation, tier: Tier) -> str:
@@ -55,7 +55,7 @@ def proven_revisions(model: ModelObservation) -> dict[str, str]:
     return {name: inputs for name, inputs in found if inputs is not None}
 
 
-def held_back_revisions(model: ModelObservation, memory: PolicyMemory) -> dict[str, str]:
+def held_back_revisions(model: ModelObservation) -> dict[str, str]:
     """Tiers whose edit failed to start, with the inputs of the earlier revision that goes on in its place.
 
     Only where that revision's StatefulSet still exists: what it was made from is no longer in the spec.
@@ -63,7 +63,7 @@ def held_back_revisions(model: ModelObservation, memory: PolicyMemory) -> dict[s
     proven, held_back = proven_revisions(model), {}
     for tier in model.spec.tiers:
         earlier = proven.get(tier.name)
-        if tier.name not in memory.quarantined_until or earlier in (None, inputs_of(model, tier)):
+        if tier.name not in model.memory.quarantined_until or earlier in (None, inputs_of(model, tier)):
             continue
         if any(item.tier_inputs == earlier for item in sets_of(model, tier.name)):
             held_back[tier.name] = str(earlier)

@@ -117,7 +117,7 @@ def _floor_out_of_reach(situation: Situation) -> tuple[Finding, ...]:
 
 def _left_out(situation: Situation, proposal: Proposal) -> tuple[Finding, ...]:
     memory = proposal.memory
-    held_back = held_back_revisions(replace(situation.model, memory=memory), memory)
+    held_back = held_back_revisions(replace(situation.model, memory=memory))
     causes = {tier: memory.quarantine_causes.get(tier, "it did not start") for tier in sorted(memory.quarantined_until)}
     return tuple(
         Finding(

@@ -140,7 +140,7 @@ def build_situation(
     """Gather what the rules need of one model."""
     spec_changed = model.memory.generation is not None and model.memory.generation != model.generation
     memory = _current_memory(model.memory, now, spec_changed)
-    held_back = held_back_revisions(replace(model, memory=memory), memory)
+    held_back = held_back_revisions(replace(model, memory=memory))
     left_out = frozenset(memory.quarantined_until) - frozenset(held_back)
     in_force = sets_in_force(model, held_back)
     warm = warm_tier(model.spec, settings, left_out) or warm_tier(model.spec, settings)

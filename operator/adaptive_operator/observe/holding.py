@@ -5,6 +5,8 @@ Pure arithmetic over observations (design.md §8, invariant I4). A Terminating p
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from adaptive_operator.observe.observation import ModelObservation, StatefulSetObservation
 
 
@@ -13,8 +15,12 @@ def held_replicas(model: ModelObservation, stateful_set: StatefulSetObservation)
 
     Example: spec.replicas 1 with pods 0 (Ready) and 1 (Terminating) holds 2.
     """
-    existing = {pod.ordinal for pod in model.pods if pod.stateful_set == stateful_set.name}
-    return stateful_set.replicas + sum(ordinal >= stateful_set.replicas for ordinal in existing)
+    return count_held(stateful_set.replicas, {p.ordinal for p in model.pods if p.stateful_set == stateful_set.name})
+
+
+def count_held(replicas: int, existing: Collection[int]) -> int:
+    """Replicas asked for, and pods beyond them by ordinal. Counted, not enumerated: anyone may ask for 2^31."""
+    return replicas + sum(ordinal >= replicas for ordinal in existing)
 
 
 def held_accelerators(model: ModelObservation) -> int:

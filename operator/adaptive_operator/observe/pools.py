@@ -23,7 +23,7 @@ from adaptive_operator.observe.declared import (
     pool_of,
     settle_budgets,
 )
-from adaptive_operator.observe.holding import held_accelerators
+from adaptive_operator.observe.holding import count_held, held_accelerators
 from adaptive_operator.observe.inventory import Advertised
 from adaptive_operator.observe.manifests import Raw, count_accelerators, epoch_of, metadata_of, owner_uid
 from adaptive_operator.observe.models import SeenModel, build_index, describe_validation, parse_model
@@ -204,8 +204,8 @@ def _held_in_all(snapshot: Snapshot, resource: str, pool: str, declared: Mapping
             continue
         template = (((item.get("spec") or {}).get("template") or {}).get("spec")) or {}
         replicas = int((item.get("spec") or {}).get("replicas") or 0)
-        beyond = {ordinal for pod in pods if (ordinal := ordinal_of(pod)) >= replicas}
-        total += (replicas + len(beyond)) * count_accelerators(template, resource)
+        held = count_held(replicas, {ordinal_of(pod) for pod in pods})
+        total += held * count_accelerators(template, resource)
     orphans = [pod for pods in existing.values() for pod in pods if pool_of(pod, declared) == pool]
     return total + sum(count_accelerators(pod.get("spec") or {}, resource) for pod in orphans)
 

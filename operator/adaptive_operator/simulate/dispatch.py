@@ -29,8 +29,6 @@ class Counters:
     """What the router counts from the start on."""
 
     arrivals: int = 0
-    answered: int = 0
-    quality_sum: float = 0.0
 
 
 @dataclass(slots=True)
@@ -125,9 +123,6 @@ class Dispatcher:
 
     def _end(self, request: Request) -> None:
         self._places.give_back(self._placed.pop(request))
-        if request.outcome is Outcome.FINISHED:
-            self.counters.answered += 1
-            self.counters.quality_sum += request.quality
         self.on_done(request)
         self._serve_waiting()
 

@@ -37,8 +37,3 @@ class EventQueue:
             self.now, _, action = heapq.heappop(heap)
             action()
         self.now = max(self.now, end)
-
-    @property
-    def pending(self) -> int:
-        """Actions that are still to come."""
-        return len(self._heap)

@@ -56,7 +56,6 @@ class Replica:
         self._phase_start = 0.0
         self._planned_steps = 0
         self._version = 0  # of the wake-up that counts
-        self.busy_seconds = 0.0
 
     @property
     def running(self) -> int:
@@ -98,7 +97,6 @@ class Replica:
         if self._prefilling:
             self._phase = _Phase.PREFILL
             seconds = self._curve.prefill(sum(request.prompt_tokens for request in self._prefilling))
-            self.busy_seconds += seconds
             self._wake(self._events.now + seconds, self._end_prefill)
         elif self._running:
             self._phase = _Phase.DECODE
@@ -162,7 +160,6 @@ class Replica:
     def _end_decode(self) -> None:
         self._phase = _Phase.TURNING
         self._steps += self._planned_steps
-        self.busy_seconds += self._planned_steps * self._curve.step(len(self._running))
         self._finish_due()
         self._go_on()
 

@@ -52,8 +52,6 @@ class Scrape:
 
     at: float
     arrivals: int
-    answered: int
-    quality_sum: float
     router_queue: int
     pods: tuple[PodScrape, ...]
 
@@ -137,8 +135,6 @@ class Scraper:
         return Scrape(
             at=self.events.now,
             arrivals=counters.arrivals,
-            answered=counters.answered,
-            quality_sum=counters.quality_sum,
             router_queue=self.dispatcher.held,
             pods=pods,
         )

@@ -14,7 +14,8 @@ import yaml
 from kubernetes import client
 from kubernetes.client.exceptions import ApiException
 
-from adaptive_operator.api.v1alpha1 import AdaptiveModelSpec, AdaptiveModelStatus
+from adaptive_operator.api.status import AdaptiveModelStatus
+from adaptive_operator.api.v1alpha1 import AdaptiveModelSpec
 from adaptive_operator.levels import level_names
 from adaptive_operator.names import GROUP, PLURAL, VERSION
 

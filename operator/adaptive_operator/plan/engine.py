@@ -12,7 +12,8 @@ from typing import Any
 from adaptive_operator import names
 from adaptive_operator.api import curve as defaults
 from adaptive_operator.api.curve import Curve, StepTime
-from adaptive_operator.api.tiers import Recipe, Replica, Tier
+from adaptive_operator.api.recipe import Recipe
+from adaptive_operator.api.tiers import Replica, Tier
 from adaptive_operator.decide.revisions import inputs_of
 from adaptive_operator.levels import Level, format_levels, levels_of
 from adaptive_operator.observe.manifests import labels_of

@@ -14,7 +14,8 @@ from pydantic import BaseModel, ValidationError
 
 from adaptive_operator.api import crd
 from adaptive_operator.api.base import CEL
-from adaptive_operator.api.v1alpha1 import AdaptiveModelSpec, AdaptiveModelStatus
+from adaptive_operator.api.status import AdaptiveModelStatus
+from adaptive_operator.api.v1alpha1 import AdaptiveModelSpec
 
 
 def nodes(node: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:

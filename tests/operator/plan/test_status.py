@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from adaptive_operator.api.v1alpha1 import AdaptiveModelStatus, Condition
+from adaptive_operator.api.status import AdaptiveModelStatus, Condition
 from adaptive_operator.decide.decision import Decision, Finding
 from adaptive_operator.observe.observation import ModelObservation, PolicyMemory, Sample, Unknown
 from adaptive_operator.plan import plan_model

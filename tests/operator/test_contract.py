@@ -32,7 +32,7 @@ CONTRACT: dict[str, Any] = json.loads((Path(__file__).parents[1] / "fixtures" / 
 
 NESTED_TIER: dict[str, Any] = {
     "name": "nested",
-    "recipe": {"nested": {"levels": ["int8", "int4"], "depths": [30, 28]}},
+    "recipe": {"nested": {"levels": ["int8", "int4"], "depths": [30, 28], "skipOrder": [17, 14]}},
     "replica": {
         "accelerators": 2,
         "cpu": "500m",

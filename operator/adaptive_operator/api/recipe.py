@@ -30,6 +30,10 @@ class LevelPrecision(StrEnum):
     INT4 = "int4"
 
 
+# Depths that are missing are a rule's own matter.
+_NO_ORDER = "!has(self.skipOrder) || !has(self.depths) || self.depths.size() == 0"
+
+
 class Nested(Api):
     """One resident copy of the weights that serves several levels, chosen per request.
 
@@ -52,11 +56,24 @@ class Nested(Api):
             default=(),
             max_length=4,
             description="Layers that a level runs, most first; the first has to be all the layers of the model. Each"
-            " further depth gives a level per precision, e.g. int8-d28, that skips the layers that matter least."
+            " further depth gives a level per precision, e.g. int8-d28, that skips the first layers of skipOrder."
             " Unset: all layers only.",
             json_schema_extra={"x-kubernetes-list-type": "atomic"},
         ),
     ]
+    # None and not empty: an unset field must not become part of the revisions of tiers that run.
+    skip_order: (
+        Annotated[
+            tuple[Annotated[int, Field(ge=0, le=1023, description="A layer, counted from 0.")], ...],
+            Field(max_length=64, json_schema_extra={"x-kubernetes-list-type": "atomic"}),
+        ]
+        | None
+    ) = Field(
+        default=None,
+        description="Layers that depths may leave out, the one that matters least first, as"
+        " python -m inference_pods.engine.rank_layers measures it of the model. Unset: the order that was measured of"
+        " exactly these weights, if the engine knows them; else it refuses depths that leave layers out.",
+    )
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -73,6 +90,25 @@ class Nested(Api):
                     "!has(self.depths) || (self.depths.map(d, -d).isSorted()"
                     " && self.depths.all(a, self.depths.exists_one(b, a == b)))",
                     "tiers[].recipe.nested.depths must fall from each to the next; use e.g. [30, 28]",
+                ),
+                rule(
+                    "!has(self.skipOrder) || self.skipOrder.all(a, self.skipOrder.exists_one(b, a == b))",
+                    "tiers[].recipe.nested.skipOrder names a layer twice; use each at most once, e.g. [17, 14]",
+                ),
+                rule(
+                    f"{_NO_ORDER} || self.skipOrder.all(l, l < self.depths[0])",
+                    "tiers[].recipe.nested.skipOrder names a layer that the model does not have; use numbers from 0 to"
+                    " depths[0] - 1",
+                ),
+                rule(
+                    f"{_NO_ORDER} || self.depths[0] - self.depths[self.depths.size() - 1] <= self.skipOrder.size()",
+                    "tiers[].recipe.nested.skipOrder has too few layers for the smallest depth; give at least depths[0]"
+                    " minus the last of depths",
+                ),
+                rule(
+                    "!has(self.skipOrder) || (has(self.depths) && self.depths.size() > 0)",
+                    "tiers[].recipe.nested.skipOrder says which layers depths leave out; set depths too, e.g. [30, 28],"
+                    " or leave both out",
                 ),
             ]
         }

@@ -158,11 +158,11 @@ def _recipe_arguments(recipe: Recipe) -> list[str]:
     """What the weights become: enums and integers only."""
     if recipe.nested is None:
         return ["--precision", recipe.precision.value] if recipe.precision is not None else []
-    depths = ",".join(str(depth) for depth in recipe.nested.depths)
+    numbers = {"--depths": recipe.nested.depths, "--skip-order": recipe.nested.skip_order or ()}
     return [
         "--precision", NESTED,
         "--levels", ",".join(level.value for level in recipe.nested.levels),
-        *(["--depths", depths] if depths else []),
+        *(part for flag, given in numbers.items() if given for part in (flag, ",".join(map(str, given)))),
     ]  # fmt: skip
 
 

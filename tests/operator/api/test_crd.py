@@ -132,7 +132,9 @@ def test_lists_of_objects_are_maps_by_a_required_key_or_one_with_a_default():
 def test_lists_of_scalars_whose_order_has_a_meaning_are_replaced_as_a_whole():
     lists = {p: n for p, n in NODES.items() if n["type"] == "array" and n["items"]["type"] != "object"}
     decisions = {f".status.{name}.binding" for name in ("lastDecision", "history[]")}
-    assert set(lists) == {f".spec.tiers[].recipe.nested.{name}" for name in ("levels", "depths")} | decisions
+    assert (
+        set(lists) == {f".spec.tiers[].recipe.nested.{name}" for name in ("levels", "depths", "skipOrder")} | decisions
+    )
     assert {node["x-kubernetes-list-type"] for node in lists.values()} == {"atomic"}
 
 

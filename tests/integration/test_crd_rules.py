@@ -121,6 +121,10 @@ RULES: dict[str, tuple[Spec, str]] = {
         changed("model.source", "http://x/y"),
         r"model.source must be the path of a weights file; use package://",
     ),
+    "a digest that is none": (
+        changed("model.sha256", "sha256:" + "a" * 57),
+        r"model.sha256 must be 64 lower-case hexadecimal digits; use what sha256sum prints",
+    ),
     "cores with a unit": (changed("tiers.0.replica.cpu", "4 cores"), r"replica.cpu must be a quantity; use a number"),
     "memory that is no quantity": (
         changed("tiers.0.replica.memory", "1 GB"),
@@ -348,6 +352,7 @@ MANGLED: dict[str, Spec] = {
     "no tiers, though a warm one and a floor are set": changed("tiers", [])
     | {"routing": {"warmTier": "full"}, "quality": {"floorPermille": 900}},
     "a source": changed("model.source", "http://x/y"),
+    "a digest": changed("model.sha256", "AB" * 32),
     "cores": changed("tiers.0.replica.cpu", "4 cores"),
     "memory": changed("tiers.0.replica.memory", "1 GB"),
     "a tier's name": changed("tiers.0.name", "Full"),

@@ -137,9 +137,11 @@ def _container(model: ModelObservation, tier: Tier, image: str, settings: PlanSe
 
 
 def _arguments(model: ModelObservation, tier: Tier, settings: PlanSettings) -> list[str]:
-    seed = model.spec.model.permutation_seed
+    source = model.spec.model
+    seed, digest = source.permutation_seed, source.sha256
     return [
-        "--model-source", model.spec.model.source,
+        "--model-source", source.source,
+        *(["--model-sha256", digest] if digest else []),
         *_recipe_arguments(tier.recipe),
         *_replica_arguments(tier.replica),
         *(["--permutation-seed", str(seed)] if seed is not None else []),

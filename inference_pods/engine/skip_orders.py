@@ -25,8 +25,15 @@ def find_skip_order(
     `digest` gives the sha256 of the weights; it is asked only where the answer depends on it, because it takes a while.
 
     Raises:
-        LoadError: ModelUnsupported when a depth leaves layers out and no order is known.
+        LoadError: ModelUnsupported when a depth leaves layers out and no order is known, or when the first depth is not
+            the whole model: the operator knows the level of the first depth by its precision alone.
     """
+    if depths and depths[0] != layers:
+        raise LoadError(
+            LoadReason.UNSUPPORTED,
+            f"the first depth is {depths[0]}, but the model has {layers} layers; begin recipe.nested.depths (--depths)"
+            f" with {layers}",
+        )
     if given or all(depth >= layers for depth in depths):
         return given
     if order := _MEASURED.get(digest()):

@@ -48,7 +48,7 @@ def start(*arguments: str) -> subprocess.CompletedProcess[str]:
     [
         (("--kv-cache-tokens", "2000000000"), 6, ("OutOfMemory", "bytes", "--kv-cache-tokens")),
         (("--model-sha256", "0" * 64), 4, ("ModelCorrupt", "expected 0000", "--model-sha256")),
-        (("--depths", "3"), 5, ("ModelUnsupported", "depth 3", "--depths")),
+        (("--depths", "30,3"), 5, ("ModelUnsupported", "depth 3", "--depths")),
         (("--draft-level", "int4"), 5, ("ModelUnsupported", "two levels or more", "--draft-level", "nested")),
     ],
     ids=["too much memory", "another digest", "an impossible depth", "drafts without a second level"],

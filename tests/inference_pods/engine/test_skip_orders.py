@@ -22,6 +22,12 @@ def test_where_no_layer_is_left_out_no_order_is_needed(depths):
     assert find_skip_order((), depths, 30, unread) == ()
 
 
+@pytest.mark.parametrize("first", [28, 32])
+def test_the_first_depth_has_to_be_the_whole_model_else_the_operator_names_its_levels_otherwise(first):
+    with pytest.raises(LoadError, match=rf"the first depth is {first}, but the model has 30 layers.*--depths"):
+        find_skip_order((17, 14), (first, 26), 30, unread)
+
+
 def test_the_measured_order_of_the_example_model_leaves_out_none_of_its_vital_layers():
     order = find_skip_order((), (30, 28), 30, lambda: SMOLLM2)
     assert order[:2] == (17, 14)

@@ -100,12 +100,14 @@ class EngineCore:
         if live := self._live.pop(request_id, None):
             self.scheduler.remove(live.sequence)
 
-    def fail_all(self, error: str) -> list[TokenEvent]:
-        """Ends every request with an error."""
+    def abandon(self) -> list[int]:
+        """Forgets every request and returns their ids: for an engine that takes no further step.
+
+        Queues and blocks are left as they are, because wrong books may be what ended it.
+        """
         request_ids = list(self._live)
-        for request_id in request_ids:
-            self.cancel(request_id)
-        return [TokenEvent(request_id, error=error, failure=FailureKind.MODEL) for request_id in request_ids]
+        self._live.clear()
+        return request_ids
 
     def check_integrity(self) -> None:
         """Checks the block pool; rebuilds it if it is wrong and nothing is live.

@@ -54,9 +54,13 @@ class EngineLoop:
         return self._crashed
 
     def submit(self, request_id: int, request: GenerationRequest) -> None:
+        """Hands a request over; one that comes after a crash fails at once, because nobody would take it."""
         with self._changed:
-            self._added.append((request_id, request))
-            self._changed.notify()
+            if not self._crashed:
+                self._added.append((request_id, request))
+                self._changed.notify()
+                return
+        self._deliver(_build_stopped([request_id]))
 
     def cancel(self, request_id: int) -> None:
         with self._changed:
@@ -70,8 +74,8 @@ class EngineLoop:
             logger.exception("the engine loop ended by an error; open requests are failed")
             with self._changed:
                 self._crashed = True
-                unseen = [TokenEvent(request_id, error="the engine stopped") for request_id, _ in self._added]
-            self._deliver(self._core.fail_all("the engine stopped") + unseen)
+                unseen = [request_id for request_id, _ in self._added]
+            self._deliver(_build_stopped(self._core.abandon() + unseen))
 
     def _step_until_stopped(self) -> None:
         while self._take_changes():
@@ -109,3 +113,7 @@ class EngineLoop:
             logger.error("request %d cannot be begun: %s", request_id, locate(error))
             failure = "the engine failed on this request"
             self._deliver([TokenEvent(request_id, error=failure, failure=FailureKind.INTERNAL)])
+
+
+def _build_stopped(request_ids: list[int]) -> list[TokenEvent]:
+    return [TokenEvent(one, error="the engine stopped", failure=FailureKind.STOPPED) for one in request_ids]

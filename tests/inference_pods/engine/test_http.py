@@ -301,7 +301,7 @@ async def test_an_engine_whose_loop_ended_fails_its_requests_and_asks_for_a_rest
     await engine.wait_for(lambda: engine.service.engine.scheduler.running)
     monkeypatch.setattr(engine.service.engine.scheduler, "commit", lambda plan: plan[99])
     scripted_runner.gate.set()
-    assert (await running)[0] == 424
+    assert (await running)[0] == 503
     assert (await post(http, engine.url + TGI, generate_body()))[0] == 503
     for path in ("/ping", "/health"):
         async with http.get(engine.url + path) as response:

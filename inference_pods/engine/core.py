@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from inference_pods.engine.errors import locate
-from inference_pods.engine.model_runner import StepRunner
+from inference_pods.engine.model_runner import RunnerLostError, StepRunner
 from inference_pods.engine.sampler import Sampler, top_tokens
 from inference_pods.engine.scheduler import ScheduledChunk, Scheduler
 from inference_pods.engine.sequence import (
@@ -130,18 +130,24 @@ class EngineCore:
         started = self._clock()
         try:
             run = self._run(plan)
+        except RunnerLostError as error:
+            logger.error("step of %d sequences failed for good: %s", len(plan), error)
+            return StepResult(self._fail(plan, str(error), FailureKind.STOPPED), 0, 0)
         except Exception as error:
-            if isinstance(error, ValueError) and len(plan) > 1:
+            if len(plan) > 1:
                 return self._step_apart(plan, error)
-            logger.exception("step of %d sequences failed", len(plan))
-            return StepResult(self._fail(plan, "the model failed on this step"), 0, 0)
+            logger.exception("step of one sequence failed")
+            return StepResult(self._fail(plan, "the model failed on this step", FailureKind.MODEL), 0, 0)
         result = self._postprocess(plan, run)
         self._observe_round(run, result, self._clock() - started)
         return result
 
-    def _step_apart(self, plan: list[ScheduledChunk], error: ValueError) -> StepResult:
-        """Takes the chunks of a step that the runner refused one by one, so that only the one at fault fails."""
-        logger.warning("step of %d sequences was refused, each is tried alone: %s", len(plan), error)
+    def _step_apart(self, plan: list[ScheduledChunk], error: Exception) -> StepResult:
+        """Takes the chunks of a step that failed one by one, so that only the one at fault fails.
+
+        Nothing of the step is committed, so all that a part of it wrote is computed again before it is read.
+        """
+        logger.warning("step of %d sequences failed, each is tried alone: %s (%s)", len(plan), error, locate(error))
         self.scheduler.gate.begin_round()  # what they take apart says nothing of drafting
         results = [self._step_plan([chunk]) for chunk in plan]
         return StepResult(
@@ -187,11 +193,11 @@ class EngineCore:
                 drafted[i].append(one.best)
         return drafted
 
-    def _fail(self, plan: list[ScheduledChunk], error: str) -> list[TokenEvent]:
+    def _fail(self, plan: list[ScheduledChunk], error: str, failure: FailureKind) -> list[TokenEvent]:
         events = []
         for chunk in plan:
             self.cancel(chunk.sequence.request_id)
-            events.append(TokenEvent(chunk.sequence.request_id, error=error, failure=FailureKind.MODEL))
+            events.append(TokenEvent(chunk.sequence.request_id, error=error, failure=failure))
         return events
 
     def _postprocess(self, plan: list[ScheduledChunk], run: _Run) -> StepResult:

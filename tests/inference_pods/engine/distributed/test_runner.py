@@ -10,7 +10,7 @@ import pytest
 from inference_pods.engine.distributed.launch import RankProcesses, RankSpec
 from inference_pods.engine.distributed.runner import DistributedRunner, build_alone
 from inference_pods.engine.gguf import GgufFile
-from inference_pods.engine.model_runner import load_model
+from inference_pods.engine.model_runner import RunnerLostError, load_model
 from inference_pods.kernels.decoder import Chunk
 from inference_pods.kernels.formats import Precision
 
@@ -89,7 +89,7 @@ def test_two_ranks_give_the_tokens_of_one_and_end_when_one_is_killed(tiny_model)
 
         started = time.monotonic()
         os.kill(runner.processes.process_ids[0], signal.SIGKILL)
-        with pytest.raises(RuntimeError, match="no longer together"):
+        with pytest.raises(RunnerLostError, match="no longer together"):
             runner.step([Chunk([1], 0, [0], 1)])
         assert replica.lost.wait(5)
         assert time.monotonic() - started < 5

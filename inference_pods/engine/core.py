@@ -89,6 +89,7 @@ class EngineCore:
         stream = TextStream(self._tokenizer, request.stop_strings)
         self._live[request_id] = _Live(request, sequence, Sampler(request.sampling), stream, now)
         self.scheduler.add(sequence)
+        self.scheduler.stats.level_requests[request.level] += 1
 
     def change_level(self, request_id: int, level: int) -> None:
         """Computes a request at another level from its next token on; unknown ids (already finished) are fine."""
@@ -212,7 +213,9 @@ class EngineCore:
         scores = iter(run.scores)
         for chunk, drafted in complete:
             own = list(itertools.islice(scores, 1 + len(drafted)))
-            events += self._advance_verified(self._live[chunk.sequence.request_id], own, drafted)
+            advanced = self._advance_verified(self._live[chunk.sequence.request_id], own, drafted)
+            self.scheduler.stats.level_tokens[chunk.sequence.level] += sum(one.token is not None for one in advanced)
+            events += advanced
         return StepResult(events, prompt_tokens, sum(event.token is not None for event in events))
 
     def _advance_verified(self, live: _Live, scores: list[TokenScores], drafted: list[int]) -> list[TokenEvent]:

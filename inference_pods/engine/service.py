@@ -60,6 +60,11 @@ class Engine:
     context_tokens: int | None = None  # longest text that the model was trained for; it may lower --max-total-tokens
     plan_counts: PlanCounts = field(default_factory=PlanCounts)
 
+    @property
+    def kernels(self) -> str:
+        """What computes the steps, in the words of /info and of the log."""
+        return str(self.description["kernels"])
+
 
 class Service:
     """Admission, events and counts of one engine."""
@@ -97,6 +102,7 @@ class Service:
     def attach(self, engine: Engine) -> None:
         """The model is loaded; requests are still refused until phase is READY."""
         self._engine = engine
+        self.metrics.name_model(engine.kernels, engine.levels)
         if engine.context_tokens is not None:
             longest = min(self.limits.max_total_tokens, engine.context_tokens)
             self.limits = replace(self.limits, max_total_tokens=longest)

@@ -8,6 +8,7 @@ import socket
 import aiohttp
 import pytest
 from aiohttp import web
+from prometheus_client.parser import text_string_to_metric_families
 
 from inference_pods.engine.emulated.curve import Curve
 from inference_pods.engine.emulated.runner import EmulatedRunner
@@ -325,6 +326,33 @@ async def test_metrics_exist_at_zero_and_count(serve, any_runner, http):
     assert await value("adaptive_engine_generated_tokens_total") == 4
     assert await value("adaptive_engine_prompt_tokens_total") == 2
     assert await value("adaptive_engine_step_seconds_count") == 4
+
+
+async def read_by_label(http, engine, name, label):
+    """Values of a metric by one of its labels."""
+    async with http.get(engine.url + "/metrics") as response:
+        families = text_string_to_metric_families(await response.text())
+    return {
+        sample.labels[label]: sample.value for family in families for sample in family.samples if sample.name == name
+    }
+
+
+async def test_requests_and_tokens_are_counted_by_level_from_zero_on(serve, scripted_runner, http):
+    engine = await serve(scripted_runner, levels=("int8", "int4"))
+    requests, tokens = "adaptive_engine_level_requests_total", "adaptive_engine_level_generated_tokens_total"
+    assert await read_by_label(http, engine, requests, "level") == {"int8": 0, "int4": 0}
+    for level in ("int4", "int8", "int4"):
+        async with http.post(engine.url + TGI, json=generate_body(), headers={"x-level": level}) as response:
+            assert response.status == 200
+    assert await read_by_label(http, engine, requests, "level") == {"int8": 1, "int4": 2}
+    assert await read_by_label(http, engine, tokens, "level") == {"int8": 4, "int4": 8}
+
+
+async def test_info_and_metrics_name_the_same_kernels(serve, scripted_runner, http):
+    engine = await serve(scripted_runner)
+    async with http.get(engine.url + "/info") as response:
+        said = (await response.json())["kernels"]
+    assert await read_by_label(http, engine, "adaptive_engine_kernels_info", "kernels") == {said: 1}
 
 
 async def test_prompts_never_reach_the_log(serve, scripted_runner, http, caplog):

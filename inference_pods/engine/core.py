@@ -9,6 +9,7 @@ import itertools
 import logging
 import math
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -176,7 +177,7 @@ class EngineCore:
         chunks = [_build_chunk(chunk, tokens) for chunk, tokens in zip(plan, drafted, strict=True)]
         started = self._clock()
         scores = self._runner.step(chunks)
-        self.scheduler.step_time.observe(sum(len(chunk.token_ids) for chunk in chunks), self._clock() - started)
+        self.scheduler.step_times.observe(_count_rows(chunks), self._clock() - started)
         return _Run(drafted, scores)
 
     def _draft(self, plan: list[ScheduledChunk]) -> list[list[int]]:
@@ -289,6 +290,14 @@ class EngineCore:
             ScoredToken(token, tokenizer.token_text(token), logprob, tokenizer.is_special(token))
             for token, logprob in top_tokens(scores, live.request.top_n_tokens)
         )
+
+
+def _count_rows(chunks: list[Chunk]) -> Counter[int]:
+    """Rows of a step by level."""
+    rows: Counter[int] = Counter()
+    for chunk in chunks:
+        rows[chunk.level] += len(chunk.token_ids)
+    return rows
 
 
 def _build_chunk(chunk: ScheduledChunk, drafted: list[int]) -> Chunk:

@@ -11,6 +11,7 @@ from inference_pods.engine.service import Service
 from inference_pods.protocol import ROUTE_HEALTH, ROUTE_METRICS, ROUTE_PING, ROUTE_ROOT
 
 routes = web.RouteTableDef()
+_SHUTDOWN_SECONDS = 1.0
 
 
 async def _health(request: web.Request) -> web.Response:
@@ -53,9 +54,16 @@ def build_app(service: Service) -> web.Application:
 async def start_server(service: Service, host: str, port: int) -> tuple[web.AppRunner, int]:
     """Listens; returns the runner and the port (useful when 0 was asked for).
 
-    handler_cancellation: a client that goes away cancels its handler, and with it the generation.
+    handler_cancellation: a client that goes away cancels its handler, and with it the generation. shutdown_timeout: the
+    drain is over by then; what still runs are clients that take no bytes.
     """
-    runner = web.AppRunner(build_app(service), handler_cancellation=True, access_log=None, keepalive_timeout=75.0)
+    runner = web.AppRunner(
+        build_app(service),
+        handler_cancellation=True,
+        access_log=None,
+        keepalive_timeout=75.0,
+        shutdown_timeout=_SHUTDOWN_SECONDS,
+    )
     await runner.setup()
     site = web.TCPSite(runner, host, port, reuse_address=True)
     await site.start()

@@ -18,7 +18,7 @@ from inference_pods.engine.generation import Completion, Generation, collect
 from inference_pods.engine.loop import EngineLoop
 from inference_pods.engine.metrics import EngineMetrics
 from inference_pods.engine.scheduler import Scheduler
-from inference_pods.engine.sequence import GenerationRequest, TokenEvent
+from inference_pods.engine.sequence import FailureKind, GenerationRequest, TokenEvent
 from inference_pods.engine.tokenizer import Piece, TextTokenizer
 from inference_pods.kernels.step_plans import PlanCounts
 
@@ -183,6 +183,12 @@ class Service:
         except TimeoutError:
             return False
         return True
+
+    def cut_off(self) -> None:
+        """Ends every live request with an error; its client hears that another replica may serve."""
+        for request_id, generation in self._live.items():
+            error = "the replica stopped before the answer was complete"
+            generation.queue.put_nowait(TokenEvent(request_id, error=error, failure=FailureKind.STOPPED))
 
     async def prove(self) -> None:
         """Generates one real token; only then may the replica be called ready."""

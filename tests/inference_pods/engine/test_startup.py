@@ -1,9 +1,12 @@
 """An engine as its settings build it: what computes it, and what is refused before it is loaded."""
 
 import logging
+import re
 
 import pytest
 
+from inference_pods.engine.errors import LoadError, LoadReason
+from inference_pods.engine.memory import MemoryBounds
 from inference_pods.engine.metrics import EngineMetrics
 from inference_pods.engine.service import Limits, Service
 from inference_pods.engine.settings import parse_settings
@@ -53,3 +56,27 @@ async def test_without_compiled_kernels_log_info_and_metrics_name_torch(
     engine = build(model_source, "--kv-cache-tokens", "64", "--max-total-tokens", "64")
     assert engine.description["kernels"] == shown_kernels(engine) == "torch"
     assert "'kernels': 'torch'" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "at_least"),
+    [
+        ((), 640e6),
+        (("--precision", "nested"), 1060e6),
+        (("--device", "cpu", "--tensor-parallel", "2"), 900e6),
+    ],
+    ids=["torch instead of compiled kernels", "and two readings of the weights", "two ranks"],
+)
+def test_on_torch_too_a_container_that_is_too_small_is_refused_with_the_bytes_before_anything_is_loaded(
+    model_source, model_path, without_compiled_kernels, monkeypatch, arguments, at_least
+):
+    def refuse(*_arguments, **_named):
+        raise AssertionError("the model was loaded")
+
+    monkeypatch.setattr("inference_pods.engine.startup.load_model", refuse)
+    monkeypatch.setattr("inference_pods.engine.startup.read_memory_bounds", lambda: MemoryBounds(600 * 10**6, 0, None))
+    with pytest.raises(LoadError, match=r"raise replica\.memory") as caught:
+        build(model_source, *arguments)
+    assert caught.value.reason is LoadReason.OUT_OF_MEMORY
+    needed = int(re.search(r"needs (\d+) bytes", caught.value.message)[1])
+    assert at_least < needed < 1.6 * at_least

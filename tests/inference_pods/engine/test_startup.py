@@ -61,8 +61,8 @@ async def test_without_compiled_kernels_log_info_and_metrics_name_torch(
 @pytest.mark.parametrize(
     ("arguments", "at_least"),
     [
-        ((), 640e6),
-        (("--precision", "nested"), 1060e6),
+        ((), 750e6),
+        (("--precision", "nested"), 1300e6),
         (("--device", "cpu", "--tensor-parallel", "2"), 900e6),
     ],
     ids=["torch instead of compiled kernels", "and two readings of the weights", "two ranks"],

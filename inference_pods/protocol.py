@@ -43,6 +43,7 @@ ROUTE_INFO: Final = "/info"
 ROUTE_HEALTH: Final = "/health"
 ROUTE_PING: Final = "/ping"
 ROUTE_METRICS: Final = "/metrics"
+ROUTE_REQUEST_LEVEL: Final = "/requests/{request_id}/level"
 
 ROUTER_REQUESTS: Final = "adaptive_router_requests_total"
 ROUTER_QUALITY_SUM: Final = "adaptive_router_quality_sum_total"

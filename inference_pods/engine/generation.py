@@ -34,6 +34,7 @@ class Generation:
     requests: tuple[GenerationRequest, ...]
     index_of: dict[int, int]  # request id in the engine -> sibling
     on_close: Callable[[Generation], None]
+    name: str = ""  # what its client calls it; empty: nothing
     queue: asyncio.Queue[TokenEvent] = field(default_factory=asyncio.Queue)
     started_at: float = field(default_factory=time.monotonic)
     running: set[int] = field(init=False)

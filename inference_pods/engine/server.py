@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from inference_pods.engine import http_openai, http_tgi
+from inference_pods.engine import http_control, http_openai, http_tgi
 from inference_pods.engine.errors import UnavailableError
 from inference_pods.engine.http_common import MAX_BODY_BYTES, SERVICE, answer_errors, error_response
 from inference_pods.engine.service import Service
@@ -46,7 +46,7 @@ def build_app(service: Service) -> web.Application:
     app[SERVICE] = service
     for path in (ROUTE_HEALTH, ROUTE_ROOT):
         app.router.add_get(path, _health)
-    for table in (routes, http_tgi.routes, http_openai.routes):
+    for table in (routes, http_tgi.routes, http_openai.routes, http_control.routes):
         app.router.add_routes(table)
     return app
 

@@ -13,7 +13,13 @@ from enum import StrEnum
 
 from inference_pods.engine.chat import ChatTemplate
 from inference_pods.engine.core import StepResult
-from inference_pods.engine.errors import OverloadedError, UnavailableError, ValidationError
+from inference_pods.engine.errors import (
+    LevelUnknownError,
+    NotRunningError,
+    OverloadedError,
+    UnavailableError,
+    ValidationError,
+)
 from inference_pods.engine.generation import Completion, Generation, collect
 from inference_pods.engine.loop import EngineLoop
 from inference_pods.engine.metrics import EngineMetrics
@@ -155,13 +161,13 @@ class Service:
         age = time.monotonic() - oldest
         return max(1, min(60, round(age / max(1, self.limits.max_batch_size))))
 
-    def start(self, *requests: GenerationRequest) -> Generation:
-        """Submits the validated siblings of one HTTP request."""
+    def start(self, *requests: GenerationRequest, name: str = "") -> Generation:
+        """Submits the validated siblings of one HTTP request, which its client calls `name`."""
         self.check_admission(len(requests))
-        return self._submit(*requests)
+        return self._submit(*requests, name=name)
 
-    def _submit(self, *requests: GenerationRequest) -> Generation:
-        generation = Generation(requests, {next(self._ids): i for i in range(len(requests))}, self.close)
+    def _submit(self, *requests: GenerationRequest, name: str = "") -> Generation:
+        generation = Generation(requests, {next(self._ids): i for i in range(len(requests))}, self.close, name)
         self._idle.clear()
         for request_id, index in generation.index_of.items():
             self._live[request_id] = generation
@@ -175,6 +181,22 @@ class Service:
                 self.engine.loop.cancel(request_id)
         if not self._live:
             self._idle.set()
+
+    def change_level(self, name: str, level_name: str) -> int:
+        """Computes the live requests of this name at another level from their next token on; how many runs these are.
+
+        Raises:
+            LevelUnknownError: naming the levels that there are. NotRunningError: no such request.
+        """
+        levels = self.engine.levels
+        if level_name not in levels:
+            raise LevelUnknownError(f"level {level_name[:64]!r} is not served here; use {' or '.join(levels)}")
+        runs = [number for number, one in self._live.items() if name and one.name == name and number in one.running]
+        if not runs:
+            raise NotRunningError(f"no request {name[:128]!r} is waiting or running")
+        for request_id in runs:
+            self.engine.loop.change_level(request_id, levels.index(level_name))
+        return len(runs)
 
     async def wait_idle(self, timeout_seconds: float) -> bool:
         """Waits until no request is live; False if the time ran out first."""
@@ -197,13 +219,13 @@ class Service:
             async for _ in generation:
                 pass
 
-    async def complete(self, *requests: GenerationRequest) -> list[Completion]:
+    async def complete(self, *requests: GenerationRequest, name: str = "") -> list[Completion]:
         """Runs the siblings of one HTTP request to their ends.
 
         Raises:
             RequestError: refused or failed.
         """
-        return await collect(self.start(*requests))
+        return await collect(self.start(*requests, name=name))
 
     async def tokenise(self, text: str, add_special_tokens: bool = False) -> list[int]:
         """Token ids; a raw prompt asks for the special tokens that the model's file puts around text, if any."""

@@ -106,12 +106,17 @@ class Service:
                 generation.queue.put_nowait(event)
 
     def attach(self, engine: Engine) -> None:
-        """The model is loaded; requests are still refused until phase is READY."""
+        """The model is loaded; requests are still refused until phase is READY.
+
+        From now on the limit of a request is also what the model was trained for and what the KV cache can hold.
+        """
         self._engine = engine
         self.metrics.name_model(engine.kernels, engine.levels)
+        blocks = engine.scheduler.blocks
+        longest = min(self.limits.max_total_tokens, blocks.total_blocks * blocks.block_tokens)
         if engine.context_tokens is not None:
-            longest = min(self.limits.max_total_tokens, engine.context_tokens)
-            self.limits = replace(self.limits, max_total_tokens=longest)
+            longest = min(longest, engine.context_tokens)
+        self.limits = replace(self.limits, max_total_tokens=longest)
 
     @property
     def engine(self) -> Engine:

@@ -180,6 +180,34 @@ async def test_an_input_that_is_too_long_names_the_limit_and_can_be_truncated(se
     assert (status, headers["x-prompt-tokens"]) == (200, "8")
 
 
+@pytest.mark.parametrize("path", [TGI, "/v1/completions"])
+async def test_a_request_that_the_kv_cache_could_never_hold_is_refused(serve, any_runner, http, path):
+    """4 blocks of 16 tokens; the limit of a request says 1024."""
+    engine = await serve(any_runner, total_tokens=1024, blocks=4)
+    body = {"inputs": "word " * 70, "parameters": {"max_new_tokens": 2}, "prompt": "word " * 70, "max_tokens": 2}
+    assert (await post(http, engine.url + path, body))[0] == 422
+    body = {"inputs": "word", "parameters": {"max_new_tokens": 64}, "prompt": "word", "max_tokens": 64}
+    status, answer, _ = await post(http, engine.url + path, body)
+    assert status == 422
+    assert "<= 64" in json.dumps(answer)
+
+
+async def test_requests_that_the_kv_cache_cannot_hold_together_give_way_and_all_finish(serve, scripted_runner, http):
+    """4 blocks of 16 tokens; each of three requests comes to 2 + 46 tokens."""
+    engine = await serve(scripted_runner, total_tokens=64, blocks=4)
+    scripted_runner.gate.clear()
+    asked = [asyncio.create_task(post(http, engine.url + TGI, generate_body(max_new_tokens=46))) for _ in range(3)]
+    await engine.wait_for(lambda: engine.service.live_requests == 3)
+    scripted_runner.gate.set()
+    answers = await asyncio.gather(*asked)
+    text = "abcdefghijklmnopqrstuvwxyz" * 2
+    assert [answer["generated_text"] for _, answer, _ in answers] == [text[:46]] * 3
+    scheduler = engine.service.engine.scheduler
+    assert scheduler.stats.preemptions >= 1
+    scheduler.check_integrity()
+    assert scheduler.blocks.used_blocks == 0
+
+
 @pytest.mark.parametrize("raw", ["", "{", "[]", '{"inputs": 3}', "\x00"])
 async def test_a_broken_body_gets_json_in_both_dialects_without_echoing_it(serve, scripted_runner, http, raw):
     engine = await serve(scripted_runner)

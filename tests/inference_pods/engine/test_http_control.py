@@ -110,7 +110,7 @@ def decode(runner, prompt, at_top, total):
 
 @pytest.mark.timeout(300)
 async def test_after_the_change_the_keys_and_values_are_valid(serve, load_runner, http, tokenizer):
-    """Tokens before the change are the top level's, those after it the lower level's over the same prefix as it is cached.
+    """Tokens before the change are the top level's, those after it the lower level's over the same cached prefix.
 
     Computing the prefix again at the lower level would give other keys and values, hence other tokens.
     """

@@ -46,7 +46,7 @@ class Limits:
     max_total_tokens: int
     max_batch_size: int
     max_waiting: int
-    write_timeout_seconds: float = 60.0
+    write_timeout_seconds: float
 
     @property
     def max_input_tokens(self) -> int:

@@ -31,7 +31,7 @@ def without_compiled_kernels(monkeypatch):
 def shown_kernels(engine):
     """Label of the metric that a service shows once the engine is attached."""
     metrics = EngineMetrics("smol", "nested", 8)
-    Service(Limits(64, 4, 4), metrics, "smol").attach(engine)
+    Service(Limits(64, 4, 4, 60.0), metrics, "smol").attach(engine)
     lines = [line for line in metrics.render().decode().splitlines() if "kernels_info{" in line]
     assert len(lines) == 1
     return lines[0].split('kernels="')[1].split('"')[0]

@@ -34,7 +34,9 @@ NESTED = ("--precision", "nested", "--levels", "int8,int4", "--depths", "30,28",
 async def serving(*arguments: str):
     """URL of an engine built from these arguments."""
     settings = parse_settings([*ARGUMENTS, *arguments])
-    limits = Limits(settings.max_total_tokens, settings.max_batch_size, settings.max_waiting)
+    limits = Limits(
+        settings.max_total_tokens, settings.max_batch_size, settings.max_waiting, settings.write_timeout_seconds
+    )
     service = Service(limits, EngineMetrics("smol", "fast", settings.kv_blocks), "smol")
     engine = build_emulated_engine(settings, service.deliver, service.observe)
     service.attach(engine)

@@ -39,7 +39,8 @@ class Settings:
     max_batch_size: int
     # Requests that may wait for a place in the batch; beyond it clients get 429.
     max_waiting: int
-    # How long a client may leave an event of its stream unread; then its request ends, because it holds a place.
+    # How long a client may leave an event of its stream unread; then its request ends, because it holds a place. A flag
+    # and not a field of the CR: it guards against clients that hang, and no objective of a model depends on it.
     write_timeout_seconds: int
     # Longest prompt plus output of one request.
     max_total_tokens: int

@@ -27,7 +27,7 @@ from inference_pods.engine.vocabulary import read_chat_template, read_vocabulary
 from inference_pods.kernels.cpu import detect_cpu, detect_threads
 from inference_pods.kernels.decoder import DecoderLimits, DecoderShape
 from inference_pods.kernels.formats import BLOCK_TOKENS, Precision
-from inference_pods.kernels.levels import Level, LevelPlan, default_levels
+from inference_pods.kernels.levels import Level, LevelPlan, default_levels, readable_precisions
 
 logger = logging.getLogger(__name__)
 
@@ -71,14 +71,16 @@ def build_engine(settings: Settings, deliver: Deliver, observe: Observe, on_lost
     template = ChatTemplate(read_chat_template(file), tokenizer.bos_token, tokenizer.eos_token)
     placement = detect_placement(settings.device, settings.tensor_parallel)
     limits = _build_limits(settings, file, placement)
-    if not placement.needs_torch:
-        check_memory(estimate_needed_bytes(read_shape(file), limits, settings.precision), read_memory_bounds())
+    plan = LevelPlan(settings.levels, settings.depths)
+    readings = len(set(plan.precisions or readable_precisions(settings.precision)))
+    needed_bytes = estimate_needed_bytes(read_shape(file), limits, settings.precision, placement, readings)
+    check_memory(needed_bytes, read_memory_bounds())
     model = load_model(
         file,
         limits,
         settings.precision,
         settings.permutation_seed,
-        plan=LevelPlan(settings.levels, settings.depths),
+        plan=plan,
         create=_choose_runner(settings, placement, on_lost),
     )
     model_sha, context_tokens = digest.finish(), context_length(file)

@@ -125,8 +125,17 @@ def shown_labels(exposition: bytes) -> dict[str, set[str]]:
 
 
 def test_an_engine_shows_its_metrics_with_the_contracts_labels_from_the_start() -> None:
-    shown = shown_labels(EngineMetrics("assistant", "int4", 8).render())
-    assert shown == {name: set(labels) for name, labels in CONTRACT["metrics"]["engine"].items()}
+    """What names a level or the kernels appears once the model is loaded, before the first request."""
+    metrics = EngineMetrics("assistant", "int4", 8)
+    contract = {name: set(labels) for name, labels in CONTRACT["metrics"]["engine"].items()}
+    of_the_model = {name for name, labels in contract.items() if labels & {"level", "kernels"}}
+    assert of_the_model == {
+        protocol.ENGINE_KERNELS_INFO, protocol.ENGINE_LEVEL_REQUESTS, protocol.ENGINE_LEVEL_GENERATED_TOKENS
+    }  # fmt: skip
+    shown = {name: labels for name, labels in shown_labels(metrics.render()).items() if labels}
+    assert shown == {name: contract[name] for name in contract.keys() - of_the_model}
+    metrics.name_model("avx2", ("int8", "int4"))
+    assert shown_labels(metrics.render()) == contract
 
 
 async def test_a_router_shows_its_metrics_with_the_contracts_labels_once_it_has_a_table() -> None:

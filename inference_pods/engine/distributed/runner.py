@@ -18,6 +18,7 @@ from inference_pods.engine.distributed.group import Group
 from inference_pods.engine.distributed.launch import Loss, RankProcesses, RankSpec, listen_for_ranks
 from inference_pods.engine.distributed.placement import Device
 from inference_pods.engine.distributed.wire import Command, encode_chunks
+from inference_pods.engine.model_runner import RunnerLostError
 from inference_pods.kernels.decoder import Chunk, DecoderShape, TokenScores
 from inference_pods.kernels.shards import divide
 from inference_pods.kernels.step_plans import PlanCounts
@@ -81,7 +82,7 @@ class DistributedRunner:
 
         Raises:
             ValueError: the step does not fit; nothing was computed.
-            RuntimeError: the ranks are no longer together; the loss is reported.
+            RunnerLostError: the ranks are no longer together; the loss is reported.
         """
         self._decoder.check(chunks)
         try:
@@ -91,7 +92,7 @@ class DistributedRunner:
             if not self.processes.wait_for_loss(_CAUSE_SECONDS):
                 message = f"a step failed between the ranks ({type(error).__name__}: {error}): the replica ends"
                 self.processes.report(Loss("RankLost", message))
-            raise RuntimeError("the ranks of this replica are no longer together") from error
+            raise RunnerLostError("the ranks of this replica are no longer together") from error
 
     def close(self) -> None:
         """Ends all other ranks and leaves the group."""

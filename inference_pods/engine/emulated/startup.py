@@ -73,6 +73,7 @@ def _describe(settings: Settings, levels: tuple[str, ...], curves: Curves) -> di
         "tier": settings.tier,
         "precision": settings.precision.value,
         "levels": list(levels),
+        "kernels": EmulatedRunner.variant,
         "curves": {level: asdict(curves.of(level)) for level in levels},
         "weight_bytes": EmulatedRunner.weight_bytes,
         "kv_cache_bytes": EmulatedRunner.kv_bytes,

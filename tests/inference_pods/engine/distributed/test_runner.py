@@ -7,10 +7,13 @@ import time
 
 import pytest
 
+from inference_pods.engine.checkpoint import load_weights
 from inference_pods.engine.distributed.launch import RankProcesses, RankSpec
-from inference_pods.engine.distributed.runner import DistributedRunner, build_alone
+from inference_pods.engine.distributed.placement import Device, Placement
+from inference_pods.engine.distributed.runner import DistributedRunner, build_alone, build_rank
 from inference_pods.engine.gguf import GgufFile
-from inference_pods.engine.model_runner import load_model
+from inference_pods.engine.memory import estimate_needed_bytes
+from inference_pods.engine.model_runner import RunnerLostError, load_model
 from inference_pods.kernels.decoder import Chunk
 from inference_pods.kernels.formats import Precision
 
@@ -89,7 +92,7 @@ def test_two_ranks_give_the_tokens_of_one_and_end_when_one_is_killed(tiny_model)
 
         started = time.monotonic()
         os.kill(runner.processes.process_ids[0], signal.SIGKILL)
-        with pytest.raises(RuntimeError, match="no longer together"):
+        with pytest.raises(RunnerLostError, match="no longer together"):
             runner.step([Chunk([1], 0, [0], 1)])
         assert replica.lost.wait(5)
         assert time.monotonic() - started < 5
@@ -115,3 +118,17 @@ def test_a_rank_that_cannot_load_ends_the_replica_with_its_reason(tiny_model, tm
     assert lost.wait(30)
     processes.close()
     assert losses[0].reason == "ModelNotFound"
+
+
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_the_estimate_of_memory_covers_what_all_ranks_hold(tiny_model, ranks):
+    file, held = GgufFile(tiny_model.path), 0
+    for rank in range(ranks):
+        spec = RankSpec(rank, ranks, 0, Device.CPU, tiny_model.source, SEED, Precision.INT4, tiny_model.limits)
+        decoder = build_rank(spec, tiny_model.shape, None)
+        load_weights(file, tiny_model.shape, decoder, SEED)
+        held += decoder.weight_bytes + decoder.kv_bytes
+    needed = estimate_needed_bytes(
+        tiny_model.shape, tiny_model.limits, Precision.INT4, Placement(Device.CPU, ranks)
+    ) - estimate_needed_bytes(tiny_model.shape, tiny_model.limits, Precision.INT4, Placement(Device.CUDA, ranks))
+    assert held == pytest.approx(needed, rel=0.02), "the rest is for processes and loading, as with devices"

@@ -25,6 +25,9 @@ _KUBERNETES_FLAGS = f"-X {_STAMP}.gitVersion={KUBERNETES_VERSION} -X {_STAMP}.gi
 
 _HELM_FLAGS = "-X helm.sh/helm/v4/internal/version.version=v4.3.1"
 
+# Go's own caches after all binaries are built: 5.3 and 2.6 GB measured.
+GO_CACHE_BYTES, GO_MODULE_BYTES = 6 * 10**9, 3 * 10**9
+
 
 @dataclass(frozen=True, slots=True)
 class Binary:
@@ -119,8 +122,9 @@ def _compile(binary: Binary, go: Path, target: Path) -> None:
     output = _wait_showing_progress(process)
     if process.returncode != 0:
         raise ClusterError(
-            f"\n{binary.name}: `go build` failed; check the network and the free disk space (about 6 GB are needed), "
-            f"then run the same command again, it resumes:\n{last_lines(output)}"
+            f"\n{binary.name}: `go build` failed; check the network and the free disk space (Go's caches take"
+            f" {(GO_CACHE_BYTES + GO_MODULE_BYTES) // 10**9} GB),"
+            f" then run the same command again, it resumes:\n{last_lines(output)}"
         )
     temporary.replace(target)
 

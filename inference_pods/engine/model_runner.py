@@ -113,7 +113,7 @@ def load_model(
         threads = limits.threads if isinstance(runner, Decoder) else 1
         load_weights(file, shape, runner, permutation_seed, threads)
     except LevelError as error:
-        raise LoadError(LoadReason.UNSUPPORTED, f"{error}; change --levels or --depths") from error
+        raise LoadError(LoadReason.UNSUPPORTED, f"{error}; change --levels, --depths or --skip-order") from error
     except MemoryError as error:
         raise LoadError(
             LoadReason.OUT_OF_MEMORY, f"{error}; raise replica.memory or lower --kv-cache-tokens"

@@ -20,6 +20,7 @@ from inference_pods.engine.model_runner import LoadedModel, Runner, RunnerFactor
 from inference_pods.engine.scheduler import Scheduler
 from inference_pods.engine.service import Engine
 from inference_pods.engine.settings import Settings
+from inference_pods.engine.skip_orders import find_skip_order
 from inference_pods.engine.source import resolve_source
 from inference_pods.engine.speculation import DraftSettings, find_draft_settings
 from inference_pods.engine.tokenizer import TextTokenizer
@@ -71,7 +72,8 @@ def build_engine(settings: Settings, deliver: Deliver, observe: Observe, on_lost
     template = ChatTemplate(read_chat_template(file), tokenizer.bos_token, tokenizer.eos_token)
     placement = detect_placement(settings.device, settings.tensor_parallel)
     limits = _build_limits(settings, file, placement)
-    plan = LevelPlan(settings.levels, settings.depths)
+    skip_order = find_skip_order(settings.skip_order, settings.depths, read_shape(file).layers, digest.finish)
+    plan = LevelPlan(settings.levels, settings.depths, skip_order)
     readings = len(set(plan.precisions or readable_precisions(settings.precision)))
     needed_bytes = estimate_needed_bytes(read_shape(file), limits, settings.precision, placement, readings)
     check_memory(needed_bytes, read_memory_bounds())
@@ -88,7 +90,8 @@ def build_engine(settings: Settings, deliver: Deliver, observe: Observe, on_lost
     levels = tuple(level.name for level in model.runner.levels)
     scheduler = build_scheduler(settings, _find_drafts(settings, levels))
     core = EngineCore(model.runner, scheduler, tokenizer)
-    description = {**_describe(settings, model, limits.threads, placement), "model_sha": model_sha}
+    description = _describe(settings, model, limits.threads, placement)
+    description |= {"skip_order": list(skip_order), "model_sha": model_sha}
     _warn_if_slow(model.runner.variant)
     logger.info("loaded %s", description)
     loop = EngineLoop(core, deliver, observe)

@@ -67,7 +67,8 @@ def test_an_engine_takes_the_operators_arguments() -> None:
 def test_an_engine_takes_the_arguments_of_a_nested_tier_and_both_sides_name_its_levels_alike() -> None:
     settings = parse_settings(CONTRACT["nestedEngineArguments"])
     assert (settings.precision, settings.kv_precision, settings.tensor_parallel) == ("nested", "int8", 2)
-    plan = LevelPlan(settings.levels, settings.depths)
+    assert settings.model_sha256 == "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+    plan = LevelPlan(settings.levels, settings.depths, settings.skip_order)
     assert {level.name for level in plan.build(settings.precision, 30)} == set(CONTRACT["levelNames"])
 
 

@@ -13,6 +13,7 @@ import torch
 import triton
 import triton.language as tl
 
+from inference_pods.kernels.reference import inverse
 from inference_pods.kernels.triton.dispatch import WIDEN, block_rows, check_activations, runs_triton
 from inference_pods.kernels.triton.tiles import GROUP, check_weights, spread_groups, tile, untile
 
@@ -38,8 +39,7 @@ def pack_int8(weights: torch.Tensor, per_row: bool = False) -> Int8Weights:
     group = columns if per_row else GROUP
     groups = weights.reshape(rows, columns // group, group)
     scales = (groups.abs().amax(-1) / 127).to(torch.float16)
-    divisor = scales.float().clamp_min(torch.finfo(torch.float16).smallest_normal)[..., None]
-    codes = torch.round(groups / divisor).clamp(-127, 127).to(torch.int8).reshape(rows, columns)
+    codes = torch.round(groups * inverse(scales.float())[..., None]).clamp(-127, 127).to(torch.int8).reshape(rows, columns)
     return Int8Weights(tile(codes, GROUP), scales.T.contiguous(), rows, columns)
 
 

@@ -20,9 +20,8 @@ from inference_pods.engine.distributed.placement import Device
 from inference_pods.engine.distributed.wire import Command, encode_chunks
 from inference_pods.kernels.decoder import Chunk, DecoderShape, TokenScores
 from inference_pods.kernels.shards import divide
-from inference_pods.kernels.step_plans import PlanCounts
+from inference_pods.kernels.step_plans import Backend, PlanCounts
 from inference_pods.kernels.torch_decoder import TorchDecoder
-from inference_pods.kernels.torch_graph import Backend
 
 logger = logging.getLogger(__name__)
 

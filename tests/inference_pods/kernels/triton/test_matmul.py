@@ -12,7 +12,7 @@ from inference_pods.kernels.triton.linear import Format, linear, move, pack_line
 from inference_pods.kernels.triton.nested import NestedLevel, pack_nested, reference_nested, unpack_nested
 from inference_pods.kernels.triton.sparse24 import pack_sparse24, reference_sparse24, unpack_sparse24
 from inference_pods.kernels.triton.w4a16 import pack_int4, reference_w4a16, unpack_int4
-from inference_pods.kernels.triton.w8a16 import pack_int8, reference_w8a16, unpack_int8
+from inference_pods.kernels.triton.w8a16 import pack_int8, read_rows, reference_w8a16, unpack_int8, w8a16
 
 DTYPES = (torch.float16, torch.bfloat16)
 CASES = {
@@ -115,6 +115,17 @@ def test_the_packed_values_are_those_of_the_format(outputs, groups, exponent, se
     assert torch.equal(unpack_nested(nested, NestedLevel.INT4), fake_quantise(weights, Precision.INT4))
     refined = fake_quantise(weights, Precision.NESTED)
     torch.testing.assert_close(unpack_nested(nested, NestedLevel.INT8), refined, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("per_row", [False, True])
+def test_the_head_gives_scores_in_fp32_and_its_rows_are_the_embedding(per_row):
+    x, weights = random_operands(3, 70, 96, torch.bfloat16, 6)
+    matrix = pack_int8(weights, per_row)
+    scores = w8a16(x, matrix, torch.float32)
+    assert scores.dtype == torch.float32
+    torch.testing.assert_close(scores, x.float() @ unpack_int8(matrix).T, rtol=1e-5, atol=1e-5)
+    tokens = torch.tensor([69, 0, 13])
+    assert torch.equal(read_rows(matrix, tokens), unpack_int8(matrix)[tokens])
 
 
 def test_the_nested_high_plane_is_the_direct_int4_matrix():

@@ -64,6 +64,16 @@ class PlanningRunner(Protocol):
     def warm(self) -> PlanCounts: ...
 
 
+@runtime_checkable
+class ReportingRunner(Protocol):
+    """A runner that chose a path for each of its operations."""
+
+    @property
+    def paths(self) -> dict[str, str]:
+        """What computes each operation: a kernel's name or torch."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
     """A decoder with its weights, and what loading it took."""

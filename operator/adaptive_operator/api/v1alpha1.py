@@ -178,6 +178,13 @@ class Accelerators(Api):
         return "resource" in self.model_fields_set
 
 
+class RequestSizes(StrEnum):
+    """What the size of a request does to where it goes."""
+
+    PRICED = "Priced"
+    IGNORED = "Ignored"
+
+
 class Routing(Api):
     """How requests reach the tiers."""
 
@@ -188,6 +195,12 @@ class Routing(Api):
     )
     max_queue_seconds: int = Field(default=10, ge=0, le=3600, description="Longest wait in the router before 429.")
     router_replicas: int = Field(default=1, ge=1, le=64, description="Replicas of the router.")
+    request_sizes: RequestSizes = Field(
+        default=RequestSizes.PRICED,
+        description="Priced: while better tiers are scarce, requests that are smaller than usual go to them first and"
+        " larger ones to cheaper tiers: more requests get a good answer, and fewer a late one."
+        " Ignored: every request has the same chance.",
+    )
 
 
 class Scaling(Api):

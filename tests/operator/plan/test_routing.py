@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from adaptive_operator.api.v1alpha1 import RequestSizes
 from adaptive_operator.decide.decision import Decision
 from adaptive_operator.levels import Level
 from adaptive_operator.observe.observation import ModelObservation
@@ -438,3 +439,20 @@ def test_weights_of_a_tier_under_edit_sum_to_one_and_no_level_is_without_replica
     assert min(table.routes.values()) >= 0
     had = (set(earlier) if old else set()) | ({"int8", "int4"} if new or not old else set())
     assert {level for _, level in table.routes} == had
+
+
+def prices_of(table: RoutingTable) -> dict[str, float]:
+    return {route["tier"]: route["price"] for route in table.content["routes"]}
+
+
+def test_routers_are_told_the_prices_of_the_tiers() -> None:
+    decision = replace(make_decision(MIX, {"full": 0.7, "int4": 0.3}), tier_prices={"full": 11.0, "int4": 10.78})
+    assert prices_of(plan(BOTH, decision)) == {"full": 11.0, "int8": 10.78, "int4": 10.78}
+
+
+def test_routers_are_told_no_prices_where_sizes_are_ignored() -> None:
+    spec = BOTH.spec.model_copy(
+        update={"routing": BOTH.spec.routing.model_copy(update={"request_sizes": RequestSizes.IGNORED})}
+    )
+    decision = replace(make_decision(MIX, {"full": 0.7, "int4": 0.3}), tier_prices={"full": 0.22, "int4": 0.0})
+    assert set(prices_of(plan(replace(BOTH, spec=spec), decision)).values()) == {0.0}

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field, replace
 from adaptive_operator.decide.demand import Trust
 from adaptive_operator.decide.fill import Fill, fill
 from adaptive_operator.decide.frontier import Step, frontier, split
-from adaptive_operator.decide.prices import shadow_prices
 from adaptive_operator.decide.situation import Situation
+from adaptive_operator.decide.tier_prices import shadow_prices
 from adaptive_operator.levels import top_of
 
 _POINTS = 100  # weights are whole per cents

@@ -409,6 +409,14 @@ def test_levels_of_an_earlier_revision_go_on_as_they_were_divided() -> None:
     assert levels_in(table) == {"": (995, 0.5), "int8": (990, 0.25), "int4": (700, 0.25)}
 
 
+def test_levels_of_an_earlier_revision_are_divided_as_decided_while_the_tier_goes_on_with_it() -> None:
+    model = edited(make_tier("nested", "int8", 1, 995), TWO_LEVELS, [READY], [])
+    old = next(item for item in model.stateful_sets if item.name == "assistant-nested-old")
+    decision = make_decision({"nested": 1}, levels={"nested": {"int8": 0.75, "int4": 0.25}})
+    held = replace(decision, held_back={"nested": old.tier_inputs})
+    assert levels_in(plan(model, held)) == {"int8": (990, 0.75), "int4": (700, 0.25)}
+
+
 def test_replicas_that_drain_have_no_part_of_the_share() -> None:
     model = edited(nested_tier(), PLAIN, [READY], [READY])
     table = plan(model, make_decision({"nested": 1}, levels=HALVES), frozenset({"nested-old-0"}))

@@ -17,11 +17,11 @@ from adaptive_operator.simulate.requests import Outcome, Request
 from inference_pods.router.endpoints import EndpointSet, Replica
 from inference_pods.router.fleet import Fleet
 from inference_pods.router.places import Demand, Placement, Places
+from inference_pods.router.prices import expected_work
 from inference_pods.router.shares import PERIOD_SECONDS
 from inference_pods.router.table import RoutingTable
 
 FOLLOW_SECONDS: Final = 1.0  # until a router sees a new table or a changed endpoint
-_DEMAND: Final = Demand(streams=True)
 
 
 @dataclass(slots=True)
@@ -88,7 +88,7 @@ class Dispatcher:
 
     def _find_place(self, request: Request) -> None:
         if not self._waiting:
-            placement = self._places.take(_DEMAND)
+            placement = self._places.take(self._demand_of(request))
             if placement is not None:
                 self._send(request, placement)
                 return
@@ -96,6 +96,11 @@ class Dispatcher:
         deadline = self.events.now + seconds
         self._waiting[request] = deadline
         self.events.at(deadline, partial(self._expire, request))
+
+    def _demand_of(self, request: Request) -> Demand:
+        """As the router sees it: the answer's length is not known beforehand."""
+        reference = self.fleet.table.reference if self.fleet.table else None
+        return Demand(streams=True, work=expected_work(request.prompt_tokens, None, reference))
 
     def _expire(self, request: Request) -> None:
         deadline = self._waiting.get(request)
@@ -138,10 +143,10 @@ class Dispatcher:
     def _serve_waiting(self) -> None:
         """All who wait may go to the same places: when the first finds none, nobody does."""
         while self._waiting:
-            placement = self._places.take(_DEMAND)
+            request = next(iter(self._waiting))
+            placement = self._places.take(self._demand_of(request))
             if placement is None:
                 return
-            request = next(iter(self._waiting))
             del self._waiting[request]
             self._send(request, placement)
 

@@ -65,7 +65,7 @@ BINARIES = (
     Binary("pause", "pause", "."),
 )
 # Only for clusters whose pods do not run: built when it is asked for.
-KWOK = Binary("kwok", "kwok", "sigs.k8s.io/kwok/cmd/kwok", ("--version",), "0.8.0")
+KWOK = Binary("kwok", "kwok", "sigs.k8s.io/kwok/cmd/kwok", ("--version",), "v0.8.0")
 
 
 def find_binaries(wanted: Sequence[Binary] = BINARIES) -> dict[str, Path]:

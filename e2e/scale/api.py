@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -11,8 +11,7 @@ import aiohttp
 from kubernetes.aio import client, config
 
 Manifest = dict[str, Any]
-# What a call or a watch may end with, when it is the API server's or the network's fault.
-_SECONDS = 60.0
+_SECONDS = 60.0  # that a call may take
 WATCH_SECONDS = 300  # the API server ends a watch after so long
 
 
@@ -52,19 +51,19 @@ class Api:
         answer: Manifest = json.loads(text)
         return answer
 
-    async def watch(self, path: str, version: str, **query: str) -> AsyncIterator[Manifest]:
+    async def watch(self, path: str, version: str, **query: str) -> AsyncGenerator[Manifest, None]:
         """Events after `version` until the API server ends the watch; raises ApiError when it is lost."""
         query |= {"watch": "true", "allowWatchBookmarks": "true", "resourceVersion": version}
         query |= {"timeoutSeconds": str(WATCH_SECONDS)}
         # A watch that the network swallowed says nothing at all: bookmarks come once a minute.
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=WATCH_SECONDS + 30)
+        limit = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=WATCH_SECONDS + 30)
         try:
-            response = await self._open("GET", path, query, None, "application/json", timeout)
-            if response.status >= 300:
-                text = (await response.read()).decode(errors="replace")
-                raise ApiError(f"watch {path}", response.status, text)
-            async for line in _lines(response.content):
-                yield json.loads(line)
+            answer = await self._open("GET", path, query, None, "application/json", limit)
+            async with answer.response as response:
+                if response.status >= 300:
+                    raise ApiError(f"watch {path}", response.status, await response.text())
+                async for line in _lines(response.content):
+                    yield json.loads(line)
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             raise ApiError(f"watch {path}", 0, repr(error)) from error
 
@@ -75,7 +74,7 @@ class Api:
         query: Mapping[str, str],
         body: object,
         content_type: str,
-        timeout: aiohttp.ClientTimeout,
+        limit: aiohttp.ClientTimeout,
     ) -> Any:
         prepared = await self._api.param_serialize(
             method,
@@ -85,7 +84,7 @@ class Api:
             body=body,
             auth_settings=["BearerToken"],
         )
-        return await self._api.call_api(*prepared, _request_timeout=timeout)
+        return await self._api.call_api(*prepared, _request_timeout=limit)
 
 
 async def _lines(stream: aiohttp.StreamReader) -> AsyncIterator[bytes]:

@@ -49,6 +49,7 @@ def build_kwok(cluster: Cluster, paths: Mapping[str, Path]) -> ProcessSpec:
         "--manage-all-nodes=true",
         "--node-lease-duration-seconds=40",
         "--server-address=127.0.0.1:10247",
+        "--v=WARN",
     )
     return ProcessSpec("kwok", argv, tuple(network.enter(cluster)), (STAGES,))
 

@@ -16,9 +16,10 @@ from typing import Any, TypeVar
 
 import aiohttp
 
+from e2e.demo.settings import DemoError
 from e2e.demo.settings import Settings as DemoSettings
 from e2e.scale import audit, manifests, operator
-from e2e.scale.api import Api, connect
+from e2e.scale.api import Api, ApiError, connect
 from e2e.scale.cluster import describe_cluster
 from e2e.scale.figures import Figures, Spread, format_figures, to_json
 from e2e.scale.mirror import Mirror
@@ -239,8 +240,13 @@ def describe_machine() -> dict[str, object]:
 
 
 def main() -> int:
+    """Exit status: 1 when the run could not go on, or the operator was not quiet."""
     settings = parse_settings()
-    figures = asyncio.run(measure(settings))
+    try:
+        figures = asyncio.run(measure(settings))
+    except (ScaleError, ApiError, DemoError, OSError) as error:
+        print(f"scale: failed: {error}", file=sys.stderr)
+        return 1
     text = format_figures(figures)
     machine = describe_machine()
     document = {"at": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "machine": machine, "figures": dataclasses.asdict(figures)}

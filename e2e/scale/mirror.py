@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -20,7 +21,7 @@ class Source(Protocol):
 
     async def call(self, method: str, path: str, **query: str) -> Manifest: ...
 
-    def watch(self, path: str, version: str, **query: str) -> AsyncIterator[Manifest]: ...
+    def watch(self, path: str, version: str, **query: str) -> AsyncGenerator[Manifest, None]: ...
 
 
 @dataclass(slots=True)
@@ -55,8 +56,9 @@ class Mirror:
 
     async def _follow(self, version: str) -> str:
         """One watch, to its end; the version to go on from."""
-        async for event in self.source.watch(self.path, version, **self._query()):
-            version = self._note(event)
+        async with aclosing(self.source.watch(self.path, version, **self._query())) as events:
+            async for event in events:
+                version = self._note(event)
         return version
 
     def _note(self, event: Manifest) -> str:

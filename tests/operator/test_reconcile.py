@@ -37,8 +37,8 @@ class NoPrometheus:
 
 
 class Scene:
-    def __init__(self, *models: dict[str, Any], plan: Any = plan_model) -> None:
-        self.kube: Any = FakeKube(models)
+    def __init__(self, *models: dict[str, Any], plan: Any = plan_model, kube: Any = FakeKube) -> None:
+        self.kube: Any = kube(models)
         self.monotonic = 0.0
         self.lease = LeaseHolder(self.kube, LeaseSettings("system", "lock", "me"), wall_clock=lambda: NOW)
         self.metrics = OperatorMetrics()
@@ -86,6 +86,29 @@ async def test_converged_is_quiet() -> None:
     before = len(scene.kube.writes)
     assert await scene.run(5) == 0
     assert len(scene.kube.writes) == before
+
+
+class BusyKube(FakeKube):
+    """Every write takes a while; counts those under way."""
+
+    under_way = 0
+    most = 0
+
+    async def apply(self, manifest: Any, **options: Any) -> Any:
+        self.under_way += 1
+        self.most = max(self.most, self.under_way)
+        await asyncio.sleep(0.001)
+        self.under_way -= 1
+        return await super().apply(manifest, **options)
+
+
+@pytest.mark.parametrize("spec", [{}, {"tiers": [{"name": "full"}]}], ids=["models that are new", "broken models"])
+async def test_however_many_models_there_are_a_few_are_written_for_at_a_time(spec: dict[str, Any]) -> None:
+    """With a write for each of 100 models at once, the last ones ran into their time limit before they were sent."""
+    scene = Scene(*(build_model(f"m{i:02d}", **spec) for i in range(60)), kube=BusyKube)
+    await scene.run(2)
+    assert 2 <= scene.kube.most <= 16
+    assert {scene.conditions(f"m{i:02d}")["Ready"][0] for i in range(60)} <= {"Unknown", "False"}
 
 
 async def test_who_does_not_lead_does_nothing() -> None:

@@ -86,7 +86,7 @@ def _descendants(pid: int) -> list[int]:
 
 @dataclass(slots=True)
 class Watcher:
-    """Both, once a second until cancelled."""
+    """Both, every two seconds until cancelled: the exposition of many models is work for the operator too."""
 
     pid: int
     passes: PassTimes = field(default_factory=PassTimes)
@@ -98,7 +98,7 @@ class Watcher:
             while True:
                 self.usages.append(read_usage(self.pid))
                 await self._look(session)
-                await asyncio.sleep(1)
+                await asyncio.sleep(2)
 
     async def _look(self, session: aiohttp.ClientSession) -> None:
         try:

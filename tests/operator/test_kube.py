@@ -127,6 +127,21 @@ async def test_an_answer_that_is_no_object_is_no_answer(scene: tuple[Api, KubeCl
         await client.get("Pod", "demo", "p")
 
 
+async def test_a_list_comes_without_managed_fields(scene: tuple[Api, KubeClient]) -> None:
+    api, client = scene
+    api.answers = [web.json_response({"items": [{"metadata": {"name": "p", "managedFields": [{}]}, "spec": {"x": 1}}]})]
+    (pod,) = await client.list("Pod", None)
+    assert pod == {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "spec": {"x": 1}}
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b'{"items": 5}'])
+async def test_a_page_that_is_no_list_is_no_answer(scene: tuple[Api, KubeClient], body: bytes) -> None:
+    api, client = scene
+    api.answers = [web.Response(body=body)]
+    with pytest.raises(UnavailableError, match="the answer is not JSON as it should be"):
+        await client.list("Pod", None)
+
+
 async def test_refused_and_silent_are_no_answer() -> None:
     client = KubeClient(Configuration(host="http://127.0.0.1:9"), timeout_seconds=0.2)
     with pytest.raises(UnavailableError, match="no answer from the API server"):

@@ -60,10 +60,10 @@ def test_an_empty_page_is_a_page(text: str) -> None:
     [
         ("<html>", "Invalid JSON"),
         ("", "Invalid JSON"),
-        ("[]", "valid object"),
+        ("[]", "should be an object"),
         ('{"items": {}}', "items: Input should be a valid array"),
-        ('{"items": [5]}', "items.0: Input should be a valid object"),
-        ('{"items": [{"metadata": "x"}]}', "items.0.metadata: Input should be a valid object"),
+        ('{"items": [5]}', "items.0: Input should be an object"),
+        ('{"items": [{"metadata": "x"}]}', "items.0.metadata: Input should be an object"),
     ],
 )
 def test_what_is_no_list_of_objects_says_where(text: str, words: str) -> None:

@@ -123,7 +123,8 @@ class Reconciler:
         for model in observation.models:
             if model.key in failed:
                 self._note_failure(model.key, failed[model.key], model.generation)
-        pairs = zip(pool.models, observation.models, strict=True)
+        # Those that somebody waits for first.
+        pairs = sorted(zip(pool.models, observation.models, strict=True), key=lambda pair: _is_told(pair[1]))
         budgets = {pool.resource: pool.total}
         runs = (
             self._in_turn(
@@ -136,6 +137,7 @@ class Reconciler:
     async def _in_turn(self, run: Callable[[], Awaitable[int]]) -> int:
         """A model's part of a pass, when it is its turn; its time limit begins then."""
         async with self._turns:
+            await asyncio.sleep(0)  # planning never waits: without this, calls under way would wait for all of it
             return await run()
 
     async def _observe(self, pool: Pool, epoch: int) -> PoolObservation:
@@ -243,6 +245,11 @@ class Reconciler:
         for remembered in (self._faults, self._said):
             for key in set(remembered) - keys:
                 del remembered[key]
+
+
+def _is_told(model: ModelObservation) -> bool:
+    """Whether the status is about the spec as it is now."""
+    return model.status is not None and model.status.observed_generation == model.generation
 
 
 def planner_period(pool: Pool) -> float | None:

@@ -111,6 +111,39 @@ async def test_however_many_models_there_are_a_few_are_written_for_at_a_time(spe
     assert {scene.conditions(f"m{i:02d}")["Ready"][0] for i in range(60)} <= {"Unknown", "False"}
 
 
+class TellingKube(FakeKube):
+    """An answer takes a turn of the event loop, as from a socket; tells when it came."""
+
+    told: list[str]
+
+    async def apply(self, manifest: Any, **options: Any) -> Any:
+        await asyncio.sleep(0)
+        written = await super().apply(manifest, **options)
+        self.told.append(f"written {manifest['metadata']['name']}")
+        return written
+
+
+async def test_an_edited_model_is_planned_first_and_written_before_all_others_are_planned() -> None:
+    """Planning 300 models takes more than a second: an edit is not to wait for those that it does not touch."""
+    told: list[str] = []
+
+    def plan(model: Any, *rest: Any) -> Any:
+        told.append(f"planned {model.name}")
+        return plan_model(model, *rest)
+
+    names = [f"m{i:03d}" for i in range(80)]
+    scene = Scene(*(build_model(name) for name in names), plan=plan, kube=TellingKube)
+    scene.kube.told = told
+    await scene.run(3)
+    edited = scene.kube.objects["AdaptiveModel", "demo", names[-1]]
+    edited["metadata"]["generation"] += 1
+    edited["spec"]["quality"] = {"floorPermille": 800}
+    told.clear()
+    await scene.run()
+    assert told[0] == f"planned {names[-1]}"
+    assert f"written {names[-1]}" in told[:-30]
+
+
 async def test_who_does_not_lead_does_nothing() -> None:
     scene = Scene(build_model())
     with pytest.raises(NotLeaderError):

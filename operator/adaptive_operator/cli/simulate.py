@@ -105,7 +105,10 @@ def _prepare(options: argparse.Namespace) -> tuple[Comparison, list[str]]:
     for name in names:
         make_policy(name, Setting(scenario, trace))
     if options.measure_cards:
-        scenario = measure_cards(scenario, trace, options.seed)
+        measured = measure_cards(scenario, trace, options.seed)
+        scenario = measured.scenario
+        for name in measured.left_out:
+            sys.stderr.write(f"{name} is left out: it misses the objective even when it has next to no load\n")
         for tier in scenario.tiers:
             sys.stderr.write(f"card of {tier.name}: capacityMilliRequestsPerSecond: {round(1000 * tier.rate)}\n")
     settings = RunSettings(scrape_seconds=options.scrape)

@@ -23,7 +23,7 @@ from adaptive_operator.simulate.curve import Lengths, StepCurve, linear_points, 
 
 # Attainment within an objective of 1 s and 35 ms at this part of saturation (several replicas, 95-99 %).
 _ATTAINED_PART: Final = 0.85
-_USUAL_LENGTHS: Final = Lengths(1155.0, 211.0)  # of Azure's conversation trace
+USUAL_LENGTHS: Final = Lengths(1155.0, 211.0)  # of Azure's conversation trace
 _DEFAULT_LOAD_SECONDS: Final = 60.0
 _SHAPE_8B: Final = StepCurve(0.010, 0.00005, linear_points(0.006973, 0.000027, 64), 400_000, 64)
 
@@ -213,7 +213,7 @@ def _tier_model(tier: Tier, spec: AdaptiveModelSpec, curves: Mapping[str, StepCu
     rate = card.capacity_milli_requests_per_second / 1000
     if curves is not None and tier.name not in curves:
         raise ScenarioError(f"{where}the profile has no tier {tier.name}; add it under tiers")
-    lengths = _USUAL_LENGTHS
+    lengths = USUAL_LENGTHS
     if card.reference_prompt_tokens is not None and card.reference_output_tokens is not None:
         lengths = Lengths(card.reference_prompt_tokens, card.reference_output_tokens)
     curve = curves[tier.name] if curves is not None else guess_curve(rate, lengths)

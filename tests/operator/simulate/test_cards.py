@@ -10,8 +10,8 @@ from adaptive_operator.simulate.cards import MOST_PART, attained_rate, measure_c
 from adaptive_operator.simulate.curve import Lengths, saturation
 from adaptive_operator.simulate.generators import LengthDistribution
 from adaptive_operator.simulate.requests import TraceRow
-from tests.operator.simulate.queues import make_curve
 from adaptive_operator.simulate.scenario import ScenarioError, build_scenario
+from tests.operator.simulate.queues import make_curve
 from tests.operator.simulate.scenes import make_scenario, make_spec
 
 RNG = random.Random(1)

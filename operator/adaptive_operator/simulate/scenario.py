@@ -1,4 +1,4 @@
-"""What is simulated: one model of a manifest, with a step curve for each of its tiers.
+"""What is simulated: the models of a manifest, with a step curve for each of their tiers.
 
 The curves come from a profile file, or are guessed from the cards: then they have the shape of an 8B model on one
 accelerator, scaled so that the tier's saturation fits its declared capacity. Knows no time and no policy.
@@ -7,7 +7,7 @@ accelerator, scaled so that the tier's saturation fits its declared capacity. Kn
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -25,6 +25,7 @@ from adaptive_operator.simulate.curve import Lengths, StepCurve, linear_points, 
 _ATTAINED_PART: Final = 0.85
 USUAL_LENGTHS: Final = Lengths(1155.0, 211.0)  # of Azure's conversation trace
 _DEFAULT_LOAD_SECONDS: Final = 60.0
+SCHEDULING_SECONDS: Final = 5.0  # from creating a pod until its image and its accelerators are there
 _SHAPE_8B: Final = StepCurve(0.010, 0.00005, linear_points(0.006973, 0.000027, 64), 400_000, 64)
 
 
@@ -58,6 +59,15 @@ class Scenario:
     budget: int
     tiers: tuple[TierModel, ...]
     guessed: bool = False  # the curves were not given
+    scheduling_seconds: float = SCHEDULING_SECONDS
+
+    def at_once(self) -> Scenario:
+        """The same, where replicas take no time to start: what planning alone could reach."""
+        tiers = tuple(replace(tier, load_seconds=0.0) for tier in self.tiers)
+        cards = [None if t.card is None else t.card.model_copy(update={"load_seconds": 0}) for t in self.spec.tiers]
+        declared = tuple(t.model_copy(update={"card": c}) for t, c in zip(self.spec.tiers, cards, strict=True))
+        spec = self.spec.model_copy(update={"tiers": declared})
+        return replace(self, spec=spec, tiers=tiers, scheduling_seconds=0.0)
 
     @property
     def ttft_seconds(self) -> float:
@@ -142,22 +152,45 @@ class _Profile(_Document):
 
 
 def load_scenario(model: Path, profile: Path | None = None, budget: int | None = None) -> Scenario:
-    """The first AdaptiveModel of a manifest file. `budget` replaces the one of the manifest.
+    """The only AdaptiveModel of a manifest file. `budget` replaces the one of the manifest.
 
     Raises ScenarioError; OSError when a file cannot be read.
     """
-    raw = _find_model(model)
+    found = load_scenarios(model, profile, budget)
+    if len(found) > 1:
+        raise ScenarioError(f"{model}: there are {len(found)} models in it, not one")
+    return found[0]
+
+
+def load_scenarios(model: Path, profile: Path | None = None, budget: int | None = None) -> tuple[Scenario, ...]:
+    """All AdaptiveModels of a manifest file, in its order: they share accelerators.
+
+    `budget` replaces what the manifest says; without it the largest budget of a model counts, as in the operator. The
+    profile is for tiers of all models, by their names. Raises ScenarioError; OSError when a file cannot be read.
+    """
+    curves = None if profile is None else read_profile(profile)
+    parsed = [_parse_spec(model, raw) for raw in _find_models(model)]
+    budgets = [spec.accelerators.budget for _, spec in parsed]
+    accelerators = budget or max((named for named in budgets if named is not None), default=None)
+    if accelerators is None:
+        raise ScenarioError(f"{model}: spec.accelerators.budget is not set; set it, or give --budget")
+    scenarios = tuple(build_scenario(name, spec, accelerators, curves, source=str(model)) for name, spec in parsed)
+    names = [scenario.name for scenario in scenarios]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ScenarioError(f"{model}: two models are called {twice}; give each a name of its own")
+    if len({scenario.spec.accelerators.resource for scenario in scenarios}) > 1:
+        raise ScenarioError(f"{model}: the models name different accelerators.resource, so they share nothing")
+    return scenarios
+
+
+def _parse_spec(model: Path, raw: Mapping[str, Any]) -> tuple[str, AdaptiveModelSpec]:
     try:
         spec = AdaptiveModelSpec.model_validate(raw.get("spec") or {})
     except ValidationError as error:
         raise ScenarioError(f"{model}: {describe_validation(error)}") from None
-    accelerators = budget or spec.accelerators.budget
-    if accelerators is None:
-        raise ScenarioError(f"{model}: spec.accelerators.budget is not set; set it, or give --budget")
     metadata = raw.get("metadata")
-    name = str((metadata.get("name") if isinstance(metadata, dict) else None) or "model")
-    curves = None if profile is None else read_profile(profile)
-    return build_scenario(name, spec, accelerators, curves, source=str(model))
+    return str((metadata.get("name") if isinstance(metadata, dict) else None) or "model"), spec
 
 
 def build_scenario(
@@ -230,11 +263,12 @@ def guess_curve(rate: float, lengths: Lengths) -> StepCurve:
     return _SHAPE_8B.scaled(factor, factor)
 
 
-def _find_model(path: Path) -> Mapping[str, Any]:
-    for document in _read_yaml(path):
-        if isinstance(document, dict) and document.get("kind") == KIND:
-            return document
-    raise ScenarioError(f"{path}: there is no {KIND} in it")
+def _find_models(path: Path) -> list[Mapping[str, Any]]:
+    found: list[Mapping[str, Any]]
+    found = [doc for doc in _read_yaml(path) if isinstance(doc, dict) and doc.get("kind") == KIND]
+    if not found:
+        raise ScenarioError(f"{path}: there is no {KIND} in it")
+    return found
 
 
 def _read_yaml(path: Path) -> list[Any]:

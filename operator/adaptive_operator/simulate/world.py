@@ -1,4 +1,4 @@
-"""One run put together: clock, pods, router, scrapes, and what is written down on the way. Knows no policy.
+"""One model of a run put together: clock, pods, router, scrapes, and what is written down. Knows no policy.
 
 A policy gets the world, listens to it and changes its pods; it must read load only from scrapes, or from what its
 real counterpart measures itself.
@@ -15,7 +15,7 @@ from adaptive_operator.observe.queries import Windows
 from adaptive_operator.simulate.curve import Lengths
 from adaptive_operator.simulate.dispatch import Dispatcher
 from adaptive_operator.simulate.events import EventQueue
-from adaptive_operator.simulate.plant import Plant
+from adaptive_operator.simulate.plant import Accelerators, Plant
 from adaptive_operator.simulate.requests import Request, TraceRow
 from adaptive_operator.simulate.scenario import USUAL_LENGTHS, Scenario
 from adaptive_operator.simulate.scrapes import FaultAt, Scraper
@@ -47,12 +47,13 @@ class Change:
 
 @dataclass(slots=True)
 class World:
-    """Everything of one run."""
+    """Everything of one model in one run. Those of a pool have a world each, with one clock and shared accelerators."""
 
     scenario: Scenario
     scrape_seconds: float = 15.0
     fault_at: FaultAt = lambda now: None
     events: EventQueue = field(default_factory=EventQueue)
+    shared: Accelerators | None = None  # with other models; None: alone with the scenario's budget
     requests: list[Request] = field(default_factory=list)
     samples: list[Sample] = field(default_factory=list)
     changes: list[Change] = field(default_factory=list)
@@ -64,7 +65,8 @@ class World:
 
     def __post_init__(self) -> None:
         """Connect the parts."""
-        self.plant = Plant(self.events, self.scenario, on_change=self._pods_changed)
+        shared = self.shared or Accelerators(self.scenario.budget)
+        self.plant = Plant(self.events, self.scenario, shared, on_change=self._pods_changed)
         self.dispatcher = Dispatcher(self.events, self.plant)
         windows = Windows(self.scrape_seconds)
         self.scraper = Scraper(

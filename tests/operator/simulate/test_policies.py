@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -9,15 +10,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adaptive_operator.decide.fill import fill
+from adaptive_operator.decide.settings import DecideSettings
 from adaptive_operator.simulate.curve import Lengths, saturation
 from adaptive_operator.simulate.generators import generate, square_wave, steady, step
+from adaptive_operator.simulate.policies.ablations import AblationError, make_variant, parse_variant
 from adaptive_operator.simulate.policies.base import Scaler
 from adaptive_operator.simulate.policies.cost_first import CostFirstPolicy, Load, wants_less, wants_more
 from adaptive_operator.simulate.policies.hpa import HpaPolicy, desired_replicas
+from adaptive_operator.simulate.policies.infaas import InfaasPolicy, Ladder
 from adaptive_operator.simulate.policies.kpa import KpaPolicy
 from adaptive_operator.simulate.policies.oracle import Foresight, make_oracle
 from adaptive_operator.simulate.policies.ours import AdaptivePolicy
 from adaptive_operator.simulate.policies.proteus import Planner, ProteusPolicy, batch_rate, betas_from, weighted
+from adaptive_operator.simulate.policies.registry import played_in
 from adaptive_operator.simulate.policies.static import StaticPolicy, best_mix, best_tier_mix, cheapest_tier_mix
 from adaptive_operator.simulate.requests import TraceRow
 from adaptive_operator.simulate.run import run
@@ -93,7 +98,7 @@ def test_the_scaler_starts_what_the_budget_allows_and_the_rest_when_pods_are_gon
     world.events.run_until(30.0)
     scaler.set({"full": 1, "int4": 2}, "test")
     assert len(world.plant.of_tier("int4")) == 0
-    world.events.run_until(60.0)
+    world.events.run_until(65.0)
     assert world.ready() == {"full": 1, "int4": 2}
     assert world.plant.ledger.most == 3
 
@@ -291,3 +296,85 @@ def test_the_oracle_adds_capacity_before_a_step_that_ours_can_only_follow():
 def served_at(result):
     """Waits for the first token of those that arrived in the minute after the step."""
     return [r.ttft if r.first_token_at == r.first_token_at else 10.0 for r in result.requests if 400 <= r.arrival < 460]
+
+
+MOVES = {  # mix, requests/s -> more, less; replicas serve 4, 6.4 (the floor leaves int4 out), budget 3
+    "room: one more of the cheapest in use": ({"full": 1, "int8": 1}, 9.0, {"full": 1, "int8": 2}, None),
+    "no room: the best goes down a tier": ({"full": 2, "int8": 1}, 14.0, {"full": 1, "int8": 2}, None),
+    "nothing is left": ({"int8": 3}, 19.0, {"int8": 3}, None),
+    "calm: one goes up a tier": ({"int8": 2}, 6.0, {"int8": 3}, {"int8": 1, "full": 1}),
+    "calm at the top: one less": ({"full": 2}, 2.0, {"full": 3}, {"full": 1}),
+    "the last one stays": ({"full": 1}, 0.1, {"full": 2}, None),
+}
+
+
+@pytest.mark.parametrize("name", MOVES)
+def test_infaas_moves_one_step(name):
+    mix, rate, more, less = MOVES[name]
+    ladder = Ladder(make_scenario(budget=3).tiers[:2], 3)
+    assert ladder.more(mix) == more
+    assert ladder.less(mix, rate) == (less or mix)
+
+
+def test_infaas_goes_down_in_quality_under_load_and_up_again_within_the_floor():
+    trace = generate(square_wave(1.0, 15.0, 400.0), 1600.0, seed=1)
+    result = run(make_scenario(budget=3), trace, InfaasPolicy())
+    assert {tier for mix in mixes(result) for tier in mix} == {"full", "int8"}
+    assert max(mix.get("int8", 0) for mix in mixes(result)) == 3
+    assert any(mix.get("full", 0) > 0 for mix in mixes(result)[mixes(result).index({"int8": 3}) :])
+    assert result.ledger.most <= 3
+
+
+VARIANTS = {
+    "nothing": ("", {}, True, True),
+    "a setting": ("growth_headroom=1.3", {"growth_headroom": 1.3}, True, True),
+    "a whole number": ("exact_plans=10", {"exact_plans": 10}, True, True),
+    "no forecast": ("without-forecast", {"panic_ratio": math.inf}, True, True),
+    "no fast loop, and a setting": ("without-fast-loop+utilisation=0.8", {"utilisation": 0.8}, False, True),
+    "no damping": (
+        "without-damping",
+        {"shrink_headroom": 1.0, "growth_headroom": 1.0, "significance": 0.0},
+        True,
+        False,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_ours_can_do_without(name):
+    text, changed, fast_loop, damped = VARIANTS[name]
+    found = parse_variant(text, 10.0)
+    assert found.settings == replace(DecideSettings(scrape_interval_seconds=10.0), **changed)
+    assert (found.fast_loop, found.damped) == (fast_loop, damped)
+
+
+@pytest.mark.parametrize("text", ["without-luck", "growth_headroom", "growth_headroom=x", "luck=1", "utilisation=nan"])
+def test_a_part_that_ours_does_not_have_is_refused(text):
+    with pytest.raises(AblationError, match="is no part of ours; there are without-forecast"):
+        parse_variant(text, 15.0)
+
+
+def test_without_damping_ours_changes_more_often():
+    trace = generate(square_wave(2.0, 9.0, 100.0), 1200.0, seed=1)
+    damped, not_damped = (run(make_scenario(), trace, make_variant(text, 15.0)) for text in ("", "without-damping"))
+    assert len(not_damped.changes) > len(damped.changes)
+
+
+def test_without_the_fast_loop_ours_sheds_only_when_the_planner_moves_the_weights():
+    trace = generate(step(2.0, 11.0, 300.0), 420.0, seed=1)
+    with_loop, without = (
+        run(make_scenario(budget=2), trace, make_variant(text, 15.0)) for text in ("", "without-fast-loop")
+    )
+    first = [[r.quality for r in result.requests if 300 <= r.arrival < 310] for result in (with_loop, without)]
+    assert sum(first[0]) / len(first[0]) < sum(first[1]) / len(first[1])
+
+
+def test_the_oracle_at_once_needs_no_time_to_start():
+    scenario = played_in("oracle:0", make_scenario())
+    assert [tier.load_seconds for tier in scenario.tiers] == [0.0, 0.0, 0.0]
+    assert [tier.card.load_seconds for tier in scenario.spec.tiers] == [0, 0, 0]
+    assert scenario.scheduling_seconds == 0.0
+    assert played_in("oracle", make_scenario()) == make_scenario()
+    trace = generate(step(2.0, 14.0, 200.0), 300.0, seed=1)
+    result = run(scenario, trace, make_oracle(scenario, trace))
+    assert result.ledger.not_ready_seconds < 30.0

@@ -77,9 +77,10 @@ class Planner:
 
 @dataclass(slots=True)
 class ProteusPolicy:
-    """See the module."""
+    """See the module. `models`: that share the accelerators, in equal parts: the plan takes all it may have."""
 
     beta: float = BETA
+    models: int = 1
     name: str = "proteus"
     _world: World = field(init=False)
     _scaler: Scaler = field(init=False)
@@ -91,7 +92,8 @@ class ProteusPolicy:
     def begin(self, world: World) -> None:
         """The best tier everywhere, then a plan every 10 s."""
         self._world, self._scaler = world, Scaler(world)
-        self._planner = make_planner(world.scenario, self.beta)
+        part = replace(world.scenario, budget=world.scenario.budget // self.models)
+        self._planner = make_planner(part, self.beta)
         table = fixed_table(world.scenario, tuple(tier.name for tier in world.scenario.tiers))
         rates = dict(zip((tier.name for tier in world.scenario.tiers), self._planner.rates, strict=True))
         routes = tuple(replace(route, mu=rates[route.key.tier]) for route in table.routes)

@@ -119,4 +119,5 @@ def test_models_of_a_pool_count_by_their_requests_and_hold_in_sum():
 
 def test_a_model_alone_is_scored_as_it_is():
     result = result_of([answer(20.0)])
-    assert combine([score(result)], [result]) == score(result)
+    own = score(result)
+    assert combine([own], [result]) is own

@@ -136,7 +136,7 @@ class Dispatcher:
             self.on_done(request)
             return
         self._placed[request] = placement
-        request.tier = placement.route.key.tier
+        request.tier, request.level = placement.route.key.tier, placement.route.key.level
         request.quality = (placement.route.quality_permille or 0) / 1000
         pod.replica.submit(request)
 
@@ -175,7 +175,7 @@ class Dispatcher:
         replicas: dict[str, list[Replica]] = {}
         for pod in self.plant.pods.values():
             if pod.is_ready:
-                replicas.setdefault(pod.tier, []).append(Replica(pod.uid, pod.tier, ""))
+                replicas.setdefault(pod.tier, []).append(Replica(pod.uid, pod.tier, "", pod.owner))
         self.fleet.offer_endpoints(EndpointSet(_frozen(replicas)))
 
 

@@ -169,13 +169,14 @@ class Plant:
         self._account()
         uid = f"{self.scenario.name}-pod-{next(self._serial)}"
         patience = PATIENCE_FACTOR * self.scenario.ttft_seconds
+        end, levels = partial(self._end, uid), {level.name: level.curve for level in model.levels}
         pod = Pod(
             uid=uid,
             name=name or uid,
             tier=tier,
             accelerators=model.accelerators,
             created_at=self.events.now,
-            replica=Replica(model.curve, self.events, self.on_first_token, partial(self._end, uid), patience),
+            replica=Replica(model.curve, self.events, self.on_first_token, end, patience, levels),
             owner=owner,
             ordinal=ordinal,
         )

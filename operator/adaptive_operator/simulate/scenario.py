@@ -17,6 +17,7 @@ from pydantic.alias_generators import to_camel
 
 from adaptive_operator.api.tiers import Tier
 from adaptive_operator.api.v1alpha1 import AdaptiveModelSpec, Mode
+from adaptive_operator.levels import levels_of
 from adaptive_operator.names import KIND
 from adaptive_operator.observe.models import describe_validation
 from adaptive_operator.simulate.curve import Lengths, StepCurve, linear_points, saturation
@@ -34,8 +35,22 @@ class ScenarioError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
+class LevelModel:
+    """One level of a nested tier. `rate`: reference requests/s of a replica that serves nothing else, by the card."""
+
+    name: str
+    quality_permille: int
+    rate: float
+    curve: StepCurve
+
+
+@dataclass(frozen=True, slots=True)
 class TierModel:
-    """One tier as it is simulated. `rate`: reference requests/s of one replica by its card."""
+    """One tier as it is simulated. `rate`: reference requests/s of one replica by its card.
+
+    Of a nested tier, quality, rate and curve are those of its top level; `levels` has all that have a card, with the
+    top. Policies that know no levels serve the top.
+    """
 
     name: str
     accelerators: int
@@ -43,6 +58,12 @@ class TierModel:
     rate: float
     load_seconds: float
     curve: StepCurve
+    levels: tuple[LevelModel, ...] = ()
+
+    @property
+    def top_level(self) -> str:
+        """Name of the best level; empty for a plain tier."""
+        return self.levels[0].name if self.levels else ""
 
     @property
     def quality(self) -> float:
@@ -137,11 +158,17 @@ class _Curve(_Document):
         return StepCurve(gamma, delta, points, self.kv_tokens, self.max_sequences)
 
 
-class _TierProfile(_Document):
-    """A tier's own curve, or how many times faster than the base one it is."""
+class _Speeds(_Document):
+    """How many times faster than another curve."""
 
     prefill_speed: _Positive = 1.0
     decode_speed: _Positive = 1.0
+
+
+class _TierProfile(_Speeds):
+    """A tier's own curve, or how many times faster than the base one it is; of a level: than its tier's top level."""
+
+    levels: dict[str, _Speeds] = {}
     kv_tokens: Annotated[int, Field(ge=1)] | None = None
     curve: _Curve | None = None
 
@@ -212,11 +239,16 @@ def build_scenario(
 def read_profile(path: Path) -> dict[str, StepCurve]:
     """Curves by tier from a YAML file: `base` and, per tier, speeds relative to it or a curve of its own.
 
-    Raises ScenarioError.
+    A nested tier's levels are there as `tier/level`. Raises ScenarioError.
     """
     try:
         document = _Profile.model_validate(_read_yaml(path)[0] or {})
-        return {name: _build_curve(path, name, tier, document.base) for name, tier in document.tiers.items()}
+        curves: dict[str, StepCurve] = {}
+        for name, tier in document.tiers.items():
+            curves[name] = top = _build_curve(path, name, tier, document.base)
+            for level, speeds in tier.levels.items():
+                curves[f"{name}/{level}"] = top.scaled(speeds.prefill_speed, speeds.decode_speed)
+        return curves
     except ValidationError as error:
         problem = error.errors()[0]
         field = ".".join(str(part) for part in problem["loc"]) or "profile"
@@ -236,24 +268,41 @@ def _build_curve(path: Path, name: str, tier: _TierProfile, base: _Curve | None)
 
 
 def _tier_model(tier: Tier, spec: AdaptiveModelSpec, curves: Mapping[str, StepCurve] | None, where: str) -> TierModel:
+    top, *lower = levels_of(tier)
     card = tier.card
-    if tier.recipe.nested is not None:
-        raise ScenarioError(f"{where}tier {tier.name} is nested; nested tiers cannot be simulated yet, leave it out")
-    if card is None or card.quality_permille is None or card.capacity_milli_requests_per_second is None:
+    if card is None or top.quality_permille is None or top.requests_per_second is None:
         raise ScenarioError(
             f"{where}tier {tier.name} has no card; declare qualityPermille and capacityMilliRequestsPerSecond"
         )
-    rate = card.capacity_milli_requests_per_second / 1000
-    if curves is not None and tier.name not in curves:
-        raise ScenarioError(f"{where}the profile has no tier {tier.name}; add it under tiers")
     lengths = USUAL_LENGTHS
     if card.reference_prompt_tokens is not None and card.reference_output_tokens is not None:
         lengths = Lengths(card.reference_prompt_tokens, card.reference_output_tokens)
-    curve = curves[tier.name] if curves is not None else guess_curve(rate, lengths)
-    load = _DEFAULT_LOAD_SECONDS if card.load_seconds is None else float(card.load_seconds)
     objective = spec.slo.tpot_milliseconds / 1000
-    return TierModel(
-        tier.name, tier.replica.accelerators, card.quality_permille, rate, load, curve.with_objective(objective)
+
+    def curve_of(name: str, rate: float) -> StepCurve:
+        if curves is not None and name not in curves:
+            raise ScenarioError(f"{where}the profile has no {_describe_name(name)}")
+        return (curves[name] if curves is not None else guess_curve(rate, lengths)).with_objective(objective)
+
+    curve = curve_of(tier.name, top.requests_per_second)
+    levels = [
+        LevelModel(level.name, level.quality_permille, rate, curve_of(f"{tier.name}/{level.name}", rate))
+        for level in lower
+        if level.quality_permille is not None and (rate := level.requests_per_second) is not None
+    ]
+    if tier.recipe.nested is not None:
+        levels.insert(0, LevelModel(top.name, top.quality_permille, top.requests_per_second, curve))
+    load = _DEFAULT_LOAD_SECONDS if card.load_seconds is None else float(card.load_seconds)
+    accelerators, rate = tier.replica.accelerators, top.requests_per_second
+    return TierModel(tier.name, accelerators, top.quality_permille, rate, load, curve, tuple(levels))
+
+
+def _describe_name(name: str) -> str:
+    tier, _, level = name.partition("/")
+    return (
+        f"level {level} of tier {tier}; add it under tiers.{tier}.levels"
+        if level
+        else f"tier {tier}; add it under tiers"
     )
 
 

@@ -138,7 +138,14 @@ def fixed_table(scenario: Scenario, tiers: tuple[str, ...]) -> RoutingTable:
     outputs = [t.card.reference_output_tokens for t in scenario.spec.tiers if t.card is not None]
     output = next((tokens for tokens in outputs if tokens is not None), None)
     routes = tuple(
-        Route(RouteKey(tier.name), tier.quality_permille, tier.rate, 1.0, _OPEN if i else 1.0, 0.0)
+        Route(
+            RouteKey(tier.name, tier.top_level),
+            tier.quality_permille,
+            tier.rate,
+            1.0,
+            _OPEN if i else 1.0,
+            0.0,
+        )
         for i, tier in enumerate(tier for tier in scenario.tiers if tier.name in tiers)
     )
     return RoutingTable(

@@ -18,7 +18,7 @@ from tests.operator.simulate.scenes import make_scenario
 def answer(arrival, ttft=0.5, tpot=0.02, outcome=Outcome.FINISHED, quality=1.0):
     first = arrival + ttft
     finished = first + 10 * tpot if outcome is Outcome.FINISHED else math.nan
-    return Request(arrival, 100, 11, outcome, "full", quality, first, finished)
+    return Request(arrival, 100, 11, outcome, "full", "", quality, first, finished)
 
 
 def result_of(requests, seconds=60.0, **more):

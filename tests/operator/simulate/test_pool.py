@@ -102,21 +102,21 @@ def nested_spec():
 
 
 def nested_scenario(curves=None):
-    return build_scenario("assistant", nested_spec(), 2, curves)
+    return build_scenario("assistant", nested_spec(), 1, curves)
 
 
 def test_a_nested_tier_sheds_to_its_lower_level_without_a_change_of_replicas():
-    trace = generate(step(2.0, 14.0, 300.0), 420.0, seed=1)
+    trace = generate(step(2.0, 8.0, 300.0), 420.0, seed=1)
     result = run(nested_scenario(), trace, AdaptivePolicy())
     assert {r.level for r in result.requests if 100 <= r.arrival < 300} == {"int8"}
     late = [r for r in result.requests if r.arrival >= 310]
     assert {r.level for r in late} == {"int8", "int4"}
     assert {round(r.quality, 3) for r in late if r.level == "int4"} == {0.965}
-    assert mixes(result) == [{"nested": 2}]
+    assert mixes(result) == [{"nested": 1}]
 
 
 def test_policies_that_know_no_levels_serve_the_top_one():
-    result = run(nested_scenario(), generate(steady(4.0), 200.0, seed=1), HpaPolicy())
+    result = run(nested_scenario(), generate(steady(3.0), 200.0, seed=1), HpaPolicy())
     assert {r.level for r in result.requests if r.tier} == {"int8"}
 
 

@@ -57,22 +57,26 @@ def batch_rate(curve: StepCurve, lengths: Lengths, ttft_seconds: float, tpot_sec
     return best
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Planner:
     """The program. `rates`: requests/s of one replica, in the order of the scenario's tiers; `beta`: the first one."""
 
     scenario: Scenario
     rates: tuple[float, ...]
     beta: float = BETA
+    _most: Mix = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Solve once what is the same for every rate."""
+        self._most = MixProgram(self.scenario, self.rates).most()
 
     def plan(self, demand: float) -> Mix:
         """The mix for a rate (requests/s), and what each tier gets of it; what serves most if nothing serves all."""
-        most = MixProgram(self.scenario, self.rates).most()
-        capacity = sum(most.served.values())
+        capacity = sum(self._most.served.values())
         for beta in betas_from(self.beta):
             if demand * beta <= capacity * (1 + _SERVED):
                 return MixProgram(self.scenario, tuple(rate / beta for rate in self.rates)).most_accurate(demand)
-        return most
+        return self._most
 
 
 @dataclass(slots=True)

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from inference_pods.engine.distributed.placement import DEVICE_CHOICES
+from inference_pods.engine.distributed.placement import DEVICE_CHOICES, PLAN_CHOICES
 from inference_pods.engine.emulated.curve import LevelCurve, parse_level_curve
 from inference_pods.kernels.formats import BLOCK_TOKENS, Precision
 from inference_pods.protocol import ENGINE_PORT
@@ -41,7 +41,8 @@ class Settings:
     max_batch_size: int
     # Requests that may wait for a place in the batch; beyond it clients get 429.
     max_waiting: int
-    # How long a client may leave an event of its stream unread; then its request ends, because it holds a place.
+    # How long a client may leave an event of its stream unread; then its request ends, because it holds a place. A flag
+    # and not a field of the CR: it guards against clients that hang, and no objective of a model depends on it.
     write_timeout_seconds: int
     # Longest prompt plus output of one request.
     max_total_tokens: int
@@ -66,6 +67,9 @@ class Settings:
     device: str
     # Ranks that share the weights, one process each; 0: all devices that are visible, one on a CPU.
     tensor_parallel: int
+    # How decoding steps are specialised where torch computes: auto captures CUDA graphs on a GPU, and nothing on CPUs;
+    # compile hands them to torch.compile, and on a CPU takes torch instead of the compiled decoder.
+    step_plans: str
     # How long steps take of an engine without weights: one curve, and one for each level that differs. Empty: the model
     # at model_source is loaded and computed.
     emulate: tuple[LevelCurve, ...]
@@ -176,6 +180,12 @@ def _build_parser() -> argparse.ArgumentParser:
     add("--drain-seconds", type=float, default=30.0, help="time for running requests to finish after SIGTERM")
     add("--device", choices=DEVICE_CHOICES, default="auto", help="where to compute (auto: a device if there is one)")
     add("--tensor-parallel", type=_at_least(0), default=0, help="ranks that share the weights (0: one per device)")
+    add(
+        "--step-plans",
+        choices=PLAN_CHOICES,
+        default="auto",
+        help="how torch specialises decoding steps (auto: cuda-graph on a GPU, eager on CPUs)",
+    )
     add(
         "--kv-precision",
         type=Precision,

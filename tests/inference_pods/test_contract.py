@@ -25,7 +25,7 @@ from inference_pods.router.dialect import is_level_refusal
 from inference_pods.router.fleet import Fleet
 from inference_pods.router.metrics import RouterMetrics
 from inference_pods.router.settings import parse_arguments
-from inference_pods.router.table import parse_table
+from inference_pods.router.table import ReferenceRequest, parse_table
 
 CONTRACT: dict[str, Any] = json.loads((Path(__file__).parents[1] / "fixtures" / "contract.json").read_text())
 REFUSAL: str = CONTRACT["levelRefusal"]["message"]
@@ -100,13 +100,14 @@ def test_a_router_reads_the_operators_table() -> None:
         ("nested", 770, 0.8, 0.05),
         ("plain", None, None, 0.0),
     ]
-    assert [(route.key.level, route.load) for route in table.routes] == [
-        ("", 1.0),
-        ("int8", 1.0),
-        ("", 1.0),
-        ("int4", 0.75),
-        ("", 1.0),
+    assert [(route.key.level, route.load, route.price) for route in table.routes] == [
+        ("", 1.0, 0.22),
+        ("int8", 1.0, 0.218),
+        ("", 1.0, 0.0),
+        ("int4", 0.75, 0.218),
+        ("", 1.0, 0.0),
     ]
+    assert table.reference == ReferenceRequest(prompt_tokens=16, output_tokens=24)
     assert CONTRACT["table"]["key"] == protocol.TABLE_KEY
     assert CONTRACT["table"]["example"]["schemaVersion"] == protocol.TABLE_SCHEMA_VERSION
 
@@ -126,8 +127,17 @@ def shown_labels(exposition: bytes) -> dict[str, set[str]]:
 
 
 def test_an_engine_shows_its_metrics_with_the_contracts_labels_from_the_start() -> None:
-    shown = shown_labels(EngineMetrics("assistant", "int4", 8).render())
-    assert shown == {name: set(labels) for name, labels in CONTRACT["metrics"]["engine"].items()}
+    """What names a level or the kernels appears once the model is loaded, before the first request."""
+    metrics = EngineMetrics("assistant", "int4", 8)
+    contract = {name: set(labels) for name, labels in CONTRACT["metrics"]["engine"].items()}
+    of_the_model = {name for name, labels in contract.items() if labels & {"level", "kernels"}}
+    assert of_the_model == {
+        protocol.ENGINE_KERNELS_INFO, protocol.ENGINE_LEVEL_REQUESTS, protocol.ENGINE_LEVEL_GENERATED_TOKENS
+    }  # fmt: skip
+    shown = {name: labels for name, labels in shown_labels(metrics.render()).items() if labels}
+    assert shown == {name: contract[name] for name in contract.keys() - of_the_model}
+    metrics.name_model("avx2", ("int8", "int4"))
+    assert shown_labels(metrics.render()) == contract
 
 
 async def test_a_router_shows_its_metrics_with_the_contracts_labels_once_it_has_a_table() -> None:

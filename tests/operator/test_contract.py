@@ -141,6 +141,7 @@ def test_the_routing_table_is_written_as_in_the_contract() -> None:
         {"full": 0.7, "nested": 0.2, "int4": 0.1},
         levels={"nested": {"int8": 0.75, "int4": 0.25}},
     )
+    decision = replace(decision, tier_prices={"full": 0.22, "nested": 0.218, "int4": 0.0})
     table = plan_table(model, decision, frozenset({"full-new-1"}), None, 0.05)
     written = json.loads(replace(table, generation=12).to_text(epoch=3))
     assert written == example

@@ -73,6 +73,7 @@ def _describe(settings: Settings, levels: tuple[str, ...], curves: Curves) -> di
         "tier": settings.tier,
         "precision": settings.precision.value,
         "levels": list(levels),
+        "kernels": EmulatedRunner.variant,
         "skip_order": list(settings.skip_order),
         "curves": {level: asdict(curves.of(level)) for level in levels},
         "weight_bytes": EmulatedRunner.weight_bytes,

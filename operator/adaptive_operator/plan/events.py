@@ -26,7 +26,7 @@ _WARNINGS = frozenset(
         Reason.CAPACITY_LIMITED,
         Reason.BUDGET_SHARED,
         Reason.BUDGET_EXCEEDED,
-        Reason.FLOOR_LIMITED,
+        Reason.QUALITY_FLOOR_INFEASIBLE,
         Reason.NO_TIER_CARD,
         Reason.SWAP_ROLLED_BACK,
     }

@@ -162,7 +162,9 @@ async def serve(tokenizer, model_file, build_core):
             core = build_core(runner, batch, step_tokens, blocks)
             template = ChatTemplate(model_file.metadata["tokenizer.chat_template"], "", "")
             loop = EngineLoop(core, service.deliver, service.observe)
-            service.attach(Engine(loop, core.scheduler, tokenizer, template, levels, {"model_id": "smol"}))
+            service.attach(
+                Engine(loop, core.scheduler, tokenizer, template, levels, {"model_id": "smol", "kernels": "scripted"})
+            )
             loop.start()
             service.phase = phase
             server, port = await start_server(service, "127.0.0.1", 0)

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from inference_pods.engine.settings import parse_settings
@@ -46,3 +48,10 @@ def test_the_schedulers_options_have_defaults_and_are_read():
     settings = parse_settings([*SOURCE, *given])
     assert (settings.prefix_cache, settings.tpot_milliseconds) == (False, 60)
     assert (settings.draft_level, settings.draft_tokens) == ("int4", 2)
+
+
+def test_the_time_for_a_slow_reader_is_as_documented():
+    documented = (Path(__file__).parents[3] / "docs" / "architecture.md").read_text()
+    seconds = parse_settings(SOURCE).write_timeout_seconds
+    assert f"event of its stream unread for {seconds} s" in documented
+    assert parse_settings([*SOURCE, "--write-timeout-seconds", "7"]).write_timeout_seconds == 7

@@ -372,8 +372,8 @@ def test_whatever_is_too_long_is_cut_and_the_status_stays_valid() -> None:
             id="a-change-tells-old-and-new",
         ),
         pytest.param(
-            replace(DECISION, findings=(Finding(Reason.FLOOR_LIMITED, "floor 990"),)),
-            [EmitEvent(Reason.FLOOR_LIMITED, "floor 990", warning=True)],
+            replace(DECISION, findings=(Finding(Reason.QUALITY_FLOOR_INFEASIBLE, "floor 990"),)),
+            [EmitEvent(Reason.QUALITY_FLOOR_INFEASIBLE, "floor 990", warning=True)],
             id="a-condition-that-turns-bad",
         ),
         pytest.param(

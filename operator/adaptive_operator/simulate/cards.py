@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
-from adaptive_operator.api.tiers import DeclaredLevelCard, Tier
+from adaptive_operator.api.card import DeclaredLevelCard
+from adaptive_operator.api.tiers import Tier
 from adaptive_operator.simulate.curve import Lengths, StepCurve, saturation
 from adaptive_operator.simulate.events import EventQueue
 from adaptive_operator.simulate.replica import Replica

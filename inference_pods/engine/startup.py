@@ -34,8 +34,8 @@ from inference_pods.engine.tokenizer import TextTokenizer
 from inference_pods.engine.vocabulary import read_chat_template, read_vocabulary
 from inference_pods.kernels.cpu import detect_cpu, detect_threads
 from inference_pods.kernels.decoder import DecoderLimits, DecoderShape
-from inference_pods.kernels.formats import BLOCK_TOKENS, Precision, readable_precisions
-from inference_pods.kernels.levels import Level, LevelPlan
+from inference_pods.kernels.formats import BLOCK_TOKENS, Precision
+from inference_pods.kernels.levels import Level, LevelPlan, readable_precisions
 
 logger = logging.getLogger(__name__)
 

@@ -137,7 +137,8 @@ def test_a_rank_that_cannot_load_ends_the_replica_with_its_reason(tiny_model, tm
 def test_the_estimate_of_memory_covers_what_all_ranks_hold(tiny_model, ranks):
     file, held = GgufFile(tiny_model.path), 0
     for rank in range(ranks):
-        spec = RankSpec(rank, ranks, 0, Device.CPU, tiny_model.source, SEED, Precision.INT4, tiny_model.limits)
+        levels = default_levels(Precision.INT4)
+        spec = RankSpec(rank, ranks, 0, Device.CPU, tiny_model.source, SEED, Precision.INT4, tiny_model.limits, levels)
         decoder = build_rank(spec, tiny_model.shape, None)
         load_weights(file, tiny_model.shape, decoder, SEED)
         held += decoder.weight_bytes + decoder.kv_bytes

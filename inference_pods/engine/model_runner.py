@@ -64,6 +64,16 @@ class PlanningRunner(Protocol):
     def warm(self) -> PlanCounts: ...
 
 
+@runtime_checkable
+class ReportingRunner(Protocol):
+    """A runner that chose a path for each of its operations."""
+
+    @property
+    def paths(self) -> dict[str, str]:
+        """What computes each operation: a kernel's name or torch."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
     """A decoder with its weights, and what loading it took."""
@@ -113,7 +123,7 @@ def load_model(
         threads = limits.threads if isinstance(runner, Decoder) else 1
         load_weights(file, shape, runner, permutation_seed, threads)
     except LevelError as error:
-        raise LoadError(LoadReason.UNSUPPORTED, f"{error}; change --levels or --depths") from error
+        raise LoadError(LoadReason.UNSUPPORTED, f"{error}; change --levels, --depths or --skip-order") from error
     except MemoryError as error:
         raise LoadError(
             LoadReason.OUT_OF_MEMORY, f"{error}; raise replica.memory or lower --kv-cache-tokens"

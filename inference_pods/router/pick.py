@@ -19,28 +19,55 @@ ASIDE_MAX_SECONDS: Final = 8.0
 _NOISE: Final = 1e-9  # of adding and taking away fractions
 
 
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One request as the choice sees it: its size, where the usual one is 1, and how much it leans towards each key, in
+    usual requests; empty: towards none."""
+
+    size: float = 1.0
+    leanings: Sequence[float] = ()
+
+
+USUAL: Final = Turn()
+
+
 class SmoothChoice:
     """Weighted round robin that spreads: shares .75/.25 give ABAA, not AAAB; over n requests each is within 1 of
-    n·share."""
+    n·share.
+
+    Requests that lean change who goes where, not the shares: each key's part of the sizes stays its share, give or take
+    what leanings and sizes amount to. They never lean to a key without a share.
+    """
 
     def __init__(self) -> None:
         self._credits: dict[RouteKey, float] = {}
+        self._has_leaned = False
 
-    def peek(self, keys: Sequence[RouteKey], plan: SharePlan) -> RouteKey:
+    def peek(self, keys: Sequence[RouteKey], plan: SharePlan, turn: Turn = USUAL) -> RouteKey:
         """The key whose turn it is, among `keys` (never empty, best first). Without shares: the first."""
         weights = self._weights(keys, plan)
         if weights is None:
             return keys[0]
-        return max(keys, key=lambda key: self._credits.get(key, 0.0) + weights[key])
+        leanings = dict(zip(keys, turn.leanings, strict=True)) if turn.leanings else {}
+        able = [key for key in keys if weights[key] > 0] if leanings else keys
+        return max(
+            able, key=lambda key: self._credits.get(key, 0.0) + weights[key] * turn.size + leanings.get(key, 0.0)
+        )
 
-    def charge(self, chosen: RouteKey, keys: Sequence[RouteKey], plan: SharePlan) -> None:
+    def charge(self, chosen: RouteKey, keys: Sequence[RouteKey], plan: SharePlan, turn: Turn = USUAL) -> None:
         """Account for a request whose turn went to `chosen` among `keys`; the credits of `keys` keep their sum."""
         weights = self._weights(keys, plan)
         if weights is None:
             return
         for key in keys:
-            self._credits[key] = self._credits.get(key, 0.0) + weights[key]
-        self._credits[chosen] -= 1.0
+            self._credits[key] = self._credits.get(key, 0.0) + weights[key] * turn.size
+        self._credits[chosen] -= turn.size
+        self._has_leaned |= bool(turn.leanings)
+
+    def forget_leanings(self) -> None:
+        """Nothing leans any more: what keys were ahead or behind because of it is not made up for."""
+        if self._has_leaned:
+            self._credits, self._has_leaned = {}, False
 
     def keep_only(self, keys: Collection[RouteKey]) -> None:
         """Forget the credits of routes that are gone."""

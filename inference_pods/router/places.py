@@ -1,20 +1,23 @@
 """Which place a request gets: the rules between loop F's shares and the replicas. PURE: no event loop, so that the
 simulator gives places by the same rules.
 
-Order of preference: the tier and level whose turn it is; a cheaper allowed one with room; a better one with room.
+Order of preference: the tier and level whose turn it is; a cheaper allowed one with room; a better one with room. While
+something is scarce, prices say which of the requests take which turns (`prices.py`).
 Deliberately does not know who waits.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 from inference_pods.router.endpoints import Replica
 from inference_pods.router.fleet import Fleet, Lane
 from inference_pods.router.floor import FloorPurse
-from inference_pods.router.pick import SmoothChoice
+from inference_pods.router.pick import USUAL, SmoothChoice, Turn
+from inference_pods.router.prices import UsualWork
+from inference_pods.router.prices import leanings as price_leanings
 from inference_pods.router.table import Route, RouteKey
 
 
@@ -31,7 +34,8 @@ class RouteReason(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Demand:
     """What one request may use. `avoid`: replicas that failed it already. `held_bytes`: its body, while it waits.
-    `streams`: its first token will be seen; without, only the end of the answer."""
+    `streams`: its first token will be seen; without, only the end of the answer. `work`: what it is expected to take,
+    in reference requests."""
 
     tier: str | None = None
     level: str | None = None
@@ -39,6 +43,7 @@ class Demand:
     avoid: frozenset[str] = frozenset()
     held_bytes: int = field(default=0, compare=False)
     streams: bool = field(default=False, compare=False)
+    work: float = field(default=1.0, compare=False)
 
     @property
     def is_pinned(self) -> bool:
@@ -71,6 +76,7 @@ class Places:
         self._fleet = fleet
         self._clock = clock
         self._choice = SmoothChoice()
+        self._usual = UsualWork()
         self._purse = FloorPurse()
         self._awaiting: set[Placement] = set()  # streams without their first token: the queues inside the engines
         self.in_flight: dict[RouteKey, int] = {}
@@ -81,13 +87,23 @@ class Places:
         if not lanes:
             return None
         keys = [lane.key for lane in lanes]
-        turn = keys.index(self._choice.peek(keys, self._fleet.plan))
+        asked = self._turn_of(lanes, demand)
+        turn = keys.index(self._choice.peek(keys, self._fleet.plan, asked))
         for index in (turn, *range(turn + 1, len(lanes)), *range(turn - 1, -1, -1)):
             replica = self._room(lanes[index], demand)
             if replica is not None:
-                self._choice.charge(keys[turn], keys, self._fleet.plan)
+                self._choice.charge(keys[turn], keys, self._fleet.plan, asked)
+                self._usual.record(demand.work)
                 return self._book(lanes[index].route, replica, demand, _reason(demand, index, turn))
         return None
+
+    def _turn_of(self, lanes: Sequence[Lane], demand: Demand) -> Turn:
+        """How the request leans; not at all while nothing is scarce, or where the client chose."""
+        if demand.is_pinned:
+            return USUAL
+        size = self._usual.size_of(demand.work)
+        leanings = price_leanings([lane.route.price * lane.route.load for lane in lanes], size)
+        return Turn(size, leanings) if leanings else USUAL
 
     def _room(self, lane: Lane, demand: Demand) -> Replica | None:
         if not demand.is_pinned and not self._purse.allows(lane.route.quality_permille, self._floor()):
@@ -133,8 +149,10 @@ class Places:
         self._fleet.book.finish(placement.replica, streams=placement.streams, awaiting=awaiting, load=load)
 
     def follow(self) -> None:
-        """The routes have changed: forget the credits of those that are gone."""
+        """The routes have changed: forget the credits of those that are gone, and leanings when prices are."""
         self._choice.keep_only({lane.key for lane in self._fleet.lanes})
+        if not any(lane.route.price for lane in self._fleet.lanes):
+            self._choice.forget_leanings()
 
 
 def is_good_enough(route: Route, quality_min: int | None) -> bool:

@@ -32,6 +32,7 @@ from inference_pods.router.fleet import Fleet
 from inference_pods.router.headers import EVENT_STREAM, request_headers, response_headers, served_headers
 from inference_pods.router.metrics import CLIENT_GONE, UPSTREAM_BROKE, RouterMetrics
 from inference_pods.router.places import Demand, Placement
+from inference_pods.router.prices import estimate_work
 from inference_pods.router.settings import RouterSettings
 from inference_pods.router.sse import FrameWatch
 from inference_pods.router.table import Route
@@ -134,6 +135,7 @@ class Relay:
             exchange.contract.quality_min,
             held_bytes=len(exchange.body),
             streams=wants_stream(exchange.request.path, exchange.body),
+            work=estimate_work(exchange.body, table.reference if (table := self._fleet.table) else None),
         )
         deadline = exchange.arrived + self._wait_seconds(exchange.contract)
         failure: TryAnother | None = None

@@ -38,7 +38,8 @@ class Route:
 
     `load`: what a request costs of a replica, where one at the tier's top level costs 1. `quality_permille` and `mu`
     (reference requests/s of one replica at the objective) are None while no tier card is known. `weight` is the
-    planner's baseline share: 0 closes the route for requests that did not ask for it by name.
+    planner's baseline share: 0 closes the route for requests that did not ask for it by name. `price`: what a request
+    of load 1 more would be worth to the tier; 0 while the tier is not scarce, and in tables of older operators.
     """
 
     key: RouteKey
@@ -55,6 +56,14 @@ class Route:
 
 
 @dataclass(frozen=True, slots=True)
+class ReferenceRequest:
+    """The request that rates are counted in."""
+
+    prompt_tokens: int
+    output_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
 class RoutingTable:
     """One generation of the planner's will. `routes` are ordered best quality first; `floor_permille` 0 = no floor."""
 
@@ -68,6 +77,7 @@ class RoutingTable:
     routes: tuple[Route, ...]
     draining: frozenset[str]
     revisions: Mapping[str, frozenset[str]]  # StatefulSet -> levels that its replicas have; not in it: not known
+    reference: ReferenceRequest | None = None  # None: no card states it
 
     @property
     def version(self) -> tuple[int, int]:
@@ -127,6 +137,7 @@ class _SloDocument(_Document):
 
 
 class _ReferenceDocument(_Document):
+    prompt_tokens: Annotated[int, Field(ge=1)] | None = None
     output_tokens: Annotated[int, Field(ge=1)]
 
 
@@ -196,7 +207,14 @@ def parse_table(text: str | bytes, model: str) -> RoutingTable:
         routes=tuple(route.to_route() for route in document.routes),
         draining=frozenset(document.draining),
         revisions={item.stateful_set: frozenset(item.levels) for item in document.revisions},
+        reference=_reference_request(document.reference),
     )
+
+
+def _reference_request(reference: _ReferenceDocument | None) -> ReferenceRequest | None:
+    if reference is None or reference.prompt_tokens is None:
+        return None
+    return ReferenceRequest(reference.prompt_tokens, reference.output_tokens)
 
 
 def _reference_latency_seconds(document: _TableDocument) -> float | None:

@@ -36,7 +36,7 @@ class Reason(StrEnum):
     CAPACITY_LIMITED = "CapacityLimited"  # demand passes what the budget can carry, even on the cheapest tiers
     BUDGET_SHARED = "BudgetShared"  # another model holds accelerators that this one wants
     BUDGET_EXCEEDED = "BudgetExceeded"  # more is held than the budget, e.g. after it was lowered
-    FLOOR_LIMITED = "FloorLimited"  # cheaper tiers could carry the load, the quality floor forbids it
+    QUALITY_FLOOR_INFEASIBLE = "QualityFloorInfeasible"  # the floor cannot be kept, or the load not at it
     NO_TIER_CARD = "NoTierCard"  # capacity unknown: replicas stay at their minimum
     # Swap
     SWAP_ROLLED_BACK = "SwapRolledBack"  # the new replicas did not become ready before the deadline

@@ -25,7 +25,7 @@ from inference_pods.router.dialect import is_level_refusal
 from inference_pods.router.fleet import Fleet
 from inference_pods.router.metrics import RouterMetrics
 from inference_pods.router.settings import parse_arguments
-from inference_pods.router.table import parse_table
+from inference_pods.router.table import ReferenceRequest, parse_table
 
 CONTRACT: dict[str, Any] = json.loads((Path(__file__).parents[1] / "fixtures" / "contract.json").read_text())
 REFUSAL: str = CONTRACT["levelRefusal"]["message"]
@@ -67,7 +67,8 @@ def test_an_engine_takes_the_operators_arguments() -> None:
 def test_an_engine_takes_the_arguments_of_a_nested_tier_and_both_sides_name_its_levels_alike() -> None:
     settings = parse_settings(CONTRACT["nestedEngineArguments"])
     assert (settings.precision, settings.kv_precision, settings.tensor_parallel) == ("nested", "int8", 2)
-    plan = LevelPlan(settings.levels, settings.depths)
+    assert settings.model_sha256 == "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+    plan = LevelPlan(settings.levels, settings.depths, settings.skip_order)
     assert {level.name for level in plan.build(settings.precision, 30)} == set(CONTRACT["levelNames"])
 
 
@@ -99,13 +100,14 @@ def test_a_router_reads_the_operators_table() -> None:
         ("nested", 770, 0.8, 0.05),
         ("plain", None, None, 0.0),
     ]
-    assert [(route.key.level, route.load) for route in table.routes] == [
-        ("", 1.0),
-        ("int8", 1.0),
-        ("", 1.0),
-        ("int4", 0.75),
-        ("", 1.0),
+    assert [(route.key.level, route.load, route.price) for route in table.routes] == [
+        ("", 1.0, 0.22),
+        ("int8", 1.0, 0.218),
+        ("", 1.0, 0.0),
+        ("int4", 0.75, 0.218),
+        ("", 1.0, 0.0),
     ]
+    assert table.reference == ReferenceRequest(prompt_tokens=16, output_tokens=24)
     assert CONTRACT["table"]["key"] == protocol.TABLE_KEY
     assert CONTRACT["table"]["example"]["schemaVersion"] == protocol.TABLE_SCHEMA_VERSION
 

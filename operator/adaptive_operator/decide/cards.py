@@ -5,13 +5,14 @@ A measured card will take the place of the declared one here, and only here.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from adaptive_operator.api.tiers import Tier
 from adaptive_operator.api.v1alpha1 import AdaptiveModelSpec
 from adaptive_operator.decide.frontier import LevelPoint, frontier
 from adaptive_operator.decide.settings import DecideSettings
-from adaptive_operator.levels import levels_of
+from adaptive_operator.levels import Level, levels_of
 
 DECLARED = "Declared"
 
@@ -35,21 +36,25 @@ class TierCard:
         return max(level.rate for level in self.levels)
 
 
-def card_of(tier: Tier, settings: DecideSettings) -> TierCard | None:
-    """The card of a tier, or None: then its capacity is unknown and it takes no part in decisions."""
-    declared, levels = tier.card, _known_levels(tier)
-    if declared is None or not levels:
+def card_of(tier: Tier, settings: DecideSettings, earlier: Sequence[Level] | None = None) -> TierCard | None:
+    """The card of a tier, or None: then its capacity is unknown and it takes no part in decisions.
+
+    `earlier`: what its replicas serve, where they are of a revision that the spec does not tell any more.
+    """
+    levels = _known_levels(levels_of(tier) if earlier is None else earlier)
+    if not levels:
         return None
-    load = settings.default_load_seconds if declared.load_seconds is None else float(declared.load_seconds)
+    declared = tier.card.load_seconds if tier.card is not None else None
+    load = settings.default_load_seconds if declared is None else float(declared)
     best = frontier(levels)[0].level
     return TierCard(int(best.quality_permille), best.rate, load, DECLARED, levels)
 
 
-def _known_levels(tier: Tier) -> tuple[LevelPoint, ...]:
+def _known_levels(levels: Sequence[Level]) -> tuple[LevelPoint, ...]:
     """The best first; equal ones in the recipe's order."""
     known = [
         LevelPoint(level.name, level.quality_permille, level.requests_per_second)
-        for level in levels_of(tier)
+        for level in levels
         if level.quality_permille is not None and level.requests_per_second is not None
     ]
     return tuple(sorted(known, key=lambda level: -level.quality_permille))

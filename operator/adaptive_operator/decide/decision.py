@@ -50,6 +50,7 @@ class Decision:
     alternative: str = ""  # the best other mix, what it would have given and cost; only with news
     held_back: Mapping[str, str] = field(default_factory=dict)  # tier -> inputs of the earlier revision it goes on with
     levels: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # nested tier -> level -> part of its share
+    tier_prices: Mapping[str, float] = field(default_factory=dict)  # tier -> worth of one more reference request (Λ)
     part: PoolPart | None = None  # of the AcceleratorPool that the model names
 
 

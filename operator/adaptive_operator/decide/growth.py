@@ -10,6 +10,7 @@ from dataclasses import replace
 from adaptive_operator.decide.candidates import Plan, PlanSpace, best_plan
 from adaptive_operator.decide.damping import agree_on_more, is_agreed, survivors
 from adaptive_operator.decide.decision import Finding
+from adaptive_operator.decide.floor import floor_under_load
 from adaptive_operator.decide.proposal import Proposal
 from adaptive_operator.decide.situation import Mix, Moves, Situation, as_mix, as_plan, can_act_on_demand, plan_space
 from adaptive_operator.decide.swaps import load_seconds
@@ -19,7 +20,7 @@ from adaptive_operator.reasons import Reason
 
 # Shares of the demand that are too small to act on.
 _TOLERANCE = 0.005
-# A plan is assumed to live this long at least when a dip is weighed against it (planner-facts: max(300 s, 5 x load)).
+# A plan is assumed to live this long at least when a dip is weighed against it, as the default dwell keeps it.
 _LEAST_PLAN_LIFE_SECONDS = 300.0
 
 
@@ -199,8 +200,7 @@ def _limit_of(situation: Situation, space: PlanSpace, plan: Plan, demand: float)
     mix = as_mix(situation, space, plan)
     carried = f"{mix_text(mix)} carry {rate_text(capacity(situation, mix))}"
     if without_floor < unserved - _TOLERANCE * demand:
-        floor = f"the quality floor of {situation.floor_permille:.0f} permille"
-        return Finding(Reason.FLOOR_LIMITED, f"demand passes what {floor} allows on {mix_text(mix)}")
+        return floor_under_load(situation, space, mix, demand)
     if alone is not None and wider.fill(alone, demand).unserved < unserved - _TOLERANCE * demand:
         return Finding(Reason.BUDGET_SHARED, f"demand passes capacity: {carried}; other models hold the rest")
     budget = accelerators_text(situation.budget)

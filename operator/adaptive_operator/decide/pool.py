@@ -181,6 +181,7 @@ def _decision(situation: Situation, proposal: Proposal, granted: int, limit: int
         replicas=dict(proposal.replicas),
         weights=weights.shares,
         levels=weights.levels,
+        tier_prices=weights.prices,
         memory=memory,
         swap=swap,
         accelerators_granted=granted,

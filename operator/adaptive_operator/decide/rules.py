@@ -11,13 +11,14 @@ from dataclasses import replace
 
 from adaptive_operator.decide.decision import Finding
 from adaptive_operator.decide.demand import Trust
+from adaptive_operator.decide.floor import floor_out_of_reach
 from adaptive_operator.decide.growth import grow, grow_further, limit_findings
 from adaptive_operator.decide.lifecycle import adopt_edit, fit_budget, follow_spec, paused, roll_back, start_up
 from adaptive_operator.decide.proposal import Proposal
 from adaptive_operator.decide.restoring import restore
 from adaptive_operator.decide.revisions import held_back_revisions
 from adaptive_operator.decide.situation import Situation
-from adaptive_operator.decide.wording import accelerators_text, mix_text
+from adaptive_operator.decide.wording import mix_text
 from adaptive_operator.reasons import Reason
 
 Rule = Callable[[Situation, int], Proposal | None]
@@ -75,8 +76,8 @@ def propose(situation: Situation, limit: int) -> Proposal:
     """The first rule's proposal, with everything a user should know beside it."""
     proposals = (rule(situation, limit) for rule in RULES)
     proposal = next((p for p in proposals if p is not None), None) or stay(situation, limit)
-    unmet = _floor_out_of_reach(situation)
-    if proposal.reason in (Reason.STEADY, Reason.FLOOR_LIMITED):  # nothing can be done, but not all is well
+    unmet = floor_out_of_reach(situation)
+    if proposal.reason in (Reason.STEADY, Reason.QUALITY_FLOOR_INFEASIBLE):  # nothing can be done, but not all is well
         proposal = next((replace(proposal, reason=f.reason, message=f.message) for f in unmet), proposal)
     return replace(proposal, findings=(*proposal.findings, *_findings(situation, proposal, limit)))
 
@@ -87,7 +88,7 @@ def _findings(situation: Situation, proposal: Proposal, limit: int) -> tuple[Fin
         *_left_out(situation, proposal),
         *_metrics(situation),
         *limit_findings(situation, proposal.replicas, limit),
-        *_floor_out_of_reach(situation),  # after the limits: it says more than theirs
+        *floor_out_of_reach(situation),  # after the limits: it says more than theirs
     )
 
 
@@ -98,21 +99,6 @@ def _without_cards(situation: Situation) -> tuple[Finding, ...]:
     what = f"spec.tiers {', '.join(names)} without a card"
     remedy = "declare tiers[].card to let the load decide"
     return (Finding(Reason.NO_TIER_CARD, f"{what}: replicas stay at their minimum; {remedy}"),)
-
-
-def _floor_out_of_reach(situation: Situation) -> tuple[Finding, ...]:
-    floor = situation.model.spec.quality.floor_permille
-    best = situation.best_within_reach
-    if best is None or best.quality_permille >= floor:
-        return ()
-    better = any(t.card and t.most > 0 and t.quality_permille > best.quality_permille for t in situation.tiers)
-    where = f"within {accelerators_text(situation.budget)}" if better else "of every tier"
-    remedy = "raise the budget" if better else "add a better tier"
-    told = (
-        f"quality.floorPermille {floor} is out of reach {where}: the best is {best.name} with {best.quality_permille}"
-    )
-    nearest = f"lower the floor to {best.quality_permille}, or {remedy}"
-    return (Finding(Reason.FLOOR_LIMITED, f"{told}, and routers refuse what is below the floor; {nearest}"),)
 
 
 def _left_out(situation: Situation, proposal: Proposal) -> tuple[Finding, ...]:

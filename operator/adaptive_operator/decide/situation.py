@@ -17,6 +17,7 @@ from adaptive_operator.decide.demand import Demand, Trust, read_demand
 from adaptive_operator.decide.frontier import frontier
 from adaptive_operator.decide.revisions import held_back_revisions, sets_in_force
 from adaptive_operator.decide.settings import DecideSettings
+from adaptive_operator.levels import Level
 from adaptive_operator.observe.holding import held_accelerators
 from adaptive_operator.observe.observation import (
     ModelObservation,
@@ -145,8 +146,11 @@ def build_situation(
     in_force = sets_in_force(model, held_back)
     warm = warm_tier(model.spec, settings, left_out) or warm_tier(model.spec, settings)
     wanted = _wanted(model)
+    earlier = {tier: _levels_of(in_force[tier]) for tier in held_back}
+    cards = {tier.name: card_of(tier, settings, earlier.get(tier.name)) for tier in model.spec.tiers}
     tiers = tuple(
-        _tier_state(model, tier, wanted, warm, left_out, in_force[tier.name], settings) for tier in model.spec.tiers
+        _tier_state(model, tier, wanted, warm, left_out, in_force[tier.name], cards[tier.name])
+        for tier in model.spec.tiers
     )
     running = model.swap if model.swap is not None and not _has_ended(model, model.swap, in_force) else None
     return Situation(
@@ -259,7 +263,7 @@ def _tier_state(
     warm: str | None,
     left_out: frozenset[str],
     in_force: tuple[StatefulSetObservation, ...],
-    settings: DecideSettings,
+    card: TierCard | None,
 ) -> TierState:
     existing, ready = existing_replicas(model, tier.name), ready_replicas(model, tier.name)
     least, most = _bounds(tier, tier.name == warm)
@@ -268,7 +272,7 @@ def _tier_state(
     return TierState(
         name=tier.name,
         accelerators=in_force[0].accelerators if in_force else tier.replica.accelerators,
-        card=card_of(tier, settings),
+        card=card,
         low=min(least, ready) if left else least,
         high=min(most, ready) if left else most,
         least=least,
@@ -279,6 +283,11 @@ def _tier_state(
         current=sum(item.replicas for item in in_force),
         current_pods=tuple(pod for pod in model.pods if pod.stateful_set in made),
     )
+
+
+def _levels_of(sets: tuple[StatefulSetObservation, ...]) -> tuple[Level, ...] | None:
+    """What the replicas of one revision serve: the spec tells it of its own only, not of an earlier one."""
+    return next((item.levels for item in sets if item.levels is not None), None)
 
 
 def _bounds(tier: Tier, warm: bool) -> tuple[int, int]:

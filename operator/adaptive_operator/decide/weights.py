@@ -7,13 +7,14 @@ Every tier and level that may serve is open (weight > 0): load is shed onto it b
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from adaptive_operator.decide.demand import Trust
-from adaptive_operator.decide.fill import fill
-from adaptive_operator.decide.frontier import frontier, split
+from adaptive_operator.decide.fill import Fill, fill
+from adaptive_operator.decide.frontier import Step, frontier, split
 from adaptive_operator.decide.situation import Situation
+from adaptive_operator.decide.tier_prices import shadow_prices
 from adaptive_operator.levels import top_of
 
 _POINTS = 100  # weights are whole per cents
@@ -30,6 +31,7 @@ class Weights:
     routes: RouteShares
     planned_demand: float | None  # requests/s
     shift: int  # -1: towards cheaper tiers in this pass, +1: back to better ones, 0: as before
+    prices: Mapping[str, float] = field(default_factory=dict)  # of tiers, at that demand and these replicas
 
     @property
     def shares(self) -> dict[str, float]:
@@ -59,6 +61,11 @@ def plan_weights(situation: Situation, wanted: Mapping[str, int]) -> Weights:
     counts = {tier.name: tier.ready for tier in situation.tiers}
     if not any(counts.values()):
         counts = dict(wanted)
+    weights = _plan(situation, counts, wanted)
+    return replace(weights, prices=_prices(situation, counts, weights.planned_demand or 0.0))
+
+
+def _plan(situation: Situation, counts: Mapping[str, int], wanted: Mapping[str, int]) -> Weights:
     milli = situation.memory.planned_demand_milli
     planned = None if milli is None else milli / 1000
     now = situation.demand
@@ -96,14 +103,41 @@ def _shares(situation: Situation, counts: Mapping[str, int], wanted: Mapping[str
     return _in_points(situation, _with_traces(situation, shares, [r for r in shares if r[0] in open_names]))
 
 
+def _prices(situation: Situation, counts: Mapping[str, int], demand: float) -> dict[str, float]:
+    """Shadow prices of all tiers with a card."""
+    cards = {t.name: t.card for t in situation.tiers if t.card}
+    planned = {name: counts.get(name, 0) * situation.settings.utilisation for name in cards}
+    rates = {name: planned[name] * card.requests_per_second for name, card in cards.items()}
+    parts = _parts(situation)
+
+    def fill_with(changed: Mapping[str, float]) -> Fill:
+        replicas = {name: changed[name] / card.requests_per_second for name, card in cards.items()}
+        return _fill(situation, parts, replicas, demand)
+
+    return shadow_prices(demand, rates, fill_with)
+
+
+def _parts(situation: Situation) -> list[tuple[str, Step]]:
+    """The steps of all tiers with a card, best quality first."""
+    tiers = sorted((t for t in situation.tiers if t.card), key=lambda t: -t.quality_permille)
+    parts = [(t.name, step) for t in tiers if t.card for step in frontier(t.card.levels)]
+    return sorted(parts, key=lambda part: -part[1].quality_permille)
+
+
+def _fill(
+    situation: Situation, parts: Sequence[tuple[str, Step]], capacities: Mapping[str, float], demand: float
+) -> Fill:
+    """`capacities`: replicas by tier, derated."""
+    rates = [capacities[name] * step.rate for name, step in parts]
+    return fill(demand, rates, [step.quality_permille for _, step in parts], situation.floor_permille)
+
+
 def _served(situation: Situation, counts: Mapping[str, int], demand: float) -> dict[RouteName, float]:
     """Requests/s by route, of all tiers with a card: best tier first, and in it the best level."""
     tiers = sorted((t for t in situation.tiers if t.card), key=lambda t: -t.quality_permille)
     capacities = {t.name: counts.get(t.name, 0) * situation.settings.utilisation for t in tiers}
-    parts = [(t.name, step) for t in tiers if t.card for step in frontier(t.card.levels)]
-    parts.sort(key=lambda part: -part[1].quality_permille)
-    rates = [capacities[name] * step.rate for name, step in parts]
-    outcome = fill(demand, rates, [step.quality_permille for _, step in parts], situation.floor_permille)
+    parts = _parts(situation)
+    outcome = _fill(situation, parts, capacities, demand)
     served: dict[RouteName, float] = {}
     for tier in tiers:
         steps, used = [], []

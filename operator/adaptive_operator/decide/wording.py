@@ -23,6 +23,14 @@ def accelerators_text(count: int) -> str:
     return f"{count} accelerator" if count == 1 else f"{count} accelerators"
 
 
+def budget_field(situation: Situation) -> str:
+    """Which budget limits a model, as its user knows it: `accelerators.budget`, or that of its pool or resource."""
+    own, model = situation.model.spec.accelerators.budget, situation.model
+    if own is not None and own <= situation.pool_budget:
+        return "accelerators.budget"
+    return f"the budget of pool {model.pool}" if model.pool else f"the budget of {model.spec.accelerators.resource}"
+
+
 def clock_text(seconds: float) -> str:
     """`12:05:10 UTC` of Unix seconds."""
     return f"{datetime.fromtimestamp(seconds, UTC):%H:%M:%S} UTC"

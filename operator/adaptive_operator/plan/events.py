@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from adaptive_operator.api.v1alpha1 import AdaptiveModelStatus, Condition
+from adaptive_operator.api.status import AdaptiveModelStatus, Condition
 from adaptive_operator.plan.conditions import Truth
 from adaptive_operator.plan.plan import EmitEvent
 from adaptive_operator.plan.status import is_new_decision
@@ -26,7 +26,7 @@ _WARNINGS = frozenset(
         Reason.CAPACITY_LIMITED,
         Reason.BUDGET_SHARED,
         Reason.BUDGET_EXCEEDED,
-        Reason.FLOOR_LIMITED,
+        Reason.QUALITY_FLOOR_INFEASIBLE,
         Reason.NO_TIER_CARD,
         Reason.SWAP_ROLLED_BACK,
     }

@@ -1,7 +1,8 @@
 """How a tier's share of the requests is divided among its levels.
 
-The present revision's replicas divide theirs as decided. Those of an earlier revision go on as the last table had it:
-the decision does not know their levels. Knows neither tiers' shares nor quality.
+The replicas of the revision that was decided on divide theirs as decided: the spec's, or the earlier one that a tier
+goes on with. Those of any other revision go on as the last table had it: the decision does not know their levels.
+Knows neither tiers' shares nor quality.
 """
 
 from __future__ import annotations
@@ -31,40 +32,43 @@ def divide_tiers(
     for tier, level in map(name_of, routes):
         levels.setdefault(tier, []).append(level)
     return {
-        tier: _divide_tier(
-            names, [item for item in serving if item.tier == tier], decision.levels.get(tier, {}), draining, written
-        )
+        tier: _divide_tier(tier, names, [item for item in serving if item.tier == tier], decision, draining, written)
         for tier, names in levels.items()
     }
 
 
 def _divide_tier(
+    tier: str,
     levels: Sequence[str],
     serving: Sequence[ServingSet],
-    decided: Mapping[str, float],
+    decision: Decision,
     draining: Set[str],
     written: Mapping[RouteName, float],
 ) -> dict[str, float]:
     """Each revision's levels get as much as it has of the replicas that stay."""
     if not serving:
-        return _normalise(levels, decided)
+        return _normalise(levels, decision.levels.get(tier, {}))
     staying = {item.name: len(item.pods - draining) for item in serving}
     total = sum(staying.values())
     if not total:
         staying, total = {item.name: 1 for item in serving}, len(serving)
     parts = dict.fromkeys(levels, 0.0)
     for item in serving:
-        for level, part in _divide_revision(item, decided, written).items():
+        for level, part in _divide_revision(item, decision, written).items():
             parts[level] += part * staying[item.name] / total
     return parts
 
 
-def _divide_revision(
-    serving: ServingSet, decided: Mapping[str, float], written: Mapping[RouteName, float]
-) -> dict[str, float]:
+def _divide_revision(serving: ServingSet, decision: Decision, written: Mapping[RouteName, float]) -> dict[str, float]:
     names = [level.name for level in serving.levels]
     before = {name: written.get((serving.tier, name), 0.0) for name in names}
-    return _normalise(names, decided if serving.is_present else before)
+    return _normalise(names, decision.levels.get(serving.tier, {}) if _is_decided(serving, decision) else before)
+
+
+def _is_decided(serving: ServingSet, decision: Decision) -> bool:
+    """Is it of the revision that the decision is about?"""
+    held_back = decision.held_back.get(serving.tier)
+    return serving.is_present if held_back is None else serving.inputs == held_back
 
 
 def _normalise(names: Sequence[str], shares: Mapping[str, float]) -> dict[str, float]:

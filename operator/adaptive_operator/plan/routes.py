@@ -29,6 +29,7 @@ class ServingSet:
     levels: tuple[Level, ...]
     pods: frozenset[str]  # uids
     is_present: bool  # serves what the spec says of its tier
+    inputs: str = ""  # that its revision was made from; empty: its StatefulSet is gone
 
 
 def serving_sets(model: ModelObservation, written: Sequence[Mapping[str, Any]]) -> tuple[ServingSet, ...]:
@@ -78,10 +79,10 @@ def _serving_set(
     written: Sequence[Mapping[str, Any]],
 ) -> ServingSet:
     """What it says of itself, unless it is made from the spec of today: its card may have been edited since."""
-    earlier = observed.levels if observed is not None else None
-    if tier is not None and (earlier is None or observed is None or observed.tier_inputs == tier_inputs(spec, tier)):
-        return ServingSet(name, tier_name, levels_of(tier), pods, is_present=True)
-    return ServingSet(name, tier_name, earlier or _written_levels(tier_name, written), pods, is_present=False)
+    earlier, inputs = (observed.levels, observed.tier_inputs) if observed is not None else (None, "")
+    if tier is not None and (earlier is None or observed is None or inputs == tier_inputs(spec, tier)):
+        return ServingSet(name, tier_name, levels_of(tier), pods, True, inputs)
+    return ServingSet(name, tier_name, earlier or _written_levels(tier_name, written), pods, False, inputs)
 
 
 def _written_levels(tier: str, written: Iterable[Mapping[str, Any]]) -> tuple[Level, ...]:

@@ -1,11 +1,11 @@
 """The routing table: what routers may send where. One JSON text in one key of a ConfigMap, so that a swap of it is
 atomic.
 
-The planner's shares are a start point: routers move them by their own arrivals and know readiness first hand. A weight
-of 0 closes a route, so every tier that is not going away stays open by a hair: else routers could not shed onto it. A
-nested tier has a route per level; its share is divided as the decision says. `revisions` tells which StatefulSet's
-replicas have which levels, because those of an earlier revision refuse the present one's. The generation is raised only
-when the content changes.
+The planner's shares are a start point: routers move them by their own arrivals and know readiness first hand. Prices
+tell them which requests go where, when requests are unlike. A weight of 0 closes a route, so every tier that is not
+going away stays open by a hair: else routers could not shed onto it. A nested tier has a route per level; its share is
+divided as the decision says. `revisions` tells which StatefulSet's replicas have which levels, because those of an
+earlier revision refuse the present one's. The generation is raised only when the content changes.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from adaptive_operator import names
+from adaptive_operator.api.routing import RequestSizes
 from adaptive_operator.api.v1alpha1 import AdaptiveModelSpec
 from adaptive_operator.decide.decision import Decision
 from adaptive_operator.observe.observation import ModelObservation, PodObservation, PodPhase
@@ -99,13 +100,17 @@ def plan_table(
     tiers = plan_weights(model, decision, routes, parts, draining)
     planned = _divide(tiers, parts)
     weights = _damp(planned, written, routes, model.spec, hysteresis)
+    prices = _prices(model.spec, decision)
+    lowest = min(prices.values(), default=0.0)  # of tiers without a card, and of those that left the spec
     content = {
         "model": model.name,
         "floorPermille": model.spec.quality.floor_permille,
         "slo": model.spec.slo.model_dump(mode="json", by_alias=True),
         "maxQueueSeconds": model.spec.routing.max_queue_seconds,
         "reference": _reference(model.spec),
-        "routes": [{**route, "weight": weights[name_of(route)]} for route in routes],
+        "routes": [
+            {**route, "weight": weights[name_of(route)], "price": prices.get(route["tier"], lowest)} for route in routes
+        ],
         "revisions": [_render_revision(item) for item in serving],
         "draining": sorted(draining),
     }
@@ -171,6 +176,10 @@ def _tier_qualities(parts: Mapping[str, Mapping[str, float]], routes: list[dict[
         )
         for tier, levels in parts.items()
     }
+
+
+def _prices(spec: AdaptiveModelSpec, decision: Decision) -> Mapping[str, float]:
+    return decision.tier_prices if spec.routing.request_sizes is RequestSizes.PRICED else {}
 
 
 def _reference(spec: AdaptiveModelSpec) -> dict[str, int] | None:

@@ -10,22 +10,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from adaptive_operator import names
-from adaptive_operator.api.v1alpha1 import (
-    AdaptiveModelStatus,
-    DecisionStatus,
-    MemoryStatus,
-    Mode,
-    SwapStatus,
-    TierStatus,
-)
-from adaptive_operator.levels import top_of
+from adaptive_operator.api.status import AdaptiveModelStatus, DecisionStatus, MemoryStatus, SwapStatus, TierStatus
+from adaptive_operator.api.tiers import Tier
+from adaptive_operator.api.v1alpha1 import Mode
+from adaptive_operator.levels import Level, levels_of, top_of
 from adaptive_operator.observe.holding import held_accelerators
 from adaptive_operator.observe.observation import ModelObservation, PodPhase, PolicyMemory, Sample, SwapRecord
 from adaptive_operator.plan.clock import format_time
 from adaptive_operator.plan.conditions import Facts, Truth, build_conditions, judge_metrics_available
 from adaptive_operator.plan.metadata import API_VERSION
 from adaptive_operator.plan.routing import WrittenTable
-from adaptive_operator.plan.steps import Choreography
+from adaptive_operator.plan.steps import Choreography, ReplicaSet
 from adaptive_operator.plan.text import describe_replicas, trim
 
 HISTORY_LENGTH = 10
@@ -157,10 +152,10 @@ def _tiers(choreography: Choreography, model: ModelObservation, weights: Mapping
 
 def _tier(name: str, choreography: Choreography, model: ModelObservation, weights: Mapping[str, float]) -> TierStatus:
     tier = next((item for item in model.spec.tiers if item.name == name), None)
-    top = top_of(tier) if tier is not None else None
-    known = top is not None and top.is_known
     group = next((step.group for step in choreography.steps if step.group.tier == name and step.group.current), None)
     current = group.current if group is not None else None
+    top = _top_in_force(tier, group)
+    known = top is not None and top.is_known
     pods = [pod for pod in model.pods if pod.tier == name]
     return TierStatus(
         name=name,
@@ -173,6 +168,15 @@ def _tier(name: str, choreography: Choreography, model: ModelObservation, weight
         revision=current.revision if current is not None else None,
         engine_image=trim(current.image, 512) if current is not None else None,
     )
+
+
+def _top_in_force(tier: Tier | None, group: ReplicaSet | None) -> Level | None:
+    """Of a tier that goes on with an earlier revision: what that one serves."""
+    if tier is None:
+        return None
+    if group is not None and group.current is not None and not group.current.of_spec and group.observed is not None:
+        return (group.observed.levels or levels_of(tier))[0]
+    return top_of(tier)
 
 
 def _tiers_summary(tiers: tuple[TierStatus, ...]) -> str:

@@ -6,6 +6,7 @@ Knows no policies.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,11 +18,29 @@ from adaptive_operator.simulate.requests import Outcome, Request
 from inference_pods.router.endpoints import EndpointSet, Replica
 from inference_pods.router.fleet import Fleet
 from inference_pods.router.places import Demand, Placement, Places
-from inference_pods.router.shares import PERIOD_SECONDS
+from inference_pods.router.prices import expected_work
+from inference_pods.router.shares import PERIOD_SECONDS, SharePlan, ShareReason
 from inference_pods.router.table import RoutingTable
 
 FOLLOW_SECONDS: Final = 1.0  # until a router sees a new table or a changed endpoint
-_DEMAND: Final = Demand(streams=True)
+
+
+class WeightedFleet(Fleet):
+    """A fleet whose fast loop can be switched off: its shares are then the weights of the tiers that are ready."""
+
+    by_weight = False
+
+    def rebalance(self) -> None:
+        """One period of the fast loop, or the table's weights."""
+        if not self.by_weight:
+            super().rebalance()
+            return
+        lanes = self.open_lanes()
+        total = math.fsum(lane.route.weight for lane in lanes)
+        shares = {lane.key: lane.route.weight / total if total > 0 else 1 / len(lanes) for lane in lanes}
+        self.plan = SharePlan(shares, ShareReason.STEADY, self._clock())
+        for notify in self.on_change:
+            notify()
 
 
 @dataclass(slots=True)
@@ -42,7 +61,7 @@ class Dispatcher:
     _waiting: dict[Request, float] = field(default_factory=dict)  # request -> until when
     _placed: dict[Request, Placement] = field(default_factory=dict)
 
-    fleet: Fleet = field(init=False)
+    fleet: WeightedFleet = field(init=False)
     _places: Places = field(init=False)
 
     def __post_init__(self) -> None:
@@ -51,7 +70,7 @@ class Dispatcher:
         def clock() -> float:
             return self.events.now
 
-        self.fleet = Fleet(clock)
+        self.fleet = WeightedFleet(clock)
         self._places = Places(self.fleet, clock)
         self.fleet.held_requests = lambda: len(self._waiting)
         self.fleet.on_change.append(self._follow)
@@ -61,6 +80,10 @@ class Dispatcher:
         """Begin the fast loop."""
         self.fleet.rebalance()
         self.events.after(PERIOD_SECONDS, self.start)
+
+    def follow_weights(self) -> None:
+        """From now on shares are the table's weights, without the fast loop. Admission stays."""
+        self.fleet.by_weight = True
 
     @property
     def held(self) -> int:
@@ -88,7 +111,7 @@ class Dispatcher:
 
     def _find_place(self, request: Request) -> None:
         if not self._waiting:
-            placement = self._places.take(_DEMAND)
+            placement = self._places.take(self._demand_of(request))
             if placement is not None:
                 self._send(request, placement)
                 return
@@ -96,6 +119,11 @@ class Dispatcher:
         deadline = self.events.now + seconds
         self._waiting[request] = deadline
         self.events.at(deadline, partial(self._expire, request))
+
+    def _demand_of(self, request: Request) -> Demand:
+        """As the router sees it: the answer's length is not known beforehand."""
+        reference = self.fleet.table.reference if self.fleet.table else None
+        return Demand(streams=True, work=expected_work(request.prompt_tokens, None, reference))
 
     def _expire(self, request: Request) -> None:
         deadline = self._waiting.get(request)
@@ -113,7 +141,7 @@ class Dispatcher:
             self.on_done(request)
             return
         self._placed[request] = placement
-        request.tier = placement.route.key.tier
+        request.tier, request.level = placement.route.key.tier, placement.route.key.level
         request.quality = (placement.route.quality_permille or 0) / 1000
         pod.replica.submit(request)
 
@@ -138,10 +166,10 @@ class Dispatcher:
     def _serve_waiting(self) -> None:
         """All who wait may go to the same places: when the first finds none, nobody does."""
         while self._waiting:
-            placement = self._places.take(_DEMAND)
+            request = next(iter(self._waiting))
+            placement = self._places.take(self._demand_of(request))
             if placement is None:
                 return
-            request = next(iter(self._waiting))
             del self._waiting[request]
             self._send(request, placement)
 
@@ -152,7 +180,7 @@ class Dispatcher:
         replicas: dict[str, list[Replica]] = {}
         for pod in self.plant.pods.values():
             if pod.is_ready:
-                replicas.setdefault(pod.tier, []).append(Replica(pod.uid, pod.tier, ""))
+                replicas.setdefault(pod.tier, []).append(Replica(pod.uid, pod.tier, "", pod.owner))
         self.fleet.offer_endpoints(EndpointSet(_frozen(replicas)))
 
 

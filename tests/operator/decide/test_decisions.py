@@ -217,36 +217,65 @@ def test_the_floor_bounds_the_mean_not_the_tier(name):
 def test_rather_than_below_the_floor_requests_wait_and_it_is_said():
     spec = demo_spec(quality={"floorPermille": 999}, tiers=[tier(0), tier(2)], accelerators={"budget": 3})
     decision = decide_one(observe_one(spec, IDLE, metrics(1.2)), budget=3)
-    assert (decision.reason, wanted(decision)) == (Reason.FLOOR_LIMITED, IDLE)
-    assert "quality floor of 999 permille" in decision.message
+    assert (decision.reason, wanted(decision)) == (Reason.QUALITY_FLOOR_INFEASIBLE, IDLE)
+    assert decision.message == (
+        "demand passes what quality.floorPermille 999 allows on full 1 · int4 1: the nearest that carries it within 3"
+        " accelerators is 910; lower quality.floorPermille to 910, or raise accelerators.budget"
+    )
+
+
+def test_where_no_floor_carries_the_load_it_is_said_that_only_the_budget_helps():
+    spec = demo_spec(quality={"floorPermille": 999}, tiers=[tier(0), tier(2)], accelerators={"budget": 3})
+    message = decide_one(observe_one(spec, IDLE, metrics(9.0)), budget=3).message
+    assert message.endswith("no floor carries it within 3 accelerators; raise accelerators.budget")
+
+
+def test_what_is_said_of_the_floor_does_not_move_with_the_noise_of_the_load():
+    spec = demo_spec(quality={"floorPermille": 999}, tiers=[tier(0), tier(2)], accelerators={"budget": 3})
+    messages = {decide_one(observe_one(spec, IDLE, metrics(rate)), budget=3).message for rate in (1.12, 1.16, 1.2)}
+    assert len(messages) == 1
 
 
 def test_a_floor_that_no_tier_reaches_is_said_and_the_best_tier_gets_the_weight():
     spec = demo_spec(quality={"floorPermille": 999}, tiers=[tier(1), tier(2)])
     decision = decide_one(observe_one(spec, {"int8": 1, "int4": 1}, metrics(0.3)))
     assert decision.weights == {"int8": 1.0, "int4": 0.0}
-    assert "out of reach" in finding(decision, Reason.FLOOR_LIMITED)
+    assert "out of reach" in finding(decision, Reason.QUALITY_FLOOR_INFEASIBLE)
 
 
 OUT_OF_REACH = {
-    # what runs, tiers, budget -> where, the best, the remedy
+    # what runs, tiers, budget -> the cause, the best, the remedy
     "no tier has it": (
         {"int8": 1, "int4": 1},
         [tier(1), tier(2)],
         4,
-        ("of every tier: the best is int8 with 998", "lower the floor to 998, or add a better tier"),
+        ("no tier has this quality", "998, of int8", "lower quality.floorPermille to 998, or add a better tier"),
+    ),
+    "the tier that has it may have no replicas": (
+        {"int4": 1},
+        [tier(0, replicas={"max": 0}), tier(2)],
+        4,
+        ("replicas.max of full is 0", "780, of int4", "lower quality.floorPermille to 780, or raise replicas.max"),
     ),
     "the tier that has it does not fit in the budget": (
         {"int4": 1},
-        [tier(0), tier(2)],
+        [tier(0), tier(2, replicas={"min": 0})],
         1,
-        ("within 1 accelerator: the best is int4 with 780", "lower the floor to 780, or raise the budget"),
+        (
+            "full does not fit within the 1 accelerator of the budget of nvidia.com/gpu",
+            "780, of int4",
+            "lower quality.floorPermille to 780, or raise the budget of nvidia.com/gpu to 2",
+        ),
     ),
     "it does not fit beside the warm tier": (
         {"int4": 1},
         [tier(0), tier(2)],
         2,
-        ("within 2 accelerators: the best is int4 with 780", "lower the floor to 780, or raise the budget"),
+        (
+            "full does not fit beside what other tiers keep within the 2 accelerators of the budget of nvidia.com/gpu",
+            "780, of int4",
+            "lower quality.floorPermille to 780, or raise the budget of nvidia.com/gpu to 3",
+        ),
     ),
 }
 
@@ -254,12 +283,15 @@ OUT_OF_REACH = {
 @pytest.mark.parametrize("rate", [0.0, 0.3])
 @pytest.mark.parametrize("name", OUT_OF_REACH)
 def test_a_floor_that_cannot_be_kept_is_the_reason_and_the_nearest_one_is_named_when(name, rate):
-    present, tiers, budget, (best, remedy) = OUT_OF_REACH[name]
-    message = f"quality.floorPermille 999 is out of reach {best}, and routers refuse what is below the floor; {remedy}"
+    present, tiers, budget, (cause, best, remedy) = OUT_OF_REACH[name]
+    message = (
+        f"quality.floorPermille 999 is out of reach: {cause}; the nearest that can be kept is {best},"
+        f" and routers refuse what is below the floor; {remedy}"
+    )
     spec = demo_spec(quality={"floorPermille": 999}, tiers=tiers, accelerators={})
     decision = decide_one(observe_one(spec, present, metrics(rate)), budget=budget)
-    assert (decision.reason, decision.message) == (Reason.FLOOR_LIMITED, message)
-    assert [f.message for f in decision.findings if f.reason is Reason.FLOOR_LIMITED][-1] == message
+    assert (decision.reason, decision.message) == (Reason.QUALITY_FLOOR_INFEASIBLE, message)
+    assert [f.message for f in decision.findings if f.reason is Reason.QUALITY_FLOOR_INFEASIBLE][-1] == message
     assert wanted(decision) == present
     assert sum(decision.weights.values()) == pytest.approx(1.0)
 
@@ -267,7 +299,7 @@ def test_a_floor_that_cannot_be_kept_is_the_reason_and_the_nearest_one_is_named_
 def test_a_floor_within_reach_is_no_reason():
     spec = demo_spec(quality={"floorPermille": 999}, tiers=[tier(0), tier(2)])
     decision = decide_one(observe_one(spec, IDLE, metrics(0.3)))
-    assert (decision.reason, finding(decision, Reason.FLOOR_LIMITED)) == (Reason.STEADY, "")
+    assert (decision.reason, finding(decision, Reason.QUALITY_FLOOR_INFEASIBLE)) == (Reason.STEADY, "")
 
 
 STARTS = {

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from adaptive_operator.api.v1alpha1 import AdaptiveModelSpec, AdaptiveModelStatus, Condition
+from adaptive_operator.api.status import AdaptiveModelStatus, Condition
+from adaptive_operator.api.v1alpha1 import AdaptiveModelSpec
 from adaptive_operator.decide.decision import Decision
 from tests.operator.decide.plant import demo_spec, tier
 from tests.operator.decide.world import PERIOD, World
@@ -164,3 +165,33 @@ def test_a_failed_edit_of_the_only_replica_is_not_tried_again_by_itself():
     world.edit(edited(world.cluster.spec, "int4", "2Gi"))
     world.run(300)
     assert memory_limits(world) == {"2Gi"}
+
+
+def better_int4(spec: AdaptiveModelSpec) -> AdaptiveModelSpec:
+    """The spec with another recipe for int4, which promises twice the rate and more quality."""
+    card = {"qualityPermille": 990, "capacityMilliRequestsPerSecond": 1300, "loadSeconds": 20}
+    raw = spec.model_dump(mode="json", by_alias=True, exclude_none=True)
+    raw["tiers"] = [
+        {**item, "recipe": {"precision": "int8"}, "card": card} if item["name"] == "int4" else item
+        for item in raw["tiers"]
+    ]
+    return AdaptiveModelSpec.model_validate(raw)
+
+
+def test_a_tier_that_goes_on_with_its_earlier_revision_counts_as_that_revision():
+    """2 x int4 carry 2 x 0.65 x 0.9 beside full's 0.72, not the 2 x 1.3 x 0.9 that the failed edit promised."""
+    world = settled(NO_ROOM)
+    bad = better_int4(world.cluster.spec)
+    world.cluster.load_rounds[world.revision(bad, "int4")] = None
+    world.edit(bad)
+    list(passes(world, 600))
+    world.load = lambda at: 1.0
+    last = list(passes(world, 60))[-1]
+    assert set(last.held_back) == {"int4"}
+    assert "capacity 1.89/s" in last.inputs
+    assert last.tier_prices["full"] == pytest.approx(0.22, abs=1e-3)
+    table, status = world.cluster.table(), world.cluster.status
+    assert table is not None
+    assert status is not None
+    assert [item.quality_permille for item in status.tiers if item.name == "int4"] == [780]
+    assert [route["qualityPermille"] for route in table["routes"] if route["tier"] == "int4"] == [780]

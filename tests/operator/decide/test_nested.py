@@ -66,7 +66,7 @@ def test_load_beyond_the_fastest_level_is_beyond_capacity() -> None:
 
 
 def test_a_floor_that_keeps_the_lower_level_closed_is_what_limits() -> None:
-    assert decide(1.2, quality={"floorPermille": 998}).reason is Reason.FLOOR_LIMITED
+    assert decide(1.2, quality={"floorPermille": 998}).reason is Reason.QUALITY_FLOOR_INFEASIBLE
 
 
 def test_a_better_tier_is_not_given_up_for_a_cheaper_one_while_its_lower_level_carries_the_load() -> None:

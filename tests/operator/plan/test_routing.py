@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from adaptive_operator.api.routing import RequestSizes
 from adaptive_operator.decide.decision import Decision
 from adaptive_operator.levels import Level
 from adaptive_operator.observe.observation import ModelObservation
@@ -408,6 +409,14 @@ def test_levels_of_an_earlier_revision_go_on_as_they_were_divided() -> None:
     assert levels_in(table) == {"": (995, 0.5), "int8": (990, 0.25), "int4": (700, 0.25)}
 
 
+def test_levels_of_an_earlier_revision_are_divided_as_decided_while_the_tier_goes_on_with_it() -> None:
+    model = edited(make_tier("nested", "int8", 1, 995), TWO_LEVELS, [READY], [])
+    old = next(item for item in model.stateful_sets if item.name == "assistant-nested-old")
+    decision = make_decision({"nested": 1}, levels={"nested": {"int8": 0.75, "int4": 0.25}})
+    held = replace(decision, held_back={"nested": old.tier_inputs})
+    assert levels_in(plan(model, held)) == {"int8": (990, 0.75), "int4": (700, 0.25)}
+
+
 def test_replicas_that_drain_have_no_part_of_the_share() -> None:
     model = edited(nested_tier(), PLAIN, [READY], [READY])
     table = plan(model, make_decision({"nested": 1}, levels=HALVES), frozenset({"nested-old-0"}))
@@ -438,3 +447,20 @@ def test_weights_of_a_tier_under_edit_sum_to_one_and_no_level_is_without_replica
     assert min(table.routes.values()) >= 0
     had = (set(earlier) if old else set()) | ({"int8", "int4"} if new or not old else set())
     assert {level for _, level in table.routes} == had
+
+
+def prices_of(table: RoutingTable) -> dict[str, float]:
+    return {route["tier"]: route["price"] for route in table.content["routes"]}
+
+
+def test_routers_are_told_the_prices_of_the_tiers() -> None:
+    decision = replace(make_decision(MIX, {"full": 0.7, "int4": 0.3}), tier_prices={"full": 11.0, "int4": 10.78})
+    assert prices_of(plan(BOTH, decision)) == {"full": 11.0, "int8": 10.78, "int4": 10.78}
+
+
+def test_routers_are_told_no_prices_where_sizes_are_ignored() -> None:
+    spec = BOTH.spec.model_copy(
+        update={"routing": BOTH.spec.routing.model_copy(update={"request_sizes": RequestSizes.IGNORED})}
+    )
+    decision = replace(make_decision(MIX, {"full": 0.7, "int4": 0.3}), tier_prices={"full": 0.22, "int4": 0.0})
+    assert set(prices_of(plan(replace(BOTH, spec=spec), decision)).values()) == {0.0}

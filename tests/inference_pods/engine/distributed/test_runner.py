@@ -4,7 +4,9 @@ import os
 import signal
 import threading
 import time
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from inference_pods.engine.checkpoint import load_weights
@@ -16,6 +18,7 @@ from inference_pods.engine.memory import estimate_needed_bytes
 from inference_pods.engine.model_runner import RunnerLostError, load_model
 from inference_pods.kernels.decoder import Chunk
 from inference_pods.kernels.formats import Precision
+from inference_pods.kernels.levels import default_levels
 
 pytestmark = pytest.mark.timeout(120)  # each rank imports torch
 SEED = 5
@@ -37,7 +40,7 @@ def greedy(runner, shape, steps=24):
 
 
 def expected_tokens(model, precision):
-    spec = RankSpec(0, 1, 0, "cpu", model.source, SEED, precision, model.limits)
+    spec = RankSpec(0, 1, 0, "cpu", model.source, SEED, precision, model.limits, default_levels(precision))
     alone = load_model(
         GgufFile(model.path), model.limits, precision, SEED, create=lambda *_: build_alone(spec, model.shape)
     )
@@ -50,7 +53,7 @@ class Replica:
     def __init__(self, model, precision, ranks):
         self.lost = threading.Event()
         self.losses = []
-        spec = RankSpec(0, ranks, 0, "cpu", model.source, SEED, precision, model.limits)
+        spec = RankSpec(0, ranks, 0, "cpu", model.source, SEED, precision, model.limits, default_levels(precision))
         loaded = load_model(
             GgufFile(model.path), model.limits, precision, SEED,
             create=lambda *_: DistributedRunner(spec, model.shape, self._on_lost),
@@ -111,9 +114,19 @@ def test_four_ranks_of_which_one_has_no_heads_give_the_tokens_of_one_and_close_c
     assert replica.losses == []
 
 
+def test_two_ranks_serve_the_levels_of_nested_weights(tiny_model):
+    alone = load_model(GgufFile(tiny_model.path), tiny_model.limits, Precision.INT4, SEED).runner
+    with Replica(tiny_model, Precision.NESTED, 2) as replica:
+        assert [level.name for level in replica.runner.levels] == ["int8", "int4"]
+        step = [Chunk([5, 9, 77, 2], 0, [3], 1, level=1)]
+        (expected,), (actual,) = alone.step([replace(step[0], level=0)]), replica.runner.step(step)
+        assert actual.best == expected.best
+        assert np.abs(actual.logits - expected.logits).max() < 1e-3
+
+
 def test_a_rank_that_cannot_load_ends_the_replica_with_its_reason(tiny_model, tmp_path):
     lost, losses = threading.Event(), []
-    spec = RankSpec(1, 2, 9, "cpu", f"file://{tmp_path}/gone.gguf", SEED, Precision.FP32, tiny_model.limits)
+    spec = RankSpec(1, 2, 9, "cpu", f"file://{tmp_path}/gone.gguf", SEED, Precision.FP32, tiny_model.limits, ())
     processes = RankProcesses([spec], lambda loss: (losses.append(loss), lost.set()))
     assert lost.wait(30)
     processes.close()

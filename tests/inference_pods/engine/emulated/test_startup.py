@@ -100,7 +100,8 @@ async def test_the_levels_of_a_nested_tier_are_served_on_request(http):
         ((*CURVE, *CURVE), "--emulate: 2 curves without a level"),
         ((*CURVE, "--emulate", "int4=300,10,1"), "--emulate: there is no level int4, only fp32"),
         ((*NESTED, "--draft-level", "int4"), "--draft-level"),
-        ((*CURVE, "--precision", "int4", "--levels", "int8,int4"), "change --levels or --depths"),
+        ((*CURVE, "--precision", "int4", "--levels", "int8,int4"), "change --levels, --depths or --skip-order"),
+        ((*NESTED, "--skip-order", "17"), "depth 28 is not possible: 1 of 30 layers may be left out"),
     ],
 )
 def test_settings_that_contradict_each_other_end_with_the_flag_to_change(arguments, words):

@@ -94,6 +94,10 @@ bench-tiers: setup ## Measure the decode speed of each tier on this CPU
 bench-engine: setup ## Measure the engine against llama.cpp (builds it once, about 15 minutes); options: BENCH_ARGS=…
 	$(PY) -m benchmarks.bench_engine $(BENCH_ARGS)
 
+.PHONY: bench-quota
+bench-quota: setup ## Measure the engine in half a core (needs root and cgroups); options: BENCH_ARGS=…
+	$(PY) -m benchmarks.bench_quota $(BENCH_ARGS)
+
 .PHONY: bench-quality
 bench-quality: setup ## Measure KL, perplexity and agreement of every tier and level; options: BENCH_ARGS=…
 	$(PY) -m benchmarks.bench_quality $(BENCH_ARGS)

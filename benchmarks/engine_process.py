@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -26,9 +26,11 @@ def parse_metrics(text: str) -> dict[str, float]:
 
 
 @contextmanager
-def run_engine(flags: Sequence[str], log: Path) -> Iterator[ServerProcess]:
-    """An engine with the example model that is ready; ended on exit."""
+def run_engine(
+    flags: Sequence[str], log: Path, wrap: Callable[[Sequence[str]], Sequence[str]] = list
+) -> Iterator[ServerProcess]:
+    """An engine with the example model that is ready; ended on exit. `wrap`: of its command line, what is started."""
     port = free_port()
     command = [sys.executable, "-m", "inference_pods.engine", "--model-source", SOURCE, "--host", "127.0.0.1"]
-    with run_server([*command, "--port", str(port), *flags], port, log) as server:
+    with run_server(wrap([*command, "--port", str(port), *flags]), port, log) as server:
         yield server

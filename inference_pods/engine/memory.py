@@ -15,6 +15,7 @@ from inference_pods.kernels.build import KernelUnavailableError
 from inference_pods.kernels.cpu import cgroup_folders, parse_own_cgroups
 from inference_pods.kernels.decoder import DecoderLimits, DecoderShape, DecoderUnsupportedError, required_bytes
 from inference_pods.kernels.formats import BLOCK_TOKENS, Precision
+from inference_pods.kernels.levels import readable_precisions
 
 # Anonymous memory, torch 2.13 on Linux: 121 MiB of its import, 155 MiB of a rank's process before it has any weights.
 _TORCH_BYTES, _RANK_BYTES = 125 * 2**20, 170 * 2**20
@@ -36,10 +37,10 @@ def estimate_needed_bytes(
 ) -> int:
     """Bytes of this container that weights, full KV cache and scratch of the decoder will take, all its ranks together.
 
-    `readings`: how many precisions the weights are served as.
+    `readings`: how many precisions the weights are served as without compiled kernels.
     """
     if placement.needs_torch:
-        return _divided_bytes(shape, limits, placement)
+        return _divided_bytes(shape, limits, placement, len(readable_precisions(precision)))
     try:
         return required_bytes(shape, limits, precision)
     except (KernelUnavailableError, DecoderUnsupportedError):
@@ -56,14 +57,17 @@ def _reference_bytes(shape: DecoderShape, limits: DecoderLimits, readings: int) 
     return 4 * (values + _scratch_values(shape, limits)) + _TORCH_BYTES
 
 
-def _divided_bytes(shape: DecoderShape, limits: DecoderLimits, placement: Placement) -> int:
-    """Ranks on CPUs share fp32 weights and KV cache; on devices only what each loads with is the container's."""
+def _divided_bytes(shape: DecoderShape, limits: DecoderLimits, placement: Placement, readings: int) -> int:
+    """Ranks on CPUs share fp32 weights and KV cache; on devices only what each loads with is the container's.
+
+    They keep every reading that the weights have, whichever levels are served.
+    """
     processes = _TORCH_BYTES + (placement.ranks - 1) * _RANK_BYTES
     values = placement.ranks * _scratch_values(shape, limits)
     if placement.device is Device.CPU:
         spare_blocks = 1
         kv_values = _kv_values(shape, limits.kv_blocks + spare_blocks)
-        values += _block_values(shape) + _head_values(shape) + kv_values
+        values += readings * _block_values(shape) + _head_values(shape) + kv_values
     return 4 * values + processes
 
 

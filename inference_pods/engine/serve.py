@@ -133,12 +133,20 @@ async def _serve(settings: Settings, started: float) -> int:
 
 
 async def _run_until_stopped(service: Service, settings: Settings, started: float, stop: asyncio.Event) -> int:
+    """Exit code of a replica that was told to stop.
+
+    Raises:
+        LoadError: it could not be loaded, or its loop ended by an error: a restart helps sooner than failing probes do.
+    """
     loading = asyncio.create_task(_load(service, settings, started))
-    stopped = asyncio.create_task(stop.wait())
+    stopped, crashed = asyncio.create_task(stop.wait()), asyncio.create_task(service.crashed.wait())
     await asyncio.wait({loading, stopped}, return_when=asyncio.FIRST_COMPLETED)
     if not stop.is_set():
         await loading
-    await stopped
+    await asyncio.wait({stopped, crashed}, return_when=asyncio.FIRST_COMPLETED)
+    if not stop.is_set():
+        await service.wait_idle(_LAST_WORDS_SECONDS)  # open requests hear of it
+        raise LoadError(LoadReason.ENGINE_FAILED, "the engine's loop ended by an error; the log says where")
     loading.cancel()  # as far as it still runs
     await asyncio.gather(loading, return_exceptions=True)
     service.phase = Phase.STOPPING

@@ -85,6 +85,7 @@ class Service:
         self._live: dict[int, Generation] = {}
         self._ids = itertools.count(1)
         self._asyncio = asyncio.get_running_loop()
+        self.crashed = asyncio.Event()  # set once the loop of a loaded engine has ended by itself
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -104,6 +105,8 @@ class Service:
         for event in events:
             if generation := self._live.get(event.request_id):
                 generation.queue.put_nowait(event)
+        if not self.is_alive:
+            self.crashed.set()
 
     def attach(self, engine: Engine) -> None:
         """The model is loaded; requests are still refused until phase is READY.

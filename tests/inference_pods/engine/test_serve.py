@@ -5,11 +5,15 @@ import os
 import signal
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 
 from inference_pods.engine import serve
+from inference_pods.engine.emulated.curve import Curve, LevelCurve
+from inference_pods.engine.emulated.startup import build_emulated_engine
 from inference_pods.engine.errors import GenerationError, LoadError, LoadReason
+from inference_pods.engine.sequence import GenerationRequest
 
 ARGUMENTS = ["engine", "--model-source", "file:///none.gguf", "--precision", "int4", "--port", "0"]
 
@@ -74,3 +78,26 @@ def test_a_stop_signal_amid_loading_ends_the_engine_at_once_and_well(monkeypatch
     loaded.set()
     assert code == 0
     assert took < 5
+
+
+def test_an_engine_whose_loop_ended_by_an_error_ends_the_process_with_its_reason(run_engine, monkeypatch):
+    """A crash after the proof; the probes would take minutes to have the container restarted."""
+    engines = []
+
+    def build(settings, deliver, observe, _on_lost):
+        emulated = replace(settings, emulate=(LevelCurve("", Curve(100, 0, 0)),))
+        engines.append(build_emulated_engine(emulated, deliver, observe))
+        return engines[0]
+
+    proved = serve.Service.prove
+
+    async def prove_then_break(service):
+        await proved(service)
+        monkeypatch.setattr(engines[0].scheduler, "schedule", lambda: [][0])
+        engines[0].loop.submit(1, GenerationRequest((1,), 1))
+
+    monkeypatch.setattr(serve.Service, "prove", prove_then_break)
+    actual, said, left = run_engine(build)
+    assert (actual, said["reason"]) == (8, "EngineFailed")
+    assert "loop ended" in said["message"]
+    assert left == said

@@ -134,15 +134,18 @@ def test_a_rank_that_cannot_load_ends_the_replica_with_its_reason(tiny_model, tm
 
 
 @pytest.mark.parametrize("ranks", [2, 4])
-def test_the_estimate_of_memory_covers_what_all_ranks_hold(tiny_model, ranks):
-    file, held = GgufFile(tiny_model.path), 0
+@pytest.mark.parametrize("precision", [Precision.INT4, Precision.NESTED])
+def test_the_estimate_of_memory_covers_what_all_ranks_hold(tiny_model, precision, ranks):
+    """The rest of it is for processes and loading, as with devices."""
+    file, shape, limits, held = GgufFile(tiny_model.path), tiny_model.shape, tiny_model.limits, 0
     for rank in range(ranks):
-        levels = default_levels(Precision.INT4)
-        spec = RankSpec(rank, ranks, 0, Device.CPU, tiny_model.source, SEED, Precision.INT4, tiny_model.limits, levels)
-        decoder = build_rank(spec, tiny_model.shape, None)
-        load_weights(file, tiny_model.shape, decoder, SEED)
+        levels = default_levels(precision)
+        spec = RankSpec(rank, ranks, 0, Device.CPU, tiny_model.source, SEED, precision, limits, levels)
+        decoder = build_rank(spec, shape, None)
+        load_weights(file, shape, decoder, SEED)
         held += decoder.weight_bytes + decoder.kv_bytes
-    needed = estimate_needed_bytes(
-        tiny_model.shape, tiny_model.limits, Precision.INT4, Placement(Device.CPU, ranks)
-    ) - estimate_needed_bytes(tiny_model.shape, tiny_model.limits, Precision.INT4, Placement(Device.CUDA, ranks))
-    assert held == pytest.approx(needed, rel=0.02), "the rest is for processes and loading, as with devices"
+    on_cpus, on_devices = (
+        estimate_needed_bytes(shape, limits, precision, Placement(device, ranks))
+        for device in (Device.CPU, Device.CUDA)
+    )
+    assert held == pytest.approx(on_cpus - on_devices, rel=0.02)

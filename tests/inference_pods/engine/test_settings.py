@@ -44,3 +44,11 @@ def test_the_schedulers_options_have_defaults_and_are_read():
     settings = parse_settings([*SOURCE, *given])
     assert (settings.prefix_cache, settings.tpot_milliseconds) == (False, 60)
     assert (settings.draft_level, settings.draft_tokens) == ("int4", 2)
+
+
+def test_a_coarser_group_needs_int4(capsys):
+    arguments = ["--model-source", "file:///m.gguf", "--group-size", "128", "--precision"]
+    assert parse_settings([*arguments, "int4"]).group_size == 128
+    with pytest.raises(SystemExit):
+        parse_settings([*arguments, "int8"])
+    assert "--group-size 128 needs --precision int4" in capsys.readouterr().err

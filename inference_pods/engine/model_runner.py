@@ -19,7 +19,7 @@ from inference_pods.kernels.decoder import (
     DecoderUnsupportedError,
     TokenScores,
 )
-from inference_pods.kernels.formats import Precision
+from inference_pods.kernels.formats import GROUP, Precision
 from inference_pods.kernels.levels import Level, LevelError, LevelPlan
 from inference_pods.kernels.step_plans import PlanCounts
 
@@ -88,17 +88,18 @@ RunnerFactory = Callable[[DecoderShape, DecoderLimits, Precision, tuple[Level, .
 
 
 def create_runner(
-    shape: DecoderShape, limits: DecoderLimits, precision: Precision, levels: tuple[Level, ...]
+    shape: DecoderShape, limits: DecoderLimits, precision: Precision, levels: tuple[Level, ...], span: int = GROUP
 ) -> Runner:
+    """The compiled decoder, or plain torch where it cannot be; `span` weights share an int4 grid."""
     try:
-        return Decoder(shape, limits, precision, levels=levels)
+        return Decoder(shape, limits, precision, levels=levels, span=span)
     except (KernelUnavailableError, DecoderUnsupportedError) as error:
         logger.warning("no compiled kernels (%s): decoding in plain torch, 5-20x slower", error)
     from inference_pods.kernels.reference_decoder import (
         ReferenceDecoder,
     )  # torch costs seconds: only where it is needed
 
-    return ReferenceDecoder(shape, limits, precision, levels)
+    return ReferenceDecoder(shape, limits, precision, levels, span)
 
 
 def load_model(

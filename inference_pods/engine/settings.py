@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from inference_pods.engine.distributed.placement import DEVICE_CHOICES, PLAN_CHOICES
 from inference_pods.engine.emulated.curve import LevelCurve, parse_level_curve
-from inference_pods.kernels.formats import BLOCK_TOKENS, Precision
+from inference_pods.kernels.formats import BLOCK_TOKENS, GROUP, SPANS, Precision
 from inference_pods.protocol import ENGINE_PORT
 
 
@@ -23,6 +23,8 @@ class Settings:
     model_sha256: str | None
     # Storage of the weights; fp32 reproduces the file exactly.
     precision: Precision
+    # Weights that share an int4 grid; 64 and 128 reproduce a coarser grid, and take the memory and the time of 32.
+    group_size: int
     # Sub-models that the weights serve, for x-level: precisions of a nested tier and numbers of layers. Empty: all
     # precisions that the weights can be read as, all layers. The first of each make the default level.
     levels: tuple[Precision, ...]
@@ -138,6 +140,7 @@ def _build_parser() -> argparse.ArgumentParser:
     add("--model-source", required=True, help="package://PACKAGE/PATH or file:///PATH (GGUF or safetensors)")
     add("--model-sha256", type=_digest, default=None, help="refuse weights with another sha256")
     add("--precision", type=Precision, choices=list(Precision), default=Precision.FP32, help="storage of the weights")
+    add("--group-size", type=int, choices=SPANS, default=GROUP, help="weights that share an int4 grid")
     add("--levels", type=_names, default=(), help="precisions that a nested tier serves, the default first: int8,int4")
     add(
         "--depths",
@@ -212,6 +215,8 @@ def parse_settings(arguments: Sequence[str] | None = None) -> Settings:
     parser = _build_parser()
     values = vars(parser.parse_args(arguments))
     settings = Settings(**{**values, "emulate": tuple(values["emulate"])})
+    if settings.group_size != GROUP and settings.precision is not Precision.INT4:
+        parser.error(f"--group-size {settings.group_size} needs --precision int4, not {settings.precision}")
     if settings.kv_cache_tokens < settings.max_total_tokens:
         parser.error(
             f"--kv-cache-tokens {settings.kv_cache_tokens} is below --max-total-tokens {settings.max_total_tokens}"

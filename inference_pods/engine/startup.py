@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 
 from inference_pods.engine.block_manager import BlockManager
@@ -51,7 +52,7 @@ def package_version() -> str:
 def choose_runner(settings: Settings, placement: Placement, on_lost: Callable[[Loss], None]) -> RunnerFactory:
     """The compiled decoder for one rank on a CPU; torch, which costs seconds to import, for all else."""
     if not placement.needs_torch:
-        return create_runner
+        return partial(create_runner, span=settings.group_size)
 
     def create(shape: DecoderShape, limits: DecoderLimits, precision: Precision, levels: tuple[Level, ...]) -> Runner:
         from inference_pods.engine.distributed.runner import DistributedRunner, build_alone
@@ -60,7 +61,17 @@ def choose_runner(settings: Settings, placement: Placement, on_lost: Callable[[L
             raise LoadError(LoadReason.UNSUPPORTED, "--kv-precision needs the compiled decoder: one rank on a CPU")
         source, seed = settings.model_source, settings.permutation_seed
         spec = RankSpec(
-            0, placement.ranks, 0, placement.device, source, seed, precision, limits, levels, placement.backend
+            0,
+            placement.ranks,
+            0,
+            placement.device,
+            source,
+            seed,
+            precision,
+            limits,
+            levels,
+            placement.backend,
+            settings.group_size,
         )
         return DistributedRunner(spec, shape, on_lost) if placement.ranks > 1 else build_alone(spec, shape)
 
@@ -159,6 +170,7 @@ def _describe(settings: Settings, model: LoadedModel, threads: int, placement: P
         "engine": "native",
         "tier": settings.tier,
         "precision": settings.precision.value,
+        "group_size": settings.group_size,
         "permutation_seed": settings.permutation_seed,
         "kv_precision": settings.kv_precision.value,
         "levels": [level.name for level in model.runner.levels],

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inference_pods.kernels.batch import Chunk as Chunk
-from inference_pods.kernels.formats import BLOCK_TOKENS, Precision, SourceType, TensorRole
+from inference_pods.kernels.formats import BLOCK_TOKENS, GROUP, Precision, SourceType, TensorRole
 from inference_pods.kernels.levels import Level, check_levels, default_levels
 from inference_pods.kernels.library import Config, choose_variant, load_library
 from inference_pods.kernels.step_buffers import StepBuffers, count_rows
@@ -107,6 +107,8 @@ def required_bytes(shape: DecoderShape, limits: DecoderLimits, precision: Precis
 class Decoder:
     """Weights, KV cache and step of one model in one precision, at one or more levels (default: all layers).
 
+    `span`, one of SPANS: how many weights of a row share an int4 grid. It changes neither memory nor speed.
+
     Raises:
         KernelUnavailableError: no compiled kernels here.
         LevelError: the weights cannot be read as a level says.
@@ -121,6 +123,7 @@ class Decoder:
         precision: Precision,
         variant: str | None = None,
         levels: tuple[Level, ...] | None = None,
+        span: int = GROUP,
     ) -> None:
         self._handle: int | None = None  # first: __del__ reads it whatever fails below
         self.levels = levels if levels is not None else default_levels(precision)
@@ -128,7 +131,7 @@ class Decoder:
         self._library = load_library(self.variant)
         _check_shape(shape)
         check_levels(self.levels, precision, shape.layers)
-        config = _config(shape, limits, precision)
+        config = _config(shape, limits, precision, span)
         _arena_bytes(self._library, config)
         self._handle = self._library.al_create(ctypes.byref(config))
         if not self._handle:
@@ -242,12 +245,13 @@ def _check_shape(shape: DecoderShape) -> None:
             raise DecoderUnsupportedError(f"{name} {value} is not a multiple of 32")
 
 
-def _config(shape: DecoderShape, limits: DecoderLimits, precision: Precision) -> Config:
+def _config(shape: DecoderShape, limits: DecoderLimits, precision: Precision, span: int = GROUP) -> Config:
     for name in ("max_rows", "max_outputs", "max_positions", "kv_blocks", "threads"):
         if not 1 <= getattr(limits, name) <= _INT32_MAX - BLOCK_TOKENS:  # ctypes would keep the lower 32 bits
             raise DecoderUnsupportedError(f"{name} {getattr(limits, name)} is beyond what the kernels can address")
     return Config(
         shape.layers, shape.dim, shape.ffn, shape.heads, shape.kv_heads, shape.head_dim, shape.vocab,
         limits.max_rows, limits.max_outputs, -(-limits.max_positions // BLOCK_TOKENS) * BLOCK_TOKENS,
-        limits.kv_blocks, precision.code, limits.kv_precision.code, limits.threads, shape.rms_eps, shape.rope_base,
+        limits.kv_blocks, precision.code, limits.kv_precision.code, limits.threads, span,
+        shape.rms_eps, shape.rope_base,
     )  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 from enum import IntEnum, StrEnum
 
 GROUP = 32  # weights that share one scale
+SPANS = (32, 64, 128)  # weights that may share one int4 grid
 BLOCK_TOKENS = 16  # tokens of one KV block
 
 

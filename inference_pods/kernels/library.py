@@ -26,6 +26,7 @@ class Config(Structure):
                 "precision",
                 "kv_precision",
                 "threads",
+                "span",
             )
         ),
         ("rms_eps", c_float),
@@ -47,7 +48,7 @@ _SIGNATURES: dict[str, tuple[object, tuple[object, ...]]] = {
         (c_void_p, c_int64, *(c_void_p,) * 5, c_int64, *(c_void_p,) * 4),
     ),
     "al_packed_bytes": (c_int64, (c_int, c_int64, c_int64)),
-    "al_pack": (None, (c_int, c_void_p, c_int64, c_int64, c_void_p)),
+    "al_pack": (None, (c_int, c_void_p, c_int64, c_int64, c_int64, c_void_p)),
     "al_unpack": (None, (c_int, c_void_p, c_int64, c_int64, c_void_p)),
     "al_dequantise": (c_int, (c_int, c_void_p, c_int64, c_int64, c_void_p)),
     "al_matmul": (None, (c_int, c_void_p, c_int64, c_int64, c_void_p, c_int64, c_void_p)),

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from inference_pods.kernels.formats import Precision, SourceType
+from inference_pods.kernels.formats import GROUP, Precision, SourceType
 from inference_pods.kernels.library import choose_variant, load_library
 
 
@@ -32,14 +32,16 @@ class PackedMatrix:
         return weights
 
 
-def pack(weights: NDArray[np.float32], precision: Precision, variant: str | None = None) -> PackedMatrix:
-    """Quantises and packs [rows, columns] weights."""
+def pack(
+    weights: NDArray[np.float32], precision: Precision, variant: str | None = None, span: int = GROUP
+) -> PackedMatrix:
+    """Quantises and packs [rows, columns] weights; `span`, one of SPANS: how many of a row share an int4 grid."""
     variant = variant or choose_variant()
     library = load_library(variant)
     weights = np.ascontiguousarray(weights, np.float32)
     rows, columns = weights.shape
     data = np.empty(library.al_packed_bytes(precision.code, rows, columns), np.uint8)
-    library.al_pack(precision.code, weights.ctypes.data, rows, columns, data.ctypes.data)
+    library.al_pack(precision.code, weights.ctypes.data, rows, columns, span, data.ctypes.data)
     return PackedMatrix(data, rows, columns, precision, variant)
 
 

@@ -30,15 +30,18 @@ def dequantise(source: Tensor, kind: SourceType, rows: int, columns: int) -> Ten
     return (scale * codes + minimum).reshape(rows, columns)
 
 
-def fake_quantise(weights: Tensor, precision: Precision) -> Tensor:
-    """The values that a format can represent nearest to `weights` [rows, columns]; groups of 32 along the columns."""
+def fake_quantise(weights: Tensor, precision: Precision, span: int = GROUP) -> Tensor:
+    """The values that a format can represent nearest to `weights` [rows, columns].
+
+    Groups of 32 along the columns share a scale; of int4 weights `span` (one of SPANS) share their grid.
+    """
     if precision is Precision.FP32:
         return weights.clone()
     if precision in _STORED_AS:
         return weights.to(_STORED_AS[precision]).float()
     rows, columns = weights.shape
-    padding = -columns % GROUP
-    groups = torch.nn.functional.pad(weights, (0, padding), value=torch.nan).reshape(rows, -1, GROUP)
+    width = span if precision is Precision.INT4 else GROUP
+    groups = torch.nn.functional.pad(weights, (0, -columns % width), value=torch.nan).reshape(rows, -1, width)
     quantised = _ROUNDINGS[precision](groups)
     return quantised.reshape(rows, -1)[:, :columns].contiguous()
 
@@ -75,9 +78,9 @@ def _round_nested(groups: Tensor) -> Tensor:
 _ROUNDINGS = {Precision.INT8: _round_int8, Precision.INT4: _round_int4, Precision.NESTED: _round_nested}
 
 
-def linear(x: Tensor, weights: Tensor, precision: Precision) -> Tensor:
+def linear(x: Tensor, weights: Tensor, precision: Precision, span: int = GROUP) -> Tensor:
     """[batch, columns] x [rows, columns] -> [batch, rows], int16 activations where the kernels use them."""
     if precision.is_grouped:
         scale = x.abs().amax(dim=1, keepdim=True) / 32767.0
         x = torch.round(x * inverse(scale)) * scale
-    return x @ fake_quantise(weights, precision).T
+    return x @ fake_quantise(weights, precision, span).T

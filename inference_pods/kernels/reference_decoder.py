@@ -16,7 +16,7 @@ from torch.nn.functional import silu
 
 from inference_pods.kernels.batch import Chunk, check_chunk
 from inference_pods.kernels.decoder import DecoderLimits, DecoderShape, TokenScores
-from inference_pods.kernels.formats import BLOCK_TOKENS, Precision, SourceType, TensorRole
+from inference_pods.kernels.formats import BLOCK_TOKENS, GROUP, Precision, SourceType, TensorRole
 from inference_pods.kernels.levels import Level, check_levels, default_levels
 from inference_pods.kernels.reference import dequantise, fake_quantise
 
@@ -46,11 +46,12 @@ class ReferenceDecoder:
         limits: DecoderLimits,
         precision: Precision,
         levels: tuple[Level, ...] | None = None,
+        span: int = GROUP,
     ) -> None:
         self.levels = levels if levels is not None else default_levels(precision)
         check_levels(self.levels, precision, shape.layers)
         torch.set_num_threads(limits.threads)
-        self._shape, self._precision = shape, precision
+        self._shape, self._precision, self._span = shape, precision, span
         self._vectors: dict[tuple[TensorRole, int], Tensor] = {}
         # By what they are read as: a nested decoder holds the values of both of its planes' readings.
         self._weights: dict[tuple[Precision, TensorRole, int], Tensor] = {}
@@ -97,7 +98,8 @@ class ReferenceDecoder:
     def _add_matrix(self, role: TensorRole, layer: int, weights: Tensor) -> None:
         for read_as in {level.precision for level in self.levels}:
             both_planes = self._precision is Precision.NESTED and read_as is Precision.INT8
-            self._weights[read_as, role, layer] = fake_quantise(weights, self._precision if both_planes else read_as)
+            stored = self._precision if both_planes else read_as
+            self._weights[read_as, role, layer] = fake_quantise(weights, stored, self._span)
 
     @torch.inference_mode()
     def step(self, chunks: list[Chunk]) -> list[TokenScores]:

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn.functional import silu
 
 from inference_pods.kernels.decoder import Chunk, DecoderLimits, DecoderShape, DecoderUnsupportedError, TokenScores
-from inference_pods.kernels.formats import BLOCK_TOKENS, Precision, SourceType, TensorRole
+from inference_pods.kernels.formats import BLOCK_TOKENS, GROUP, Precision, SourceType, TensorRole
 from inference_pods.kernels.levels import Level, check_levels, default_levels
 from inference_pods.kernels.shards import Shard, divide, whole
 from inference_pods.kernels.step_buffers import count_rows
@@ -76,6 +76,7 @@ class TorchDecoder:
         backend: Backend = Backend.EAGER,
         levels: tuple[Level, ...] | None = None,
         kernels: Kernels = Kernels.AUTO,
+        span: int = GROUP,
     ) -> None:
         torch.set_num_threads(limits.threads)
         self.levels = levels if levels is not None else default_levels(precision)
@@ -83,7 +84,7 @@ class TorchDecoder:
         self._shape, self._limits, self._device = shape, limits, torch.device(device)
         self._shard = shard or whole(shape)
         self._meet = collectives or Alone()
-        self._target = choose_target(self._device, precision, kernels)
+        self._target = choose_target(self._device, precision, kernels, span)
         self.variant = f"torch {device}" if device != "cpu" else "torch"
         if self._target.uses_triton:
             self.variant += " with triton"

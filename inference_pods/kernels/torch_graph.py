@@ -6,6 +6,7 @@ Capturing needs a GPU and saves the launches of some 20 kernels per layer; torch
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from types import FunctionType
 
@@ -61,17 +62,29 @@ def _specialise(forward: Forward, static: Batch, backend: Backend) -> Callable[[
     if backend is Backend.CUDA_GRAPH:
         return _capture(forward, static)
     if backend is Backend.COMPILE:
-        compiled = torch.compile(_with_own_code(forward), fullgraph=True, dynamic=False)
-        compiled(static)
-        return lambda: compiled(static)
+        return _compile(forward, static)
     return lambda: forward(static)
+
+
+def _compile(forward: Forward, static: Batch) -> Callable[[], Tensor | None]:
+    """What torch makes of a function belongs to its code, and is freed with what is returned here."""
+    from torch._dynamo.eval_frame import reset_code  # seconds to import, and only torch.compile needs it
+
+    own = _with_own_code(forward)
+    compiled = torch.compile(own, fullgraph=True, dynamic=False)
+    compiled(static)
+
+    def replay() -> Tensor | None:
+        return compiled(static)
+
+    weakref.finalize(replay, reset_code, own.__code__).atexit = False
+    return replay
 
 
 def _with_own_code(forward: Forward) -> Forward:
     """The same function with a code object of its own.
 
-    torch keeps what it compiled with the code object, at most eight versions of each, for as long as that lives: one
-    code for all plans would make the ninth plan fail, and a plan that the cache drops would never be freed.
+    torch keeps at most eight versions of each code object: one for all plans would make the ninth plan fail.
     """
 
     def run(batch: Batch) -> Tensor | None:

@@ -6,7 +6,7 @@ A kernel for another device adds a class with `Linear`'s members and its line in
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Protocol
 
 import torch
@@ -92,11 +92,14 @@ class DenseHead:
 class TritonLinear:
     """Codes and scales, multiplied as they are. Nested weights are held once for both readings."""
 
-    def __init__(self, weights: Tensor, precision: Precision, device: torch.device) -> None:
+    def __init__(self, weights: Tensor, precision: Precision, target: Target) -> None:
         from inference_pods.kernels.triton.linear import Format, linear, move, pack_linear
         from inference_pods.kernels.triton.nested import NestedLevel
+        from inference_pods.kernels.triton.w4a16 import pack_int4
 
-        self._matrix = move(pack_linear(weights, Format(precision.value)), device)
+        is_int4 = precision is Precision.INT4
+        packed = pack_int4(weights, target.span) if is_int4 else pack_linear(weights, Format(precision.value))
+        self._matrix = move(packed, target.device)
         self._multiply = linear
         self._levels = {Precision.INT8: NestedLevel.INT8, Precision.INT4: NestedLevel.INT4}
         kernel = {Precision.INT8: "w8a16", Precision.INT4: "w4a16", Precision.NESTED: "nested"}[precision]
@@ -132,44 +135,60 @@ class TritonHead:
         return _count_bytes(self._matrix)
 
 
-def packs(precision: Precision, columns: range, target: Target) -> bool:
-    """Whether a cut of a tensor's columns goes to a quantised kernel: it has to consist of whole groups."""
-    whole_groups = not columns.start % GROUP and not columns.stop % GROUP and len(columns) > 0
-    return target.uses_triton and precision.is_grouped and whole_groups
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """The columns `kept` of a tensor that has `columns`."""
+
+    kept: range
+    columns: int
+
+    def has_whole(self, width: int) -> bool:
+        """Whether it consists of whole runs of `width` columns, of which a tensor's last one may be shorter."""
+        start, stop = self.kept.start, self.kept.stop
+        return start < stop and not start % width and (not stop % width or stop == self.columns)
 
 
-def read_weights(part: Tensor, precision: Precision, columns: range, target: Target) -> dict[Precision, Tensor]:
-    """What a product needs of some rows [rows, all columns] of a tensor, cut to `columns`, fp32.
+def packs(precision: Precision, cut: Cut, target: Target) -> bool:
+    """Whether a cut goes to a quantised kernel: it has to consist of whole groups, whose grids are its own."""
+    if not target.uses_triton or not precision.is_grouped or len(cut.kept) % GROUP:
+        return False
+    return cut.has_whole(target.span if precision is Precision.INT4 else GROUP)
+
+
+def read_weights(part: Tensor, precision: Precision, cut: Cut, target: Target) -> dict[Precision, Tensor]:
+    """What a product needs of some rows [rows, all columns] of a tensor, cut, fp32.
 
     For a quantised kernel the weights themselves, which it packs; else the values of every reading. These are rounded
     before they are cut, so that a rank's values are those of the whole, wherever its border lies.
     """
-    cut = slice(columns.start, columns.stop)
-    if packs(precision, columns, target):
-        return {precision: part[:, cut]}
+    kept = slice(cut.kept.start, cut.kept.stop)
+    if packs(precision, cut, target):
+        return {precision: part[:, kept]}
     both_planes = precision is Precision.NESTED
     return {
-        read_as: fake_quantise(part, precision if both_planes and read_as is Precision.INT8 else read_as)[:, cut]
-        for read_as in list_readings(precision, columns, target)
+        read_as: fake_quantise(part, precision if both_planes and read_as is Precision.INT8 else read_as, target.span)[
+            :, kept
+        ]
+        for read_as in list_readings(precision, cut, target)
     }
 
 
-def list_readings(precision: Precision, columns: range, target: Target) -> tuple[Precision, ...]:
+def list_readings(precision: Precision, cut: Cut, target: Target) -> tuple[Precision, ...]:
     """The keys of `read_weights`."""
-    return (precision,) if packs(precision, columns, target) else readable_precisions(precision)
+    return (precision,) if packs(precision, cut, target) else readable_precisions(precision)
 
 
-def build_linear(parts: Mapping[Precision, Tensor], precision: Precision, columns: range, target: Target) -> Linear:
-    """The product with what `read_weights` made of all rows of a cut [out, columns]."""
-    if packs(precision, columns, target):
-        return TritonLinear(parts[precision], precision, target.device)
+def build_linear(parts: Mapping[Precision, Tensor], precision: Precision, cut: Cut, target: Target) -> Linear:
+    """The product with what `read_weights` made of all rows of a cut, [out, kept columns]."""
+    if packs(precision, cut, target):
+        return TritonLinear(parts[precision], precision, target)
     kind = _DENSE_TYPES.get(precision, torch.float32) if target.uses_triton else torch.float32
     return DenseLinear({read_as: part.to(target.device, kind) for read_as, part in parts.items()})
 
 
-def build_head(parts: Mapping[Precision, Tensor], precision: Precision, columns: range, target: Target) -> Head:
+def build_head(parts: Mapping[Precision, Tensor], precision: Precision, cut: Cut, target: Target) -> Head:
     """The same for the output matrix in its own precision (Precision.head)."""
-    if packs(precision, columns, target):
+    if packs(precision, cut, target):
         return TritonHead(parts[precision], target.device)
     return DenseHead(parts[precision].to(target.device))
 

@@ -13,7 +13,7 @@ from importlib.util import find_spec
 
 import torch
 
-from inference_pods.kernels.formats import Precision
+from inference_pods.kernels.formats import GROUP, Precision
 
 logger = logging.getLogger(__name__)
 
@@ -36,9 +36,12 @@ class Target:
     device: torch.device
     compute: torch.dtype
     uses_triton: bool
+    span: int = GROUP  # weights that share an int4 grid
 
 
-def choose_target(device: torch.device, precision: Precision, kernels: Kernels = Kernels.AUTO) -> Target:
+def choose_target(
+    device: torch.device, precision: Precision, kernels: Kernels = Kernels.AUTO, span: int = GROUP
+) -> Target:
     """Triton's kernels on a GPU that has them, else plain torch in fp32, with the reason in the log.
 
     fp32 weights have no kernel of their own: fp16 or bf16 activations would not be their quality.
@@ -46,13 +49,13 @@ def choose_target(device: torch.device, precision: Precision, kernels: Kernels =
     Raises:
         ValueError: kernels are asked for that cannot run here.
     """
-    plain = Target(device, torch.float32, uses_triton=False)
+    plain = Target(device, torch.float32, uses_triton=False, span=span)
     is_wanted = kernels is Kernels.TRITON or (kernels is Kernels.AUTO and device.type == "cuda")
     if precision is Precision.FP32 or not is_wanted:
         return plain
     obstacle = _find_obstacle(device)
     if obstacle is None:
-        return Target(device, torch.float16 if precision is Precision.FP16 else COMPUTE, uses_triton=True)
+        return Target(device, torch.float16 if precision is Precision.FP16 else COMPUTE, uses_triton=True, span=span)
     if kernels is Kernels.TRITON:
         raise ValueError(f"Triton's kernels cannot run: {obstacle}")
     logger.warning("%s: decoding %s weights in plain torch, dense in fp32: slower and larger", obstacle, precision)

@@ -17,7 +17,7 @@ from inference_pods.kernels.decoder import DecoderShape, DecoderUnsupportedError
 from inference_pods.kernels.formats import Precision, SourceType, TensorRole
 from inference_pods.kernels.reference import dequantise
 from inference_pods.kernels.shards import Shard
-from inference_pods.kernels.torch_linear import Head, Linear, build_head, build_linear, list_readings, read_weights
+from inference_pods.kernels.torch_linear import Cut, Head, Linear, build_head, build_linear, list_readings, read_weights
 from inference_pods.kernels.torch_target import Target
 
 _ROWS_AT_ONCE = 512
@@ -75,14 +75,15 @@ class TorchWeights:
             self.norms[role, layer] = part[0].to(self._target.device)
             return
         precision = self._precision.head if role is TensorRole.HEAD else self._precision
-        readings = list_readings(precision, kept_columns, self._target)
+        cut = Cut(kept_columns, columns)
+        readings = list_readings(precision, cut, self._target)
         kept = {read_as: torch.empty(len(kept_rows), len(kept_columns)) for read_as in readings}
         at = 0
         for part in _read_rows(source, kind, kept_rows, columns, row_map, column_map):
-            for read_as, values in read_weights(part, precision, kept_columns, self._target).items():
+            for read_as, values in read_weights(part, precision, cut, self._target).items():
                 kept[read_as][at : at + len(part)] = values
             at += len(part)
-        self._place(role, layer, kept, kept_columns)
+        self._place(role, layer, kept, cut)
 
     def _cut(self, role: TensorRole, rows: int, columns: int) -> tuple[range, range]:
         """The rank's rows and columns of a tensor."""
@@ -111,10 +112,10 @@ class TorchWeights:
         kept_columns = {TensorRole.O: queries, TensorRole.DOWN: shard.neurons}
         return kept_rows.get(role, range(rows)), kept_columns.get(role, range(columns))
 
-    def _place(self, role: TensorRole, layer: int, kept: _Readings, columns: range) -> None:
+    def _place(self, role: TensorRole, layer: int, kept: _Readings, cut: Cut) -> None:
         """Keeps a part; a product is built as soon as its last part is there."""
         if role is TensorRole.HEAD:
-            self.head = build_head(kept, self._precision.head, columns, self._target)
+            self.head = build_head(kept, self._precision.head, cut, self._target)
             return
         name = _PRODUCT_OF[role]
         parts = self._parts.setdefault((name, layer), {})
@@ -122,7 +123,7 @@ class TorchWeights:
         if len(parts) == len(_FUSED[name]):
             del self._parts[name, layer]
             fused = {read_as: torch.cat([parts[part][read_as] for part in _FUSED[name]]) for read_as in kept}
-            self.products[name, layer] = build_linear(fused, self._precision, columns, self._target)
+            self.products[name, layer] = build_linear(fused, self._precision, cut, self._target)
 
 
 def _scale(span: range, factor: int) -> range:

@@ -150,6 +150,14 @@ RULES: dict[str, tuple[Spec, str]] = {
         changed("tiers.0.recipe", {}),
         r"tiers\[\].recipe must have exactly one of precision and nested; use precision",
     ),
+    "a group size that no grid has": (
+        changed("tiers.0.recipe", {"precision": "int4", "groupSize": 48}),
+        r"tiers\[\].recipe.groupSize must be 32, or 64 or 128 with precision int4; use one of them",
+    ),
+    "a coarse grid of int8": (
+        changed("tiers.0.recipe", {"precision": "int8", "groupSize": 64}),
+        r"tiers\[\].recipe.groupSize must be 32, or 64 or 128 with precision int4; use one of them",
+    ),
     "a recipe of both": (
         changed("tiers.0.recipe", {"precision": "int8", "nested": LEVELS}),
         r"tiers\[\].recipe must have exactly one of precision and nested; use precision",
@@ -425,6 +433,7 @@ ALL_LEVELS = [f"{precision}{depth}" for precision in ("int8", "int4") for depth 
         ),
         pytest.param(changed("tiers.0.replica.tensorParallel", 2), id="a rank per accelerator"),
         pytest.param(changed("tiers.0.recipe.precision", "bf16"), id="weights in 16 bits"),
+        pytest.param(changed("tiers.0.recipe", {"precision": "int4", "groupSize": 128}), id="an int4 grid of 128"),
         pytest.param(emulated(CURVE), id="an emulated tier"),
         pytest.param(
             emulated(

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from inference_pods.engine.errors import LoadReason
 from inference_pods.kernels.decoder import DecoderLimits
-from inference_pods.kernels.formats import Precision
+from inference_pods.kernels.formats import GROUP, Precision
 from inference_pods.kernels.levels import Level
 from inference_pods.kernels.step_plans import Backend
 
@@ -46,6 +46,7 @@ class RankSpec:
     limits: DecoderLimits
     levels: tuple[Level, ...]
     backend: Backend = Backend.EAGER
+    span: int = GROUP
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))

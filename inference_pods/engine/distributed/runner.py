@@ -20,7 +20,7 @@ from inference_pods.engine.distributed.placement import Device
 from inference_pods.engine.distributed.wire import Command, encode_chunks
 from inference_pods.engine.model_runner import RunnerLostError
 from inference_pods.kernels.decoder import Chunk, DecoderShape, TokenScores
-from inference_pods.kernels.shards import divide
+from inference_pods.kernels.shards import Shard, divide
 from inference_pods.kernels.step_plans import PlanCounts
 from inference_pods.kernels.torch_decoder import TorchDecoder
 
@@ -32,8 +32,7 @@ _CAUSE_SECONDS = 2.0  # a dead peer breaks a collective before its exit is seen
 def build_rank(spec: RankSpec, shape: DecoderShape, group: Group) -> TorchDecoder:
     """The decoder of one rank, without weights."""
     shard = divide(shape, spec.ranks)[spec.rank]
-    device = str(rank_device(spec))
-    return TorchDecoder(shape, spec.limits, spec.precision, shard, group, device, spec.backend, spec.levels)
+    return _build(spec, shape, shard, group)
 
 
 def rank_device(spec: RankSpec) -> torch.device:
@@ -43,8 +42,21 @@ def rank_device(spec: RankSpec) -> torch.device:
 
 def build_alone(spec: RankSpec, shape: DecoderShape) -> TorchDecoder:
     """The whole decoder on one device."""
-    device = str(rank_device(spec))
-    return TorchDecoder(shape, spec.limits, spec.precision, device=device, backend=spec.backend, levels=spec.levels)
+    return _build(spec, shape, None, None)
+
+
+def _build(spec: RankSpec, shape: DecoderShape, shard: Shard | None, group: Group | None) -> TorchDecoder:
+    return TorchDecoder(
+        shape,
+        spec.limits,
+        spec.precision,
+        shard,
+        group,
+        device=str(rank_device(spec)),
+        backend=spec.backend,
+        levels=spec.levels,
+        span=spec.span,
+    )
 
 
 class DistributedRunner:

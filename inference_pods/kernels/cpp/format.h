@@ -5,7 +5,8 @@
 //   fp16  [column][lane] half
 //   int8  per group: LANES fp16 scales, then [pair of columns][lane][2] int8; w = scale * code, |code| <= 127
 //   int4  per group: LANES fp16 steps, LANES fp16 minima, then [4 vectors][lane][2] uint16 whose nibble i belongs to
-//         column pair 4 * vector + i; w = step * code + minimum, 0 <= code <= 15
+//         column pair 4 * vector + i; w = step * code + minimum, 0 <= code <= 15. Weights whose grid spans several groups
+//         (`span` columns: 64 or 128) repeat its step and minimum in each, so that one kernel multiplies them all
 //   nested  an int4 matrix and a plane of residuals: nested.h
 // Knows nothing of models or threads.
 #pragma once
@@ -110,11 +111,12 @@ static void pack_int8_group(const float* w, int count, int lane, uint8_t* out) {
     for (int p = 0; p < GROUP / 2; p++, at += 2 * LANES) memcpy(at, codes + 2 * p, 2);
 }
 
-static void pack_int4_group(const float* w, int count, int lane, uint8_t* out) {
-    float low = w[0], high = w[0];
-    for (int j = 1; j < count; j++) {
-        low = w[j] < low ? w[j] : low;
-        high = w[j] > high ? w[j] : high;
+// The grid is that of the `width` weights at `span`, of which w[0..count) are some.
+static void pack_int4_group(const float* w, int count, const float* span, int64_t width, int lane, uint8_t* out) {
+    float low = span[0], high = span[0];
+    for (int64_t j = 1; j < width; j++) {
+        low = span[j] < low ? span[j] : low;
+        high = span[j] > high ? span[j] : high;
     }
     uint16_t step = to_half((high - low) / 15.0f), minimum = to_half(low);
     memcpy(out + 2 * lane, &step, 2);
@@ -138,8 +140,8 @@ static void pack_int4_group(const float* w, int count, int lane, uint8_t* out) {
 
 INLINE int64_t bfloat_index(int64_t column, int lane) { return (column / 2 * LANES + lane) * 2 + column % 2; }
 
-// Packs one row into lane `lane` of the block at `out`, which must be zeroed beforehand.
-static void pack_row(int precision, const float* w, int64_t columns, int lane, uint8_t* out) {
+// Packs one row into lane `lane` of the block at `out`, which must be zeroed beforehand. span: columns that share an int4 grid.
+static void pack_row(int precision, const float* w, int64_t columns, int lane, uint8_t* out, int64_t span = GROUP) {
     for (int64_t k = 0; k < columns && !has_integer_codes(precision); k++) {
         if (precision == FP32) ((float*)out)[k * LANES + lane] = w[k];
         if (precision == FP16) ((uint16_t*)out)[k * LANES + lane] = to_half(w[k]);
@@ -148,8 +150,9 @@ static void pack_row(int precision, const float* w, int64_t columns, int lane, u
     if (!has_integer_codes(precision)) return;
     for (int64_t g = 0; g < groups_of(columns); g++, out += group_bytes(precision)) {
         int count = (int)(columns - g * GROUP < GROUP ? columns - g * GROUP : GROUP);
-        if (precision == INT8) pack_int8_group(w + g * GROUP, count, lane, out);
-        else pack_int4_group(w + g * GROUP, count, lane, out);
+        if (precision == INT8) { pack_int8_group(w + g * GROUP, count, lane, out); continue; }
+        int64_t first = g * GROUP / span * span, width = columns - first < span ? columns - first : span;
+        pack_int4_group(w + g * GROUP, count, w + first, width, lane, out);
     }
 }
 

@@ -11,7 +11,7 @@ constexpr int BLOCK_TOKENS = 16;  // one KV block; also the widest vector, so th
 
 struct Config {
     int32_t layers, dim, ffn, heads, kv_heads, head_dim, vocab;
-    int32_t max_rows, max_outputs, max_positions, kv_blocks, precision, kv_precision, threads;
+    int32_t max_rows, max_outputs, max_positions, kv_blocks, precision, kv_precision, threads, span;
     float rms_eps, rope_base;
 };
 
@@ -247,7 +247,8 @@ static int load_tensor(Model& m, int tensor, int layer, int type, const uint8_t*
         for (int64_t k = 0; k < columns; k++) gathered[k] = plain[column_map ? column_map[k] : k];
         if (vector) { memcpy(vector, gathered.data(), columns * 4); continue; }
         int64_t row = t.first_row + r;
-        pack_into(t.precision, gathered.data(), columns, t.base, t.blocks, t.first_block + row / LANES * t.block_step, row % LANES);
+        pack_into(t.precision, gathered.data(), columns, t.base, t.blocks, t.first_block + row / LANES * t.block_step, row % LANES,
+                  m.c.span);
     }
     return 0;
 }

@@ -38,8 +38,9 @@ static void unpack_nested_row(const uint8_t* high, const uint8_t* low, int64_t c
 }
 
 // Packs one row into lane `lane` of row block `block` of a zeroed matrix of `blocks` blocks, in any format.
-static void pack_into(int precision, const float* w, int64_t columns, uint8_t* matrix, int64_t blocks, int64_t block, int lane) {
-    if (precision != NESTED) return pack_row(precision, w, columns, lane, matrix + block * block_bytes(precision, columns));
+static void pack_into(int precision, const float* w, int64_t columns, uint8_t* matrix, int64_t blocks, int64_t block, int lane,
+                      int64_t span) {
+    if (precision != NESTED) return pack_row(precision, w, columns, lane, matrix + block * block_bytes(precision, columns), span);
     uint8_t* high = matrix + block * block_bytes(INT4, columns);
     pack_row(INT4, w, columns, lane, high);
     pack_low_row(w, columns, lane, high, (uint8_t*)low_plane(matrix, blocks, columns) + block * low_bytes(columns));

@@ -356,6 +356,7 @@ bool in_range(const Config& c) {
     if (!within((int64_t)c.heads * c.head_dim, WIDE) || !within(c.threads, MANY)) return false;
     if (!within(c.max_rows, WIDE) || !within(c.max_outputs, WIDE) || c.max_positions < 1 || c.kv_blocks < 1) return false;
     if (c.precision < FP32 || c.precision > NESTED || (c.kv_precision != FP32 && c.kv_precision != INT8)) return false;
+    if (c.span != GROUP && c.span != 2 * GROUP && c.span != 4 * GROUP) return false;
     return 2.0 * c.layers * c.kv_blocks * c.kv_heads * (double)kv_block_bytes(c) < 0x1p61;
 }
 
@@ -453,10 +454,11 @@ API int al_step(Model* m, int64_t groups, const Group* group, const int32_t* tok
 
 API int64_t al_packed_bytes(int precision, int64_t rows, int64_t columns) { return packed_bytes(precision, rows, columns); }
 
-API void al_pack(int precision, const float* w, int64_t rows, int64_t columns, uint8_t* packed) {
+// span: columns that share an int4 grid, 32, 64 or 128.
+API void al_pack(int precision, const float* w, int64_t rows, int64_t columns, int64_t span, uint8_t* packed) {
     memset(packed, 0, packed_bytes(precision, rows, columns));
     for (int64_t r = 0; r < rows; r++)
-        pack_into(precision, w + r * columns, columns, packed, blocks_of(rows), r / LANES, r % LANES);
+        pack_into(precision, w + r * columns, columns, packed, blocks_of(rows), r / LANES, r % LANES, span);
 }
 
 API void al_unpack(int precision, const uint8_t* packed, int64_t rows, int64_t columns, float* w) {

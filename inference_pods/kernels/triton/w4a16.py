@@ -8,6 +8,7 @@ bytes are two whole groups and nothing has to be shuffled between registers. S a
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -37,19 +38,29 @@ class Int4Weights:
     columns: int
 
 
-def int4_grid(weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Codes [N, K] 0..15 in int32, scales and minima fp16 [K/32, N] of fp32 weights [N, K]."""
+def int4_grid(weights: torch.Tensor, span: int = GROUP) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Codes [N, K] 0..15 in int32, scales and minima fp16 [K/32, N] of fp32 weights [N, K].
+
+    `span` columns (one of SPANS) share a grid; it is repeated in each of their groups.
+    """
     groups = weights.reshape(weights.shape[0], -1, GROUP)
-    minima = groups.amin(-1).to(torch.float16)
-    scales = ((groups.amax(-1) - groups.amin(-1)) / 15).to(torch.float16)
+    low, high = _spread(groups.amin(-1), span, torch.amin), _spread(groups.amax(-1), span, torch.amax)
+    minima = low.to(torch.float16)
+    scales = ((high - low) / 15).to(torch.float16)
     codes = torch.round((groups - minima.float()[..., None]) * inverse(scales.float())[..., None]).clamp(0, 15)
     return codes.to(torch.int32).reshape(weights.shape), scales.T.contiguous(), minima.T.contiguous()
 
 
-def pack_int4(weights: torch.Tensor) -> Int4Weights:
+def _spread(extremes: torch.Tensor, span: int, extreme: Callable[..., torch.Tensor]) -> torch.Tensor:
+    """[N, groups] -> each group's extreme over all groups of its span; the last span of a row may be shorter."""
+    parts = extremes.split(span // GROUP, dim=1)
+    return torch.cat([extreme(part, 1, keepdim=True).expand_as(part) for part in parts], dim=1)
+
+
+def pack_int4(weights: torch.Tensor, span: int = GROUP) -> Int4Weights:
     """Quantises fp32 [N, K], K a multiple of 32; raises ValueError for other shapes, types and non-finite values."""
     check_weights(weights, GROUP)
-    codes, scales, minima = int4_grid(weights)
+    codes, scales, minima = int4_grid(weights, span)
     return Int4Weights(tile_nibbles(codes), pad_groups(scales), pad_groups(minima), *weights.shape)
 
 

@@ -159,7 +159,8 @@ def _arguments(model: ModelObservation, tier: Tier, settings: PlanSettings) -> l
 def _recipe_arguments(recipe: Recipe) -> list[str]:
     """What the weights become: enums and integers only."""
     if recipe.nested is None:
-        return ["--precision", recipe.precision.value] if recipe.precision is not None else []
+        group = ["--group-size", str(recipe.group_size)] if recipe.group_size is not None else []
+        return ["--precision", recipe.precision.value, *group] if recipe.precision is not None else []
     numbers = {"--depths": recipe.nested.depths, "--skip-order": recipe.nested.skip_order or ()}
     return [
         "--precision", NESTED,

@@ -55,3 +55,11 @@ def test_the_time_for_a_slow_reader_is_as_documented():
     seconds = parse_settings(SOURCE).write_timeout_seconds
     assert f"event of its stream unread for {seconds} s" in documented
     assert parse_settings([*SOURCE, "--write-timeout-seconds", "7"]).write_timeout_seconds == 7
+
+
+def test_a_coarser_group_needs_int4(capsys):
+    arguments = ["--model-source", "file:///m.gguf", "--group-size", "128", "--precision"]
+    assert parse_settings([*arguments, "int4"]).group_size == 128
+    with pytest.raises(SystemExit):
+        parse_settings([*arguments, "int8"])
+    assert "--group-size 128 needs --precision int4" in capsys.readouterr().err

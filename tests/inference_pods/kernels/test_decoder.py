@@ -42,10 +42,12 @@ def run_script(decoder):
     ]
 
 
-@pytest.mark.parametrize("precision", list(Precision))
-def test_a_step_equals_the_reference_for_prompts_and_decoding_mixed(variant, precision):
-    expected = run_script(load_random_weights(ReferenceDecoder(SHAPE, LIMITS, precision)))
-    actual = run_script(load_random_weights(Decoder(SHAPE, LIMITS, precision, variant)))
+@pytest.mark.parametrize(
+    ("precision", "span"), [*((precision, 32) for precision in Precision), (Precision.INT4, 64), (Precision.INT4, 128)]
+)
+def test_a_step_equals_the_reference_for_prompts_and_decoding_mixed(variant, precision, span):
+    expected = run_script(load_random_weights(ReferenceDecoder(SHAPE, LIMITS, precision, span=span)))
+    actual = run_script(load_random_weights(Decoder(SHAPE, LIMITS, precision, variant, span=span)))
     tolerance = 5e-3 if precision.is_grouped else 2e-5
     for (best, log_total, logits), (expected_best, expected_log_total, expected_logits) in zip(
         actual, expected, strict=True
@@ -182,6 +184,7 @@ HOSTILE = [
     {"dim": -576, "max_positions": 2**30}, {"head_dim": -64}, {"layers": -1}, {"layers": 0}, {"ffn": -32},
     {"vocab": -1}, {"heads": 0}, {"kv_heads": -2}, {"max_rows": -1}, {"max_outputs": 0}, {"max_positions": -16},
     {"kv_blocks": -1}, {"threads": 0}, {"threads": 2**31 - 1}, {"precision": 6}, {"precision": -1}, {"kv_precision": 2},
+    {"span": 0}, {"span": 48}, {"span": 256},
     {"layers": 4096, "dim": 2**20, "head_dim": 2**17, "kv_blocks": 2**31 - 1},
 ]  # fmt: skip
 
@@ -189,7 +192,7 @@ HOSTILE = [
 @pytest.mark.parametrize("change", HOSTILE, ids=str)
 def test_the_library_itself_maps_nothing_for_a_shape_out_of_range(variant, change):
     library, shape = load_library(variant), astuple(SHAPE)
-    config = Config(*shape[:7], 48, 6, 96, 24, Precision.FP32.code, Precision.FP32.code, 2, *shape[7:])
+    config = Config(*shape[:7], 48, 6, 96, 24, Precision.FP32.code, Precision.FP32.code, 2, 32, *shape[7:])
     assert library.al_required_bytes(ctypes.byref(config)) > 0
     for name, value in change.items():
         setattr(config, name, value)

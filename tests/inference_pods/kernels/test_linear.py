@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from inference_pods.kernels import linear as kernel
 from inference_pods.kernels import reference
-from inference_pods.kernels.formats import Precision, SourceType
+from inference_pods.kernels.formats import SPANS, Precision, SourceType
 
 pytestmark = pytest.mark.timeout(300)  # the first use of a variant compiles it
 
@@ -35,6 +35,32 @@ def test_the_product_equals_the_reference_for_any_shape(variant, precision, shap
     weights, x = random_case(*shape, seed)
     expected = reference.linear(torch.from_numpy(x), torch.from_numpy(weights), precision).numpy()
     assert_close(kernel.linear(x, kernel.pack(weights, precision, variant)), expected, weights, x)
+
+
+@pytest.mark.parametrize("span", SPANS)
+@given(shape=shapes, seed=st.integers(0, 2**32 - 1))
+@several_shapes
+def test_an_int4_grid_may_span_several_groups(variant, span, shape, seed):
+    weights, x = random_case(*shape, seed)
+    matrix = kernel.pack(weights, Precision.INT4, variant, span)
+    assert matrix.data.nbytes == kernel.pack(weights, Precision.INT4, variant).data.nbytes
+    expected = reference.fake_quantise(torch.from_numpy(weights), Precision.INT4, span).numpy()
+    steps = np.abs(matrix.unpack() - expected) / (np.abs(weights).max() / 15 + 1e-9)
+    assert np.mean(steps > 1e-3) < 0.01  # a tie may fall either way
+    product = x @ matrix.unpack().T
+    assert_close(kernel.linear(x, matrix), product, np.abs(weights) + np.abs(weights).max() / 15, x)
+
+
+def test_a_wider_span_is_one_grid_for_all_its_weights():
+    """The largest weight of each 128 stretches the steps of all, whichever group of 32 it lies in."""
+    weights, _ = random_case(3, 200, 1, 4)
+    weights[:, 100] = 8.0
+    near, far = (
+        np.abs(reference.fake_quantise(torch.from_numpy(weights), Precision.INT4, span).numpy() - weights)
+        for span in (32, 128)
+    )
+    assert far[:, :96].mean() > 10 * near[:, :96].mean()
+    assert far[:, 128:].mean() < 2 * near[:, 128:].mean()
 
 
 @pytest.mark.parametrize("precision", [Precision.INT8, Precision.INT4, Precision.NESTED])

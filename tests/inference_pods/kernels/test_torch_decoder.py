@@ -132,6 +132,14 @@ def test_levels_of_one_step_each_read_their_own_planes_and_skip_their_own_layers
     assert_same(divided, expected)
 
 
+@pytest.mark.parametrize("span", [64, 128])
+def test_int4_grids_that_span_several_groups_are_those_of_the_reference_divided_or_not(span):
+    expected = run(load_random_weights(ReferenceDecoder(SHAPE, LIMITS, Precision.INT4, span=span)), script())
+    assert_same(run(load_random_weights(TorchDecoder(SHAPE, LIMITS, Precision.INT4, span=span)), script()), expected)
+    divided, _ = run_divided(SHAPE, Precision.INT4, 2, script(), span=span)
+    assert_same(divided, expected)
+
+
 def test_a_level_that_the_weights_cannot_serve_is_refused():
     with pytest.raises(LevelError, match="int4 weights cannot be read as int8"):
         TorchDecoder(SHAPE, LIMITS, Precision.INT4, levels=NESTED_LEVELS)

@@ -152,6 +152,7 @@ EDITS: list[tuple[str, Any, bool]] = [
     ("accelerators", lambda tier: tier["replica"].update(accelerators=3), True),
     ("tensor-parallel", lambda tier: tier["replica"].update(tensorParallel=2), True),
     ("kv-precision", lambda tier: tier["replica"].update(kvPrecision="int8"), True),
+    ("group size", lambda tier: tier["recipe"].update(precision="int4", groupSize=64), True),
     ("nested", lambda tier: tier.update(recipe={"nested": {"levels": ["int8", "int4"]}}), True),
     ("bounds", lambda tier: tier.update(replicas={"min": 1, "max": 2}), False),
     ("card", lambda tier: tier["card"].update(qualityPermille=990), False),

@@ -25,7 +25,7 @@ from inference_pods.kernels.step_plans import Backend
 
 SPEC = RankSpec(
     1, 2, 4321, "cpu", "file:///none.gguf", 7, Precision.NESTED, DecoderLimits(16, 4, 96, 8, 1),
-    build_levels((Precision.INT8, Precision.INT4), (30, 28), 30, skip_order=(17, 14)), Backend.CUDA_GRAPH,
+    build_levels((Precision.INT8, Precision.INT4), (30, 28), 30, skip_order=(17, 14)), Backend.CUDA_GRAPH, 64,
 )  # fmt: skip
 OBEDIENT = (sys.executable, "-c", "import sys; sys.stdin.readline(); sys.stdin.read()")
 STUBBORN = (sys.executable, "-c", "import time; print(flush=True); time.sleep(60)")

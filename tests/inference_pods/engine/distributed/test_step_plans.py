@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+import torch._dynamo.config
 
 from inference_pods.engine.distributed.placement import detect_placement
 from inference_pods.engine.gguf import GgufFile
@@ -73,29 +74,35 @@ def test_the_flag_compiles_steps_before_the_engine_is_ready_and_they_give_the_ea
 
 
 def trace_only(monkeypatch):
-    """torch.compile without code generation: what is counted and freed is the same, in a tenth of the time."""
-    compile_ = torch.compile
-    monkeypatch.setattr(torch, "compile", lambda forward, **options: compile_(forward, backend="eager", **options))
+    """torch.compile without code generation, in a tenth of the time; returns weak references to what it compiled."""
+    compile_, graphs = torch.compile, []
+
+    def keep(graph, _):
+        graphs.append(weakref.ref(graph))
+        return graph.forward
+
+    monkeypatch.setattr(torch, "compile", lambda forward, **options: compile_(forward, backend=keep, **options))
+    return graphs
 
 
 def test_a_plan_that_the_cache_drops_is_freed(tiny_model, monkeypatch):
-    trace_only(monkeypatch)
-    decoder = load(tiny_model, "--step-plans", "compile", "--device", "cpu").runner
+    graphs = trace_only(monkeypatch)
+    decoder = load(tiny_model, "--device", "cpu", "--step-plans", "compile", outputs=1).runner
+    decoder.plans.clear()
+    graphs.clear()
     decoder.plans = PlanCache(decoder._build_plan, 4, 4, capacity=1)
-    held = []
     for rows in (1, 2, 4):
-        decoder.step([Chunk([7], 0, [row], 1) for row in range(rows)])
-        held.append(weakref.ref(decoder.plans.get(rows, rows)._run))
+        decoder.step([Chunk([7], 0, [row], 0 if row else 1) for row in range(rows)])
     gc.collect()
-    assert [reference() is not None for reference in held] == [False, False, True]
+    assert [graph() is not None for graph in graphs] == [False, False, True]
     assert (len(decoder.plans), decoder.plans.counts.evictions) == (1, 2)
 
 
 def test_torch_compiles_more_plans_than_it_keeps_versions_of_one_function(tiny_model, monkeypatch):
     """torch gives up at the eighth version, so every plan must be a function of its own."""
     trace_only(monkeypatch)
-    monkeypatch.setattr("torch._dynamo.config.recompile_limit", 2)
-    loaded = load(tiny_model, "--step-plans", "compile", "--device", "cpu", precision=Precision.NESTED)
+    with torch._dynamo.config.patch(recompile_limit=2):
+        loaded = load(tiny_model, "--step-plans", "compile", "--device", "cpu", precision=Precision.NESTED)
     assert len(loaded.runner.plans) == 6  # 1, 2 and 4 rows, at two levels
     assert loaded.runner.step([Chunk([7], 0, [1], 1, level=1)])
     assert loaded.plan_counts.misses == 0

@@ -10,6 +10,7 @@ import torch
 
 from inference_pods.kernels.decoder import DecoderShape
 from inference_pods.kernels.formats import Precision
+from inference_pods.kernels.torch_linear import Cut, packs
 from inference_pods.kernels.torch_target import Kernels, Target, choose_target
 from tests.inference_pods.kernels import device_script
 from tests.inference_pods.kernels.device_script import EXPECTED_PATHS, build, compare, generate, script
@@ -36,6 +37,26 @@ def test_nested_levels_share_planes_and_score_as_plain_torch_does(monkeypatch):
     compare(kernels, plain, script(levels=(0, 1, 1, 0)))
     assert set(launched) == {"nested", "w8a16", "rms_norm", "norm_rope", "paged_attention"}
     assert kernels.weight_bytes < plain.weight_bytes / 5  # 9 bits per weight once, not 32 twice
+
+
+def test_a_grid_of_64_weights_goes_through_the_int4_kernel():
+    compare(build(Precision.INT4, Kernels.TRITON, span=64), build(Precision.INT4, Kernels.TORCH, span=64), script())
+
+
+@pytest.mark.parametrize(
+    ("kept", "columns", "span", "expected"),
+    [
+        (range(576), 576, 128, True),  # the last run of 128 is short
+        (range(288), 576, 32, True),
+        (range(288), 576, 128, False),  # cuts a grid in two
+        (range(256, 576), 576, 128, True),
+        (range(72), 72, 32, False),
+        (range(0), 576, 32, False),
+    ],
+)
+def test_a_cut_is_packed_if_it_consists_of_whole_grids(kept, columns, span, expected):
+    target = Target(CPU, torch.bfloat16, uses_triton=True, span=span)
+    assert packs(Precision.INT4, Cut(kept, columns), target) is expected
 
 
 @pytest.mark.parametrize("precision", [Precision.INT8, Precision.INT4])

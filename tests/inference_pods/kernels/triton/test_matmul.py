@@ -5,7 +5,7 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from inference_pods.kernels.formats import Precision
+from inference_pods.kernels.formats import SPANS, Precision
 from inference_pods.kernels.reference import fake_quantise
 from inference_pods.kernels.triton import linear as lib
 from inference_pods.kernels.triton.linear import Format, linear, move, pack_linear
@@ -115,6 +115,15 @@ def test_the_packed_values_are_those_of_the_format(outputs, groups, exponent, se
     assert torch.equal(unpack_nested(nested, NestedLevel.INT4), fake_quantise(weights, Precision.INT4))
     refined = fake_quantise(weights, Precision.NESTED)
     torch.testing.assert_close(unpack_nested(nested, NestedLevel.INT8), refined, rtol=1e-6, atol=0)
+
+
+@settings(max_examples=20, deadline=None)
+@given(outputs=st.integers(1, 9), groups=st.integers(1, 9), span=st.sampled_from(SPANS), seed=st.integers(0, 2**16))
+def test_an_int4_grid_may_span_several_groups(outputs, groups, span, seed):
+    _, weights = random_operands(1, outputs, groups * 32, torch.float16, seed)
+    matrix = pack_int4(weights, span)
+    assert torch.equal(unpack_int4(matrix), fake_quantise(weights, Precision.INT4, span))
+    assert matrix.scales.shape == pack_int4(weights).scales.shape
 
 
 @pytest.mark.parametrize("per_row", [False, True])

@@ -75,6 +75,10 @@ integration: setup ## Tests against a real API server
 e2e: setup ## Core end-to-end tests on a real cluster
 	$(PY) -m e2e.run
 
+.PHONY: scale
+scale: setup ## Measure the operator with 300 models and 3,000 emulated pods (about 10 minutes); options: SCALE_ARGS=…
+	$(PY) -m e2e.scale $(SCALE_ARGS)
+
 .PHONY: docs crds
 docs: crds ## Generate what is generated: the CRDs, the chart's copy of them, the CRD reference
 crds: setup
@@ -97,6 +101,10 @@ bench-quality: setup ## Measure KL, perplexity and agreement of every tier and l
 .PHONY: bench-planner
 bench-planner: setup ## Measure how long the pool planner takes and how close it comes; options: BENCH_ARGS=…
 	$(PY) -m benchmarks.bench_planner $(BENCH_ARGS)
+
+.PHONY: bench-policies
+bench-policies: setup ## Simulate the policies against their targets, in pieces that are kept; options: BENCH_ARGS=…
+	$(PY) -m benchmarks.bench_policies $(BENCH_ARGS)
 
 .PHONY: soak
 soak: setup ## Put random load on a nested engine for 20 minutes, then check that nothing leaked; options: SOAK_ARGS=…

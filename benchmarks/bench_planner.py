@@ -2,7 +2,8 @@
 
 Everything between a program and a plan that may be adopted is timed: configurations, prices, the binary program,
 keeping what runs, routing. One warm process, wall time. Gaps are shares of the weighted demand: within what was listed,
-and with --oracle against the plain integer program on one pool, which takes its time.
+and with --oracle against the plain integer program on one pool, which takes its time. With --simulate it runs
+bench_policies instead, which takes the other options.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ import argparse
 import json
 import os
 import statistics
+import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -21,6 +23,7 @@ import scipy
 from adaptive_operator.decide.optimize.milp import route, solve_exact
 from adaptive_operator.decide.optimize.problem import Problem
 from adaptive_operator.decide.optimize.solve import PoolPlan, solve
+from benchmarks import bench_policies
 from benchmarks.planner_pools import build_pool, changed_keys, move_on
 
 OUTPUT = Path("out/bench/planner.json")
@@ -165,12 +168,16 @@ def compare_with_oracle(seconds: float) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> int:
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if "--simulate" in given:
+        return bench_policies.main([argument for argument in given if argument != "--simulate"])
     parser = argparse.ArgumentParser(description="Time and gap of the planner on random pools, 6 tiers x 4 shapes.")
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--large-seeds", type=int, default=LARGE_SEEDS, help="pools of 1,000 models")
     parser.add_argument("--oracle", type=float, default=0.0, help="seconds for the plain program; 0: not run")
-    options = parser.parse_args()
+    parser.add_argument("--simulate", action="store_true", help="the acceptance table of simulated policies instead")
+    options = parser.parse_args(given)
     samples = list(measure(options.seeds, options.large_seeds))
     load = os.getloadavg()[0]
     print(f"{os.cpu_count()} cores, load {load:.1f}, scipy {scipy.__version__} (HiGHS), floors 0.9, Π 10\n")
@@ -179,7 +186,8 @@ def main() -> None:
         print("\n" + compare_with_oracle(options.oracle))
     OUTPUT.parent.mkdir(parents=True, exist_ok=True)
     OUTPUT.write_text(json.dumps({"load": load, "samples": [asdict(sample) for sample in samples]}))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -20,8 +20,11 @@ import numpy as np
 from benchmarks.divergence import Array, Quality, compare, log_softmax, summarise
 from benchmarks.held_out_text import read_passages
 from benchmarks.peer import SOURCE
+from inference_pods.engine.checkpoint import read_shape
+from inference_pods.engine.digest import compute_digest
 from inference_pods.engine.gguf import GgufFile
 from inference_pods.engine.model_runner import Runner, load_model
+from inference_pods.engine.skip_orders import find_skip_order
 from inference_pods.engine.source import resolve_source
 from inference_pods.engine.tokenizer import TextTokenizer
 from inference_pods.engine.vocabulary import read_vocabulary
@@ -66,8 +69,10 @@ CANDIDATES = (
 def load(candidate: Candidate) -> Runner:
     blocks = TOGETHER * WINDOW // BLOCK_TOKENS
     limits = DecoderLimits(WINDOW, TOGETHER, WINDOW, blocks, detect_threads(), candidate.kv)
-    plan = LevelPlan(depths=candidate.depths)
-    return load_model(GgufFile(resolve_source(SOURCE)), limits, candidate.precision, candidate.seed, plan).runner
+    file = GgufFile(resolve_source(SOURCE))
+    order = find_skip_order((), candidate.depths, read_shape(file).layers, lambda: compute_digest(file.weights_files))
+    plan = LevelPlan(depths=candidate.depths, skip_order=order)
+    return load_model(file, limits, candidate.precision, candidate.seed, plan).runner
 
 
 def score(runner: Runner, windows: list[list[int]], level: int) -> Iterator[Array]:

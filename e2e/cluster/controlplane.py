@@ -1,6 +1,6 @@
 """How etcd, the API server, the controller manager and the scheduler are started.
 
-Pure: builds process specifications; starts nothing.
+Builds process specifications, and the audit policy of a large cluster; starts nothing.
 """
 
 from __future__ import annotations
@@ -8,10 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+import yaml
+
 from e2e.cluster.network import enter
 from e2e.cluster.pki import kubeconfig_of
 from e2e.cluster.processes import ProcessSpec
 from e2e.cluster.settings import API_PORT, NODE_IP, SERVICE_CIDR, Cluster
+from e2e.cluster.shell import write_atomic
 
 _ETCD = "http://127.0.0.1:2379"
 ISSUER = "https://kubernetes.default.svc.cluster.local"
@@ -59,9 +62,36 @@ def build_apiserver(cluster: Cluster, binaries: Mapping[str, Path]) -> ProcessSp
         "--profiling=false",
         "--shutdown-delay-duration=0s",
         f"--cert-dir={cluster.folder / 'apiserver'}",
+        *_audit(cluster),
     )
     files = (pki / "ca.crt", pki / "apiserver.crt", pki / "sa.pub")
     return ProcessSpec("kube-apiserver", argv, tuple(enter(cluster)), files)
+
+
+def _audit(cluster: Cluster) -> tuple[str, ...]:
+    """Flags; also writes the policy."""
+    if not cluster.large:
+        return ()
+    policy = cluster.config / "audit.yaml"
+    write_atomic(policy, yaml.safe_dump(build_audit_policy(), sort_keys=False))
+    return (f"--audit-policy-file={policy}", f"--audit-log-path={cluster.audit_log}")
+
+
+def build_audit_policy() -> dict[str, object]:
+    """Writes of service accounts outside kube-system; those to StatefulSets with what was sent."""
+    writes = ["create", "update", "patch", "delete", "deletecollection"]
+    own = {"verbs": writes, "userGroups": ["system:serviceaccounts"]}
+    return {
+        "apiVersion": "audit.k8s.io/v1",
+        "kind": "Policy",
+        "omitStages": ["RequestReceived"],
+        "rules": [
+            {"level": "None", "userGroups": ["system:serviceaccounts:kube-system"]},
+            {"level": "Request", **own, "resources": [{"group": "apps", "resources": ["statefulsets"]}]},
+            {"level": "Metadata", **own},
+            {"level": "None"},
+        ],
+    }
 
 
 def build_controller_manager(cluster: Cluster, binaries: Mapping[str, Path]) -> ProcessSpec:
@@ -79,6 +109,7 @@ def build_controller_manager(cluster: Cluster, binaries: Mapping[str, Path]) -> 
         f"--root-ca-file={cluster.pki / 'ca.crt'}",
         f"--cert-dir={cluster.folder / 'controller-manager'}",
         "--profiling=false",
+        *_unthrottled(cluster),
     )
     return ProcessSpec("kube-controller-manager", argv, tuple(enter(cluster)), (kubeconfig,))
 
@@ -95,5 +126,11 @@ def build_scheduler(cluster: Cluster, binaries: Mapping[str, Path]) -> ProcessSp
         "--leader-elect=false",
         f"--cert-dir={cluster.folder / 'scheduler'}",
         "--profiling=false",
+        *_unthrottled(cluster),
     )
     return ProcessSpec("kube-scheduler", argv, tuple(enter(cluster)), (kubeconfig,))
+
+
+def _unthrottled(cluster: Cluster) -> tuple[str, ...]:
+    """The default of 20 calls/s a controller would be all that a start of thousands of pods measures."""
+    return ("--kube-api-qps=1000", "--kube-api-burst=2000") if cluster.large else ()

@@ -86,6 +86,13 @@ def set_prometheus(cluster: Cluster, running: bool) -> None:
         stop([record] if record else [])
 
 
+def start_also(cluster: Cluster, specs: Sequence[ProcessSpec]) -> None:
+    """Start further processes in a cluster that is up; `take_down` ends them too."""
+    _require_root()
+    with _cluster_lock(cluster):
+        _start(cluster, specs)
+
+
 def describe(cluster: Cluster) -> list[str]:
     """Lines that say what runs; the first one ends in "up", "degraded" or "down"."""
     records = {r.name: r for r in read_records(cluster)}

@@ -20,11 +20,14 @@ NAMESPACE = "monitoring"
 _ANNOTATION = "__meta_kubernetes_pod_annotation_prometheus_io"
 
 
-def build_prometheus(cluster: Cluster, binaries: Mapping[str, Path]) -> ProcessSpec:
-    """Prometheus on the node's address; also writes its configuration."""
+def build_prometheus(
+    cluster: Cluster, binaries: Mapping[str, Path], content: Mapping[str, object] | None = None
+) -> ProcessSpec:
+    """Prometheus on the node's address; also writes its configuration: `content`, else the one for pods that run."""
     config = cluster.config / "prometheus.yaml"
     kubeconfig = kubeconfig_of(cluster, "prometheus")
-    write_atomic(config, yaml.safe_dump(build_config(cluster.scrape_interval, kubeconfig), sort_keys=False))
+    content = content or build_config(cluster.scrape_interval, kubeconfig)
+    write_atomic(config, yaml.safe_dump(dict(content), sort_keys=False))
     argv = (
         str(binaries["prometheus"]),
         f"--config.file={config}",

@@ -49,6 +49,7 @@ class Cluster:
     mode: Mode = Mode.FULL
     accelerators: int = 4  # units of nvidia.com/gpu that the node advertises
     scrape_interval: str = "2s"  # Prometheus duration
+    large: bool = False  # thousands of pods: controllers' clients unthrottled, writes of service accounts audited
 
     @property
     def context(self) -> str:
@@ -84,6 +85,11 @@ class Cluster:
     def records(self) -> Path:
         """What is needed to find the started processes again."""
         return self.folder / "run"
+
+    @property
+    def audit_log(self) -> Path:
+        """Writes to the API server, one JSON event a line; only of a large cluster."""
+        return self.logs / "audit.jsonl"
 
     @property
     def containerd_socket(self) -> Path:

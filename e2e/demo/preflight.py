@@ -10,16 +10,19 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from e2e.cluster.binaries import GO_CACHE_BYTES, GO_MODULE_BYTES, find_binaries
+from e2e.cluster.pip_access import find_environment
 from e2e.cluster.settings import ClusterError, cache_folder, find_cluster, state_folder
 from e2e.demo.settings import ROOT, DemoError, Settings
 
 MODULES = ("aiohttp", "huggingface_hub", "kubernetes", "matplotlib", "prometheus_client", "rich", "yaml")
 OWN_CLUSTER_TOOLS = {"ip": "iproute2", "nsenter": "util-linux", "mount": "mount"}
 EXISTING_CLUSTER_TOOLS = {"kubectl": "kubectl", "helm": "helm"}
-# No compiler: the images bring their own, and Go builds without C. Go's own build and module caches come on top.
+# No compiler: the images bring their own, and Go builds without C.
 GB = 10**9
-CACHE_BYTES = 5 * GB  # binaries and image layers
-STATE_BYTES = 7 * GB  # the node's copies of the images, and what its pods write
+CACHE_BYTES = 5 * GB  # binaries (0.9 measured) and image layers (2.6), and room for an image that is being copied
+STATE_BYTES = 7 * GB  # the node's copies of the images, packed and unpacked (2 x 2.3), and what its pods write
+CUDA_BYTES = 5 * GB  # what PyPI's torch adds to each copy of an image; estimated from 3 GB of packed wheels
 
 
 def missing(settings: Settings) -> list[str]:
@@ -73,12 +76,29 @@ def _disk(settings: Settings) -> list[str]:
             return []
     except ClusterError as error:
         return [str(error)]
-    needs = {"ADAPTIVE_CACHE": (_existing(cache_folder()), CACHE_BYTES)}
-    needs["ADAPTIVE_STATE"] = (_existing(state_folder()), STATE_BYTES)
     by_device: dict[int, dict[str, tuple[Path, int]]] = {}
-    for variable, need in needs.items():
-        by_device.setdefault(need[0].stat().st_dev, {})[variable] = need
+    for variable, (folder, size) in _needs().items():
+        there = _existing(folder)
+        by_device.setdefault(there.stat().st_dev, {})[variable] = (there, size)
     return [line for on_device in by_device.values() if (line := _space(on_device))]
+
+
+def _needs() -> dict[str, tuple[Path, int]]:
+    """Folders that a first run fills, and with how many bytes, by the variable that moves them."""
+    environment = find_environment(os.environ, ROOT)
+    cuda = 0 if any(environment.get(name) for name in ("TORCH_FIND_LINKS", "TORCH_INDEX")) else CUDA_BYTES
+    needs = {
+        "ADAPTIVE_CACHE": (cache_folder(), CACHE_BYTES + cuda),
+        "ADAPTIVE_STATE": (state_folder(), STATE_BYTES + 2 * cuda),
+    }
+    try:
+        find_binaries()
+    except ClusterError:
+        home, folders = Path.home(), os.environ
+        build = Path(folders.get("GOCACHE") or Path(folders.get("XDG_CACHE_HOME") or home / ".cache") / "go-build")
+        modules = Path(folders.get("GOMODCACHE") or Path(folders.get("GOPATH") or home / "go") / "pkg" / "mod")
+        needs |= {"GOCACHE": (build, GO_CACHE_BYTES), "GOMODCACHE": (modules, GO_MODULE_BYTES)}
+    return needs
 
 
 def _space(needs: Mapping[str, tuple[Path, int]]) -> str:
@@ -87,7 +107,7 @@ def _space(needs: Mapping[str, tuple[Path, int]]) -> str:
     if free >= needed:
         return ""
     have = f"{folder} has {free / GB:.1f} GB free, the demo's own cluster needs {needed / GB:.0f} GB"
-    return f"{have}: free some, or set {' and '.join(needs)} to a folder on a larger disk"
+    return f"{have}: free some, or set {', '.join(needs)} to a folder on a larger disk"
 
 
 def _existing(folder: Path) -> Path:

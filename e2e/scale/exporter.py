@@ -1,30 +1,32 @@
 """`python -m e2e.scale.exporter --context CONTEXT`: reads models and pods, emits the series of all emulated pods.
 
 For kwok nodes, where pods become Ready but no process runs in them. Load of each model: a sinusoid around
---requests-per-second, its phase from the model's name.
+--requests-per-second, its phase from the model's name. `PUT /load` sets another mean for some models.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import math
 import time
 import zlib
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import Metric
 
-from e2e.demo.kube import Kube, connect
+from e2e.scale.api import connect
 from e2e.scale.fluid import FluidModel, read_tiers
+from e2e.scale.mirror import Key, Mirror
 from e2e.scale.series import Families, ModelSeries, ReadyPods
+from e2e.scale.settings import positive_float
 from inference_pods.protocol import COMPONENT_ENGINE, COMPONENT_ROUTER, LABEL_COMPONENT, LABEL_MODEL, LABEL_TIER
 
-Key = tuple[str, str]  # namespace and name of a model
 _MODELS = "/apis/adaptivellm.dev/v1alpha1/adaptivemodels"
 _PODS = "/api/v1/pods"
 _SELECTOR = "app.kubernetes.io/managed-by=adaptive-llm"
@@ -47,6 +49,13 @@ def gather_ready(pods: Iterable[dict[str, Any]]) -> dict[Key, ReadyPods]:
     return {key: ReadyPods(routers[key], dict(engines[key])) for key in [*routers, *engines]}
 
 
+def trim_pod(pod: dict[str, Any]) -> dict[str, Any]:
+    """What `gather_ready` reads of a pod: a small part of it."""
+    meta, status = pod["metadata"], pod.get("status", {})
+    kept = {name: meta[name] for name in ("namespace", "name", "labels", "deletionTimestamp") if name in meta}
+    return {"metadata": kept, "status": {"conditions": status.get("conditions", [])}}
+
+
 def demand(name: str, at: float, mean: float, swing: float, period_seconds: float) -> float:
     """Requests per second of a model at a time."""
     phase = zlib.crc32(name.encode()) / 2**32
@@ -59,6 +68,11 @@ class Exporter:
     def __init__(self, options: argparse.Namespace) -> None:
         self._options = options
         self._models: dict[Key, ModelSeries] = {}
+        self._means: dict[Key, float] = {}  # requests per second, where they were set
+
+    def set_load(self, models: Iterable[Key], requests_per_second: float) -> None:
+        """Another mean load for these models, from the next interval on."""
+        self._means |= dict.fromkeys(models, requests_per_second)
 
     def advance(self, now: float, seconds: float, models: Iterable[dict[str, Any]], pods: dict[Key, ReadyPods]) -> None:
         """Counts an interval that ends `now`; a model that is gone takes its series along."""
@@ -69,7 +83,8 @@ class Exporter:
             series.fluid.tiers = read_tiers(item["spec"])
             series.fluid.longest_wait_seconds = float(item["spec"]["routing"]["maxQueueSeconds"])
             options = self._options
-            rate = demand("/".join(key), now, options.requests_per_second, options.swing, options.period_seconds)
+            mean = self._means.get(key, options.requests_per_second)
+            rate = demand("/".join(key), now, mean, options.swing, options.period_seconds)
             series.advance(seconds, rate, pods.get(key, ReadyPods((), {})))
         self._models = present
 
@@ -80,35 +95,61 @@ class Exporter:
             series.write(families)
         return families
 
-    async def follow(self, kube: Kube) -> None:
-        """Looks at the cluster for ever; answers come from the API server's cache, at no cost to etcd."""
+    async def follow(self, models: Mirror, pods: Mirror) -> None:
+        """Advances for ever by what is seen of the cluster; while the API server is away, by what was seen last."""
         last = time.monotonic()
         while True:
-            models = await kube.json(_MODELS, resourceVersion="0")
-            pods = await kube.json(_PODS, labelSelector=_SELECTOR, resourceVersion="0")
-            now = time.monotonic()
-            if now > last:
-                self.advance(now, now - last, models["items"], gather_ready(pods["items"]))
-            last = now
             await asyncio.sleep(self._options.interval_seconds)
+            now = time.monotonic()
+            if models.is_known and pods.is_known:
+                self.advance(now, now - last, models.objects.values(), gather_ready(pods.objects.values()))
+            last = now
 
 
-async def run(options: argparse.Namespace) -> None:
-    """Serves /metrics until it is stopped."""
-    registry, exporter = CollectorRegistry(), Exporter(options)
+def parse_load(body: Mapping[str, Any]) -> tuple[list[Key], float]:
+    """`{"models": ["team/a"], "requestsPerSecond": 30}`; raises KeyError, TypeError or ValueError."""
+    models = [tuple(str(name).split("/")) for name in body["models"]]
+    if any(len(key) != 2 for key in models):
+        raise ValueError("a model is written namespace/name")
+    rate = float(body["requestsPerSecond"])
+    if not 0 <= rate < math.inf:
+        raise ValueError("requestsPerSecond must be 0 or more")
+    return [(namespace, name) for namespace, name in models], rate
+
+
+def build_app(exporter: Exporter) -> web.Application:
+    """`GET /metrics` and `PUT /load`."""
+    registry = CollectorRegistry()
     registry.register(exporter)
 
     async def expose(_request: web.Request) -> web.Response:
         return web.Response(body=generate_latest(registry), headers={"Content-Type": "text/plain; version=0.0.4"})
 
+    async def set_load(request: web.Request) -> web.Response:
+        try:
+            exporter.set_load(*parse_load(await request.json()))
+        except (KeyError, TypeError, ValueError) as error:
+            return web.Response(status=400, text=f"{error!r}\n")
+        return web.Response(status=204)
+
     app = web.Application()
     app.router.add_get("/metrics", expose)
-    runner = web.AppRunner(app, access_log=None)
+    app.router.add_put("/load", set_load)
+    return app
+
+
+async def run(options: argparse.Namespace) -> None:
+    """Serves until it is stopped."""
+    exporter = Exporter(options)
+    runner = web.AppRunner(build_app(exporter), access_log=None)
     await runner.setup()
     try:
         await web.TCPSite(runner, options.host, options.port).start()
-        async with connect(options.context) as kube:
-            await exporter.follow(kube)
+        async with connect(options.context) as api, asyncio.TaskGroup() as group:
+            models, pods = Mirror(api, _MODELS), Mirror(api, _PODS, _SELECTOR, trim_pod)
+            group.create_task(models.run())
+            group.create_task(pods.run())
+            group.create_task(exporter.follow(models, pods))
     finally:
         await runner.cleanup()
 
@@ -121,10 +162,11 @@ def parse_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--port", type=int, default=9400)
     parser.add_argument("--requests-per-second", type=float, default=5.0, help="mean load of each model")
     parser.add_argument("--swing", type=float, default=0.5, help="amplitude of the load as a share of its mean")
-    parser.add_argument("--period-seconds", type=float, default=600.0, help="period of the load")
-    parser.add_argument("--interval-seconds", type=float, default=5.0, help="time between two looks at the cluster")
+    parser.add_argument("--period-seconds", type=positive_float, default=600.0, help="period of the load")
+    parser.add_argument("--interval-seconds", type=positive_float, default=5.0, help="length of an emulated interval")
     return parser.parse_args(arguments)
 
 
 if __name__ == "__main__":
+    logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s %(name)s %(message)s")
     asyncio.run(run(parse_options()))

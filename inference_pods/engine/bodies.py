@@ -77,6 +77,12 @@ class TokenizeBody(Body):
     inputs: str = Field(min_length=1)
 
 
+class LevelBody(Body):
+    """PUT /requests/ID/level."""
+
+    level: str
+
+
 class StreamOptions(Body):
     """OpenAI's stream_options."""
 

@@ -9,11 +9,12 @@ import itertools
 import logging
 import math
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from inference_pods.engine.errors import locate
-from inference_pods.engine.model_runner import StepRunner
+from inference_pods.engine.model_runner import RunnerLostError, StepRunner
 from inference_pods.engine.sampler import Sampler, top_tokens
 from inference_pods.engine.scheduler import ScheduledChunk, Scheduler
 from inference_pods.engine.sequence import (
@@ -89,6 +90,7 @@ class EngineCore:
         stream = TextStream(self._tokenizer, request.stop_strings)
         self._live[request_id] = _Live(request, sequence, Sampler(request.sampling), stream, now)
         self.scheduler.add(sequence)
+        self.scheduler.stats.level_requests[request.level] += 1
 
     def change_level(self, request_id: int, level: int) -> None:
         """Computes a request at another level from its next token on; unknown ids (already finished) are fine."""
@@ -100,12 +102,14 @@ class EngineCore:
         if live := self._live.pop(request_id, None):
             self.scheduler.remove(live.sequence)
 
-    def fail_all(self, error: str) -> list[TokenEvent]:
-        """Ends every request with an error."""
+    def abandon(self) -> list[int]:
+        """Forgets every request and returns their ids: for an engine that takes no further step.
+
+        Queues and blocks are left as they are, because wrong books may be what ended it.
+        """
         request_ids = list(self._live)
-        for request_id in request_ids:
-            self.cancel(request_id)
-        return [TokenEvent(request_id, error=error, failure=FailureKind.MODEL) for request_id in request_ids]
+        self._live.clear()
+        return request_ids
 
     def check_integrity(self) -> None:
         """Checks the block pool; rebuilds it if it is wrong and nothing is live.
@@ -128,18 +132,24 @@ class EngineCore:
         started = self._clock()
         try:
             run = self._run(plan)
+        except RunnerLostError as error:
+            logger.error("step of %d sequences failed for good: %s", len(plan), error)
+            return StepResult(self._fail(plan, str(error), FailureKind.STOPPED), 0, 0)
         except Exception as error:
-            if isinstance(error, ValueError) and len(plan) > 1:
+            if len(plan) > 1:
                 return self._step_apart(plan, error)
-            logger.exception("step of %d sequences failed", len(plan))
-            return StepResult(self._fail(plan, "the model failed on this step"), 0, 0)
+            logger.exception("step of one sequence failed")
+            return StepResult(self._fail(plan, "the model failed on this step", FailureKind.MODEL), 0, 0)
         result = self._postprocess(plan, run)
         self._observe_round(run, result, self._clock() - started)
         return result
 
-    def _step_apart(self, plan: list[ScheduledChunk], error: ValueError) -> StepResult:
-        """Takes the chunks of a step that the runner refused one by one, so that only the one at fault fails."""
-        logger.warning("step of %d sequences was refused, each is tried alone: %s", len(plan), error)
+    def _step_apart(self, plan: list[ScheduledChunk], error: Exception) -> StepResult:
+        """Takes the chunks of a step that failed one by one, so that only the one at fault fails.
+
+        Nothing of the step is committed, so all that a part of it wrote is computed again before it is read.
+        """
+        logger.warning("step of %d sequences failed, each is tried alone: %s (%s)", len(plan), error, locate(error))
         self.scheduler.gate.begin_round()  # what they take apart says nothing of drafting
         results = [self._step_plan([chunk]) for chunk in plan]
         return StepResult(
@@ -167,7 +177,7 @@ class EngineCore:
         chunks = [_build_chunk(chunk, tokens) for chunk, tokens in zip(plan, drafted, strict=True)]
         started = self._clock()
         scores = self._runner.step(chunks)
-        self.scheduler.step_time.observe(sum(len(chunk.token_ids) for chunk in chunks), self._clock() - started)
+        self.scheduler.step_times.observe(_count_rows(chunks), self._clock() - started)
         return _Run(drafted, scores)
 
     def _draft(self, plan: list[ScheduledChunk]) -> list[list[int]]:
@@ -185,11 +195,11 @@ class EngineCore:
                 drafted[i].append(one.best)
         return drafted
 
-    def _fail(self, plan: list[ScheduledChunk], error: str) -> list[TokenEvent]:
+    def _fail(self, plan: list[ScheduledChunk], error: str, failure: FailureKind) -> list[TokenEvent]:
         events = []
         for chunk in plan:
             self.cancel(chunk.sequence.request_id)
-            events.append(TokenEvent(chunk.sequence.request_id, error=error, failure=FailureKind.MODEL))
+            events.append(TokenEvent(chunk.sequence.request_id, error=error, failure=failure))
         return events
 
     def _postprocess(self, plan: list[ScheduledChunk], run: _Run) -> StepResult:
@@ -204,7 +214,9 @@ class EngineCore:
         scores = iter(run.scores)
         for chunk, drafted in complete:
             own = list(itertools.islice(scores, 1 + len(drafted)))
-            events += self._advance_verified(self._live[chunk.sequence.request_id], own, drafted)
+            advanced = self._advance_verified(self._live[chunk.sequence.request_id], own, drafted)
+            self.scheduler.stats.level_tokens[chunk.sequence.level] += sum(one.token is not None for one in advanced)
+            events += advanced
         return StepResult(events, prompt_tokens, sum(event.token is not None for event in events))
 
     def _advance_verified(self, live: _Live, scores: list[TokenScores], drafted: list[int]) -> list[TokenEvent]:
@@ -278,6 +290,14 @@ class EngineCore:
             ScoredToken(token, tokenizer.token_text(token), logprob, tokenizer.is_special(token))
             for token, logprob in top_tokens(scores, live.request.top_n_tokens)
         )
+
+
+def _count_rows(chunks: list[Chunk]) -> Counter[int]:
+    """Rows of a step by level."""
+    rows: Counter[int] = Counter()
+    for chunk in chunks:
+        rows[chunk.level] += len(chunk.token_ids)
+    return rows
 
 
 def _build_chunk(chunk: ScheduledChunk, drafted: list[int]) -> Chunk:

@@ -33,7 +33,7 @@ class DigestCheck:
 
     def __init__(self, files: Sequence[Path], expected: str | None) -> None:
         self._expected = expected
-        self._names = ", ".join(path.name for path in files)
+        self._names = files[0].name + (f" and {len(files) - 1} more" if len(files) > 1 else "")
         executor = ThreadPoolExecutor(1, thread_name_prefix="digest")
         self._digest: Future[str] = executor.submit(compute_digest, files)
         executor.shutdown(wait=False)
@@ -49,6 +49,6 @@ class DigestCheck:
             raise LoadError(
                 LoadReason.CORRUPT,
                 f"{self._names}: sha256 is {digest}, expected {self._expected}; download the weights again, or correct "
-                "--model-sha256",
+                "model.sha256 (--model-sha256)",
             )
         return digest

@@ -60,6 +60,20 @@ class HeaderError(RequestError):
     kind = "validation"
 
 
+class LevelUnknownError(RequestError):
+    """A level that is not served here; the message names those that are."""
+
+    status = 400
+    kind = "validation"
+
+
+class NotRunningError(RequestError):
+    """No request of this name is waiting or running."""
+
+    status = 404
+    kind = "not_found"
+
+
 class TemplateError(ValidationError):
     """The chat template refused the messages."""
 

@@ -13,7 +13,13 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 
-from inference_pods.engine.errors import DeadlineError, GenerationError, InternalError
+from inference_pods.engine.errors import (
+    DeadlineError,
+    GenerationError,
+    InternalError,
+    RequestError,
+    UnavailableError,
+)
 from inference_pods.engine.sequence import FailureKind, FinishReason, GenerationRequest, TokenEvent
 
 
@@ -22,12 +28,13 @@ class Generation:
     """Running siblings; iterate for (index, event). Leaving the `with` block early cancels those that still run.
 
     Iterating raises GenerationError when the model fails on one of them, InternalError when the engine does,
-    DeadlineError when the time is over; the others end too.
+    UnavailableError when it ends, DeadlineError when the time is over; the others end too.
     """
 
     requests: tuple[GenerationRequest, ...]
     index_of: dict[int, int]  # request id in the engine -> sibling
     on_close: Callable[[Generation], None]
+    name: str = ""  # what its client calls it; empty: nothing
     queue: asyncio.Queue[TokenEvent] = field(default_factory=asyncio.Queue)
     started_at: float = field(default_factory=time.monotonic)
     running: set[int] = field(init=False)
@@ -50,9 +57,7 @@ class Generation:
                 self.running.discard(event.request_id)
             if event.error is not None:
                 self._refuse_if_late()
-                if event.failure is FailureKind.INTERNAL:
-                    raise InternalError
-                raise GenerationError(f"Request failed during generation: {event.error}")
+                raise _build_error(event)
             yield self.index_of[event.request_id], event
 
     async def _next_event(self) -> TokenEvent:
@@ -71,6 +76,14 @@ class Generation:
         # The clock that asyncio rounds may wake a millisecond early.
         if deadline is not None and time.monotonic() >= deadline - 0.002:
             raise DeadlineError("the deadline of `x-deadline-ms` passed before the answer was complete")
+
+
+def _build_error(event: TokenEvent) -> RequestError:
+    if event.failure is FailureKind.INTERNAL:
+        return InternalError()
+    if event.failure is FailureKind.STOPPED:
+        return UnavailableError(f"{event.error}; another replica may serve", retry_after_seconds=1)
+    return GenerationError(f"Request failed during generation: {event.error}")
 
 
 @dataclass(frozen=True, slots=True)

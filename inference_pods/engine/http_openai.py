@@ -142,7 +142,7 @@ def _answer(service: Service, prefix: str, logprobs: int | None) -> Answer:
 async def _respond(exchange: _Exchange) -> web.StreamResponse:
     if exchange.body.stream:
         return await _stream(exchange)
-    completions = await exchange.service.complete(*exchange.siblings)
+    completions = await exchange.service.complete(*exchange.siblings, name=exchange.options.request_name)
     if exchange.shown < len(completions):
         completions = rank_by_logprob(completions)
     choices = []
@@ -158,7 +158,7 @@ async def _respond(exchange: _Exchange) -> web.StreamResponse:
 
 async def _stream(exchange: _Exchange) -> web.StreamResponse:
     """Refusals have a status of their own; a failure after that becomes an error frame, then [DONE]."""
-    with exchange.service.start(*exchange.siblings) as running:
+    with exchange.service.start(*exchange.siblings, name=exchange.options.request_name) as running:
         stream = await open_stream(exchange.http, exchange.options)
         async for payload in _payloads(exchange, running):
             await stream.write(frame(payload))

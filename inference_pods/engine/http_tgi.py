@@ -124,7 +124,7 @@ async def _generate(
     service.check_admission()
     request = await build_request(service, body, options)
     count = check_best_of(body.parameters, request.sampling, stream=False)
-    best, *others = rank_by_logprob(await service.complete(*build_siblings(request, count)))
+    best, *others = rank_by_logprob(await service.complete(*build_siblings(request, count), name=options.request_name))
     prefix = body.inputs if body.parameters.return_full_text else ""
     answer: dict[str, Any] = {"generated_text": prefix + best.text}
     if body.parameters.details:
@@ -177,7 +177,7 @@ async def _stream(
         await open_stream(request, options)
         raise
     events: list[TokenEvent] = []
-    with service.start(generation_request) as generation:
+    with service.start(generation_request, name=options.request_name) as generation:
         stream = await open_stream(request, options)
         async for _, event in generation:
             events.append(event)

@@ -29,6 +29,7 @@ class EngineLoop:
         self._observe = observe
         self._changed = threading.Condition()
         self._added: list[tuple[int, GenerationRequest]] = []
+        self._levels: list[tuple[int, int]] = []
         self._cancelled: list[int] = []
         self._stopping = False
         self._crashed = False
@@ -54,8 +55,18 @@ class EngineLoop:
         return self._crashed
 
     def submit(self, request_id: int, request: GenerationRequest) -> None:
+        """Hands a request over; one that comes after a crash fails at once, because nobody would take it."""
         with self._changed:
-            self._added.append((request_id, request))
+            if not self._crashed:
+                self._added.append((request_id, request))
+                self._changed.notify()
+                return
+        self._deliver(_build_stopped([request_id]))
+
+    def change_level(self, request_id: int, level: int) -> None:
+        """From the next step on the request is computed at `level` (an index); one that has ended is left alone."""
+        with self._changed:
+            self._levels.append((request_id, level))
             self._changed.notify()
 
     def cancel(self, request_id: int) -> None:
@@ -70,8 +81,8 @@ class EngineLoop:
             logger.exception("the engine loop ended by an error; open requests are failed")
             with self._changed:
                 self._crashed = True
-                unseen = [TokenEvent(request_id, error="the engine stopped") for request_id, _ in self._added]
-            self._deliver(self._core.fail_all("the engine stopped") + unseen)
+                unseen = [request_id for request_id, _ in self._added]
+            self._deliver(_build_stopped(self._core.abandon() + unseen))
 
     def _step_until_stopped(self) -> None:
         while self._take_changes():
@@ -91,15 +102,22 @@ class EngineLoop:
     def _take_changes(self) -> bool:
         """Applies what came in; sleeps while there is nothing to do. False when stopping."""
         with self._changed:
-            while not self._stopping and not self._added and not self._cancelled and self._core.scheduler.is_idle:
+            while not self._has_work():
                 self._changed.wait()
             added, self._added = self._added, []
+            levels, self._levels = self._levels, []
             cancelled, self._cancelled = self._cancelled, []
         for request_id, request in added:
             self._add(request_id, request)
+        for request_id, level in levels:
+            self._core.change_level(request_id, level)
         for request_id in cancelled:
             self._core.cancel(request_id)
         return not self._stopping
+
+    def _has_work(self) -> bool:
+        has_changes = self._added or self._levels or self._cancelled
+        return bool(self._stopping or has_changes or not self._core.scheduler.is_idle)
 
     def _add(self, request_id: int, request: GenerationRequest) -> None:
         """A request that cannot even be begun ends alone."""
@@ -109,3 +127,7 @@ class EngineLoop:
             logger.error("request %d cannot be begun: %s", request_id, locate(error))
             failure = "the engine failed on this request"
             self._deliver([TokenEvent(request_id, error=failure, failure=FailureKind.INTERNAL)])
+
+
+def _build_stopped(request_ids: list[int]) -> list[TokenEvent]:
+    return [TokenEvent(one, error="the engine stopped", failure=FailureKind.STOPPED) for one in request_ids]

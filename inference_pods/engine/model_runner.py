@@ -26,10 +26,20 @@ from inference_pods.kernels.step_plans import PlanCounts
 logger = logging.getLogger(__name__)
 
 
+class RunnerLostError(RuntimeError):
+    """The runner can take no further step, whatever it is asked."""
+
+
 class StepRunner(Protocol):
     """What the engine's core asks of a model, and all of it: the scores of a step."""
 
-    def step(self, chunks: list[Chunk]) -> list[TokenScores]: ...
+    def step(self, chunks: list[Chunk]) -> list[TokenScores]:
+        """Scores of all tokens that want them, in order.
+
+        Raises:
+            RunnerLostError: it is over. Whatever else it raises is a failure of this step alone.
+        """
+        ...
 
 
 class Runner(TensorSink, StepRunner, Protocol):
@@ -52,6 +62,16 @@ class PlanningRunner(Protocol):
     """A runner that keeps plans of its steps: `warm` builds those that every load needs."""
 
     def warm(self) -> PlanCounts: ...
+
+
+@runtime_checkable
+class ReportingRunner(Protocol):
+    """A runner that chose a path for each of its operations."""
+
+    @property
+    def paths(self) -> dict[str, str]:
+        """What computes each operation: a kernel's name or torch."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +123,7 @@ def load_model(
         threads = limits.threads if isinstance(runner, Decoder) else 1
         load_weights(file, shape, runner, permutation_seed, threads)
     except LevelError as error:
-        raise LoadError(LoadReason.UNSUPPORTED, f"{error}; change --levels or --depths") from error
+        raise LoadError(LoadReason.UNSUPPORTED, f"{error}; change --levels, --depths or --skip-order") from error
     except MemoryError as error:
         raise LoadError(
             LoadReason.OUT_OF_MEMORY, f"{error}; raise replica.memory or lower --kv-cache-tokens"

@@ -1,6 +1,7 @@
 """What a client may say in headers: the level, its priority, its deadline. Parses and refuses, decides nothing.
 
 x-level: name of a level that this replica serves; absent or empty means its first one.
+x-request-id: what the request is called while it runs (see http_control.py); of several with one name all are meant.
 x-priority: an integer, lower goes first, default 0.
 x-deadline-ms: whole milliseconds from now until the answer must be complete. A request whose time is over leaves the
 batch and is answered in a way that its family's clients do not repeat by themselves: TGI's get 424 `generation`
@@ -16,19 +17,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from inference_pods.engine.errors import HeaderError
-from inference_pods.protocol import HEADER_DEADLINE_MS, HEADER_LEVEL, HEADER_PRIORITY
+from inference_pods.protocol import HEADER_DEADLINE_MS, HEADER_LEVEL, HEADER_PRIORITY, HEADER_REQUEST_ID
 
 _INTEGER = re.compile(r"[+-]?[0-9]{1,9}")
 
 
 @dataclass(frozen=True, slots=True)
 class RequestOptions:
-    """Parsed headers; `deadline_seconds` is on the monotonic clock."""
+    """Parsed headers; `deadline_seconds` is on the monotonic clock. `request_name`: empty if it has none."""
 
     level: int
     level_name: str
     priority: int
     deadline_seconds: float | None
+    request_name: str = ""
 
 
 def parse_options(
@@ -46,7 +48,9 @@ def parse_options(
     if milliseconds is not None and milliseconds <= 0:
         raise HeaderError(f"header {HEADER_DEADLINE_MS}: {milliseconds} is not above 0; give milliseconds from now")
     deadline = None if milliseconds is None else clock() + milliseconds / 1000
-    return RequestOptions(levels.index(name), name, _integer(headers, HEADER_PRIORITY) or 0, deadline)
+    return RequestOptions(
+        levels.index(name), name, _integer(headers, HEADER_PRIORITY) or 0, deadline, headers.get(HEADER_REQUEST_ID, "")
+    )
 
 
 def _integer(headers: Mapping[str, str], name: str) -> int | None:

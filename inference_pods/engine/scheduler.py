@@ -1,14 +1,16 @@
 """Decides which tokens the next step computes: continuous batching by priority and age, chunked prefill, prefix reuse.
 
 Every decoding sequence gets its token in every step; what is left of the step's budget goes to prompts. The budget is
-in tokens and, where there is an objective for the time per output token, in seconds of a learned step-time model, which
-also bounds the batch. When blocks run out, the least urgent sequence gives its blocks back and is computed again later.
+in tokens and, where there is an objective for the time per output token, in seconds of a learned model of each level's
+pace, which also bounds the batch. When blocks run out, the least urgent sequence gives its blocks back and is computed
+again later.
 Knows no tensors, no text and no clock.
 """
 
 from __future__ import annotations
 
 from bisect import insort
+from collections import Counter
 from dataclasses import dataclass, replace
 
 from inference_pods.engine.batch_limit import BatchBound, BatchLimit, BatchState, decide_batch_limit
@@ -16,11 +18,9 @@ from inference_pods.engine.block_manager import ROOT_KEY, BlockManager, Integrit
 from inference_pods.engine.sequence import Sequence
 from inference_pods.engine.speculation import DraftSettings, SpeculationGate
 from inference_pods.engine.stats import EngineStats
-from inference_pods.engine.step_time import StepTimeModel
+from inference_pods.engine.step_room import LEAST_PROMPT_ROWS, StepRoom
+from inference_pods.engine.step_time import LevelStepTimes
 
-_LEAST_PROMPT_ROWS = (
-    8  # a step computes so many prompt tokens even where the objective leaves no time: prompts must end
-)
 _TPOT_MARGIN = 0.9  # of the objective is planned: steps scatter, and sampling and delivery are outside of them
 _MOST_PRIORITY = 100  # either way; beyond it a client could make others wait without bound
 _USUAL_SMOOTHING = 0.1  # weight of the latest sequence in the usual number of blocks
@@ -67,10 +67,10 @@ class Scheduler:
         self.waiting: list[Sequence] = []
         self.running: list[Sequence] = []
         self.limit = BatchLimit(max_batch_size, BatchBound.QUEUE)
-        self.step_time = StepTimeModel()
+        self.step_times = LevelStepTimes()
         self.gate = SpeculationGate()
         self.drafts = drafts
-        self._tpot_seconds = tpot_seconds
+        self._planned_seconds = None if tpot_seconds is None else _TPOT_MARGIN * tpot_seconds
         self._ageing_seconds = ageing_seconds
         self._usual_blocks: float | None = None
 
@@ -115,11 +115,12 @@ class Scheduler:
         """The next step's chunks, decoding sequences first; empty when nothing can run."""
         plan: list[ScheduledChunk] = []
         preemptions = self.stats.preemptions
-        budget = self._plan_running(plan, self.step_tokens, decoding=True)
-        budget = self._plan_running(plan, self._prompt_budget(len(plan), budget), decoding=False)
+        room = StepRoom(self.step_tokens, self._planned_seconds, self.step_times)
+        self._plan_running(plan, room, decoding=True)
+        self._plan_running(plan, room, decoding=False)
         self.limit = decide_batch_limit(self._batch_state())
         if self.stats.preemptions == preemptions:
-            self._admit(plan, budget)
+            self._admit(plan, room)
         return self._add_drafts(plan, self.drafts) if self.drafts else plan
 
     def commit(self, plan: list[ScheduledChunk]) -> None:
@@ -156,33 +157,38 @@ class Scheduler:
             self.blocks.allocate(sequence.block_table, len(sequence.token_ids) + count)
         return max(0, count)
 
-    def _plan_running(self, plan: list[ScheduledChunk], budget: int, *, decoding: bool) -> int:
-        """Plans the running sequences that decode, or the others; returns what is left of the budget."""
+    def _plan_running(self, plan: list[ScheduledChunk], room: StepRoom, *, decoding: bool) -> None:
+        """Plans the running sequences that decode, or the others."""
         for sequence in list(self.running):
-            if sequence in self.running and (sequence.pending_tokens == 1) is decoding and budget > 0:
-                count = min(sequence.pending_tokens, budget)
-                if self._make_room(sequence, sequence.computed_tokens + count, plan):
+            if sequence in self.running and (sequence.pending_tokens == 1) is decoding:
+                count = min(sequence.pending_tokens, room.rows_left(sequence.level, decoding=decoding))
+                if count > 0 and self._make_room(sequence, sequence.computed_tokens + count, plan):
                     plan.append(ScheduledChunk(sequence, count))
-                    budget -= count
-        return budget
+                    room.take(sequence.level, count, decoding=decoding)
 
-    def _tpot_rows(self) -> int | None:
-        """Rows that a step may have within the objective; None: no objective, or nothing learned yet."""
-        if self._tpot_seconds is None:
+    def _tpot_sequences(self) -> int | None:
+        """Sequences that may run within the objective, those beyond the present ones at the level of the next to come.
+
+        Each takes a row of a step; a prompt, waiting or running, keeps LEAST_PROMPT_ROWS beside them. None: no
+        objective, or nothing learned yet.
+        """
+        if self._planned_seconds is None:
             return None
-        return self.step_time.rows_within(_TPOT_MARGIN * self._tpot_seconds)
-
-    def _prompt_budget(self, decoding: int, budget: int) -> int:
-        """Prompt tokens that fit beside `decoding` sequences; without any, only the token budget counts."""
-        rows = self._tpot_rows()
-        if rows is None or not decoding:
-            return budget
-        return min(budget, max(rows - decoding, _LEAST_PROMPT_ROWS))
+        beside = Counter(one.level for one in self.running)
+        level = next((one.level for one in (*self.waiting[:1], *self.running)), 0)
+        others = beside.total() - beside[level]
+        prompts = [one.level for one in self.running if one.pending_tokens > 1] + [
+            one.level for one in self.waiting[:1]
+        ]
+        prompt = prompts[0] if prompts else None
+        if prompt is not None:
+            beside[prompt] += LEAST_PROMPT_ROWS
+        rows = self.step_times.rows_within(self._planned_seconds, level, beside)
+        if rows is None:
+            return None
+        return others + rows - (LEAST_PROMPT_ROWS if prompt == level else 0)
 
     def _batch_state(self) -> BatchState:
-        rows = self._tpot_rows()
-        if rows is not None and (self.waiting or any(one.pending_tokens > 1 for one in self.running)):
-            rows -= _LEAST_PROMPT_ROWS
         return BatchState(
             self.max_batch_size,
             len(self.running),
@@ -190,7 +196,7 @@ class Scheduler:
             self.blocks.free_blocks,
             tuple(sequence.own_blocks for sequence in self.running),
             self._usual_blocks,
-            rows,
+            self._tpot_sequences(),
         )
 
     def _note_usual(self, ended: Sequence) -> None:
@@ -198,9 +204,11 @@ class Scheduler:
             usual = self._usual_blocks or ended.own_blocks
             self._usual_blocks = usual + _USUAL_SMOOTHING * (ended.own_blocks - usual)
 
-    def _admit(self, plan: list[ScheduledChunk], budget: int) -> None:
-        while self.waiting and budget > 0 and len(self.running) < self.limit.size:
+    def _admit(self, plan: list[ScheduledChunk], room: StepRoom) -> None:
+        while self.waiting and len(self.running) < self.limit.size:
             sequence = self.waiting[0]
+            if not (rows := room.rows_left(sequence.level, decoding=False)):
+                return
             keys = self._reusable_keys(sequence)
             shared = self.blocks.match(keys)
             if self._is_being_computed(keys[len(shared) :]):
@@ -209,9 +217,9 @@ class Scheduler:
                 self.limit = BatchLimit(max(1, len(self.running)), BatchBound.MEMORY)
                 return
             self._start(self.waiting.pop(0), shared)
-            count = min(sequence.pending_tokens, budget)
+            count = min(sequence.pending_tokens, rows)
             plan.append(ScheduledChunk(sequence, count))
-            budget -= count
+            room.take(sequence.level, count, decoding=False)
 
     def _start(self, sequence: Sequence, shared: list[int]) -> None:
         self.blocks.share(sequence.block_table, shared)

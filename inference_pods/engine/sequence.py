@@ -12,6 +12,7 @@ class FailureKind(StrEnum):
     MODEL = "model"
     INTERNAL = "internal"  # a defect in the engine's own work on it
     DEADLINE = "deadline"
+    STOPPED = "stopped"  # the replica ends; another one may serve
 
 
 class FinishReason(StrEnum):

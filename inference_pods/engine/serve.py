@@ -11,7 +11,10 @@ import logging
 import os
 import signal
 import sys
+import threading
 import time
+from collections.abc import Callable
+from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -60,9 +63,27 @@ async def _build(service: Service, settings: Settings) -> Engine:
     if settings.emulate:
         await asyncio.sleep(settings.emulate_load_seconds)
         return build_emulated_engine(settings, service.deliver, service.observe)
-    return await asyncio.to_thread(
-        build_engine, settings, service.deliver, service.observe, partial(_end_lost_replica, service)
-    )
+    on_lost = partial(_end_lost_replica, service)
+    return await _run_unjoined(lambda: build_engine(settings, service.deliver, service.observe, on_lost))
+
+
+async def _run_unjoined(build: Callable[[], Engine]) -> Engine:
+    """What `build` returns or raises, called in a thread that nobody waits for.
+
+    asyncio.to_thread is for short work: on its way out asyncio waits for its threads, so a replica that is told to stop
+    while it loads would go on loading first.
+    """
+    future: Future[Engine] = Future()
+    future.set_running_or_notify_cancel()  # from now on a cancelled waiter leaves it alone
+
+    def work() -> None:
+        try:
+            future.set_result(build())
+        except BaseException as error:  # noqa: BLE001 - it is raised where the result is awaited
+            future.set_exception(error)
+
+    threading.Thread(target=work, name="load", daemon=True).start()
+    return await asyncio.wrap_future(future)
 
 
 async def _load(service: Service, settings: Settings, started: float) -> None:
@@ -118,11 +139,20 @@ async def _run_until_stopped(service: Service, settings: Settings, started: floa
     if not stop.is_set():
         await loading
     await stopped
+    loading.cancel()  # as far as it still runs
+    await asyncio.gather(loading, return_exceptions=True)
     service.phase = Phase.STOPPING
-    logger.info("stopping: %d requests to finish within %.0f s", service.live_requests, settings.drain_seconds)
-    if not await service.wait_idle(settings.drain_seconds):
-        logger.warning("%d requests were cut off", service.live_requests)
+    await _drain(service, settings.drain_seconds)
     return 0
+
+
+async def _drain(service: Service, seconds: float) -> None:
+    """Lets running requests finish; those that do not get an error, and a moment to deliver it."""
+    logger.info("stopping: %d requests to finish within %g s", service.live_requests, seconds)
+    if not await service.wait_idle(seconds):
+        logger.warning("%d requests are cut off", service.live_requests)
+        service.cut_off()
+        await service.wait_idle(_LAST_WORDS_SECONDS)
 
 
 def run(started: float) -> int:

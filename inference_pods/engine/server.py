@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from inference_pods.engine import http_openai, http_tgi
+from inference_pods.engine import http_control, http_openai, http_tgi
 from inference_pods.engine.errors import UnavailableError
 from inference_pods.engine.http_common import MAX_BODY_BYTES, SERVICE, answer_errors, error_response
 from inference_pods.engine.service import Service
 from inference_pods.protocol import ROUTE_HEALTH, ROUTE_METRICS, ROUTE_PING, ROUTE_ROOT
 
 routes = web.RouteTableDef()
+_SHUTDOWN_SECONDS = 1.0
 
 
 async def _health(request: web.Request) -> web.Response:
@@ -45,7 +46,7 @@ def build_app(service: Service) -> web.Application:
     app[SERVICE] = service
     for path in (ROUTE_HEALTH, ROUTE_ROOT):
         app.router.add_get(path, _health)
-    for table in (routes, http_tgi.routes, http_openai.routes):
+    for table in (routes, http_tgi.routes, http_openai.routes, http_control.routes):
         app.router.add_routes(table)
     return app
 
@@ -53,9 +54,16 @@ def build_app(service: Service) -> web.Application:
 async def start_server(service: Service, host: str, port: int) -> tuple[web.AppRunner, int]:
     """Listens; returns the runner and the port (useful when 0 was asked for).
 
-    handler_cancellation: a client that goes away cancels its handler, and with it the generation.
+    handler_cancellation: a client that goes away cancels its handler, and with it the generation. shutdown_timeout: the
+    drain is over by then; what still runs are clients that take no bytes.
     """
-    runner = web.AppRunner(build_app(service), handler_cancellation=True, access_log=None, keepalive_timeout=75.0)
+    runner = web.AppRunner(
+        build_app(service),
+        handler_cancellation=True,
+        access_log=None,
+        keepalive_timeout=75.0,
+        shutdown_timeout=_SHUTDOWN_SECONDS,
+    )
     await runner.setup()
     site = web.TCPSite(runner, host, port, reuse_address=True)
     await site.start()

@@ -13,12 +13,18 @@ from enum import StrEnum
 
 from inference_pods.engine.chat import ChatTemplate
 from inference_pods.engine.core import StepResult
-from inference_pods.engine.errors import OverloadedError, UnavailableError, ValidationError
+from inference_pods.engine.errors import (
+    LevelUnknownError,
+    NotRunningError,
+    OverloadedError,
+    UnavailableError,
+    ValidationError,
+)
 from inference_pods.engine.generation import Completion, Generation, collect
 from inference_pods.engine.loop import EngineLoop
 from inference_pods.engine.metrics import EngineMetrics
 from inference_pods.engine.scheduler import Scheduler
-from inference_pods.engine.sequence import GenerationRequest, TokenEvent
+from inference_pods.engine.sequence import FailureKind, GenerationRequest, TokenEvent
 from inference_pods.engine.tokenizer import Piece, TextTokenizer
 from inference_pods.kernels.step_plans import PlanCounts
 
@@ -40,7 +46,7 @@ class Limits:
     max_total_tokens: int
     max_batch_size: int
     max_waiting: int
-    write_timeout_seconds: float = 60.0
+    write_timeout_seconds: float
 
     @property
     def max_input_tokens(self) -> int:
@@ -59,6 +65,11 @@ class Engine:
     description: dict[str, object]
     context_tokens: int | None = None  # longest text that the model was trained for; it may lower --max-total-tokens
     plan_counts: PlanCounts = field(default_factory=PlanCounts)
+
+    @property
+    def kernels(self) -> str:
+        """What computes the steps, in the words of /info and of the log."""
+        return str(self.description["kernels"])
 
 
 class Service:
@@ -95,11 +106,17 @@ class Service:
                 generation.queue.put_nowait(event)
 
     def attach(self, engine: Engine) -> None:
-        """The model is loaded; requests are still refused until phase is READY."""
+        """The model is loaded; requests are still refused until phase is READY.
+
+        From now on the limit of a request is also what the model was trained for and what the KV cache can hold.
+        """
         self._engine = engine
+        self.metrics.name_model(engine.kernels, engine.levels)
+        blocks = engine.scheduler.blocks
+        longest = min(self.limits.max_total_tokens, blocks.total_blocks * blocks.block_tokens)
         if engine.context_tokens is not None:
-            longest = min(self.limits.max_total_tokens, engine.context_tokens)
-            self.limits = replace(self.limits, max_total_tokens=longest)
+            longest = min(longest, engine.context_tokens)
+        self.limits = replace(self.limits, max_total_tokens=longest)
 
     @property
     def engine(self) -> Engine:
@@ -149,13 +166,13 @@ class Service:
         age = time.monotonic() - oldest
         return max(1, min(60, round(age / max(1, self.limits.max_batch_size))))
 
-    def start(self, *requests: GenerationRequest) -> Generation:
-        """Submits the validated siblings of one HTTP request."""
+    def start(self, *requests: GenerationRequest, name: str = "") -> Generation:
+        """Submits the validated siblings of one HTTP request, which its client calls `name`."""
         self.check_admission(len(requests))
-        return self._submit(*requests)
+        return self._submit(*requests, name=name)
 
-    def _submit(self, *requests: GenerationRequest) -> Generation:
-        generation = Generation(requests, {next(self._ids): i for i in range(len(requests))}, self.close)
+    def _submit(self, *requests: GenerationRequest, name: str = "") -> Generation:
+        generation = Generation(requests, {next(self._ids): i for i in range(len(requests))}, self.close, name)
         self._idle.clear()
         for request_id, index in generation.index_of.items():
             self._live[request_id] = generation
@@ -170,6 +187,22 @@ class Service:
         if not self._live:
             self._idle.set()
 
+    def change_level(self, name: str, level_name: str) -> int:
+        """Computes the live requests of this name at another level from their next token on; how many runs these are.
+
+        Raises:
+            LevelUnknownError: naming the levels that there are. NotRunningError: no such request.
+        """
+        levels = self.engine.levels
+        if level_name not in levels:
+            raise LevelUnknownError(f"level {level_name[:64]!r} is not served here; use {' or '.join(levels)}")
+        runs = [number for number, one in self._live.items() if name and one.name == name and number in one.running]
+        if not runs:
+            raise NotRunningError(f"no request {name[:128]!r} is waiting or running")
+        for request_id in runs:
+            self.engine.loop.change_level(request_id, levels.index(level_name))
+        return len(runs)
+
     async def wait_idle(self, timeout_seconds: float) -> bool:
         """Waits until no request is live; False if the time ran out first."""
         try:
@@ -178,6 +211,12 @@ class Service:
             return False
         return True
 
+    def cut_off(self) -> None:
+        """Ends every live request with an error; its client hears that another replica may serve."""
+        for request_id, generation in self._live.items():
+            error = "the replica stopped before the answer was complete"
+            generation.queue.put_nowait(TokenEvent(request_id, error=error, failure=FailureKind.STOPPED))
+
     async def prove(self) -> None:
         """Generates one real token; only then may the replica be called ready."""
         tokenizer = self.engine.tokenizer
@@ -185,13 +224,13 @@ class Service:
             async for _ in generation:
                 pass
 
-    async def complete(self, *requests: GenerationRequest) -> list[Completion]:
+    async def complete(self, *requests: GenerationRequest, name: str = "") -> list[Completion]:
         """Runs the siblings of one HTTP request to their ends.
 
         Raises:
             RequestError: refused or failed.
         """
-        return await collect(self.start(*requests))
+        return await collect(self.start(*requests, name=name))
 
     async def tokenise(self, text: str, add_special_tokens: bool = False) -> list[int]:
         """Token ids; a raw prompt asks for the special tokens that the model's file puts around text, if any."""

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from inference_pods.engine.distributed.placement import DEVICE_CHOICES
+from inference_pods.engine.distributed.placement import DEVICE_CHOICES, PLAN_CHOICES
 from inference_pods.engine.emulated.curve import LevelCurve, parse_level_curve
 from inference_pods.kernels.formats import BLOCK_TOKENS, Precision
 from inference_pods.protocol import ENGINE_PORT
@@ -27,6 +27,8 @@ class Settings:
     # precisions that the weights can be read as, all layers. The first of each make the default level.
     levels: tuple[Precision, ...]
     depths: tuple[int, ...]
+    # Layers that the depths may leave out, the first one first. Empty: as measured here, if these weights were.
+    skip_order: tuple[int, ...]
     # Function-preserving shuffle of the channels before quantising; 0 keeps the file's order.
     permutation_seed: int
     # Name that clients see in /v1/models and responses.
@@ -39,7 +41,8 @@ class Settings:
     max_batch_size: int
     # Requests that may wait for a place in the batch; beyond it clients get 429.
     max_waiting: int
-    # How long a client may leave an event of its stream unread; then its request ends, because it holds a place.
+    # How long a client may leave an event of its stream unread; then its request ends, because it holds a place. A flag
+    # and not a field of the CR: it guards against clients that hang, and no objective of a model depends on it.
     write_timeout_seconds: int
     # Longest prompt plus output of one request.
     max_total_tokens: int
@@ -64,6 +67,9 @@ class Settings:
     device: str
     # Ranks that share the weights, one process each; 0: all devices that are visible, one on a CPU.
     tensor_parallel: int
+    # How decoding steps are specialised where torch computes: auto captures CUDA graphs on a GPU, and nothing on CPUs;
+    # compile hands them to torch.compile, and on a CPU takes torch instead of the compiled decoder.
+    step_plans: str
     # How long steps take of an engine without weights: one curve, and one for each level that differs. Empty: the model
     # at model_source is loaded and computed.
     emulate: tuple[LevelCurve, ...]
@@ -112,11 +118,16 @@ def _names(text: str) -> tuple[Precision, ...]:
         raise argparse.ArgumentTypeError(f"{error}; give precisions, for example int8,int4") from None
 
 
-def _depths(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(number) for number in text.split(","))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text[:80]!r}: give numbers of layers, for example 30,28") from None
+def _numbers(what: str) -> Callable[[str], tuple[int, ...]]:
+    """Reads numbers with commas between them; `what` says what to give instead of something else."""
+
+    def parse(text: str) -> tuple[int, ...]:
+        try:
+            return tuple(int(number) for number in text.split(","))
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text[:80]!r}: give {what}") from None
+
+    return parse
 
 
 def _build_parser() -> argparse.ArgumentParser:
@@ -128,7 +139,18 @@ def _build_parser() -> argparse.ArgumentParser:
     add("--model-sha256", type=_digest, default=None, help="refuse weights with another sha256")
     add("--precision", type=Precision, choices=list(Precision), default=Precision.FP32, help="storage of the weights")
     add("--levels", type=_names, default=(), help="precisions that a nested tier serves, the default first: int8,int4")
-    add("--depths", type=_depths, default=(), help="layers that its levels run, the default first: 30,28")
+    add(
+        "--depths",
+        type=_numbers("numbers of layers, for example 30,28"),
+        default=(),
+        help="layers that its levels run, the default first: 30,28",
+    )
+    add(
+        "--skip-order",
+        type=_numbers("layers counted from 0, for example 17,14"),
+        default=(),
+        help="layers that the depths leave out, the first one first, as inference_pods.engine.rank_layers prints them",
+    )
     add(
         "--permutation-seed",
         type=_at_least(0),
@@ -158,6 +180,12 @@ def _build_parser() -> argparse.ArgumentParser:
     add("--drain-seconds", type=float, default=30.0, help="time for running requests to finish after SIGTERM")
     add("--device", choices=DEVICE_CHOICES, default="auto", help="where to compute (auto: a device if there is one)")
     add("--tensor-parallel", type=_at_least(0), default=0, help="ranks that share the weights (0: one per device)")
+    add(
+        "--step-plans",
+        choices=PLAN_CHOICES,
+        default="auto",
+        help="how torch specialises decoding steps (auto: cuda-graph on a GPU, eager on CPUs)",
+    )
     add(
         "--kv-precision",
         type=Precision,

@@ -169,6 +169,9 @@ class SpeculationGate:
         return self._present.drafts
 
     def observe(self, drafted: bool, tokens: float, seconds: float) -> None:
-        """A round ended: tokens per sequence, and all its seconds; ignored if wants_drafts() was not asked for it."""
-        if self._is_asked and self._present is not None:
+        """A round ended: tokens per sequence, and all its seconds; ignored if wants_drafts() was not asked for it.
+
+        One that gave no token (each of its requests failed) says nothing of the time per token.
+        """
+        if self._is_asked and self._present is not None and tokens > 0:
             self._present.observe(drafted, tokens, seconds)

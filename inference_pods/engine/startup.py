@@ -16,10 +16,18 @@ from inference_pods.engine.distributed.placement import Placement, detect_placem
 from inference_pods.engine.errors import LoadError, LoadReason
 from inference_pods.engine.loop import Deliver, EngineLoop, Observe
 from inference_pods.engine.memory import check_memory, estimate_needed_bytes, read_memory_bounds
-from inference_pods.engine.model_runner import LoadedModel, Runner, RunnerFactory, create_runner, load_model
+from inference_pods.engine.model_runner import (
+    LoadedModel,
+    ReportingRunner,
+    Runner,
+    RunnerFactory,
+    create_runner,
+    load_model,
+)
 from inference_pods.engine.scheduler import Scheduler
 from inference_pods.engine.service import Engine
 from inference_pods.engine.settings import Settings
+from inference_pods.engine.skip_orders import find_skip_order
 from inference_pods.engine.source import resolve_source
 from inference_pods.engine.speculation import DraftSettings, find_draft_settings
 from inference_pods.engine.tokenizer import TextTokenizer
@@ -27,7 +35,7 @@ from inference_pods.engine.vocabulary import read_chat_template, read_vocabulary
 from inference_pods.kernels.cpu import detect_cpu, detect_threads
 from inference_pods.kernels.decoder import DecoderLimits, DecoderShape
 from inference_pods.kernels.formats import BLOCK_TOKENS, Precision
-from inference_pods.kernels.levels import Level, LevelPlan, default_levels
+from inference_pods.kernels.levels import Level, LevelPlan, readable_precisions
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +48,7 @@ def package_version() -> str:
         return "unknown"
 
 
-def _choose_runner(settings: Settings, placement: Placement, on_lost: Callable[[Loss], None]) -> RunnerFactory:
+def choose_runner(settings: Settings, placement: Placement, on_lost: Callable[[Loss], None]) -> RunnerFactory:
     """The compiled decoder for one rank on a CPU; torch, which costs seconds to import, for all else."""
     if not placement.needs_torch:
         return create_runner
@@ -48,12 +56,12 @@ def _choose_runner(settings: Settings, placement: Placement, on_lost: Callable[[
     def create(shape: DecoderShape, limits: DecoderLimits, precision: Precision, levels: tuple[Level, ...]) -> Runner:
         from inference_pods.engine.distributed.runner import DistributedRunner, build_alone
 
-        if levels != default_levels(precision):
-            raise LoadError(LoadReason.UNSUPPORTED, "levels and depths need the compiled decoder: one rank on a CPU")
         if limits.kv_precision is not Precision.FP32:
             raise LoadError(LoadReason.UNSUPPORTED, "--kv-precision needs the compiled decoder: one rank on a CPU")
         source, seed = settings.model_source, settings.permutation_seed
-        spec = RankSpec(0, placement.ranks, 0, placement.device, source, seed, precision, limits)
+        spec = RankSpec(
+            0, placement.ranks, 0, placement.device, source, seed, precision, limits, levels, placement.backend
+        )
         return DistributedRunner(spec, shape, on_lost) if placement.ranks > 1 else build_alone(spec, shape)
 
     return create
@@ -69,24 +77,28 @@ def build_engine(settings: Settings, deliver: Deliver, observe: Observe, on_lost
     digest = DigestCheck(file.weights_files, settings.model_sha256)
     tokenizer = TextTokenizer(read_vocabulary(file))
     template = ChatTemplate(read_chat_template(file), tokenizer.bos_token, tokenizer.eos_token)
-    placement = detect_placement(settings.device, settings.tensor_parallel)
+    placement = detect_placement(settings.device, settings.tensor_parallel, settings.step_plans)
     limits = _build_limits(settings, file, placement)
-    if not placement.needs_torch:
-        check_memory(estimate_needed_bytes(read_shape(file), limits, settings.precision), read_memory_bounds())
+    skip_order = find_skip_order(settings.skip_order, settings.depths, read_shape(file).layers, digest.finish)
+    plan = LevelPlan(settings.levels, settings.depths, skip_order)
+    readings = len(set(plan.precisions or readable_precisions(settings.precision)))
+    needed_bytes = estimate_needed_bytes(read_shape(file), limits, settings.precision, placement, readings)
+    check_memory(needed_bytes, read_memory_bounds())
     model = load_model(
         file,
         limits,
         settings.precision,
         settings.permutation_seed,
-        plan=LevelPlan(settings.levels, settings.depths),
-        create=_choose_runner(settings, placement, on_lost),
+        plan=plan,
+        create=choose_runner(settings, placement, on_lost),
     )
     model_sha, context_tokens = digest.finish(), context_length(file)
     file.close()
     levels = tuple(level.name for level in model.runner.levels)
     scheduler = build_scheduler(settings, _find_drafts(settings, levels))
     core = EngineCore(model.runner, scheduler, tokenizer)
-    description = {**_describe(settings, model, limits.threads, placement), "model_sha": model_sha}
+    description = _describe(settings, model, limits.threads, placement)
+    description |= {"skip_order": list(skip_order), "model_sha": model_sha}
     _warn_if_slow(model.runner.variant)
     logger.info("loaded %s", description)
     loop = EngineLoop(core, deliver, observe)
@@ -152,6 +164,8 @@ def _describe(settings: Settings, model: LoadedModel, threads: int, placement: P
         "levels": [level.name for level in model.runner.levels],
         "draft_level": settings.draft_level,
         "kernels": model.runner.variant,
+        "kernel_paths": model.runner.paths if isinstance(model.runner, ReportingRunner) else {},
+        "step_plans": placement.backend.value if placement.needs_torch else "buffers",
         "cpu": detect_cpu().describe(),
         "threads": threads,
         "tensor_parallel": placement.ranks,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 
 
 @dataclass(slots=True)
@@ -23,3 +24,6 @@ class EngineStats:
     draft_tokens: int = 0
     accepted_tokens: int = 0
     verifications: int = 0
+    # By index of the level: requests that began at it, and tokens that it gave (drafted ones: the level that verified).
+    level_requests: Counter[int] = field(default_factory=Counter)
+    level_tokens: Counter[int] = field(default_factory=Counter)

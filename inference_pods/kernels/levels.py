@@ -7,10 +7,6 @@ from dataclasses import dataclass
 
 from inference_pods.kernels.formats import Precision
 
-# Layers that cost least when left out, cheapest first, by the model's number of layers. 30: SmolLM2-135M, where each of
-# these alone costs perplexity x1.11 to x1.18, and 0, 1, 8, 11, 28 or 29 x2.5 to x1700.
-_MEASURED_SKIP_ORDERS: dict[int, tuple[int, ...]] = {30: (17, 14, 5, 4, 26, 12, 3, 25)}
-
 
 @dataclass(frozen=True, slots=True)
 class Level:
@@ -33,12 +29,12 @@ class LevelError(ValueError):
 class LevelPlan:
     """The levels that are wanted of a model before its depth is known; nothing set: every precision, all layers.
 
-    `skip_order`: which layers to leave out first, for a model whose own order was measured.
+    `skip_order`: the layers that may be left out, the first one first; measured of the model, never guessed.
     """
 
     precisions: tuple[Precision, ...] = ()
     depths: tuple[int, ...] = ()
-    skip_order: tuple[int, ...] | None = None
+    skip_order: tuple[int, ...] = ()
 
     def build(self, stored: Precision, layers: int) -> tuple[Level, ...]:
         """Levels of weights stored as `stored`. Raises LevelError."""
@@ -58,41 +54,38 @@ def default_levels(stored: Precision) -> tuple[Level, ...]:
     return tuple(Level(precision.value, precision) for precision in readable_precisions(stored))
 
 
-def default_skip_order(layers: int) -> tuple[int, ...]:
-    """Layers that may be left out of a model with `layers` layers, cheapest first.
-
-    Measured where known. Else a guess that keeps what hurt most wherever it was measured, the first two and the last
-    two layers: up to a quarter of the layers, evenly spread over the others, those nearest to 60 % of the depth first
-    (deep but not last: arXiv 2403.17887).
-    """
-    if measured := _MEASURED_SKIP_ORDERS.get(layers):
-        return measured
-    inner = range(2, layers - 2)
-    spread = inner[1::3][: layers // 4]
-    return tuple(sorted(spread, key=lambda layer: abs(layer - 0.6 * layers)))
-
-
 def build_levels(
-    precisions: Sequence[Precision], depths: Sequence[int], layers: int, skip_order: Sequence[int] | None = None
+    precisions: Sequence[Precision], depths: Sequence[int], layers: int, skip_order: Sequence[int] = ()
 ) -> tuple[Level, ...]:
     """Every precision at every depth, in this order; a depth is the number of layers that run, none given: all.
 
     Names: `int8` with all layers, `int8-d28` with 28.
 
     Raises:
-        LevelError: a depth that the model does not have or that nothing may be left out for.
+        LevelError: an order that does not fit the model, or a depth that it does not lead to.
     """
-    order = default_skip_order(layers) if skip_order is None else tuple(skip_order)
+    order = tuple(skip_order)
+    _check_skip_order(order, layers)
     smallest = layers - len(order)
     for depth in depths:
         if not smallest <= depth <= layers:
             possible = f"{layers}" if smallest == layers else f"{smallest} to {layers}"
-            raise LevelError(f"depth {depth} is not possible for a model of {layers} layers, only {possible}")
+            raise LevelError(
+                f"depth {depth} is not possible: {len(order)} of {layers} layers may be left out, so {possible} are"
+            )
     return tuple(
         _build_level(precision, order[: layers - depth], depth)
         for depth in depths or (layers,)
         for precision in precisions
     )
+
+
+def _check_skip_order(order: tuple[int, ...], layers: int) -> None:
+    for place, layer in enumerate(order):
+        if not 0 <= layer < layers:
+            raise LevelError(f"the skip order names layer {layer}, beyond the layers 0 to {layers - 1}")
+        if layer in order[:place]:
+            raise LevelError(f"the skip order names layer {layer} twice")
 
 
 def _build_level(precision: Precision, skipped: tuple[int, ...], depth: int) -> Level:

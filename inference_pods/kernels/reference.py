@@ -43,14 +43,15 @@ def fake_quantise(weights: Tensor, precision: Precision) -> Tensor:
     return quantised.reshape(rows, -1)[:, :columns].contiguous()
 
 
-def _inverse(scale: Tensor) -> Tensor:
+def inverse(scale: Tensor) -> Tensor:
+    """1 / scale, 0 where there is none: a group of equal weights has no step. Scales may be subnormal in fp16."""
     return torch.where(scale > 0, 1.0 / scale, torch.zeros_like(scale))
 
 
 def _round_int8(groups: Tensor) -> Tensor:
     top = groups.abs().nan_to_num(0.0).amax(dim=2, keepdim=True)
     scale = (top / 127.0).half().float()
-    return torch.round(groups * _inverse(scale)).clamp(-127, 127) * scale
+    return torch.round(groups * inverse(scale)).clamp(-127, 127) * scale
 
 
 def _int4_grid(groups: Tensor) -> tuple[Tensor, Tensor]:
@@ -61,14 +62,14 @@ def _int4_grid(groups: Tensor) -> tuple[Tensor, Tensor]:
 
 def _round_int4(groups: Tensor) -> Tensor:
     step, minimum = _int4_grid(groups)
-    return torch.round((groups - minimum) * _inverse(step)).clamp(0, 15) * step + minimum
+    return torch.round((groups - minimum) * inverse(step)).clamp(0, 15) * step + minimum
 
 
 def _round_nested(groups: Tensor) -> Tensor:
     """Both planes: what int4 leaves over is rounded to sixteenths of its step, -8 to 7 of them."""
     step = _int4_grid(groups)[0] / 16.0
     coarse = _round_int4(groups)
-    return coarse + step * torch.round((groups - coarse) * _inverse(step)).clamp(-8, 7)
+    return coarse + step * torch.round((groups - coarse) * inverse(step)).clamp(-8, 7)
 
 
 _ROUNDINGS = {Precision.INT8: _round_int8, Precision.INT4: _round_int4, Precision.NESTED: _round_nested}
@@ -78,5 +79,5 @@ def linear(x: Tensor, weights: Tensor, precision: Precision) -> Tensor:
     """[batch, columns] x [rows, columns] -> [batch, rows], int16 activations where the kernels use them."""
     if precision.is_grouped:
         scale = x.abs().amax(dim=1, keepdim=True) / 32767.0
-        x = torch.round(x * _inverse(scale)) * scale
+        x = torch.round(x * inverse(scale)) * scale
     return x @ fake_quantise(weights, precision).T

@@ -10,11 +10,20 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Generic, TypeVar
 
 PlanT = TypeVar("PlanT")
 
 DEFAULT_CAPACITY = 32  # the buckets of a step of 64 rows and 8 outputs, and as many again
+
+
+class Backend(StrEnum):
+    """How a torch decoder specialises its decoding steps; the compiled decoder has plans of another kind."""
+
+    EAGER = "eager"
+    COMPILE = "compile"
+    CUDA_GRAPH = "cuda-graph"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """The tensors of one step of the torch decoder: rows, the KV slots they write and read, and which of them get scores.
 
-Sequences that bring one row (decoding) attend together, padded to the longest; prompt chunks attend one by one.
+Sequences that bring one row (decoding) attend together; prompt chunks attend one by one.
 """
 
 from __future__ import annotations
@@ -16,30 +16,32 @@ from torch import Tensor
 from inference_pods.kernels.decoder import Chunk
 from inference_pods.kernels.formats import BLOCK_TOKENS
 
-_OFFSETS = np.arange(BLOCK_TOKENS, dtype=np.int64)
-
 
 @dataclass(frozen=True, slots=True)
 class PromptChunk:
-    """Rows `start:stop` are one sequence's; it reads slots [positions]; `visible` [rows, positions]."""
+    """Rows `start:stop` are one sequence's; it reads the int64 `blocks` in order; `visible` [rows, positions]."""
 
     start: int
     stop: int
-    slots: Tensor
+    blocks: Tensor
     visible: Tensor
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """int64 tokens, positions and written KV slots [rows]; decoding rows [decoding] with the slots they read and which
-    of these are filled [decoding, longest]; outputs: the rows that get scores."""
+    """Of every row: int64 token, int32 position, and the KV block and the place in it that it writes (int64).
+
+    Of every decoding row: its int64 number, and int32 block_tables [decoding, blocks] and lengths [decoding], the new
+    token included. outputs: int64 numbers of the rows that get scores.
+    """
 
     tokens: Tensor
     positions: Tensor
-    write_slots: Tensor
+    write_blocks: Tensor
+    write_offsets: Tensor
     decoding: Tensor
-    read_slots: Tensor
-    visible: Tensor
+    block_tables: Tensor
+    lengths: Tensor
     prompts: tuple[PromptChunk, ...]
     outputs: Tensor
 
@@ -48,52 +50,57 @@ class Batch:
         return not self.prompts
 
 
-def _slots(chunk: Chunk) -> NDArray[np.int64]:
-    """KV slot of each of the sequence's positions up to the chunk's end."""
-    end = chunk.start + len(chunk.token_ids)
-    blocks = np.array(chunk.block_table[: -(-end // BLOCK_TOKENS)], np.int64)
-    return (blocks[:, None] * BLOCK_TOKENS + _OFFSETS).reshape(-1)[:end]
-
-
 def build_batch(chunks: Sequence[Chunk], device: torch.device) -> Batch:
     """Tensors of a step on a device."""
     tokens: list[int] = []
     positions: list[int] = []
-    written: list[NDArray[np.int64]] = []
+    written: list[int] = []
     outputs: list[int] = []
-    decoding: list[tuple[int, NDArray[np.int64]]] = []
+    decoding: list[tuple[int, Chunk]] = []
     prompts: list[PromptChunk] = []
     for chunk in chunks:
-        first, slots = len(tokens), _slots(chunk)
+        first, own = len(tokens), range(chunk.start, chunk.start + len(chunk.token_ids))
         tokens += chunk.token_ids
-        positions += range(chunk.start, len(slots))
-        written.append(slots[chunk.start :])
+        positions += own
+        written += [chunk.block_table[position // BLOCK_TOKENS] for position in own]
         outputs += range(len(tokens) - chunk.scores, len(tokens))
-        if len(chunk.token_ids) == 1:
-            decoding.append((first, slots))
+        if len(own) == 1:
+            decoding.append((first, chunk))
         else:
-            prompts.append(_build_prompt(first, chunk.start, slots, device))
-    read, visible = _pad([slots for _, slots in decoding])
+            prompts.append(_build_prompt(first, chunk, device))
 
-    def place(values: Sequence[int] | NDArray[np.int64]) -> Tensor:
-        return torch.as_tensor(np.asarray(values, np.int64)).to(device)
+    def place(values: Sequence[int] | NDArray[np.int32], kind: type[np.integer] = np.int64) -> Tensor:
+        return torch.as_tensor(np.asarray(values, kind)).to(device)
 
     return Batch(
-        place(tokens), place(positions), place(np.concatenate(written)), place([row for row, _ in decoding]),
-        place(read), torch.from_numpy(visible).to(device), tuple(prompts), place(outputs),
-    )  # fmt: skip
+        place(tokens),
+        place(positions, np.int32),
+        place(written),
+        place([position % BLOCK_TOKENS for position in positions]),
+        place([row for row, _ in decoding]),
+        place(_pad([_read_blocks(chunk) for _, chunk in decoding]), np.int32),
+        place([chunk.start + 1 for _, chunk in decoding], np.int32),
+        tuple(prompts),
+        place(outputs),
+    )
 
 
-def _build_prompt(first: int, start: int, slots: NDArray[np.int64], device: torch.device) -> PromptChunk:
-    columns = torch.arange(len(slots))
-    visible = columns <= torch.arange(start, len(slots))[:, None]
-    return PromptChunk(first, first + len(slots) - start, torch.from_numpy(slots).to(device), visible.to(device))
+def _read_blocks(chunk: Chunk) -> list[int]:
+    """The blocks that hold the sequence's positions up to the chunk's end; a table may have more."""
+    return chunk.block_table[: -(-(chunk.start + len(chunk.token_ids)) // BLOCK_TOKENS)]
 
 
-def _pad(rows: Sequence[NDArray[np.int64]]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    longest = max((len(row) for row in rows), default=0)
-    padded = np.zeros((len(rows), longest), np.int64)
-    for index, row in enumerate(rows):
-        padded[index, : len(row)] = row
-    lengths = np.array([len(row) for row in rows], np.int64)
-    return padded, np.arange(longest) < lengths[:, None]
+def _build_prompt(first: int, chunk: Chunk, device: torch.device) -> PromptChunk:
+    count = len(chunk.token_ids)
+    end = chunk.start + count
+    visible = torch.arange(end) <= torch.arange(chunk.start, end)[:, None]
+    blocks = torch.tensor(_read_blocks(chunk), dtype=torch.int64)
+    return PromptChunk(first, first + count, blocks.to(device), visible.to(device))
+
+
+def _pad(tables: Sequence[Sequence[int]]) -> NDArray[np.int32]:
+    longest = max((len(table) for table in tables), default=0)
+    padded = np.zeros((len(tables), longest), np.int32)
+    for index, table in enumerate(tables):
+        padded[index, : len(table)] = table
+    return padded

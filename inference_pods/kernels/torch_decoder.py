@@ -1,12 +1,15 @@
 """The decoder in torch for a device, or for one rank of several: same interface as `decoder.Decoder`.
 
-All rows of a step run together. Reference: `reference_decoder.py`, one sequence at a time and undivided. Knows nothing
-of processes: ranks meet in `Collectives`.
+All rows of a level run together. Reference: `reference_decoder.py`, one sequence at a time and undivided. Knows nothing
+of processes: ranks meet in `Collectives`. Which kernels compute is decided in torch_target.py and told in `paths`.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
+from functools import partial
+from itertools import islice
 from typing import Protocol
 
 import numpy as np
@@ -16,15 +19,19 @@ from torch import Tensor
 from torch.nn.functional import silu
 
 from inference_pods.kernels.decoder import Chunk, DecoderLimits, DecoderShape, DecoderUnsupportedError, TokenScores
-from inference_pods.kernels.formats import Precision, SourceType, TensorRole
-from inference_pods.kernels.levels import default_levels
+from inference_pods.kernels.formats import BLOCK_TOKENS, Precision, SourceType, TensorRole
+from inference_pods.kernels.levels import Level, check_levels, default_levels
 from inference_pods.kernels.shards import Shard, divide, whole
 from inference_pods.kernels.step_buffers import count_rows
-from inference_pods.kernels.step_plans import PlanCache, PlanCounts, PlanKey, round_up_to_bucket
+from inference_pods.kernels.step_plans import Backend, PlanCache, PlanCounts, PlanKey, round_up_to_bucket
 from inference_pods.kernels.torch_attention import PagedAttention
 from inference_pods.kernels.torch_batch import Batch, build_batch
-from inference_pods.kernels.torch_graph import Backend, GraphPlan
+from inference_pods.kernels.torch_graph import GraphPlan
+from inference_pods.kernels.torch_norm import AddNorm
+from inference_pods.kernels.torch_target import Kernels, choose_target
 from inference_pods.kernels.torch_weights import TorchWeights
+
+logger = logging.getLogger(__name__)
 
 
 class Collectives(Protocol):
@@ -53,7 +60,9 @@ class TorchDecoder:
     """One rank's part of a decoder; rank 0 returns the scores, the others nothing.
 
     Raises:
-        DecoderUnsupportedError: a precision that torch does not run.
+        LevelError: the weights cannot be read as a level says.
+        DecoderUnsupportedError: a backend that cannot specialise these steps.
+        ValueError: Triton's kernels are asked for and cannot run here.
     """
 
     def __init__(
@@ -65,22 +74,34 @@ class TorchDecoder:
         collectives: Collectives | None = None,
         device: str = "cpu",
         backend: Backend = Backend.EAGER,
+        levels: tuple[Level, ...] | None = None,
+        kernels: Kernels = Kernels.AUTO,
     ) -> None:
         torch.set_num_threads(limits.threads)
+        self.levels = levels if levels is not None else default_levels(precision)
+        check_levels(self.levels, precision, shape.layers)
         self._shape, self._limits, self._device = shape, limits, torch.device(device)
         self._shard = shard or whole(shape)
         self._meet = collectives or Alone()
-        self.variant = "torch" if device == "cpu" else f"torch {device}"
-        self._weights = TorchWeights(shape, self._shard, precision, self._device)
-        self._attention = PagedAttention(shape, limits, len(self._shard.kv_heads), self._device)
+        self._target = choose_target(self._device, precision, kernels)
+        self.variant = f"torch {device}" if device != "cpu" else "torch"
+        if self._target.uses_triton:
+            self.variant += " with triton"
+        self._weights = TorchWeights(shape, self._shard, precision, self._target)
+        self._attention = PagedAttention(shape, limits, len(self._shard.kv_heads), self._target)
+        self._add_norm = AddNorm(shape.rms_eps, self._target)
         self._vocabulary = [len(other.vocabulary) for other in divide(shape, self._shard.ranks)]
         if backend is Backend.COMPILE and self._shard.ranks > 1:
             raise DecoderUnsupportedError(
                 "torch.compile cannot see through the collectives of several ranks: use eager"
             )
-        self.levels = default_levels(precision)
         self._backend = backend
         self.plans = PlanCache(self._build_plan, limits.max_rows, limits.max_rows)
+
+    @property
+    def paths(self) -> dict[str, str]:
+        """What computes each operation, once all tensors are loaded: a kernel's name or torch."""
+        return {**self._weights.paths, **self._attention.paths, "norm": self._add_norm.path}
 
     @property
     def weight_bytes(self) -> int:
@@ -93,7 +114,7 @@ class TorchDecoder:
     def close(self) -> None:
         """Drops weights and plans."""
         self.plans.clear()
-        self._weights = TorchWeights(self._shape, self._shard, Precision.FP32, self._device)
+        self._weights = TorchWeights(self._shape, self._shard, Precision.FP32, self._target)
 
     def load(
         self,
@@ -111,23 +132,35 @@ class TorchDecoder:
 
     @torch.inference_mode()
     def warm(self) -> PlanCounts:
-        """Builds the plans of decoding at each batch size; on several ranks all must call it."""
+        """Builds the plans of decoding at each batch size and level; on several ranks all must call it."""
+        for operation, path in self.paths.items() if self._target.uses_triton else ():
+            if path == "torch" and operation != "prompt_attention":
+                logger.warning("%s has no Triton kernel for this shape: it runs in plain torch, slower", operation)
         if self._backend is not Backend.EAGER:
-            most = self._limits.max_outputs
+            most, levels = self._limits.max_outputs, range(len(self.levels))
             sizes = sorted({round_up_to_bucket(count, most) for count in range(1, most + 1)})
-            self.plans.warm(self.plans.bucket(size, size) for size in sizes)
+            self.plans.warm(self.plans.bucket(size, size, level) for size in sizes for level in levels)
         return self.plans.counts
 
     @torch.inference_mode()
     def step(self, chunks: list[Chunk]) -> list[TokenScores]:
         """See Decoder.step."""
         self.check(chunks)
+        scores: dict[int, list[TokenScores]] = {}
+        for level in sorted({chunk.level for chunk in chunks}):
+            chosen = [index for index, chunk in enumerate(chunks) if chunk.level == level]
+            found = iter(self._step_level([chunks[index] for index in chosen], level))
+            for index in chosen:
+                scores[index] = list(islice(found, chunks[index].scores))
+        return [score for index in sorted(scores) for score in scores[index]]
+
+    def _step_level(self, chunks: list[Chunk], level: int) -> list[TokenScores]:
         batch = build_batch(chunks, self._device)
         if self._backend is not Backend.EAGER and batch.is_decoding_only:
             rows = len(batch.tokens)
-            logits = self.plans.get(rows, rows)(batch)
+            logits = self.plans.get(rows, rows, level)(batch)
         else:
-            logits = self.forward(batch)
+            logits = self.forward(batch, self.levels[level])
         return [] if logits is None or not len(batch.outputs) else _score(logits)
 
     def check(self, chunks: list[Chunk]) -> None:
@@ -149,36 +182,47 @@ class TorchDecoder:
             if min(chunk.block_table) < 0 or max(chunk.block_table) >= limits.kv_blocks:
                 raise ValueError(f"a block of the step exceeds {limits}")
 
-    def forward(self, batch: Batch) -> Tensor | None:
-        """[outputs, vocabulary] scores on rank 0, None on the others and when no scores are wanted."""
-        x = self._embed(batch.tokens)
-        products, meet = self._weights.products, self._meet
+    def forward(self, batch: Batch, level: Level) -> Tensor | None:
+        """fp32 scores [outputs, vocabulary] on rank 0, None on the others and when no scores are wanted."""
+        x, delta = self._embed(batch.tokens), None
         for layer in range(self._shape.layers):
-            qkv = products["qkv", layer](self._norm(x, TensorRole.ATTN_NORM, layer))
-            x = x + meet.sum(products["o", layer](self._attention(layer, qkv, batch)))
-            gate, up = products["gate_up", layer](self._norm(x, TensorRole.FFN_NORM, layer)).chunk(2, 1)
-            x = x + meet.sum(products["down", layer](silu(gate) * up))
+            x, delta = self._run_layer(layer, x, delta, batch, level)
         if not len(batch.outputs):
             return None
-        hidden = self._norm(x[batch.outputs], TensorRole.OUTPUT_NORM, 0)
-        return meet.gather_columns(hidden @ self._weights.embedding.T, self._vocabulary)
+        last = None if delta is None else delta[batch.outputs]
+        hidden, _ = self._add_norm(last, x[batch.outputs], self._weights.norms[TensorRole.OUTPUT_NORM, 0])
+        return self._meet.gather_columns(self._weights.head(hidden), self._vocabulary)
+
+    def _run_layer(
+        self, layer: int, x: Tensor, delta: Tensor | None, batch: Batch, level: Level
+    ) -> tuple[Tensor, Tensor | None]:
+        """The residual stream, fp32, and what the next norm has to add to it. A skipped layer only stores its keys
+        and values, for tokens that will run it."""
+        products, norms, read_as = self._weights.products, self._weights.norms, level.precision
+        normal, x = self._add_norm(delta, x, norms[TensorRole.ATTN_NORM, layer])
+        qkv = products["qkv", layer](normal, read_as)
+        if layer in level.skipped_layers:
+            if self._shard.kv_heads:
+                self._attention.store(layer, qkv, batch)
+            return x, None
+        mixed = self._meet.sum(products["o", layer](self._attention(layer, qkv, batch), read_as))
+        normal, x = self._add_norm(mixed, x, norms[TensorRole.FFN_NORM, layer])
+        gate, up = products["gate_up", layer](normal, read_as).chunk(2, 1)
+        return x, self._meet.sum(products["down", layer](silu(gate) * up, read_as))
 
     def _embed(self, tokens: Tensor) -> Tensor:
         """Every rank looks up the tokens of its own rows; the others add zeros."""
-        own = self._shard.vocabulary
+        own, head = self._shard.vocabulary, self._weights.head
         if self._shard.ranks == 1:
-            return self._weights.embedding[tokens]
+            return head.rows(tokens)
         is_own = (tokens >= own.start) & (tokens < own.stop)
-        rows = self._weights.embedding[torch.where(is_own, tokens - own.start, 0)]
+        rows = head.rows(torch.where(is_own, tokens - own.start, 0))
         return self._meet.sum(rows * is_own[:, None])
 
-    def _norm(self, x: Tensor, role: TensorRole, layer: int) -> Tensor:
-        scale = torch.rsqrt(x.square().mean(-1, keepdim=True) + self._shape.rms_eps)
-        return x * scale * self._weights.norms[role, layer]
-
     def _build_plan(self, key: PlanKey) -> GraphPlan:
-        positions, spare = self._limits.max_positions, self._attention.spare_slot
-        return GraphPlan(self.forward, key.rows, positions, spare, self._device, self._backend)
+        blocks = -(-self._limits.max_positions // BLOCK_TOKENS)
+        forward = partial(self.forward, level=self.levels[key.level])
+        return GraphPlan(forward, key.rows, blocks, self._attention.spare_block, self._device, self._backend)
 
 
 def _score(logits: Tensor) -> list[TokenScores]:

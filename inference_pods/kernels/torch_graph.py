@@ -7,53 +7,52 @@ Capturing needs a GPU and saves the launches of some 20 kernels per layer; torch
 from __future__ import annotations
 
 from collections.abc import Callable
-from enum import StrEnum
+from types import FunctionType
 
 import torch
 from torch import Tensor
 
+from inference_pods.kernels.step_plans import Backend
 from inference_pods.kernels.torch_batch import Batch
 
 Forward = Callable[[Batch], Tensor | None]
 
 
-class Backend(StrEnum):
-    """How decoding steps are specialised."""
-
-    EAGER = "eager"
-    COMPILE = "compile"
-    CUDA_GRAPH = "cuda-graph"
-
-
 class GraphPlan:
-    """`forward` specialised for `rows` decoding rows that read up to `positions` KV slots each."""
+    """`forward` specialised for `rows` decoding rows whose block tables have up to `blocks` entries."""
 
     def __init__(
-        self, forward: Forward, rows: int, positions: int, spare_slot: int, device: torch.device, backend: Backend
+        self, forward: Forward, rows: int, blocks: int, spare_block: int, device: torch.device, backend: Backend
     ) -> None:
-        def fill(*size: int, value: int = 0) -> Tensor:
-            return torch.full(size, value, dtype=torch.int64, device=device)
+        def fill(*size: int, value: int = 0, kind: torch.dtype = torch.int64) -> Tensor:
+            return torch.full(size, value, dtype=kind, device=device)
 
         every_row = torch.arange(rows, device=device)
-        visible = torch.zeros(rows, positions, dtype=torch.bool, device=device)
-        visible[:, 0] = True  # a row that sees nothing would be NaN
-        self._spare_slot = spare_slot
+        self._spare_block = spare_block
         self._static = Batch(
-            fill(rows), fill(rows), fill(rows, value=spare_slot), every_row,
-            fill(rows, positions, value=spare_slot), visible, (), every_row,
-        )  # fmt: skip
+            tokens=fill(rows),
+            positions=fill(rows, kind=torch.int32),
+            write_blocks=fill(rows, value=spare_block),
+            write_offsets=fill(rows),
+            decoding=every_row,
+            block_tables=fill(rows, blocks, value=spare_block, kind=torch.int32),
+            lengths=fill(rows, value=1, kind=torch.int32),  # a row that sees nothing would be NaN
+            prompts=(),
+            outputs=every_row,
+        )
         self._run = _specialise(forward, self._static, backend)
 
     def __call__(self, batch: Batch) -> Tensor | None:
         """Scores of the batch's outputs; the batch decodes only and has at most the plan's rows."""
-        static, (count, longest) = self._static, batch.read_slots.shape
+        static, (count, longest) = self._static, batch.block_tables.shape
         static.tokens[:count] = batch.tokens
         static.positions[:count] = batch.positions
-        static.write_slots[:count] = batch.write_slots
-        static.write_slots[count:] = self._spare_slot
-        static.read_slots[:count, :longest] = batch.read_slots
-        static.visible[:count, :longest] = batch.visible
-        static.visible[:count, longest:] = False
+        static.write_blocks[:count] = batch.write_blocks
+        static.write_blocks[count:] = self._spare_block
+        static.write_offsets[:count] = batch.write_offsets
+        static.block_tables[:count, :longest] = batch.block_tables  # what lies beyond is not read: lengths say so
+        static.lengths[:count] = batch.lengths
+        static.lengths[count:] = 1
         logits = self._run()
         return None if logits is None else logits[batch.outputs]
 
@@ -62,10 +61,23 @@ def _specialise(forward: Forward, static: Batch, backend: Backend) -> Callable[[
     if backend is Backend.CUDA_GRAPH:
         return _capture(forward, static)
     if backend is Backend.COMPILE:
-        compiled = torch.compile(forward, fullgraph=True, dynamic=False)
+        compiled = torch.compile(_with_own_code(forward), fullgraph=True, dynamic=False)
         compiled(static)
         return lambda: compiled(static)
     return lambda: forward(static)
+
+
+def _with_own_code(forward: Forward) -> Forward:
+    """The same function with a code object of its own.
+
+    torch keeps what it compiled with the code object, at most eight versions of each, for as long as that lives: one
+    code for all plans would make the ninth plan fail, and a plan that the cache drops would never be freed.
+    """
+
+    def run(batch: Batch) -> Tensor | None:
+        return forward(batch)
+
+    return FunctionType(run.__code__.replace(), run.__globals__, run.__name__, closure=run.__closure__)
 
 
 def _capture(forward: Forward, static: Batch) -> Callable[[], Tensor | None]:

@@ -1,7 +1,7 @@
 """One rank's weights of the torch decoder, cut out of a checkpoint's tensors as they are loaded.
 
 Rows are dequantised a few hundred at a time, so that no rank ever holds a whole tensor, let alone the whole model,
-beside its part. Values are those of the tier: columns are quantised before they are cut, whatever the cut.
+beside its part. Values are those of the tier, whatever the cut (torch_linear.py).
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from torch import Tensor
 
 from inference_pods.kernels.decoder import DecoderShape, DecoderUnsupportedError
 from inference_pods.kernels.formats import Precision, SourceType, TensorRole
-from inference_pods.kernels.reference import dequantise, fake_quantise
+from inference_pods.kernels.reference import dequantise
 from inference_pods.kernels.shards import Shard
-from inference_pods.kernels.torch_linear import Linear, build_linear
+from inference_pods.kernels.torch_linear import Head, Linear, build_head, build_linear, list_readings, read_weights
+from inference_pods.kernels.torch_target import Target
 
 _ROWS_AT_ONCE = 512
 _FUSED = {  # parts of one product, in their order
@@ -28,28 +29,33 @@ _FUSED = {  # parts of one product, in their order
 }
 _PRODUCT_OF = {role: name for name, roles in _FUSED.items() for role in roles}
 _NORMS = (TensorRole.ATTN_NORM, TensorRole.FFN_NORM, TensorRole.OUTPUT_NORM)
-_SUPPORTED = frozenset({"fp32", "bf16", "fp16", "int8", "int4"})
+_Readings = dict[Precision, Tensor]
 
 
 class TorchWeights:
-    """Norms, products by (name, layer) and the rank's rows of the embedding, which are also its rows of the head."""
+    """Norms, products by (name, layer), and the rank's rows of the head, which are also those of the embedding."""
 
-    def __init__(self, shape: DecoderShape, shard: Shard, precision: Precision, device: torch.device) -> None:
-        if precision.value not in _SUPPORTED:
-            raise DecoderUnsupportedError(
-                f"precision {precision.value} cannot run on torch: choose one of {', '.join(sorted(_SUPPORTED))}"
-            )
-        self._shape, self._shard, self._precision, self._device = shape, shard, precision, device
+    head: Head
+
+    def __init__(self, shape: DecoderShape, shard: Shard, precision: Precision, target: Target) -> None:
+        self._shape, self._shard, self._precision, self._target = shape, shard, precision, target
         self.norms: dict[tuple[TensorRole, int], Tensor] = {}
         self.products: dict[tuple[str, int], Linear] = {}
-        self.embedding = torch.empty(0)
-        self._parts: dict[tuple[str, int], dict[TensorRole, Tensor]] = {}
+        self._parts: dict[tuple[str, int], dict[TensorRole, _Readings]] = {}
 
     @property
     def weight_bytes(self) -> int:
-        plain = [self.embedding, *self.norms.values()]
         products = sum(product.weight_bytes for product in self.products.values())
-        return products + sum(tensor.numel() * tensor.element_size() for tensor in plain)
+        norms = sum(tensor.numel() * tensor.element_size() for tensor in self.norms.values())
+        return products + norms + self.head.weight_bytes
+
+    @property
+    def paths(self) -> dict[str, str]:
+        """What computes each kind of product, once all tensors are loaded."""
+        found: dict[str, set[str]] = {name: set() for name in _FUSED}
+        for (name, _), product in self.products.items():
+            found[name].add(product.path)
+        return {name: ", ".join(sorted(paths)) for name, paths in found.items()} | {"head": self.head.path}
 
     def load(
         self,
@@ -66,17 +72,17 @@ class TorchWeights:
         kept_rows, kept_columns = self._cut(role, rows, columns)
         if role in _NORMS:
             (part,) = _read_rows(source, kind, range(1), columns, None, column_map)
-            self.norms[role, layer] = part[0].to(self._device)
+            self.norms[role, layer] = part[0].to(self._target.device)
             return
-        precision = self._precision
-        if role is TensorRole.HEAD and precision is Precision.INT4:
-            precision = Precision.INT8  # as the compiled decoder does
-        kept = torch.empty(len(kept_rows), len(kept_columns))
+        precision = self._precision.head if role is TensorRole.HEAD else self._precision
+        readings = list_readings(precision, kept_columns, self._target)
+        kept = {read_as: torch.empty(len(kept_rows), len(kept_columns)) for read_as in readings}
         at = 0
         for part in _read_rows(source, kind, kept_rows, columns, row_map, column_map):
-            kept[at : at + len(part)] = fake_quantise(part, precision)[:, kept_columns.start : kept_columns.stop]
+            for read_as, values in read_weights(part, precision, kept_columns, self._target).items():
+                kept[read_as][at : at + len(part)] = values
             at += len(part)
-        self._place(role, layer, kept)
+        self._place(role, layer, kept, kept_columns)
 
     def _cut(self, role: TensorRole, rows: int, columns: int) -> tuple[range, range]:
         """The rank's rows and columns of a tensor."""
@@ -105,18 +111,18 @@ class TorchWeights:
         kept_columns = {TensorRole.O: queries, TensorRole.DOWN: shard.neurons}
         return kept_rows.get(role, range(rows)), kept_columns.get(role, range(columns))
 
-    def _place(self, role: TensorRole, layer: int, kept: Tensor) -> None:
+    def _place(self, role: TensorRole, layer: int, kept: _Readings, columns: range) -> None:
         """Keeps a part; a product is built as soon as its last part is there."""
         if role is TensorRole.HEAD:
-            self.embedding = kept.to(self._device)
+            self.head = build_head(kept, self._precision.head, columns, self._target)
             return
         name = _PRODUCT_OF[role]
         parts = self._parts.setdefault((name, layer), {})
         parts[role] = kept
         if len(parts) == len(_FUSED[name]):
             del self._parts[name, layer]
-            dense = torch.cat([parts[part] for part in _FUSED[name]])
-            self.products[name, layer] = build_linear(dense, self._precision, self._device)
+            fused = {read_as: torch.cat([parts[part][read_as] for part in _FUSED[name]]) for read_as in kept}
+            self.products[name, layer] = build_linear(fused, self._precision, columns, self._target)
 
 
 def _scale(span: range, factor: int) -> range:

@@ -32,6 +32,20 @@ class EndlessBackoffs:
             yield 5
 
 
+class NoEssence(kopf.DiffBaseStorage):
+    """Keeps nothing of an object. By default kopf copies every object of every event, to compare it with what a
+    handler of changes saw last, and there are no such handlers: with 3,000 pods a fifth of all work at a start."""
+
+    def build(self, *, body: kopf.Body, extra_fields: Any = None) -> kopf.BodyEssence:
+        return kopf.BodyEssence()
+
+    def fetch(self, *, body: kopf.Body) -> kopf.BodyEssence | None:
+        return None
+
+    def store(self, *, body: kopf.Body, patch: kopf.Patch, essence: kopf.BodyEssence) -> None:
+        """Nothing: it would be an annotation of ours on somebody's object."""
+
+
 def build_registry(
     on_edit: Callable[[], None], on_pod: Callable[[], None], on_stop: Callable[[], None], namespaces: tuple[str, ...]
 ) -> kopf.OperatorRegistry:
@@ -86,6 +100,7 @@ def configure_kopf(settings: kopf.OperatorSettings, *, scans: bool) -> None:
     # The key is a tuple: the documented 'v1/pods' matches nothing.
     settings.watching.label_selectors["", "v1", "pods"] = SELECTOR
     settings.scanning.disabled = not scans
+    settings.persistence.diffbase_storage = NoEssence()
     settings.posting.enabled = False
     settings.peering.standalone = True
     settings.execution.default_backoff = 5.0

@@ -8,7 +8,7 @@ call raises, and the next pass tries anew.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import aiohttp
@@ -17,6 +17,7 @@ from kubernetes.aio.config import load_incluster_config, load_kube_config
 from kubernetes.aio.config.config_exception import ConfigException
 
 from adaptive_operator.names import FIELD_MANAGER, GROUP, KIND, PLURAL, POOL_KIND, POOL_PLURAL, VERSION
+from adaptive_operator.pages import parse_page
 
 _RBAC: Final = "/apis/rbac.authorization.k8s.io/v1"
 PATHS: Final[Mapping[str, tuple[str, str]]] = {
@@ -36,6 +37,9 @@ PATHS: Final[Mapping[str, tuple[str, str]]] = {
     "Lease": ("/apis/coordination.k8s.io/v1", "leases"),
 }
 _PAGE_SIZE: Final = 500
+# Uncompressed, because the API server would otherwise zip every page of a list: more CPU on both sides than the wire is
+# worth within a cluster.
+_HEADERS: Final[Mapping[str, str]] = {"Accept": "application/json", "Accept-Encoding": "identity"}
 _APPLY: Final = "application/apply-patch+yaml"
 _MERGE: Final = "application/merge-patch+json"
 
@@ -112,13 +116,14 @@ class KubeClient:
     async def list(self, kind: str, namespace: str | None, label_selector: str | None = None) -> list[Manifest]:
         """All objects of a kind, read from the store and not from a cache; `namespace` None: all namespaces.
 
-        Each says its kind and apiVersion, which the API server leaves out of the items of a list.
+        Each says its kind and apiVersion, which the API server leaves out of the items of a list, and comes without
+        its managedFields.
         """
         identity = {"apiVersion": api_version(kind), "kind": kind}
         items: list[Manifest] = []
         query = {"limit": str(_PAGE_SIZE)} | ({"labelSelector": label_selector} if label_selector else {})
         while True:
-            page = await self._call("list", "GET", kind, namespace, None, query=query)
+            page = await self._call("list", "GET", kind, namespace, None, query=query, parse=parse_page)
             items += [{**identity, **item} for item in page.get("items") or []]
             token = (page.get("metadata") or {}).get("continue")
             if not token:
@@ -188,6 +193,7 @@ class KubeClient:
         content_type: str = "application/json",
         subresource: str | None = None,
         timeout_seconds: float | None = None,
+        parse: Callable[[bytes], Any] = json.loads,
     ) -> Manifest:
         path = _build_path(kind, namespace, name, subresource)
         resource = PATHS[kind][1] + (f"/{subresource}" if subresource else "") + (f' "{name}"' if name else "")
@@ -199,7 +205,7 @@ class KubeClient:
             raise UnavailableError(verb, resource, 0, f"no answer from the API server: {error!r}") from error
         if status >= 300:
             raise _ERRORS.get(status, UnavailableError)(verb, resource, status, _parse_message(text))
-        return _parse_object(verb, resource, status, text)
+        return _parse_object(parse, verb, resource, status, text)
 
     async def _send(
         self,
@@ -209,18 +215,18 @@ class KubeClient:
         body: Manifest | None,
         content_type: str,
         seconds: float,
-    ) -> tuple[int, str]:
+    ) -> tuple[int, bytes]:
         prepared = await self._api.param_serialize(
             method,
             path,
             query_params=list((query or {}).items()),
-            header_params={"Accept": "application/json", "Content-Type": content_type},
+            header_params={**_HEADERS, "Content-Type": content_type},
             body=body,
             auth_settings=["BearerToken"],
         )
         response = await self._api.call_api(*prepared, _request_timeout=aiohttp.ClientTimeout(total=seconds))
         text: bytes = await response.read()  # type: ignore[no-untyped-call]
-        return response.status, text.decode()
+        return response.status, text
 
 
 def _identify(manifest: Mapping[str, Any]) -> tuple[str, str, str]:
@@ -234,20 +240,20 @@ def _build_path(kind: str, namespace: str | None, name: str | None, subresource:
     return "/".join([*parts, *([name] if name else []), *([subresource] if subresource else [])])
 
 
-def _parse_message(text: str) -> str:
+def _parse_message(text: bytes) -> str:
     """The `message` of a Status object, else the start of whatever came."""
     try:
         message = json.loads(text).get("message")
     except (ValueError, AttributeError):
         message = None
-    return str(message or text or "no message")[:1000]
+    return str(message or text.decode(errors="replace") or "no message")[:1000]
 
 
-def _parse_object(verb: str, resource: str, status: int, text: str) -> Manifest:
+def _parse_object(parse: Callable[[bytes], Any], verb: str, resource: str, status: int, text: bytes) -> Manifest:
     try:
-        value = json.loads(text)
+        value = parse(text)
     except ValueError as error:
-        raise UnavailableError(verb, resource, status, "the answer is not JSON") from error
+        raise UnavailableError(verb, resource, status, "the answer is not JSON as it should be") from error
     if not isinstance(value, dict):
         raise UnavailableError(verb, resource, status, "the answer is not an object")
     return value

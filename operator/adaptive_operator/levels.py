@@ -13,7 +13,9 @@ from typing import Annotated, Final
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from adaptive_operator.api.tiers import DeclaredCard, Nested, Tier
+from adaptive_operator.api.card import DeclaredCard
+from adaptive_operator.api.recipe import Nested
+from adaptive_operator.api.tiers import Tier
 
 _Row = tuple[str, Annotated[int, Field(ge=0, le=1000)] | None, Annotated[int, Field(ge=1)] | None]
 _ROWS: Final = TypeAdapter(Annotated[list[_Row], Field(min_length=1)])

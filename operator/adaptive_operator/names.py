@@ -44,7 +44,7 @@ def short_hash(*parts: str) -> str:
 
 
 def tier_revision(model: str, tier: str, inputs: str, image: str) -> str:
-    """Revision of a tier: a hash of the model, its tier's inputs and the engine image pinned for it (design.md §8)."""
+    """Revision of a tier: a hash of the model, its tier's inputs and the engine image pinned for it."""
     return short_hash(model, tier, inputs, image)
 
 

@@ -9,8 +9,10 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Final
 
 from adaptive_operator.apply.lease import LeaseHolder, NotLeaderError
 from adaptive_operator.apply.steps import ModelTarget, PoolTarget, StepTaker
@@ -39,6 +41,8 @@ from adaptive_operator.plan.pool_status import (
 from adaptive_operator.policy import Policy
 
 _LOG = logging.getLogger(__name__)
+# More would only wait for a connection, each write against its own time limit.
+_MODELS_AT_ONCE: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +70,7 @@ class Reconciler:
     wall_clock: Callable[[], float] = time.time
     _faults: dict[str, Fault] = field(default_factory=dict)  # by model key, until a pass succeeds
     _said: dict[str, tuple[str, ...]] = field(default_factory=dict)  # last logged decision by model key
+    _turns: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_MODELS_AT_ONCE))
 
     async def run_pass(self, is_due: Callable[[str, float | None], bool] = lambda _resource, _period: True) -> int:
         """One pass over all pools that are due; returns how many writes changed something.
@@ -85,7 +90,7 @@ class Reconciler:
         due = [pool for pool in seen.pools if is_due(pool.key, planner_period(pool))]
         results = await asyncio.gather(
             *(self._run_pool_alone(pool, epoch) for pool in due),
-            *(self._report_blocked(model, epoch) for model in seen.blocked),
+            *(self._in_turn(partial(self._report_blocked, model, epoch)) for model in seen.blocked),
             *(self._report_pool(pool, {}, now, epoch) for pool in seen.unready),
         )
         return sum(results)
@@ -95,7 +100,7 @@ class Reconciler:
             return await self.cluster.read()
         except InventoryError as unreadable:
             blocked = block_all(unreadable.models, build_fault(unreadable.error, 0, now))
-            await asyncio.gather(*(self._report_blocked(model, epoch) for model in blocked))
+            await asyncio.gather(*(self._in_turn(partial(self._report_blocked, model, epoch)) for model in blocked))
             raise
 
     async def _run_pool_alone(self, pool: Pool, epoch: int) -> int:
@@ -118,13 +123,22 @@ class Reconciler:
         for model in observation.models:
             if model.key in failed:
                 self._note_failure(model.key, failed[model.key], model.generation)
-        pairs = zip(pool.models, observation.models, strict=True)
+        # Those that somebody waits for first.
+        pairs = sorted(zip(pool.models, observation.models, strict=True), key=lambda pair: _is_told(pair[1]))
         budgets = {pool.resource: pool.total}
         runs = (
-            self._run_model(was, model, decisions.get(model.key), budgets, observation.now, epoch)
+            self._in_turn(
+                partial(self._run_model, was, model, decisions.get(model.key), budgets, observation.now, epoch)
+            )
             for was, model in pairs
         )
         return sum(await asyncio.gather(*runs, self._report_pool(pool, decisions, observation.now, epoch)))
+
+    async def _in_turn(self, run: Callable[[], Awaitable[int]]) -> int:
+        """A model's part of a pass, when it is its turn; its time limit begins then."""
+        async with self._turns:
+            await asyncio.sleep(0)  # planning never waits: without this, calls under way would wait for all of it
+            return await run()
 
     async def _observe(self, pool: Pool, epoch: int) -> PoolObservation:
         scopes = [
@@ -231,6 +245,11 @@ class Reconciler:
         for remembered in (self._faults, self._said):
             for key in set(remembered) - keys:
                 del remembered[key]
+
+
+def _is_told(model: ModelObservation) -> bool:
+    """Whether the status is about the spec as it is now."""
+    return model.status is not None and model.status.observed_generation == model.generation
 
 
 def planner_period(pool: Pool) -> float | None:

@@ -11,7 +11,7 @@ from typing import Final
 
 from pydantic import TypeAdapter, ValidationError
 
-from adaptive_operator.api.v1alpha1 import AdaptiveModelStatus
+from adaptive_operator.api.status import AdaptiveModelStatus
 from adaptive_operator.decide.decision import Decision
 from adaptive_operator.decide.settings import DecideSettings
 from adaptive_operator.observe.observation import ModelObservation, PoolObservation

@@ -14,6 +14,10 @@ if not HAS_TRITON or os.environ.get("TRITON_INTERPRET") == "1":
 
 import triton
 
+from inference_pods.kernels.formats import Precision
+from inference_pods.kernels.levels import default_levels
+from inference_pods.kernels.step_plans import Backend
+from inference_pods.kernels.torch_target import Kernels
 from inference_pods.kernels.triton.linear import Format, linear, move, pack_linear
 from inference_pods.kernels.triton.nested import NestedLevel, NestedWeights, unpack_nested
 from inference_pods.kernels.triton.norm_rope import norm_rope, rotation_table
@@ -22,6 +26,7 @@ from inference_pods.kernels.triton.rms_norm import reference_rms_norm, rms_norm
 from inference_pods.kernels.triton.sparse24 import Sparse24Weights, unpack_sparse24
 from inference_pods.kernels.triton.w4a16 import Int4Weights, unpack_int4
 from inference_pods.kernels.triton.w8a16 import unpack_int8
+from tests.inference_pods.kernels import device_script
 
 DTYPES = (torch.float16, torch.bfloat16)
 
@@ -82,6 +87,28 @@ def test_norm_and_rotation_equal_the_reference(dtype, interleaved):
     rotated = norm_rope(q.cuda(), k.cuda(), *(t.cuda() for t in rest), interleaved=interleaved)
     for got, want in zip(rotated, norm_rope(q, k, *rest, interleaved=interleaved), strict=True):
         torch.testing.assert_close(got.cpu().float(), want.float(), rtol=2 * unit, atol=unit)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("backend", [Backend.EAGER, Backend.CUDA_GRAPH], ids=str)
+@pytest.mark.parametrize("precision", list(device_script.EXPECTED_PATHS))
+def test_a_decoder_scores_as_plain_torch_on_the_cpu_does(precision, backend):
+    """Through every kernel, at every level, step by step and with captured decoding steps."""
+    levels = tuple(range(len(default_levels(precision)))) * 4
+    decoder = device_script.build(precision, Kernels.AUTO, device="cuda", backend=backend)
+    plain = device_script.build(precision, Kernels.TORCH)
+    decoder.warm()
+    assert decoder.paths == device_script.EXPECTED_PATHS[precision]
+    assert decoder.variant == "torch cuda with triton"
+    device_script.compare(decoder, plain, device_script.script(levels=levels[:4]))
+    assert device_script.generate(decoder, 5) == device_script.generate(plain, 5)
+    assert (decoder.plans.counts.hits > 0) == (backend is Backend.CUDA_GRAPH)
+
+
+@pytest.mark.timeout(300)
+def test_kernels_and_compiled_steps_together_score_as_plain_torch_does():
+    decoder = device_script.build(Precision.INT4, Kernels.AUTO, device="cuda", backend=Backend.COMPILE)
+    device_script.compare(decoder, device_script.build(Precision.INT4, Kernels.TORCH), device_script.script())
 
 
 @pytest.mark.timeout(300)

@@ -203,3 +203,28 @@ def test_an_empty_command_is_refused_with_an_example(cluster: Cluster):
 )
 def test_only_tags_made_for_a_test_are_forgotten_with_time(name: str, lasting: bool):
     assert is_lasting(name) is lasting
+
+
+def _flags(spec: object) -> set[str]:
+    return {str(argument).partition("=")[0] for argument in spec.argv}  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_only_a_large_cluster_is_audited_and_unthrottled(
+    tmp_path: Path, large: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(controlplane, "enter", lambda _: ["nsenter"])
+    cluster = Cluster("test", tmp_path, large=large)
+    names = ("kube-apiserver", "kube-controller-manager", "kube-scheduler")
+    paths = {name: Path(f"/bin/{name}") for name in names}
+    assert ("--audit-log-path" in _flags(controlplane.build_apiserver(cluster, paths))) is large
+    assert ("--kube-api-qps" in _flags(controlplane.build_controller_manager(cluster, paths))) is large
+    assert ("--kube-api-qps" in _flags(controlplane.build_scheduler(cluster, paths))) is large
+    assert (cluster.config / "audit.yaml").exists() is large
+
+
+def test_the_audit_log_has_the_writes_of_accounts_and_leaves_out_the_controllers() -> None:
+    controllers, sets, accounts, rest = controlplane.build_audit_policy()["rules"]  # type: ignore[misc]
+    assert controllers == {"level": "None", "userGroups": ["system:serviceaccounts:kube-system"]}
+    assert (sets["level"], accounts["level"], rest) == ("Request", "Metadata", {"level": "None"})
+    assert "get" not in accounts["verbs"]

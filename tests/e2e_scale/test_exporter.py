@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from aiohttp.test_utils import TestClient, TestServer
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from e2e.scale.exporter import Exporter, demand, gather_ready, parse_options
+from e2e.scale.exporter import Exporter, build_app, demand, gather_ready, parse_load, parse_options, trim_pod
+from e2e.scale.mirror import Mirror
 from e2e.scale.series import Times
 
 ROOT = Path(__file__).parents[2]
@@ -124,3 +128,68 @@ def test_demand_swings_around_its_mean_and_models_swing_apart() -> None:
     assert sum(loads) / 600 == pytest.approx(5.0)
     assert (min(loads), max(loads)) == pytest.approx((2.5, 7.5), abs=0.01)
     assert demand("ns/a", 0.0, 5.0, 0.5, 600.0) != demand("ns/b", 0.0, 5.0, 0.5, 600.0)
+
+
+@pytest.mark.parametrize("option", ["--period-seconds", "--interval-seconds"])
+@pytest.mark.parametrize("given", ["0", "-1", "nan", "inf"])
+def test_times_that_divide_by_zero_are_refused(option: str, given: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse_options(["--context", "x", f"{option}={given}"])
+    assert f"argument {option}: {given}: must be above 0" in capsys.readouterr().err
+
+
+def test_a_trimmed_pod_says_all_that_counts() -> None:
+    full = [{**p, "spec": {"containers": []}, "status": {**p["status"], "phase": "Running"}} for p in PODS]
+    assert gather_ready(trim_pod(p) for p in full) == gather_ready(PODS)
+    assert "spec" not in trim_pod(full[0])
+
+
+async def test_a_load_that_was_set_holds_for_the_named_models_only() -> None:
+    exporter = Exporter(OPTIONS)
+    async with TestClient(TestServer(build_app(exporter))) as client:
+        answer = await client.put("/load", json={"models": ["ns/emulated"], "requestsPerSecond": 1})
+        assert answer.status == 204
+        exporter.advance(1000.0, 10.0, [model(), model("other")], gather_ready(PODS))
+        text = await (await client.get("/metrics")).text()
+    assert 'adaptive_router_arrivals_total{model="emulated",namespace="ns",pod="router-1"} 5.0' in text
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"models": ["a"], "requestsPerSecond": 1},
+        {"models": ["a/b"], "requestsPerSecond": -1},
+        {"models": ["a/b"], "requestsPerSecond": "much"},
+    ],
+)
+async def test_a_load_that_makes_no_sense_is_refused(body: dict[str, Any]) -> None:
+    with pytest.raises((KeyError, ValueError)):
+        parse_load(body)
+    async with TestClient(TestServer(build_app(Exporter(OPTIONS)))) as client:
+        assert (await client.put("/load", json=body)).status == 400
+
+
+class Nowhere:
+    """An API server that is never asked: the mirrors of this test are filled by hand."""
+
+
+async def test_nothing_is_counted_before_the_cluster_is_known_and_on_by_the_last_view_afterwards() -> None:
+    exporter = Exporter(parse_options(["--context", "x", "--interval-seconds", "0.01", "--swing", "0"]))
+    models, pods = Mirror(Nowhere(), ""), Mirror(Nowhere(), "")  # type: ignore[arg-type]
+    models.objects = {("ns", "emulated"): model()}
+    models.is_known = True
+    task = asyncio.create_task(exporter.follow(models, pods))
+    await asyncio.sleep(0.05)
+    assert scrape(exporter) == {}
+    pods.objects = {("ns", p["metadata"]["name"]): p for p in PODS}
+    pods.is_known = True
+    async with asyncio.timeout(5):
+        while not scrape(exporter):  # noqa: ASYNC110 nobody tells
+            await asyncio.sleep(0.01)
+    before = value(scrape(exporter), "adaptive_router_arrivals_total", pod="router-1")
+    await asyncio.sleep(0.05)
+    assert value(scrape(exporter), "adaptive_router_arrivals_total", pod="router-1") > before
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task

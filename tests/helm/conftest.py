@@ -13,14 +13,14 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.needed import give_up
+
 CHART = Path(__file__).parents[2] / "helm" / "adaptive-llm"
 MISSING = "helm is not installed: run `python -m e2e.cluster build`, or put helm on the PATH or into $HELM"
 RELEASE, NAMESPACE = "adaptive-llm", "adaptive-system"
 
 Manifest = dict[str, Any]
 Render = Callable[..., list[Manifest]]
-
-_skipped: list[str] = []
 
 
 @cache
@@ -52,20 +52,12 @@ def run_helm(*arguments: str, values: Mapping[str, Any] | None = None) -> subpro
 @pytest.fixture(autouse=True)
 def _needs_helm(request: pytest.FixtureRequest) -> None:
     if "no_helm" not in request.keywords and find_helm() is None:
-        _skipped.append(request.node.nodeid)
-        pytest.skip(MISSING)
+        give_up(MISSING)
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Declare this folder's marker."""
     config.addinivalue_line("markers", "no_helm: needs no helm binary")
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """A skip here must not pass unnoticed."""
-    if _skipped:
-        terminalreporter.section("the Helm chart was NOT tested", red=True)
-        terminalreporter.line(f"{len(_skipped)} tests skipped: {MISSING}")
 
 
 @pytest.fixture(scope="session")

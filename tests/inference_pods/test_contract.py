@@ -67,7 +67,8 @@ def test_an_engine_takes_the_operators_arguments() -> None:
 def test_an_engine_takes_the_arguments_of_a_nested_tier_and_both_sides_name_its_levels_alike() -> None:
     settings = parse_settings(CONTRACT["nestedEngineArguments"])
     assert (settings.precision, settings.kv_precision, settings.tensor_parallel) == ("nested", "int8", 2)
-    plan = LevelPlan(settings.levels, settings.depths)
+    assert settings.model_sha256 == "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+    plan = LevelPlan(settings.levels, settings.depths, settings.skip_order)
     assert {level.name for level in plan.build(settings.precision, 30)} == set(CONTRACT["levelNames"])
 
 
@@ -126,8 +127,17 @@ def shown_labels(exposition: bytes) -> dict[str, set[str]]:
 
 
 def test_an_engine_shows_its_metrics_with_the_contracts_labels_from_the_start() -> None:
-    shown = shown_labels(EngineMetrics("assistant", "int4", 8).render())
-    assert shown == {name: set(labels) for name, labels in CONTRACT["metrics"]["engine"].items()}
+    """What names a level or the kernels appears once the model is loaded, before the first request."""
+    metrics = EngineMetrics("assistant", "int4", 8)
+    contract = {name: set(labels) for name, labels in CONTRACT["metrics"]["engine"].items()}
+    of_the_model = {name for name, labels in contract.items() if labels & {"level", "kernels"}}
+    assert of_the_model == {
+        protocol.ENGINE_KERNELS_INFO, protocol.ENGINE_LEVEL_REQUESTS, protocol.ENGINE_LEVEL_GENERATED_TOKENS
+    }  # fmt: skip
+    shown = {name: labels for name, labels in shown_labels(metrics.render()).items() if labels}
+    assert shown == {name: contract[name] for name in contract.keys() - of_the_model}
+    metrics.name_model("avx2", ("int8", "int4"))
+    assert shown_labels(metrics.render()) == contract
 
 
 async def test_a_router_shows_its_metrics_with_the_contracts_labels_once_it_has_a_table() -> None:

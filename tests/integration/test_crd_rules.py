@@ -14,7 +14,8 @@ import yaml
 from kubernetes import client
 from kubernetes.client.exceptions import ApiException
 
-from adaptive_operator.api.v1alpha1 import AdaptiveModelSpec, AdaptiveModelStatus
+from adaptive_operator.api.status import AdaptiveModelStatus
+from adaptive_operator.api.v1alpha1 import AdaptiveModelSpec
 from adaptive_operator.levels import level_names
 from adaptive_operator.names import GROUP, PLURAL, VERSION
 
@@ -120,6 +121,10 @@ RULES: dict[str, tuple[Spec, str]] = {
         changed("model.source", "http://x/y"),
         r"model.source must be the path of a weights file; use package://",
     ),
+    "a digest that is none": (
+        changed("model.sha256", "sha256:" + "a" * 57),
+        r"model.sha256 must be 64 lower-case hexadecimal digits; use what sha256sum prints",
+    ),
     "cores with a unit": (changed("tiers.0.replica.cpu", "4 cores"), r"replica.cpu must be a quantity; use a number"),
     "memory that is no quantity": (
         changed("tiers.0.replica.memory", "1 GB"),
@@ -156,6 +161,26 @@ RULES: dict[str, tuple[Spec, str]] = {
     ),
     "depths that rise": (nested({**LEVELS, "depths": [28, 30]}), r"nested.depths must fall from each to the next; use"),
     "a depth twice": (nested({**LEVELS, "depths": [30, 30]}), r"nested.depths must fall from each to the next; use"),
+    "a layer that is left out twice": (
+        nested({**LEVELS, "depths": [30, 28], "skipOrder": [17, 17]}),
+        r"nested.skipOrder names a layer twice; use each at most once",
+    ),
+    "a layer that the model does not have": (
+        nested({**LEVELS, "depths": [30, 28], "skipOrder": [17, 30]}),
+        r"nested.skipOrder names a layer that the model does not have; use numbers from 0",
+    ),
+    "too few layers to leave out": (
+        nested({**LEVELS, "depths": [30, 29, 28], "skipOrder": [17]}),
+        r"nested.skipOrder has too few layers for the smallest depth; give at least depths\[0\]",
+    ),
+    "layers to leave out, but no depths": (
+        nested({**LEVELS, "skipOrder": [17]}),
+        r"nested.skipOrder says which layers depths leave out; set depths too",
+    ),
+    "layers to leave out, and an empty list of depths": (
+        nested({**LEVELS, "depths": [], "skipOrder": [17]}),
+        r"nested.skipOrder says which layers depths leave out; set depths too",
+    ),
     "more ranks than accelerators": (
         changed("tiers.0.replica.tensorParallel", 4),
         r"replica.tensorParallel must not be greater than replica.accelerators.*raise accelerators",
@@ -272,6 +297,10 @@ CONSTRAINTS: dict[str, tuple[Spec, str]] = {
         nested({"levels": ["int2"]}),
         r'nested.levels\[0\]: Unsupported value: "int2": supported values: "int8", "int4"',
     ),
+    "a layer below the first": (
+        nested({**LEVELS, "depths": [30, 28], "skipOrder": [-1, 14]}),
+        r"nested.skipOrder\[0\].*greater than or equal to 0",
+    ),
     "a depth of no layers": (nested({**LEVELS, "depths": [0]}), r"nested.depths\[0\].*greater than or equal to 1"),
     "nine ranks": (changed("tiers.0.replica.tensorParallel", 9), r"tensorParallel.*less than or equal to 8"),
     "keys and values in an unknown precision": (
@@ -327,6 +356,7 @@ MANGLED: dict[str, Spec] = {
     "no tiers, though a warm one and a floor are set": changed("tiers", [])
     | {"routing": {"warmTier": "full"}, "quality": {"floorPermille": 900}},
     "a source": changed("model.source", "http://x/y"),
+    "a digest": changed("model.sha256", "AB" * 32),
     "cores": changed("tiers.0.replica.cpu", "4 cores"),
     "memory": changed("tiers.0.replica.memory", "1 GB"),
     "a tier's name": changed("tiers.0.name", "Full"),
@@ -389,6 +419,10 @@ ALL_LEVELS = [f"{precision}{depth}" for precision in ("int8", "int4") for depth 
             nested(LEVELS, {**CARD, "levels": [level("int4", 700)]}), id="a card of its own and a lower level's"
         ),
         pytest.param(nested(FULL_RECIPE, {"levels": [level(name) for name in ALL_LEVELS]}), id="levels of every depth"),
+        pytest.param(
+            nested({**LEVELS, "depths": [1024, 960], "skipOrder": list(range(960, 1024))}),
+            id="as many layers left out as can be",
+        ),
         pytest.param(
             nested(LEVELS, {"levels": [level("int8"), level("int4", 700)]}, quality={"floorPermille": 900}),
             id="a floor that a level reaches",

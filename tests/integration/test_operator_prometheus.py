@@ -23,6 +23,7 @@ from adaptive_operator.observe.readings import Cause, Readings, RouterPod, Subje
 from e2e.cluster import binaries
 from e2e.cluster.settings import ClusterError
 from tests.integration.operator_fixtures import build_model
+from tests.needed import give_up
 
 SCRAPE_SECONDS = 0.5
 RATE = 10.0  # requests/s that the exporter pretends
@@ -85,7 +86,7 @@ def find_prometheus() -> str:
     try:
         return str(binaries.find_binaries()["prometheus"])
     except ClusterError as error:
-        pytest.skip(f"there is no prometheus: {error}")
+        give_up(f"there is no prometheus: {error}")
 
 
 @pytest.fixture

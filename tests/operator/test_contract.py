@@ -30,9 +30,10 @@ from tests.operator.plan.situations import (
 CONTRACT: dict[str, Any] = json.loads((Path(__file__).parents[1] / "fixtures" / "contract.json").read_text())
 
 
+SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 NESTED_TIER: dict[str, Any] = {
     "name": "nested",
-    "recipe": {"nested": {"levels": ["int8", "int4"], "depths": [30, 28]}},
+    "recipe": {"nested": {"levels": ["int8", "int4"], "depths": [30, 28], "skipOrder": [17, 14]}},
     "replica": {
         "accelerators": 2,
         "cpu": "500m",
@@ -64,10 +65,10 @@ EMULATED_TIER: dict[str, Any] = {
 }
 
 
-def containers(tier: dict[str, Any] | None = None) -> dict[str, Any]:
+def containers(tier: dict[str, Any] | None = None, **spec: Any) -> dict[str, Any]:
     """The engine container of a tier (int4 unless given) and the router container, by name."""
     tier = tier or make_tier("int4", "int4", 1)
-    model = make_model(make_spec([tier]))
+    model = make_model(make_spec([tier], **spec))
     steps = plan_model(model, make_decision({tier["name"]: 1}), SETTINGS, NOW, 1).steps
     manifests = [step.manifest for step in steps if isinstance(step, ApplyObject)]
     specs = [item["spec"]["template"]["spec"] for item in manifests if "template" in item.get("spec", {})]
@@ -97,8 +98,9 @@ def test_containers_get_the_arguments_ports_and_probes_of_the_contract(component
     assert container["readinessProbe"]["httpGet"]["path"] == CONTRACT["probes"]["ready"]
 
 
-def test_the_engine_of_a_nested_tier_gets_levels_depths_and_shape_as_in_the_contract() -> None:
-    assert containers(NESTED_TIER)["engine"]["args"] == CONTRACT["nestedEngineArguments"]
+def test_the_engine_of_a_nested_tier_gets_digest_levels_depths_and_shape_as_in_the_contract() -> None:
+    promised = {**make_spec().model.model_dump(by_alias=True), "sha256": SHA256}
+    assert containers(NESTED_TIER, model=promised)["engine"]["args"] == CONTRACT["nestedEngineArguments"]
     spec = make_spec([NESTED_TIER])
     assert [level.name for level in levels_of(spec.tiers[0])] == CONTRACT["levelNames"]
 

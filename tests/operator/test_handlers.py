@@ -50,6 +50,15 @@ def test_timeouts_are_integers_where_they_go_into_a_query() -> None:
     assert settings.peering.standalone is True
 
 
+def test_nothing_is_copied_of_an_object_that_is_only_noticed() -> None:
+    settings = kopf.OperatorSettings()
+    configure_kopf(settings, scans=True)
+    storage, patch, body = settings.persistence.diffbase_storage, kopf.Patch(), kopf.Body(build_pod())
+    essence = storage.build(body=body)
+    storage.store(body=body, patch=patch, essence=essence)
+    assert (dict(essence), storage.fetch(body=body), dict(patch)) == ({}, None, {})
+
+
 def test_only_our_pods_are_watched() -> None:
     settings = kopf.OperatorSettings()
     configure_kopf(settings, scans=True)

@@ -26,9 +26,11 @@ class Api:
     def __init__(self) -> None:
         self.seen: list[tuple[str, str, dict[str, str], Any, str]] = []
         self.answers: list[web.Response] = []
+        self.encodings: list[str] = []
 
     async def handle(self, request: web.Request) -> web.Response:
         body = await request.json() if request.can_read_body else None
+        self.encodings.append(request.headers.get("Accept-Encoding", ""))
         self.seen.append((request.method, request.path, dict(request.query), body, request.content_type))
         return self.answers.pop(0) if self.answers else web.json_response({})
 
@@ -69,6 +71,13 @@ async def test_delete_carries_its_preconditions(scene: tuple[Api, KubeClient]) -
     await client.delete("StatefulSet", "demo", "s", uid="u", resource_version="7")
     assert api.seen[0][:2] == ("DELETE", "/apis/apps/v1/namespaces/demo/statefulsets/s")
     assert api.seen[0][3]["preconditions"] == {"uid": "u", "resourceVersion": "7"}
+
+
+async def test_answers_are_not_asked_for_zipped(scene: tuple[Api, KubeClient]) -> None:
+    """Zipping 20 MB of pods in each pass costs the API server more than sending them."""
+    api, client = scene
+    await client.list("Pod", None)
+    assert api.encodings == ["identity"]
 
 
 async def test_lists_follow_their_pages(scene: tuple[Api, KubeClient]) -> None:
@@ -116,6 +125,21 @@ async def test_an_answer_that_is_no_object_is_no_answer(scene: tuple[Api, KubeCl
     api.answers = [web.Response(body=body)]
     with pytest.raises(UnavailableError):
         await client.get("Pod", "demo", "p")
+
+
+async def test_a_list_comes_without_managed_fields(scene: tuple[Api, KubeClient]) -> None:
+    api, client = scene
+    api.answers = [web.json_response({"items": [{"metadata": {"name": "p", "managedFields": [{}]}, "spec": {"x": 1}}]})]
+    (pod,) = await client.list("Pod", None)
+    assert pod == {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "spec": {"x": 1}}
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b'{"items": 5}'])
+async def test_a_page_that_is_no_list_is_no_answer(scene: tuple[Api, KubeClient], body: bytes) -> None:
+    api, client = scene
+    api.answers = [web.Response(body=body)]
+    with pytest.raises(UnavailableError, match="the answer is not JSON as it should be"):
+        await client.list("Pod", None)
 
 
 async def test_refused_and_silent_are_no_answer() -> None:

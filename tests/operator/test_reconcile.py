@@ -37,8 +37,8 @@ class NoPrometheus:
 
 
 class Scene:
-    def __init__(self, *models: dict[str, Any], plan: Any = plan_model) -> None:
-        self.kube: Any = FakeKube(models)
+    def __init__(self, *models: dict[str, Any], plan: Any = plan_model, kube: Any = FakeKube) -> None:
+        self.kube: Any = kube(models)
         self.monotonic = 0.0
         self.lease = LeaseHolder(self.kube, LeaseSettings("system", "lock", "me"), wall_clock=lambda: NOW)
         self.metrics = OperatorMetrics()
@@ -86,6 +86,62 @@ async def test_converged_is_quiet() -> None:
     before = len(scene.kube.writes)
     assert await scene.run(5) == 0
     assert len(scene.kube.writes) == before
+
+
+class BusyKube(FakeKube):
+    """Every write takes a while; counts those under way."""
+
+    under_way = 0
+    most = 0
+
+    async def apply(self, manifest: Any, **options: Any) -> Any:
+        self.under_way += 1
+        self.most = max(self.most, self.under_way)
+        await asyncio.sleep(0.001)
+        self.under_way -= 1
+        return await super().apply(manifest, **options)
+
+
+@pytest.mark.parametrize("spec", [{}, {"tiers": [{"name": "full"}]}], ids=["models that are new", "broken models"])
+async def test_however_many_models_there_are_a_few_are_written_for_at_a_time(spec: dict[str, Any]) -> None:
+    """With a write for each of 100 models at once, the last ones ran into their time limit before they were sent."""
+    scene = Scene(*(build_model(f"m{i:02d}", **spec) for i in range(60)), kube=BusyKube)
+    await scene.run(2)
+    assert 2 <= scene.kube.most <= 16
+    assert {scene.conditions(f"m{i:02d}")["Ready"][0] for i in range(60)} <= {"Unknown", "False"}
+
+
+class TellingKube(FakeKube):
+    """An answer takes a turn of the event loop, as from a socket; tells when it came."""
+
+    told: list[str]
+
+    async def apply(self, manifest: Any, **options: Any) -> Any:
+        await asyncio.sleep(0)
+        written = await super().apply(manifest, **options)
+        self.told.append(f"written {manifest['metadata']['name']}")
+        return written
+
+
+async def test_an_edited_model_is_planned_first_and_written_before_all_others_are_planned() -> None:
+    """Planning 300 models takes more than a second: an edit is not to wait for those that it does not touch."""
+    told: list[str] = []
+
+    def plan(model: Any, *rest: Any) -> Any:
+        told.append(f"planned {model.name}")
+        return plan_model(model, *rest)
+
+    names = [f"m{i:03d}" for i in range(80)]
+    scene = Scene(*(build_model(name) for name in names), plan=plan, kube=TellingKube)
+    scene.kube.told = told
+    await scene.run(3)
+    edited = scene.kube.objects["AdaptiveModel", "demo", names[-1]]
+    edited["metadata"]["generation"] += 1
+    edited["spec"]["quality"] = {"floorPermille": 800}
+    told.clear()
+    await scene.run()
+    assert told[0] == f"planned {names[-1]}"
+    assert f"written {names[-1]}" in told[:-30]
 
 
 async def test_who_does_not_lead_does_nothing() -> None:

@@ -22,6 +22,8 @@ from pathlib import Path
 from inference_pods.engine.errors import LoadReason
 from inference_pods.kernels.decoder import DecoderLimits
 from inference_pods.kernels.formats import Precision
+from inference_pods.kernels.levels import Level
+from inference_pods.kernels.step_plans import Backend
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +44,8 @@ class RankSpec:
     permutation_seed: int
     precision: Precision
     limits: DecoderLimits
+    levels: tuple[Level, ...]
+    backend: Backend = Backend.EAGER
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -50,7 +54,12 @@ class RankSpec:
     def from_json(line: str) -> RankSpec:
         document = json.loads(line)
         limits, precision = DecoderLimits(**document.pop("limits")), Precision(document.pop("precision"))
-        return RankSpec(**document, precision=precision, limits=limits)
+        levels = tuple(
+            Level(level["name"], Precision(level["precision"]), tuple(level["skipped_layers"]))
+            for level in document.pop("levels")
+        )
+        backend = Backend(document.pop("backend"))
+        return RankSpec(**document, precision=precision, limits=limits, levels=levels, backend=backend)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,11 +18,11 @@ from inference_pods.engine.distributed.group import Group
 from inference_pods.engine.distributed.launch import Loss, RankProcesses, RankSpec, listen_for_ranks
 from inference_pods.engine.distributed.placement import Device
 from inference_pods.engine.distributed.wire import Command, encode_chunks
+from inference_pods.engine.model_runner import RunnerLostError
 from inference_pods.kernels.decoder import Chunk, DecoderShape, TokenScores
 from inference_pods.kernels.shards import divide
 from inference_pods.kernels.step_plans import PlanCounts
 from inference_pods.kernels.torch_decoder import TorchDecoder
-from inference_pods.kernels.torch_graph import Backend
 
 logger = logging.getLogger(__name__)
 
@@ -32,11 +32,8 @@ _CAUSE_SECONDS = 2.0  # a dead peer breaks a collective before its exit is seen
 def build_rank(spec: RankSpec, shape: DecoderShape, group: Group) -> TorchDecoder:
     """The decoder of one rank, without weights."""
     shard = divide(shape, spec.ranks)[spec.rank]
-    return TorchDecoder(shape, spec.limits, spec.precision, shard, group, str(rank_device(spec)), _backend(spec))
-
-
-def _backend(spec: RankSpec) -> Backend:
-    return Backend.CUDA_GRAPH if spec.device == Device.CUDA else Backend.EAGER
+    device = str(rank_device(spec))
+    return TorchDecoder(shape, spec.limits, spec.precision, shard, group, device, spec.backend, spec.levels)
 
 
 def rank_device(spec: RankSpec) -> torch.device:
@@ -46,7 +43,8 @@ def rank_device(spec: RankSpec) -> torch.device:
 
 def build_alone(spec: RankSpec, shape: DecoderShape) -> TorchDecoder:
     """The whole decoder on one device."""
-    return TorchDecoder(shape, spec.limits, spec.precision, device=str(rank_device(spec)), backend=_backend(spec))
+    device = str(rank_device(spec))
+    return TorchDecoder(shape, spec.limits, spec.precision, device=device, backend=spec.backend, levels=spec.levels)
 
 
 class DistributedRunner:
@@ -66,6 +64,11 @@ class DistributedRunner:
         self.variant = f"{self._decoder.variant}, {spec.ranks} ranks"
         self.weight_bytes = self.kv_bytes = 0  # of all ranks, known once all have loaded
 
+    @property
+    def paths(self) -> dict[str, str]:
+        """Of this rank; the others have the same device and formats."""
+        return self._decoder.paths
+
     def load(self, *arguments: Any, **named: Any) -> None:
         """See Decoder.load; the other ranks read the file themselves."""
         self._decoder.load(*arguments, **named)
@@ -81,7 +84,7 @@ class DistributedRunner:
 
         Raises:
             ValueError: the step does not fit; nothing was computed.
-            RuntimeError: the ranks are no longer together; the loss is reported.
+            RunnerLostError: the ranks are no longer together; the loss is reported.
         """
         self._decoder.check(chunks)
         try:
@@ -91,7 +94,7 @@ class DistributedRunner:
             if not self.processes.wait_for_loss(_CAUSE_SECONDS):
                 message = f"a step failed between the ranks ({type(error).__name__}: {error}): the replica ends"
                 self.processes.report(Loss("RankLost", message))
-            raise RuntimeError("the ranks of this replica are no longer together") from error
+            raise RunnerLostError("the ranks of this replica are no longer together") from error
 
     def close(self) -> None:
         """Ends all other ranks and leaves the group."""

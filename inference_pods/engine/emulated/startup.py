@@ -44,13 +44,13 @@ def build_emulated_engine(settings: Settings, deliver: Deliver, observe: Observe
 
 def _name_levels(settings: Settings) -> tuple[str, ...]:
     """The names that the native engine would give them. No model says how many layers there are: the first depth does,
-    and any of them may be left out."""
+    and without an order any of them may be left out."""
     layers = settings.depths[0] if settings.depths else 1
-    plan = LevelPlan(settings.levels, settings.depths, skip_order=tuple(range(layers)))
+    plan = LevelPlan(settings.levels, settings.depths, settings.skip_order or tuple(range(layers)))
     try:
         return tuple(level.name for level in plan.build(settings.precision, layers))
     except LevelError as error:
-        raise LoadError(LoadReason.UNSUPPORTED, f"{error}; change --levels or --depths") from error
+        raise LoadError(LoadReason.UNSUPPORTED, f"{error}; change --levels, --depths or --skip-order") from error
 
 
 def _gather_curves(settings: Settings, levels: tuple[str, ...]) -> Curves:
@@ -73,6 +73,8 @@ def _describe(settings: Settings, levels: tuple[str, ...], curves: Curves) -> di
         "tier": settings.tier,
         "precision": settings.precision.value,
         "levels": list(levels),
+        "kernels": EmulatedRunner.variant,
+        "skip_order": list(settings.skip_order),
         "curves": {level: asdict(curves.of(level)) for level in levels},
         "weight_bytes": EmulatedRunner.weight_bytes,
         "kv_cache_bytes": EmulatedRunner.kv_bytes,

@@ -98,45 +98,49 @@ template <int B, class T> INLINE void point_at_rows(const T* values, int64_t str
     }
 }
 
-// Adds the products of `columns` columns of the two row blocks at w and w + step with B activation rows.
-template <int P, int B, bool PREFETCH>
+// Adds the products of `columns` columns of the R row blocks at w, w + step, ... with B activation rows.
+template <int P, int B, bool PREFETCH, int R = 2>
 INLINE void add_products(const uint8_t* w, int64_t step, int64_t columns, const float* values, int64_t stride, int64_t row0,
-                         int64_t ahead, vf (&acc)[2][B]) {
+                         int64_t ahead, vf (&acc)[R][B]) {
     constexpr int64_t COLUMN_BYTES = bytes_of_group<P>() / GROUP;
     const float* x[B];
     point_at_rows<B>(values, stride, row0, x);
-    vf even[2], odd[2];
+    vf even[R], odd[R];
     int64_t k = 0;
 #pragma GCC unroll 2
     for (; k + 2 <= columns; k += 2) {
-#pragma GCC unroll 2
-        for (int r = 0; r < 2; r++) {
+#pragma GCC unroll 8
+        for (int r = 0; r < R; r++) {
             widen_pair<P>(w + r * step, k, even[r], odd[r]);
             if (PREFETCH) prefetch(w + r * step + k * COLUMN_BYTES + ahead);
         }
 #pragma GCC unroll 8
         for (int b = 0; b < B; b++) {
             vf even_x = f_set(x[b][k]), odd_x = f_set(x[b][k + 1]);
-#pragma GCC unroll 2
-            for (int r = 0; r < 2; r++) acc[r][b] = f_fma(odd[r], odd_x, f_fma(even[r], even_x, acc[r][b]));
+#pragma GCC unroll 8
+            for (int r = 0; r < R; r++) acc[r][b] = f_fma(odd[r], odd_x, f_fma(even[r], even_x, acc[r][b]));
         }
     }
     if (k < columns)
-        for (int r = 0; r < 2; r++) {
+        for (int r = 0; r < R; r++) {
             widen_pair<P>(w + r * step, k, even[r], odd[r]);
             for (int b = 0; b < B; b++) acc[r][b] = f_fma(even[r], f_set(x[b][k]), acc[r][b]);
         }
 }
 
-// Each kernel computes B activation rows from `row0` on against the two row blocks at w and w + step.
-template <int P, int B> static void dot_float(const uint8_t* w, int64_t step, int64_t columns, const Activations& a, int64_t row0,
-                                              vf (&out)[2][B]) {
-    vf acc[2][B];
+// Each kernel computes B activation rows from `row0` on against the R row blocks at w, w + step, ...
+template <int P, int B, int R = 2> static void dot_float(const uint8_t* w, int64_t step, int64_t columns, const Activations& a,
+                                                         int64_t row0, vf (&out)[R][B]) {
+    vf acc[R][B];
 #pragma GCC unroll 8
-    for (int b = 0; b < B; b++) acc[0][b] = acc[1][b] = f_zero();
-    add_products<P, B, true>(w, step, columns, a.fp32, a.stride, row0, prefetch_distance<P>(row0, step), acc);
+    for (int r = 0; r < R; r++)
 #pragma GCC unroll 8
-    for (int b = 0; b < B; b++) { out[0][b] = acc[0][b]; out[1][b] = acc[1][b]; }
+        for (int b = 0; b < B; b++) acc[r][b] = f_zero();
+    add_products<P, B, true, R>(w, step, columns, a.fp32, a.stride, row0, prefetch_distance<P>(row0, step), acc);
+#pragma GCC unroll 8
+    for (int r = 0; r < R; r++)
+#pragma GCC unroll 8
+        for (int b = 0; b < B; b++) out[r][b] = acc[r][b];
 }
 
 // Codes of column pair PAIR of a group, widened to int16; int4 unpacks one vector into four pairs, which the compiler
@@ -159,49 +163,57 @@ template <int P> INLINE vf load_minimum(const uint8_t* group) {
     return P == JOINED ? f_load((const float*)group + LANES) : f_from_half((const uint16_t*)group + LANES);
 }
 
-template <int P, int B, int CHAINS, int PAIR = 0>
-INLINE void dot_group(const uint8_t* const (&group)[2], const int16_t* const (&x)[B], vi (&dot)[2][B][CHAINS]) {
+template <int P, int B, int CHAINS, int R, int PAIR = 0>
+INLINE void dot_group(const uint8_t* const (&group)[R], const int16_t* const (&x)[B], vi (&dot)[R][B][CHAINS]) {
     if constexpr (PAIR < GROUP / 2) {
-        vi codes[2] = {load_codes<P, PAIR>(group[0]), load_codes<P, PAIR>(group[1])};
+        vi codes[R];
+#pragma GCC unroll 8
+        for (int r = 0; r < R; r++) codes[r] = load_codes<P, PAIR>(group[r]);
 #pragma GCC unroll 8
         for (int b = 0; b < B; b++) {
             vi pair = i_set(load_pair(x[b] + 2 * PAIR));
-            dot[0][b][PAIR % CHAINS] = i_dot(dot[0][b][PAIR % CHAINS], codes[0], pair);
-            dot[1][b][PAIR % CHAINS] = i_dot(dot[1][b][PAIR % CHAINS], codes[1], pair);
+#pragma GCC unroll 8
+            for (int r = 0; r < R; r++) dot[r][b][PAIR % CHAINS] = i_dot(dot[r][b][PAIR % CHAINS], codes[r], pair);
         }
-        dot_group<P, B, CHAINS, PAIR + 1>(group, x, dot);
+        dot_group<P, B, CHAINS, R, PAIR + 1>(group, x, dot);
     }
 }
 
 // `next` is prefetched beside the weights being read: it continues each row block's, or, in the form JOINED, is what the next
 // tile is made of (null: nothing).
-template <int P, int B> static void dot_integer(const uint8_t* w, int64_t step, int64_t columns, const Activations& a, int64_t row0,
-                                                const uint8_t* next, vf (&out)[2][B]) {
-    constexpr int CHAINS = B <= 2 ? 2 : 1;  // few tokens would wait for the latency of one chain
+template <int P, int B, int R = 2> static void dot_integer(const uint8_t* w, int64_t step, int64_t columns, const Activations& a,
+                                                           int64_t row0, const uint8_t* next, vf (&out)[R][B]) {
+    constexpr int CHAINS = B <= 2 && R <= 2 ? 2 : 1;  // few tokens would wait for the latency of one chain
     constexpr int64_t BYTES = bytes_of_group<P>();
     const int64_t sums_stride = a.stride / GROUP;
     const int16_t* x[B];
     point_at_rows<B>((const int16_t*)a.codes, a.stride, row0, x);
     const float* sums = a.sums + row0 * sums_stride;
-    const uint8_t* group[2] = {w, w + step};
-    vf acc[2][B];
+    const uint8_t* group[R];
+    vf acc[R][B];
 #pragma GCC unroll 8
-    for (int b = 0; b < B; b++) acc[0][b] = acc[1][b] = f_zero();
-    for (int64_t g = 0; g < groups_of(columns); g++, group[0] += BYTES, group[1] += BYTES, sums++) {
-        vi dot[2][B][CHAINS];
+    for (int r = 0; r < R; r++) {
+        group[r] = w + r * step;
 #pragma GCC unroll 8
-        for (int b = 0; b < B; b++)
-            for (int c = 0; c < CHAINS; c++) dot[0][b][c] = dot[1][b][c] = i_zero();
+        for (int b = 0; b < B; b++) acc[r][b] = f_zero();
+    }
+    for (int64_t g = 0; g < groups_of(columns); g++, sums++) {
+        vi dot[R][B][CHAINS];
+#pragma GCC unroll 8
+        for (int r = 0; r < R; r++)
+#pragma GCC unroll 8
+            for (int b = 0; b < B; b++)
+                for (int c = 0; c < CHAINS; c++) dot[r][b][c] = i_zero();
         if (P != JOINED || next) {
             for (int64_t line = 0; line < BYTES; line += 64)
-                for (int r = 0; r < (P == JOINED ? 1 : 2); r++) prefetch(next + r * step + line);
+                for (int r = 0; r < (P == JOINED ? 1 : R); r++) prefetch(next + r * step + line);
             next += BYTES;
         }
-        dot_group<P, B, CHAINS>(group, x, dot);
+        dot_group<P, B, CHAINS, R>(group, x, dot);
 #pragma GCC unroll 8
         for (int b = 0; b < B; b++) x[b] += GROUP;
-#pragma GCC unroll 2
-        for (int r = 0; r < 2; r++) {
+#pragma GCC unroll 8
+        for (int r = 0; r < R; r++) {
             vf scale = load_scale<P>(group[r]);
 #pragma GCC unroll 8
             for (int b = 0; b < B; b++) {
@@ -210,10 +222,13 @@ template <int P, int B> static void dot_integer(const uint8_t* w, int64_t step, 
                 if constexpr (P != INT8)
                     acc[r][b] = f_fma(load_minimum<P>(group[r]), f_set(sums[b * sums_stride]), acc[r][b]);
             }
+            group[r] += BYTES;
         }
     }
 #pragma GCC unroll 8
-    for (int b = 0; b < B; b++) { out[0][b] = acc[0][b]; out[1][b] = acc[1][b]; }
+    for (int r = 0; r < R; r++)
+#pragma GCC unroll 8
+        for (int b = 0; b < B; b++) out[r][b] = acc[r][b];
 }
 
 // Widest activation block: what the registers hold beside the weights.
@@ -285,4 +300,18 @@ template <int P, class Sink> static void multiply_tile(const uint8_t* w, int64_t
         }
         for (int b = 0; b < B; b++) sink(row + b, out[0][b], out[1][b]);
     });
+}
+
+// One activation row against R row blocks at once: with two, the products of one row would wait for each other.
+// sink(tile, first block's lanes, second block's lanes).
+template <int P, int R, class Sink> static void multiply_row(const uint8_t* w, int64_t step, int64_t columns, const Activations& a,
+                                                            Sink&& sink) {
+    vf out[R][1];
+    if constexpr (is_integer<P>()) {
+        dot_integer<P, 1, R>(w, step, columns, a, 0, w + prefetch_distance<P>(0, step), out);
+        for (int r = 0; r < R; r++) out[r][0] = f_mul(out[r][0], f_set(a.scales[0]));
+    } else {
+        dot_float<P, 1, R>(w, step, columns, a, 0, out);
+    }
+    for (int t = 0; t < R / 2; t++) sink(t, out[2 * t][0], out[2 * t + 1][0]);
 }

@@ -61,54 +61,61 @@ template <int QUARTER> INLINE void load_joined(const uint8_t* high, const uint8_
     codes[3] = i_high_bytes(odd);
 }
 
-template <int B, int CHAINS, int QUARTER = 0>
-INLINE void dot_joined(const uint8_t* const (&high)[2], const uint8_t* const (&low)[2], const int16_t* const (&x)[B],
-                       vi (&dot)[2][B][CHAINS]) {
+template <int B, int CHAINS, int R, int QUARTER = 0>
+INLINE void dot_joined(const uint8_t* const (&high)[R], const uint8_t* const (&low)[R], const int16_t* const (&x)[B],
+                       vi (&dot)[R][B][CHAINS]) {
     if constexpr (QUARTER < 4) {
-        vi codes[2][4];
-        load_joined<QUARTER>(high[0], low[0], codes[0]);
-        load_joined<QUARTER>(high[1], low[1], codes[1]);
+        vi codes[R][4];
+#pragma GCC unroll 4
+        for (int r = 0; r < R; r++) load_joined<QUARTER>(high[r], low[r], codes[r]);
 #pragma GCC unroll 4
         for (int i = 0; i < 4; i++)
 #pragma GCC unroll 8
             for (int b = 0; b < B; b++) {
                 vi pair = i_set(load_pair(x[b] + 8 * QUARTER + 2 * i));
-                dot[0][b][i % CHAINS] = i_dot(dot[0][b][i % CHAINS], codes[0][i], pair);
-                dot[1][b][i % CHAINS] = i_dot(dot[1][b][i % CHAINS], codes[1][i], pair);
+#pragma GCC unroll 4
+                for (int r = 0; r < R; r++) dot[r][b][i % CHAINS] = i_dot(dot[r][b][i % CHAINS], codes[r][i], pair);
             }
-        dot_joined<B, CHAINS, QUARTER + 1>(high, low, x, dot);
+        dot_joined<B, CHAINS, R, QUARTER + 1>(high, low, x, dot);
     }
 }
 
-// Both planes of two row blocks against B activation rows: the nibbles are joined to bytes before the product, so that the
+// Both planes of R row blocks against B activation rows: the nibbles are joined to bytes before the product, so that the
 // multiplications are those of int8. 32 products of 255 * 32767 stay below 2^31.
-template <int B> static void dot_nested(const uint8_t* w, const uint8_t* low_w, int64_t columns, const Activations& a, int64_t row0,
-                                        vf (&out)[2][B]) {
-    constexpr int CHAINS = B <= 2 ? 2 : 1;
+template <int B, int R = 2> static void dot_nested(const uint8_t* w, const uint8_t* low_w, int64_t columns, const Activations& a,
+                                                   int64_t row0, vf (&out)[R][B]) {
+    constexpr int CHAINS = B <= 2 && R <= 2 ? 2 : 1;
     constexpr int64_t HIGH_BYTES = bytes_of_group<INT4>(), LOW_BYTES = LANES * GROUP / 2;
     const int64_t high_step = block_bytes(INT4, columns), low_step = low_bytes(columns), sums_stride = a.stride / GROUP;
     const int64_t ahead = prefetch_distance<INT4>(row0, high_step), low_ahead = prefetch_distance<INT4>(row0, low_step);
     const int16_t* x[B];
     point_at_rows<B>((const int16_t*)a.codes, a.stride, row0, x);
     const float* sums = a.sums + row0 * sums_stride;
-    const uint8_t *high[2] = {w, w + high_step}, *low[2] = {low_w, low_w + low_step};
-    vf acc[2][B];
+    const uint8_t *high[R], *low[R];
+    vf acc[R][B];
+#pragma GCC unroll 4
+    for (int r = 0; r < R; r++) {
+        high[r] = w + r * high_step;
+        low[r] = low_w + r * low_step;
 #pragma GCC unroll 8
-    for (int b = 0; b < B; b++) acc[0][b] = acc[1][b] = f_zero();
+        for (int b = 0; b < B; b++) acc[r][b] = f_zero();
+    }
     for (int64_t g = 0; g < groups_of(columns); g++, sums++) {
-        vi dot[2][B][CHAINS];
+        vi dot[R][B][CHAINS];
+#pragma GCC unroll 4
+        for (int r = 0; r < R; r++)
 #pragma GCC unroll 8
-        for (int b = 0; b < B; b++)
-            for (int c = 0; c < CHAINS; c++) dot[0][b][c] = dot[1][b][c] = i_zero();
-        for (int r = 0; r < 2; r++) {
+            for (int b = 0; b < B; b++)
+                for (int c = 0; c < CHAINS; c++) dot[r][b][c] = i_zero();
+        for (int r = 0; r < R; r++) {
             for (int64_t line = 0; line < HIGH_BYTES; line += 64) prefetch(high[r] + line + ahead);
             for (int64_t line = 0; line < LOW_BYTES; line += 64) prefetch(low[r] + line + low_ahead);
         }
-        dot_joined<B, CHAINS>(high, low, x, dot);
+        dot_joined<B, CHAINS, R>(high, low, x, dot);
 #pragma GCC unroll 8
         for (int b = 0; b < B; b++) x[b] += GROUP;
-#pragma GCC unroll 2
-        for (int r = 0; r < 2; r++) {
+#pragma GCC unroll 4
+        for (int r = 0; r < R; r++) {
             vf coarse = f_from_half((const uint16_t*)high[r]), scale = f_mul(coarse, f_set(1.0f / 16.0f));
             vf minimum = f_fma(coarse, f_set(-0.5f), f_from_half((const uint16_t*)high[r] + LANES));
 #pragma GCC unroll 8
@@ -121,8 +128,10 @@ template <int B> static void dot_nested(const uint8_t* w, const uint8_t* low_w, 
             low[r] += LOW_BYTES;
         }
     }
+#pragma GCC unroll 4
+    for (int r = 0; r < R; r++)
 #pragma GCC unroll 8
-    for (int b = 0; b < B; b++) { out[0][b] = acc[0][b]; out[1][b] = acc[1][b]; }
+        for (int b = 0; b < B; b++) out[r][b] = acc[r][b];
 }
 
 INLINE int64_t joined_tile_bytes(int64_t columns) { return 2 * groups_of(columns) * bytes_of_group<JOINED>(); }
@@ -167,4 +176,13 @@ template <class Sink> static void multiply_nested_tile(const uint8_t* matrix, in
             sink(row + b, f_mul(out[0][b], scale), f_mul(out[1][b], scale));
         }
     });
+}
+
+// Like multiply_row, for both planes: R row blocks from `tile` on.
+template <int R, class Sink> static void multiply_nested_row(const uint8_t* matrix, int64_t blocks, int64_t tile, int64_t columns,
+                                                             const Activations& a, Sink&& sink) {
+    vf out[R][1], scale = f_set(a.scales[0]);
+    dot_nested<1, R>(matrix + tile * 2 * block_bytes(INT4, columns), low_plane(matrix, blocks, columns) + tile * 2 * low_bytes(columns),
+                     columns, a, 0, out);
+    for (int t = 0; t < R / 2; t++) sink(t, f_mul(out[2 * t][0], scale), f_mul(out[2 * t + 1][0], scale));
 }

@@ -27,27 +27,45 @@ struct Walk {
     Scratch& own;
     int64_t phase = 0;
 
-    template <class F> void share(int64_t items, int64_t run, F&& body) {
-        std::atomic<int64_t>& next = s.counters[phase++];
-        for (;;) {
-            int64_t from = next.fetch_add(run, std::memory_order_relaxed);
-            if (from >= items) break;
-            int64_t to = from + run < items ? from + run : items;
-            for (int64_t i = from; i < to; i++) body(i);
+    // Runs of items: a thread takes its own contiguous part, run after run, and then what the others have left. Streams are
+    // long that way, and what is prefetched behind a run is read next by the same core.
+    template <class F> void share_runs(int64_t items, int64_t run, F&& body) {
+        int64_t threads = m.team->size(), me = &own - m.own;
+        std::atomic<int64_t>* taken = s.counters + threads * phase++;
+        for (int64_t turn = 0; turn < threads; turn++) {
+            int64_t owner = (me + turn) % threads, start = items * owner / threads, end = items * (owner + 1) / threads;
+            for (;;) {
+                int64_t from = start + taken[owner].fetch_add(run, std::memory_order_relaxed);
+                if (from >= end) break;
+                body(from, from + run < end ? from + run : end);
+            }
         }
         m.team->barrier();
+    }
+
+    template <class F> void share(int64_t items, int64_t run, F&& body) {
+        share_runs(items, run, [&](int64_t from, int64_t to) {
+            for (int64_t i = from; i < to; i++) body(i);
+        });
     }
 
     // Tiles (pairs of row blocks) `from` to the end of a matrix; P is the precision that is read, NESTED for both planes.
     template <int P, class Sink> void multiply(const uint8_t* w, int64_t tiles, int64_t columns, const Activations& a, int64_t rows,
                                                Sink&& sink, int64_t from = 0) {
         int64_t step = block_bytes(P, columns), threads = m.team->size();
-        int64_t run = threads == 1 ? tiles - from : (tiles - from) / (threads * 6);
-        share(tiles - from, run > 1 ? run : 1, [&](int64_t i) {
-            int64_t t = from + i;
-            auto place = [&](int64_t row, vf first, vf second) { sink(t * 2 * LANES, row, first, second); };
-            if constexpr (P == NESTED) multiply_nested_tile(w, 2 * tiles, t, columns, a, rows, place);
-            else multiply_tile<P>(w + 2 * t * step, step, columns, a, rows, place);
+        int64_t run = threads == 1 ? tiles - from : round_up((tiles - from) / (threads * 6), 2);
+        share_runs(tiles - from, run > 2 ? run : 2, [&](int64_t first, int64_t last) {
+            int64_t t = from + first, end = from + last;
+            auto place = [&](int64_t row, vf one, vf two) { sink(t * 2 * LANES, row, one, two); };
+            auto place_tile = [&](int64_t tile, vf one, vf two) { sink((t + tile) * 2 * LANES, 0, one, two); };
+            for (; rows == 1 && t + 2 <= end; t += 2) {
+                if constexpr (P == NESTED) multiply_nested_row<4>(w, 2 * tiles, t, columns, a, place_tile);
+                else multiply_row<P, 4>(w + 2 * t * step, step, columns, a, place_tile);
+            }
+            for (; t < end; t++) {
+                if constexpr (P == NESTED) multiply_nested_tile(w, 2 * tiles, t, columns, a, rows, place);
+                else multiply_tile<P>(w + 2 * t * step, step, columns, a, rows, place);
+            }
         });
     }
 
@@ -422,7 +440,7 @@ API int al_step(Model* m, int64_t groups, const Group* group, const int32_t* tok
         int64_t count = group[g].rows;
         bool many_rows = false;
         for (int64_t r = 1; r < count; r++) many_rows |= sequences[r] == sequences[r - 1];
-        std::vector<std::atomic<int64_t>> counters(6 * m->c.layers + 4);
+        std::vector<std::atomic<int64_t>> counters((6 * m->c.layers + 4) * m->team->size());
         Step step{m, &m->levels[group[g].level], count, group[g].outputs, tokens, positions, sequences, tables, output_rows,
                   table_stride, many_rows, logits, best, log_total, counters.data()};
         m->team->run(walk, &step);

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import fields, replace
 from enum import StrEnum
+from typing import TypeVar
 
 import torch
 
@@ -14,6 +15,7 @@ from inference_pods.kernels.triton.w4a16 import Int4Weights, pack_int4, w4a16
 from inference_pods.kernels.triton.w8a16 import Int8Weights, pack_int8, w8a16
 
 Weights = Int8Weights | Int4Weights | NestedWeights | Sparse24Weights
+WeightsT = TypeVar("WeightsT", Int8Weights, Int4Weights, NestedWeights, Sparse24Weights, Weights)
 
 
 class Format(StrEnum):
@@ -38,7 +40,7 @@ def pack_linear(weights: torch.Tensor, kind: Format) -> Weights:
     return PACK[kind](weights)
 
 
-def move(matrix: Weights, device: torch.device | str) -> Weights:
+def move(matrix: WeightsT, device: torch.device | str) -> WeightsT:
     """The same matrix with all its buffers on another device."""
     values = {field.name: getattr(matrix, field.name) for field in fields(matrix)}
     return replace(matrix, **{name: v.to(device) for name, v in values.items() if isinstance(v, torch.Tensor)})

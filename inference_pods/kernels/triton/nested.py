@@ -15,6 +15,7 @@ import torch
 import triton
 import triton.language as tl
 
+from inference_pods.kernels.reference import inverse
 from inference_pods.kernels.triton.dispatch import WIDEN, block_rows, check_activations, matmul_warps, runs_triton
 from inference_pods.kernels.triton.tiles import (
     GROUP,
@@ -59,8 +60,7 @@ def pack_nested(weights: torch.Tensor, step: int = 16) -> NestedWeights:
     high, scales, minima = int4_grid(weights)
     scale = spread_groups(scales, columns)
     residual = weights - (high * scale + spread_groups(minima, columns))
-    divisor = scale.clamp_min(torch.finfo(torch.float16).smallest_normal) / step
-    low = torch.round(residual / divisor).clamp(-8, 7).to(torch.int32) + 8
+    low = torch.round(residual * inverse(scale / step)).clamp(-8, 7).to(torch.int32) + 8
     planes = tile_nibbles(high), tile_nibbles(low)
     return NestedWeights(*planes, pad_groups(scales), pad_groups(minima), rows, columns, step)
 

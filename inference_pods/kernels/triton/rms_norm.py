@@ -13,7 +13,7 @@ def reference_rms_norm(
     x: torch.Tensor, residual: torch.Tensor, weight: torch.Tensor, epsilon: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The same in plain torch, through fp32."""
-    total = (x.float() + residual.float()).to(x.dtype)
+    total = (x.float() + residual.float()).to(residual.dtype)
     wide = total.float()
     norm = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + epsilon) * weight.float()
     return norm.to(x.dtype), total
@@ -37,17 +37,19 @@ def rms_norm_kernel(x, residual, weight, y, total, K, epsilon, BLOCK_K: tl.const
 def rms_norm(
     x: torch.Tensor, residual: torch.Tensor, weight: torch.Tensor, epsilon: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """x and residual [M, K], weight [K] -> (norm of their sum, the sum), both [M, K] in x's type.
+    """x and residual [M, K], weight [K] -> (norm of their sum in x's type, the sum in the residual's), both [M, K].
 
+    The residual is of x's type or fp32: the sum over all layers then loses nothing and cannot overflow.
     Raises ValueError when shape, type or device don't fit.
     """
     check_activations(x, weight.shape[0], weight.device)
-    check_activations(residual, weight.shape[0], weight.device)
-    if residual.shape != x.shape or residual.dtype != x.dtype:
+    if residual.shape != x.shape or residual.dtype not in (x.dtype, torch.float32):
         raise ValueError(f"residual is {residual.dtype} {tuple(residual.shape)}, x {x.dtype} {tuple(x.shape)}")
+    if not residual.is_contiguous() or residual.device != x.device:
+        raise ValueError(f"residual on {residual.device} must be contiguous and on x's device, {x.device}")
     if not runs_triton(x):
         return reference_rms_norm(x, residual, weight, epsilon)
-    y, total = torch.empty_like(x), torch.empty_like(x)
+    y, total = torch.empty_like(x), torch.empty_like(residual)
     block = triton.next_power_of_2(x.shape[1])
     rms_norm_kernel[(x.shape[0],)](x, residual, weight, y, total, x.shape[1], epsilon, BLOCK_K=block)
     return y, total

@@ -15,6 +15,7 @@ import torch
 import triton
 import triton.language as tl
 
+from inference_pods.kernels.reference import inverse
 from inference_pods.kernels.triton.dispatch import WIDEN, block_rows, check_activations, runs_triton
 from inference_pods.kernels.triton.tiles import check_weights, spread_groups, tile, untile
 
@@ -43,8 +44,7 @@ def pack_sparse24(weights: torch.Tensor) -> Sparse24Weights:
     positions = quads.abs().topk(2, dim=-1).indices.sort(dim=-1).values
     kept = quads.gather(-1, positions).reshape(rows, columns // TILE, 16, 2)
     scales = (kept.abs().amax((-1, -2)) / 127).to(torch.float16)
-    divisor = scales.float().clamp_min(torch.finfo(torch.float16).smallest_normal)[..., None, None]
-    codes = torch.round(kept / divisor).clamp(-127, 127).to(torch.int8)
+    codes = torch.round(kept * inverse(scales.float())[..., None, None]).clamp(-127, 127).to(torch.int8)
     values = codes.transpose(-1, -2).reshape(rows, columns // 2)  # all first codes of a tile, then all second ones
     nibbles = (positions[..., 0] | positions[..., 1] << 2).to(torch.uint8).reshape(rows, columns // TILE, 16)
     packed = (nibbles[..., :8] | nibbles[..., 8:] << 4).reshape(rows, columns // 8)

@@ -14,6 +14,7 @@ import torch
 import triton
 import triton.language as tl
 
+from inference_pods.kernels.reference import inverse
 from inference_pods.kernels.triton.dispatch import WIDEN, block_rows, check_activations, runs_triton
 from inference_pods.kernels.triton.tiles import (
     GROUP,
@@ -40,9 +41,8 @@ def int4_grid(weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.
     """Codes [N, K] 0..15 in int32, scales and minima fp16 [K/32, N] of fp32 weights [N, K]."""
     groups = weights.reshape(weights.shape[0], -1, GROUP)
     minima = groups.amin(-1).to(torch.float16)
-    scales = ((groups.amax(-1) - minima.float()) / 15).clamp_min(0).to(torch.float16)
-    divisor = scales.float().clamp_min(torch.finfo(torch.float16).smallest_normal)
-    codes = torch.round((groups - minima.float()[..., None]) / divisor[..., None]).clamp(0, 15)
+    scales = ((groups.amax(-1) - groups.amin(-1)) / 15).to(torch.float16)
+    codes = torch.round((groups - minima.float()[..., None]) * inverse(scales.float())[..., None]).clamp(0, 15)
     return codes.to(torch.int32).reshape(weights.shape), scales.T.contiguous(), minima.T.contiguous()
 
 

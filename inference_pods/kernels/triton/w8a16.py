@@ -13,6 +13,7 @@ import torch
 import triton
 import triton.language as tl
 
+from inference_pods.kernels.reference import inverse
 from inference_pods.kernels.triton.dispatch import WIDEN, block_rows, check_activations, runs_triton
 from inference_pods.kernels.triton.tiles import GROUP, check_weights, spread_groups, tile, untile
 
@@ -38,9 +39,8 @@ def pack_int8(weights: torch.Tensor, per_row: bool = False) -> Int8Weights:
     group = columns if per_row else GROUP
     groups = weights.reshape(rows, columns // group, group)
     scales = (groups.abs().amax(-1) / 127).to(torch.float16)
-    divisor = scales.float().clamp_min(torch.finfo(torch.float16).smallest_normal)[..., None]
-    codes = torch.round(groups / divisor).clamp(-127, 127).to(torch.int8).reshape(rows, columns)
-    return Int8Weights(tile(codes, GROUP), scales.T.contiguous(), rows, columns)
+    codes = torch.round(groups * inverse(scales.float())[..., None]).clamp(-127, 127).to(torch.int8)
+    return Int8Weights(tile(codes.reshape(rows, columns), GROUP), scales.T.contiguous(), rows, columns)
 
 
 def unpack_int8(matrix: Int8Weights) -> torch.Tensor:
@@ -49,9 +49,19 @@ def unpack_int8(matrix: Int8Weights) -> torch.Tensor:
     return untile(matrix.codes).float() * spread_groups(matrix.scales, matrix.columns, group)
 
 
-def reference_w8a16(x: torch.Tensor, matrix: Int8Weights) -> torch.Tensor:
-    """[M, K] -> [M, N] in x's type, through fp32."""
-    return (x.float() @ unpack_int8(matrix).T).to(x.dtype)
+def read_rows(matrix: Int8Weights, rows: torch.Tensor) -> torch.Tensor:
+    """fp32 [M, K]: the weights of some rows, int64 [M]; what an embedding does with the matrix of the head."""
+    values = matrix.codes[:, rows].float() * _grouped_scales(matrix)[:, rows, None].float()
+    return values.transpose(0, 1).reshape(len(rows), matrix.columns)
+
+
+def _grouped_scales(matrix: Int8Weights) -> torch.Tensor:
+    return matrix.scales.expand(matrix.codes.shape[0], -1)
+
+
+def reference_w8a16(x: torch.Tensor, matrix: Int8Weights, out_type: torch.dtype | None = None) -> torch.Tensor:
+    """[M, K] -> [M, N] in `out_type` or x's type, through fp32."""
+    return (x.float() @ unpack_int8(matrix).T).to(out_type or x.dtype)
 
 
 @triton.jit
@@ -88,12 +98,15 @@ def w8a16_kernel(
     tl.store(target, total.to(y.dtype.element_ty), mask=row_mask & output_mask[None, :])
 
 
-def w8a16(x: torch.Tensor, matrix: Int8Weights) -> torch.Tensor:
-    """[M, K] fp16 or bf16 -> [M, N] in the same type. Raises ValueError when shape, type or device don't fit."""
+def w8a16(x: torch.Tensor, matrix: Int8Weights, out_type: torch.dtype | None = None) -> torch.Tensor:
+    """[M, K] fp16 or bf16 -> [M, N] in `out_type`, or the same type: scores want fp32, bf16 makes ties of them.
+
+    Raises ValueError when shape, type or device don't fit.
+    """
     check_activations(x, matrix.columns, matrix.codes.device)
     if not runs_triton(x):
-        return reference_w8a16(x, matrix)
-    y = torch.empty((x.shape[0], matrix.rows), dtype=x.dtype, device=x.device)
+        return reference_w8a16(x, matrix, out_type)
+    y = torch.empty((x.shape[0], matrix.rows), dtype=out_type or x.dtype, device=x.device)
     block_m = block_rows(x.shape[0])
     grid = (triton.cdiv(matrix.rows, 64), triton.cdiv(x.shape[0], block_m))
     w8a16_kernel[grid](

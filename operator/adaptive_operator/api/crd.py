@@ -20,7 +20,8 @@ from pydantic.config import JsonDict
 from adaptive_operator.api import reference
 from adaptive_operator.api.base import CEL, rule
 from adaptive_operator.api.pool import AcceleratorPoolSpec, AcceleratorPoolStatus
-from adaptive_operator.api.v1alpha1 import AdaptiveModelSpec, AdaptiveModelStatus
+from adaptive_operator.api.status import AdaptiveModelStatus
+from adaptive_operator.api.v1alpha1 import AdaptiveModelSpec
 from adaptive_operator.names import GROUP, KIND, PLURAL, POOL_KIND, POOL_PLURAL, VERSION
 
 Schema = dict[str, Any]

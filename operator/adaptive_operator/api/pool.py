@@ -10,7 +10,7 @@ from typing import Annotated
 from pydantic import ConfigDict, Field
 
 from adaptive_operator.api.base import CEL, DNS_LABEL, DNS_NAME, RESOURCE, Api, match, rule, told
-from adaptive_operator.api.v1alpha1 import Condition
+from adaptive_operator.api.status import Condition
 
 _LABEL_VALUE = r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$"
 _MODEL_NAME = rf"^$|{DNS_LABEL}"

@@ -1,4 +1,4 @@
-"""The tiers of an `AdaptiveModel`, as pydantic models: recipe, replica, bounds and declared card.
+"""The tiers of an `AdaptiveModel`: name, engine, replica and bounds; recipe, curve and card have modules of their own.
 
 Part of the single source of the CRD (see `v1alpha1.py` for its conventions).
 """
@@ -6,31 +6,13 @@ Part of the single source of the CRD (see `v1alpha1.py` for its conventions).
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated
 
 from pydantic import ConfigDict, Field
 
-from adaptive_operator.api.base import CEL, DNS_LABEL, LEVEL_NAME, QUANTITY, Api, match, rule, told
+from adaptive_operator.api.base import CEL, DNS_LABEL, QUANTITY, Api, match, rule, told
+from adaptive_operator.api.card import DeclaredCard
 from adaptive_operator.api.curve import Curve
-
-_MOST_MILLI_REQUESTS = 1_000_000_000
-
-
-class Precision(StrEnum):
-    """Numeric form of a tier's weights."""
-
-    FP32 = "fp32"
-    BF16 = "bf16"
-    FP16 = "fp16"
-    INT8 = "int8"
-    INT4 = "int4"
-
-
-class LevelPrecision(StrEnum):
-    """Numeric form that a level of nested weights is read in."""
-
-    INT8 = "int8"
-    INT4 = "int4"
+from adaptive_operator.api.recipe import Recipe
 
 
 class KvPrecision(StrEnum):
@@ -45,81 +27,6 @@ class Engine(StrEnum):
 
     NATIVE = "native"
     EMULATED = "emulated"
-
-
-class Nested(Api):
-    """One resident copy of the weights that serves several levels, chosen per request.
-
-    A level is called like its precision; levels of every depth but the first add it: int4, int4-d28.
-    """
-
-    levels: Annotated[
-        tuple[LevelPrecision, ...],
-        Field(
-            min_length=1,
-            max_length=4,
-            description="Precisions that the weights are read in, best first: int8 reads both planes, int4 the high"
-            " one alone. The first is the top level, which is served unless load or a request asks for less.",
-            json_schema_extra={"x-kubernetes-list-type": "atomic"},
-        ),
-    ]
-    depths: Annotated[
-        tuple[Annotated[int, Field(ge=1, le=1024, description="Layers that run.")], ...],
-        Field(
-            default=(),
-            max_length=4,
-            description="Layers that a level runs, most first; the first has to be all the layers of the model. Each"
-            " further depth gives a level per precision, e.g. int8-d28, that skips the layers that matter least."
-            " Unset: all layers only.",
-            json_schema_extra={"x-kubernetes-list-type": "atomic"},
-        ),
-    ]
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            CEL: [
-                rule(
-                    "self.levels.all(a, self.levels.exists_one(b, a == b))",
-                    "tiers[].recipe.nested.levels names a level twice; use each at most once, e.g. [int8, int4]",
-                ),
-                rule(
-                    "!self.levels.exists(a, a == 'int8') || self.levels[0] == 'int8'",
-                    "tiers[].recipe.nested.levels must be in order, the best first; use [int8, int4]",
-                ),
-                rule(
-                    "!has(self.depths) || (self.depths.map(d, -d).isSorted()"
-                    " && self.depths.all(a, self.depths.exists_one(b, a == b)))",
-                    "tiers[].recipe.nested.depths must fall from each to the next; use e.g. [30, 28]",
-                ),
-            ]
-        }
-    )
-
-
-class Recipe(Api):
-    """How a tier's weights derive from the source checkpoint: exactly one of `precision` and `nested`."""
-
-    precision: Precision | None = Field(
-        default=None,
-        description="Numeric form of the weights: fp32, bf16 or fp16 (stored in 16 bits, computed in fp32), int8"
-        " (groups of 32) or int4 (groups of 32).",
-    )
-    nested: Nested | None = Field(
-        default=None,
-        description="One copy of the weights that serves several precisions and depths, without a reload.",
-    )
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            CEL: [
-                rule(
-                    "has(self.precision) != has(self.nested)",
-                    "tiers[].recipe must have exactly one of precision and nested;"
-                    " use precision for one form of the weights, nested for several levels of one copy",
-                ),
-            ]
-        }
-    )
 
 
 class Replica(Api):
@@ -191,86 +98,6 @@ class ReplicaBounds(Api):
     )
     max: int | None = Field(
         default=None, ge=0, le=256, description="Most replicas. Unset: as many as the budget carries."
-    )
-
-
-class DeclaredLevelCard(Api):
-    """What is known of one level of a nested tier before it is measured."""
-
-    name: str = Field(
-        min_length=1,
-        max_length=16,
-        pattern=LEVEL_NAME,
-        description="Name of the level, e.g. int4 or int4-d28.",
-        json_schema_extra=told(
-            "pattern",
-            match(
-                LEVEL_NAME,
-                "tiers[].card.levels[].name must be the name of a level; use a precision, then -d and a depth unless it"
-                " is the first, e.g. int4 or int4-d28",
-            ),
-        ),
-    )
-    quality_permille: int = Field(ge=0, le=1000, description="Quality relative to the source model, as of a tier.")
-    capacity_milli_requests_per_second: int = Field(
-        ge=1,
-        le=_MOST_MILLI_REQUESTS,
-        description="Reference requests per 1000 s that one replica answers if all are served at this level.",
-    )
-
-
-class DeclaredCard(Api):
-    """A tier card written by hand: what is known of the tier before it is measured."""
-
-    quality_permille: int | None = Field(
-        default=None,
-        ge=0,
-        le=1000,
-        description="Quality relative to the source model: 1000·exp(−KL divergence to the full tier). Of a nested"
-        " tier: that of its top level. Unset: as its entry in levels says.",
-    )
-    capacity_milli_requests_per_second: int | None = Field(
-        default=None,
-        ge=1,
-        le=_MOST_MILLI_REQUESTS,
-        description="Reference requests per 1000 s that one replica answers within the objective. Of a nested tier: at"
-        " its top level. Unset: as its entry in levels says.",
-    )
-    levels: Annotated[
-        tuple[DeclaredLevelCard, ...],
-        Field(
-            default=(),
-            max_length=16,
-            description="What is known of the levels of a nested tier. A level without an entry serves only requests"
-            " that ask for it.",
-            json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
-        ),
-    ]
-    reference_prompt_tokens: int | None = Field(
-        default=None, ge=1, le=1_000_000, description="Prompt length of the reference request."
-    )
-    reference_output_tokens: int | None = Field(
-        default=None, ge=1, le=1_000_000, description="Output length of the reference request."
-    )
-    load_seconds: int | None = Field(
-        default=None, ge=0, le=86_400, description="Seconds from creating a replica until it is ready. Unset: 60."
-    )
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            CEL: [
-                rule(
-                    "has(self.qualityPermille) == has(self.capacityMilliRequestsPerSecond)",
-                    "tiers[].card.qualityPermille and capacityMilliRequestsPerSecond belong together; set both, or"
-                    " neither and the levels of a nested tier",
-                ),
-                rule(
-                    "has(self.referencePromptTokens) == has(self.referenceOutputTokens)",
-                    "tiers[].card.referencePromptTokens and referenceOutputTokens describe one request;"
-                    " set both or neither",
-                ),
-            ]
-        }
     )
 
 

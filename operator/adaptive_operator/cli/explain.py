@@ -15,7 +15,8 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from adaptive_operator import names
-from adaptive_operator.api.v1alpha1 import AdaptiveModel, AdaptiveModelStatus, DecisionStatus, SwapStatus
+from adaptive_operator.api.status import AdaptiveModelStatus, DecisionStatus, SwapStatus
+from adaptive_operator.api.v1alpha1 import AdaptiveModel
 
 _KUBECTL_SECONDS: Final = 30.0
 _WIDTH: Final = 12

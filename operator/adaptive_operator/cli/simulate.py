@@ -1,12 +1,14 @@
-"""`kubectl adaptive simulate`: the model of a manifest under a trace, with several policies, without a cluster."""
+"""`kubectl adaptive simulate`: the models of a manifest under a trace, with several policies, without a cluster."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,19 +17,36 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from adaptive_operator.simulate.capacity import CapacityError, effective_capacity, ratio_rows
 from adaptive_operator.simulate.cards import measure_cards
-from adaptive_operator.simulate.comparison import Comparison, Judged, Tell, compare
+from adaptive_operator.simulate.comparison import (
+    Comparison,
+    Judged,
+    ModelLoad,
+    Tell,
+    compare,
+    hold_out,
+    judge_tuned,
+)
 from adaptive_operator.simulate.generators import GeneratorError, parse_generator
 from adaptive_operator.simulate.plant import BudgetError
 from adaptive_operator.simulate.policies.registry import PolicyError, Setting, make_policy
+from adaptive_operator.simulate.repeated import Repeated, summarize
 from adaptive_operator.simulate.report.html import build_html
-from adaptive_operator.simulate.report.table import build_capacity_document, build_document, build_rows, format_table
+from adaptive_operator.simulate.report.table import (
+    build_capacity_document,
+    build_document,
+    build_repeated_rows,
+    build_rows,
+    format_table,
+)
 from adaptive_operator.simulate.requests import TraceRow
-from adaptive_operator.simulate.run import RunSettings
-from adaptive_operator.simulate.scaling import cut_trace
-from adaptive_operator.simulate.scenario import ScenarioError, load_scenario
+from adaptive_operator.simulate.run import NodeLoss, Part, RunSettings
+from adaptive_operator.simulate.scaling import cut_trace, rotate_trace
+from adaptive_operator.simulate.scenario import Scenario, ScenarioError, load_scenarios
 from adaptive_operator.simulate.traces import LONGEST_GAP_SECONDS, TraceError, TraceRules, read_trace
 
 _DEFAULT_POLICIES: Final = "ours,hpa,kpa,full,cheapest"
+_HELD_OUT_SEED: Final = 500_009  # added to the seed of a generator, for what is tuned and measured
+_MODEL_SEED: Final = 7919  # added for each further model
 _REFERENCES: Final = ("hpa", "full", "best-static")
 _EXPECTED = (ScenarioError, TraceError, PolicyError, GeneratorError, BudgetError, CapacityError, OSError, UnicodeError)
 
@@ -36,7 +55,9 @@ def add_command(commands: Any) -> None:
     """Add `simulate` to the parser."""
     text = "Run policies on a trace without a cluster, and compare them."
     parser = commands.add_parser("simulate", help=text, description=text)
-    parser.add_argument("-f", "--filename", type=Path, required=True, help="manifest with an AdaptiveModel")
+    parser.add_argument(
+        "-f", "--filename", type=Path, required=True, help="manifest with AdaptiveModels, which share a pool"
+    )
     parser.add_argument(
         "--trace",
         required=True,
@@ -47,12 +68,23 @@ def add_command(commands: Any) -> None:
     parser.add_argument("--budget", type=_positive_int, help="accelerators, in place of the manifest's")
     parser.add_argument("--scale", type=_positive, default=1.0, help="copies of the trace (default: %(default)s)")
     parser.add_argument("--minutes", type=_positive, help="of the trace, from its start (default: all)")
+    parser.add_argument(
+        "--seeds", type=_positive_int, default=1, help="seeds to repeat it on, from --seed on (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--lose",
+        type=_node_loss,
+        action="append",
+        default=[],
+        metavar="AT:ACCELERATORS[:SECONDS]",
+        help="a node goes away at AT seconds, and comes back after SECONDS (default: never); may be repeated",
+    )
     parser.add_argument("--seed", type=int, default=1, help="of scaling and generators (default: %(default)s)")
     parser.add_argument("--scrape", type=_positive, default=15.0, help="seconds between scrapes (default: %(default)s)")
     parser.add_argument("--longest-gap", type=_positive, default=LONGEST_GAP_SECONDS, help="seconds without a request")
     parser.add_argument("--allow-equal-times", action="store_true", help="rows of a trace may have the same time")
     parser.add_argument(
-        "--measure-cards", action="store_true", help="take capacities from the curves at the trace's lengths"
+        "--measure-cards", action="store_true", help="take capacities from the curves at the held-out trace's lengths"
     )
     parser.add_argument(
         "--capacity", action="store_true", help="find the largest scale that each policy carries (many runs)"
@@ -68,61 +100,140 @@ def run(options: argparse.Namespace) -> int:
         if options.capacity:
             return _find_capacities(comparison, names, options.output)
         with _progress() as tell:
-            judged = compare(comparison, names, tell)
+            judged, repeated = _compare(options, comparison, names, tell)
+        if repeated:
+            sys.stdout.write(format_table(build_repeated_rows(repeated)) + "\n\nThe first seed:\n")
         sys.stdout.write(format_table(build_rows(judged)) + "\n")
-        if comparison.scenario.guessed:
+        if any(model.scenario.guessed for model in comparison.models):
             sys.stderr.write("step times were guessed from the cards; give --profile for measured ones\n")
         if options.output is not None:
-            write_report(options.output, comparison, judged)
+            write_report(options.output, comparison, judged, repeated, _seeds(options))
     except _EXPECTED as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
     return 0
 
 
-def write_report(folder: Path, comparison: Comparison, judged: list[Judged]) -> None:
-    """result.json, the plots as SVG files, and report.html with all of it."""
-    # Here, because matplotlib takes a second to import and most runs draw nothing.
-    from adaptive_operator.simulate.report.plots import draw_replicas, draw_service, draw_trade
+def _seeds(options: argparse.Namespace) -> list[int]:
+    return [options.seed + i for i in range(options.seeds)]
 
+
+def _compare(
+    options: argparse.Namespace, comparison: Comparison, names: list[str], tell: Tell
+) -> tuple[list[Judged], list[Repeated]]:
+    """The runs of the first seed, and what all seeds say together (nothing of a single one).
+
+    Parameters are tuned once, on the first seed's held-out load.
+    """
+    judged = compare(comparison, names, tell)
+    runs = [[(item.name, item.scores) for item in judged]]
+    for seed in _seeds(options)[1:]:
+        other = replace(comparison, seed=seed, models=_of_seed(options, comparison, seed))
+        found = _judge_again(other, judged, tell)
+        runs.append([(item.name, item.scores) for item in found])
+    return judged, summarize(runs) if len(runs) > 1 else []
+
+
+def _judge_again(comparison: Comparison, judged: list[Judged], tell: Tell) -> list[Judged]:
+    """The same policies, with the parameters that they have, on another seed."""
+    parts = comparison.parts()
+
+    def tell_seed(name: str) -> Callable[[float], None]:
+        return tell(f"{name}, seed {comparison.seed}")
+
+    return [judge_tuned(comparison, item.name, parts, tell_seed) for item in judged]
+
+
+def write_report(
+    folder: Path,
+    comparison: Comparison,
+    judged: list[Judged],
+    repeated: Sequence[Repeated] = (),
+    seeds: Sequence[int] = (),
+) -> None:
+    """result.json, the plots as SVG files, and report.html with all of it."""
     folder.mkdir(parents=True, exist_ok=True)
-    document = build_document(comparison, judged)
-    plots = {"Load and quality": draw_service(judged), "Quality against violations": draw_trade(judged)}
-    plots.update({f"Replicas: {item.name}": draw_replicas(item) for item in judged})
+    document = build_document(comparison, judged, repeated, seeds)
+    plots: dict[str, str] = {}
+    for index, model in enumerate(comparison.models):
+        own = [item.of_model(index) for item in judged]
+        plots.update(_draw(own, f"{model.scenario.name}: " if len(comparison.models) > 1 else ""))
     (folder / "result.json").write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     for title, svg in plots.items():
         (folder / f"{_file_name(title)}.svg").write_text(svg, encoding="utf-8")
-    (folder / "report.html").write_text(build_html(document, build_rows(judged), plots), encoding="utf-8")
+    rows = build_repeated_rows(repeated) if repeated else ()
+    (folder / "report.html").write_text(build_html(document, build_rows(judged), plots, rows), encoding="utf-8")
+
+
+def _draw(judged: list[Judged], prefix: str) -> dict[str, str]:
+    """The plots of one model, by title."""
+    # Here, because matplotlib takes a second to import and most runs draw nothing.
+    from adaptive_operator.simulate.report.plots import draw_replicas, draw_service, draw_trade
+
+    plots = {
+        f"{prefix}Load and quality": draw_service(judged),
+        f"{prefix}Quality against violations": draw_trade(judged),
+    }
+    return {**plots, **{f"{prefix}Replicas: {item.name}": draw_replicas(item) for item in judged}}
 
 
 def _prepare(options: argparse.Namespace) -> tuple[Comparison, list[str]]:
     """Everything read and checked before the first run: a typing error must not cost minutes."""
-    scenario = load_scenario(options.filename, options.profile, options.budget)
-    trace = _read_load(options)
+    scenarios = load_scenarios(options.filename, options.profile, options.budget)
+    models = tuple(_load_of(options, scenario, i, len(scenarios)) for i, scenario in enumerate(scenarios))
     names = [name.strip() for name in options.policy.split(",") if name.strip()]
     if not names:
         raise PolicyError("--policy names no policy; e.g. --policy ours,hpa")
     for name in names:
-        make_policy(name, Setting(scenario, trace))
+        make_policy(name, Setting(tuple(Part(model.scenario, model.trace) for model in models), options.scrape))
     if options.measure_cards:
-        scenario = measure_cards(scenario, trace, options.seed)
-        for tier in scenario.tiers:
-            sys.stderr.write(f"card of {tier.name}: capacityMilliRequestsPerSecond: {round(1000 * tier.rate)}\n")
-    settings = RunSettings(scrape_seconds=options.scrape)
-    return Comparison(scenario, trace, options.scale, options.seed, settings), names
+        models = tuple(_with_measured_cards(model, options.seed) for model in models)
+    settings = RunSettings(scrape_seconds=options.scrape, losses=tuple(options.lose))
+    return Comparison(models, options.scale, options.seed, settings, resample=options.seeds > 1), names
 
 
-def _read_load(options: argparse.Namespace) -> tuple[TraceRow, ...]:
-    path = Path(options.trace)
-    if ":" in options.trace and not path.exists():
-        trace = parse_generator(options.trace, options.seed)
+def _with_measured_cards(model: ModelLoad, seed: int) -> ModelLoad:
+    measured = measure_cards(model.scenario, model.held_out, seed + 1)
+    for name in measured.left_out:
+        sys.stderr.write(f"{name} is left out: it misses the objective even when it has next to no load\n")
+    for tier in measured.scenario.tiers:
+        sys.stderr.write(f"card of {tier.name}: capacityMilliRequestsPerSecond: {round(1000 * tier.rate)}\n")
+    return replace(model, scenario=measured.scenario)
+
+
+def _of_seed(options: argparse.Namespace, comparison: Comparison, seed: int) -> tuple[ModelLoad, ...]:
+    """The same models with the load of another seed: a trace from a file is the same, and scaled by the seed."""
+    if not _is_generator(options.trace):
+        return comparison.models
+    count = len(comparison.models)
+    traces = [_generated(options, seed, i, count) for i in range(count)]
+    return tuple(replace(model, trace=trace) for model, trace in zip(comparison.models, traces, strict=True))
+
+
+def _load_of(options: argparse.Namespace, scenario: Scenario, index: int, models: int) -> ModelLoad:
+    """A model with its load; the models of a pool do not peak together."""
+    if _is_generator(options.trace):
+        seeds = (options.seed, options.seed + _HELD_OUT_SEED)
+        trace, held_out = (_generated(options, seed, index, models) for seed in seeds)
     else:
-        trace = read_trace(path, TraceRules(options.longest_gap, options.allow_equal_times))
-    if options.minutes is not None:
-        trace = cut_trace(trace, 0.0, 60 * options.minutes)
-    if not trace:
+        rules = TraceRules(options.longest_gap, options.allow_equal_times)
+        trace, held_out = hold_out(_cut(options, read_trace(Path(options.trace), rules)))
+        trace, held_out = (rotate_trace(rows, index / models) for rows in (trace, held_out))
+    if not trace or not held_out:
         raise TraceError(f"{options.trace}: no request is left; take more minutes or a higher rate")
-    return trace
+    return ModelLoad(scenario, trace, held_out)
+
+
+def _generated(options: argparse.Namespace, seed: int, index: int, models: int) -> tuple[TraceRow, ...]:
+    return _cut(options, parse_generator(options.trace, seed + index * _MODEL_SEED, index / models))
+
+
+def _is_generator(trace: str) -> bool:
+    return ":" in trace and not Path(trace).exists()
+
+
+def _cut(options: argparse.Namespace, trace: tuple[TraceRow, ...]) -> tuple[TraceRow, ...]:
+    return trace if options.minutes is None else cut_trace(trace, 0.0, 60 * options.minutes)
 
 
 def _find_capacities(comparison: Comparison, names: list[str], folder: Path | None) -> int:
@@ -169,3 +280,15 @@ def _positive_int(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text} is not a positive whole number")
     return value
+
+
+def _node_loss(text: str) -> NodeLoss:
+    numbers = text.split(":")
+    try:
+        at, accelerators, *rest = (float(number) for number in numbers)
+        (seconds,) = rest or (math.inf,)
+    except ValueError:
+        at, accelerators, seconds = -1.0, 0.0, 0.0
+    if at < 0 or accelerators < 1 or accelerators % 1 or seconds <= 0:
+        raise argparse.ArgumentTypeError(f"{text} is not AT:ACCELERATORS[:SECONDS]; e.g. 600:2:300")
+    return NodeLoss(at, int(accelerators), seconds)

@@ -20,7 +20,7 @@ from adaptive_operator.reasons import Reason
 
 # Shares of the demand that are too small to act on.
 _TOLERANCE = 0.005
-# A plan is assumed to live this long at least when a dip is weighed against it (planner-facts: max(300 s, 5 x load)).
+# A plan is assumed to live this long at least when a dip is weighed against it, as the default dwell keeps it.
 _LEAST_PLAN_LIFE_SECONDS = 300.0
 
 

@@ -37,6 +37,7 @@ def tier_inputs(spec: AdaptiveModelSpec, tier: Tier, node_selector: Mapping[str,
         "engine": (tier.engine or Engine.NATIVE).value,
         "resource": spec.accelerators.resource,
         "replica": tier.replica.model_dump(mode="json", by_alias=True, exclude_none=True),
+        **({"sha256": spec.model.sha256} if spec.model.sha256 else {}),
         **({"nodeSelector": dict(node_selector)} if node_selector else {}),
     }
     if tier.curve is not None:

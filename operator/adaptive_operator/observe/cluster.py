@@ -80,7 +80,7 @@ class ClusterReader:
         if self._namespaces != (None,):
             return (), "pools are of the cluster, and this operator sees its namespaces only (chart: scope cluster)"
         try:
-            return [without_managed_fields(raw) for raw in await self._kube.list(POOL_KIND, None)], None
+            return await self._kube.list(POOL_KIND, None), None
         except NotFoundError:
             return (), "their definition is not installed (kubectl apply -f crds/, or crds.enabled in the chart)"
         except ForbiddenError as error:
@@ -96,7 +96,7 @@ class ClusterReader:
 
     async def _list(self, kind: str, selector: str | None) -> list[Raw]:
         pages = await asyncio.gather(*(self._kube.list(kind, namespace, selector) for namespace in self._namespaces))
-        return [without_managed_fields(raw) for page in pages for raw in page]
+        return [raw for page in pages for raw in page]
 
     async def _find_strangers(self, models: Sequence[Raw], found: Mapping[str, Sequence[Raw]]) -> dict[str, list[Raw]]:
         """Objects that carry a child's name without our label: somebody else's, or ours with the label edited away.

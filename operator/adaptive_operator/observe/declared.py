@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 
 from pydantic import ValidationError
 
+from adaptive_operator.api.accelerators import Accelerators
 from adaptive_operator.api.pool import AcceleratorPoolSpec, AcceleratorPoolStatus
-from adaptive_operator.api.v1alpha1 import Accelerators
 from adaptive_operator.faults import FaultReason
 from adaptive_operator.names import LABEL_POOL
 from adaptive_operator.observe.inventory import Advertised, NodeGroup

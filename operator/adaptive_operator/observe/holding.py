@@ -1,6 +1,6 @@
 """How many accelerators are held: by pods that exist, and by replicas that are asked for and do not exist yet.
 
-Pure arithmetic over observations (design.md §8, invariant I4). A Terminating pod holds until it is gone.
+Pure arithmetic over observations. A Terminating pod holds until it is gone, so that a budget is never exceeded.
 """
 
 from __future__ import annotations

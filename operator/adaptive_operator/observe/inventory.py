@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from adaptive_operator.api.v1alpha1 import Accelerators
+from adaptive_operator.api.accelerators import Accelerators
 from adaptive_operator.kube import KubeClient, KubeError
 from adaptive_operator.names import LABEL_POOL
 from adaptive_operator.observe.manifests import Raw, count_accelerators, labels_of, metadata_of, parse_quantity

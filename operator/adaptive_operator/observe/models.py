@@ -12,7 +12,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from adaptive_operator.api.v1alpha1 import Accelerators, AdaptiveModelSpec, AdaptiveModelStatus
+from adaptive_operator.api.accelerators import Accelerators
+from adaptive_operator.api.status import AdaptiveModelStatus
+from adaptive_operator.api.v1alpha1 import AdaptiveModelSpec
 from adaptive_operator.faults import FaultReason
 from adaptive_operator.levels import parse_levels
 from adaptive_operator.names import (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from adaptive_operator.api.v1alpha1 import AdaptiveModelStatus, MemoryStatus, SwapStatus
+from adaptive_operator.api.status import AdaptiveModelStatus, MemoryStatus, SwapStatus
 from adaptive_operator.observe.manifests import parse_time
 from adaptive_operator.observe.observation import PolicyMemory, SwapRecord
 

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from adaptive_operator.api.v1alpha1 import AdaptiveModelStatus, Condition, Mode
+from adaptive_operator.api.status import AdaptiveModelStatus, Condition
+from adaptive_operator.api.v1alpha1 import Mode
 from adaptive_operator.decide.decision import Decision
 from adaptive_operator.levels import top_of
 from adaptive_operator.names import ANNOTATION_EPOCH, endpoint_service_name

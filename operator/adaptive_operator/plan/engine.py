@@ -12,7 +12,8 @@ from typing import Any
 from adaptive_operator import names
 from adaptive_operator.api import curve as defaults
 from adaptive_operator.api.curve import Curve, StepTime
-from adaptive_operator.api.tiers import Recipe, Replica, Tier
+from adaptive_operator.api.recipe import Recipe
+from adaptive_operator.api.tiers import Replica, Tier
 from adaptive_operator.decide.revisions import inputs_of
 from adaptive_operator.levels import Level, format_levels, levels_of
 from adaptive_operator.observe.manifests import labels_of
@@ -136,9 +137,11 @@ def _container(model: ModelObservation, tier: Tier, image: str, settings: PlanSe
 
 
 def _arguments(model: ModelObservation, tier: Tier, settings: PlanSettings) -> list[str]:
-    seed = model.spec.model.permutation_seed
+    source = model.spec.model
+    seed, digest = source.permutation_seed, source.sha256
     return [
-        "--model-source", model.spec.model.source,
+        "--model-source", source.source,
+        *(["--model-sha256", digest] if digest else []),
         *_recipe_arguments(tier.recipe),
         *_replica_arguments(tier.replica),
         *(["--permutation-seed", str(seed)] if seed is not None else []),
@@ -157,11 +160,11 @@ def _recipe_arguments(recipe: Recipe) -> list[str]:
     """What the weights become: enums and integers only."""
     if recipe.nested is None:
         return ["--precision", recipe.precision.value] if recipe.precision is not None else []
-    depths = ",".join(str(depth) for depth in recipe.nested.depths)
+    numbers = {"--depths": recipe.nested.depths, "--skip-order": recipe.nested.skip_order or ()}
     return [
         "--precision", NESTED,
         "--levels", ",".join(level.value for level in recipe.nested.levels),
-        *(["--depths", depths] if depths else []),
+        *(part for flag, given in numbers.items() if given for part in (flag, ",".join(map(str, given)))),
     ]  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from adaptive_operator.api.v1alpha1 import AdaptiveModelStatus, Condition
+from adaptive_operator.api.status import AdaptiveModelStatus, Condition
 from adaptive_operator.plan.conditions import Truth
 from adaptive_operator.plan.plan import EmitEvent
 from adaptive_operator.plan.status import is_new_decision

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from adaptive_operator.api.pool import AcceleratorPoolStatus, MemberStatus
-from adaptive_operator.api.v1alpha1 import Condition
+from adaptive_operator.api.status import Condition
 from adaptive_operator.decide.decision import PoolPart
 from adaptive_operator.decide.fairness import build_parties
 from adaptive_operator.observe.observation import PoolShare

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from adaptive_operator import names
-from adaptive_operator.api.v1alpha1 import AdaptiveModelSpec, RequestSizes
+from adaptive_operator.api.routing import RequestSizes
+from adaptive_operator.api.v1alpha1 import AdaptiveModelSpec
 from adaptive_operator.decide.decision import Decision
 from adaptive_operator.observe.observation import ModelObservation, PodObservation, PodPhase
 from adaptive_operator.plan.level_parts import divide_tiers

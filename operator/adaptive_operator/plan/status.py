@@ -10,15 +10,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from adaptive_operator import names
+from adaptive_operator.api.status import AdaptiveModelStatus, DecisionStatus, MemoryStatus, SwapStatus, TierStatus
 from adaptive_operator.api.tiers import Tier
-from adaptive_operator.api.v1alpha1 import (
-    AdaptiveModelStatus,
-    DecisionStatus,
-    MemoryStatus,
-    Mode,
-    SwapStatus,
-    TierStatus,
-)
+from adaptive_operator.api.v1alpha1 import Mode
 from adaptive_operator.levels import Level, levels_of, top_of
 from adaptive_operator.observe.holding import held_accelerators
 from adaptive_operator.observe.observation import ModelObservation, PodPhase, PolicyMemory, Sample, SwapRecord

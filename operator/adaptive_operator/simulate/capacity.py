@@ -1,6 +1,7 @@
-"""Effective capacity: the most copies of a trace that a policy serves with at most 1 % violations and the floor kept.
+"""Effective capacity: the most copies of a trace that a policy serves with at most 1 % violations and the floor kept,
+of every model.
 
-Found by doubling and bisection; a policy with a target is tuned anew at every scale. Near saturation a run has to be
+Found by doubling and bisection; a policy with a parameter is tuned anew at every scale. Near saturation a run has to be
 long enough for a backlog to show: take ten minutes or more.
 """
 
@@ -38,18 +39,19 @@ class CapacityError(ValueError):
 
 def effective_capacity(comparison: Comparison, name: str, tell: Tell) -> Capacity:
     """Search around the comparison's own scale. Raises PolicyError, BudgetError and CapacityError."""
-    if comparison.trace[-1].arrival <= 0:
+    if comparison.seconds <= 0:
         raise CapacityError("all requests of the trace come at once, so it has no rate; give a longer trace")
     tried: dict[float, Scores] = {}
 
     def holds(scale: float) -> bool:
         scaled = replace(comparison, factor=scale)
-        found = judge(scaled, name, scaled.load(), lambda label: tell(f"{label} x{scale:.3g}"))
+        found = judge(scaled, name, scaled.parts(), lambda label: tell(f"{label} x{scale:.3g}"))
         tried[scale] = found.scores
-        return _is_kept(found.scores, comparison.scenario.floor)
+        floors = [model.scenario.floor for model in comparison.models]
+        return all(_is_kept(own, floor) for own, floor in zip(found.by_model, floors, strict=True))
 
     scale = _search(holds, comparison.factor)
-    rate = len(comparison.trace) / comparison.trace[-1].arrival
+    rate = sum(len(model.trace) for model in comparison.models) / comparison.seconds
     return Capacity(name, scale, scale * rate, dict(sorted(tried.items())))
 
 

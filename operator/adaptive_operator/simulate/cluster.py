@@ -6,7 +6,7 @@ The operator's own parsers read what comes out, and its own steps are what goes 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -17,10 +17,9 @@ from adaptive_operator.plan.clock import format_time
 from adaptive_operator.plan.metadata import API_VERSION
 from adaptive_operator.plan.plan import ApplyObject, DeleteObject, Step, WriteStatus
 from adaptive_operator.simulate.plant import Plant, Pod
-from adaptive_operator.simulate.scrapes import NAMESPACE, ROUTER_POD
+from adaptive_operator.simulate.scrapes import NAMESPACE, router_pod
 
 EPOCH: Final = 1_800_000_000.0  # Unix seconds at the start of a simulation
-_MODEL_UID: Final = "uid-of-the-model"
 
 Raw = dict[str, Any]
 
@@ -31,7 +30,7 @@ class ConflictError(RuntimeError):
 
 @dataclass(slots=True)
 class Cluster:
-    """One namespace with one AdaptiveModel."""
+    """One namespace with one AdaptiveModel; those of a pool are read together (`merge`)."""
 
     plant: Plant
     model: str
@@ -105,7 +104,7 @@ class Cluster:
         metadata = {
             "name": self.model,
             "namespace": NAMESPACE,
-            "uid": _MODEL_UID,
+            "uid": f"uid-of-{self.model}",
             "generation": 1,
             "resourceVersion": "1",
             "creationTimestamp": format_time(EPOCH),
@@ -133,21 +132,44 @@ class Cluster:
         if pod.terminating_at is not None:
             metadata["deletionTimestamp"] = format_time(EPOCH + pod.terminating_at)
         ready_since = pod.ready_at if pod.is_ready else None
-        return {"kind": "Pod", "metadata": metadata, "spec": template["spec"], "status": _status(ready_since)}
+        return {
+            "kind": "Pod",
+            "metadata": metadata,
+            "spec": template["spec"],
+            "status": _status(ready_since, pod.is_placed),
+        }
 
     def _raw_router(self) -> Raw:
         labels = {names.LABEL_MODEL: self.model, names.LABEL_COMPONENT: names.COMPONENT_ROUTER}
-        metadata = {"name": ROUTER_POD, "namespace": NAMESPACE, "uid": "uid-of-router", "labels": labels}
+        metadata = {
+            "name": router_pod(self.model),
+            "namespace": NAMESPACE,
+            "uid": f"uid-of-router-of-{self.model}",
+            "labels": labels,
+        }
         return {"kind": "Pod", "metadata": metadata, "spec": {}, "status": _status(0.0)}
 
 
-def _status(ready_since: float | None) -> Raw:
+def merge(snapshots: Sequence[Snapshot]) -> Snapshot:
+    """All models of a pool as the operator would read them in one pass."""
+    return Snapshot(
+        tuple(raw for one in snapshots for raw in one.models),
+        tuple(raw for one in snapshots for raw in one.pods),
+        tuple(raw for one in snapshots for raw in one.stateful_sets),
+        {kind: tuple(raw for one in snapshots for raw in one.children[kind]) for kind in CHILD_KINDS},
+    )
+
+
+def _status(ready_since: float | None, is_placed: bool = True) -> Raw:
     conditions: list[Raw] = [{"type": "PodScheduled", "status": "True"}]
+    if not is_placed:
+        why = {"reason": "Unschedulable", "message": "0 nodes are available"}
+        conditions = [{"type": "PodScheduled", "status": "False", **why}]
     if ready_since is not None:
         since = format_time(EPOCH + ready_since)
         conditions.append({"type": "Ready", "status": "True", "lastTransitionTime": since})
-    statuses = [{"name": "engine", "started": ready_since is not None, "restartCount": 0}]
-    return {"phase": "Running", "conditions": conditions, "containerStatuses": statuses}
+    statuses = [{"name": "engine", "started": ready_since is not None, "restartCount": 0}] if is_placed else []
+    return {"phase": "Running" if is_placed else "Pending", "conditions": conditions, "containerStatuses": statuses}
 
 
 def _grace_of(manifest: Mapping[str, Any]) -> float:

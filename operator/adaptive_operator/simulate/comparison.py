@@ -1,81 +1,142 @@
-"""Several policies on the same arrivals: tuned where they have a target, run one after the other, and scored."""
+"""Several policies on the same arrivals: tuned where they have a parameter, run one after the other, and scored.
+
+What is tuned, and what cards are measured on, is held out: another part of the trace, or another seed of a generator.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
-from adaptive_operator.simulate.policies.registry import TARGETS, Setting, is_tunable, make_policy
+from adaptive_operator.simulate.policies.registry import GRIDS, Setting, is_tunable, make_policy, played_in
 from adaptive_operator.simulate.requests import TraceRow
-from adaptive_operator.simulate.run import Progress, RunResult, RunSettings, run
+from adaptive_operator.simulate.run import Part, Progress, RunResult, RunSettings, run_pool
 from adaptive_operator.simulate.scaling import cut_trace, scale_trace
 from adaptive_operator.simulate.scenario import Scenario
-from adaptive_operator.simulate.scores import Scores, score
+from adaptive_operator.simulate.scores import Scores, combine, score
 
-TUNING_PART: Final = 1 / 3  # of the trace; policies are judged on all of it, so tuning favours the baselines
-_TUNING_SEED_OFFSET: Final = 1_000_003
+HELD_OUT_PART: Final = 1 / 3  # of a trace from a file: its first third tunes, the rest judges
+_HELD_OUT_SEED_OFFSET: Final = 1_000_003
+_MODEL_SEED_OFFSET: Final = 7919
+
+
+@dataclass(frozen=True, slots=True)
+class ModelLoad:
+    """One model and what arrives for it at scale 1: the trace to be judged on, and the one to tune and measure on."""
+
+    scenario: Scenario
+    trace: tuple[TraceRow, ...]
+    held_out: tuple[TraceRow, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What is compared: `trace` at scale 1, `factor` copies of it, arrivals of `seed`."""
+    """What is compared: `factor` copies of the models' traces, arrivals of `seed`."""
 
-    scenario: Scenario
-    trace: tuple[TraceRow, ...]
+    models: tuple[ModelLoad, ...]
     factor: float
     seed: int
     settings: RunSettings
+    resample: bool = False  # no copy of a trace stays as it is: for comparisons over several seeds
 
-    def load(self) -> tuple[TraceRow, ...]:
+    @property
+    def seconds(self) -> float:
+        """Of the longest trace."""
+        return max(model.trace[-1].arrival for model in self.models)
+
+    @property
+    def budget(self) -> int:
+        """Accelerators that all models share."""
+        return self.models[0].scenario.budget
+
+    def parts(self) -> tuple[Part, ...]:
         """The arrivals that policies are judged on."""
-        return scale_trace(self.trace, self.factor, self.seed)
+        return self._scaled([model.trace for model in self.models], self.seed)
 
-    def tuning_load(self) -> tuple[TraceRow, ...]:
-        """The arrivals that targets are tuned on: the first third, of another seed."""
-        end = self.trace[-1].arrival * TUNING_PART
-        return scale_trace(cut_trace(self.trace, 0.0, end), self.factor, self.seed + _TUNING_SEED_OFFSET)
+    def tuning_parts(self) -> tuple[Part, ...]:
+        """The arrivals that parameters are tuned on: held out, and of another seed."""
+        return self._scaled([model.held_out for model in self.models], self.seed + _HELD_OUT_SEED_OFFSET)
+
+    def _scaled(self, traces: Sequence[tuple[TraceRow, ...]], seed: int) -> tuple[Part, ...]:
+        return tuple(
+            Part(model.scenario, scale_trace(trace, self.factor, seed + _MODEL_SEED_OFFSET * i, self.resample))
+            for i, (model, trace) in enumerate(zip(self.models, traces, strict=True))
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """One policy's run, its figures, and the grid that its target was chosen from (target -> violations)."""
+    """One policy's run: a result and figures per model, the figures of all together, and the grid that its parameter
+    was chosen from (value -> system accuracy on the held-out load)."""
 
     name: str
-    result: RunResult
+    results: tuple[RunResult, ...]
+    by_model: tuple[Scores, ...]
     scores: Scores
     grid: Mapping[float, float]
+
+    @property
+    def result(self) -> RunResult:
+        """Of the first model."""
+        return self.results[0]
+
+    def of_model(self, index: int) -> Judged:
+        """The same policy, seen from one of its models."""
+        own = self.by_model[index]
+        return replace(self, results=(self.results[index],), by_model=(own,), scores=own)
 
 
 Tell = Callable[[str], Progress]  # a label -> where its progress goes
 
 
+def hold_out(trace: tuple[TraceRow, ...]) -> tuple[tuple[TraceRow, ...], tuple[TraceRow, ...]]:
+    """(judged, held out) of a trace from a file; one that is too short to be cut is both."""
+    end = trace[-1].arrival * HELD_OUT_PART if trace else 0.0
+    held_out, judged = cut_trace(trace, 0.0, end), cut_trace(trace, end, trace[-1].arrival + 1.0) if trace else ()
+    return (judged, held_out) if held_out and judged else (trace, trace)
+
+
 def compare(comparison: Comparison, names: Sequence[str], tell: Tell = lambda label: lambda part: None) -> list[Judged]:
     """Run the policies in order. Raises PolicyError and BudgetError."""
-    load = comparison.load()
-    return [judge(comparison, name, load, tell) for name in names]
+    parts = comparison.parts()
+    return [judge(comparison, name, parts, tell) for name in names]
 
 
-def judge(comparison: Comparison, name: str, load: tuple[TraceRow, ...], tell: Tell) -> Judged:
-    """Tune the policy if it has a target that was not given, then run it."""
-    grid: dict[float, float] = {}
-    chosen = name
-    if is_tunable(name):
-        grid = tune(comparison, name, tell)
-        chosen = f"{name}:{min(grid, key=lambda target: (grid[target], target))}"  # of equals the one with more spare
-    policy = make_policy(chosen, Setting(comparison.scenario, load))
-    result = run(comparison.scenario, load, policy, comparison.settings, tell(chosen))
-    return Judged(chosen, result, score(result), grid)
+def judge(comparison: Comparison, name: str, parts: tuple[Part, ...], tell: Tell) -> Judged:
+    """Tune the policy if it has a parameter that was not given, then run it."""
+    grid = tune(comparison, name, tell) if is_tunable(name) else {}
+    return judge_tuned(comparison, chosen_from(name, grid), parts, tell, grid)
+
+
+def judge_tuned(
+    comparison: Comparison, name: str, parts: tuple[Part, ...], tell: Tell, grid: Mapping[float, float] | None = None
+) -> Judged:
+    """Run the policy as it is."""
+    results = _play(comparison, name, parts, tell(name))
+    by_model = tuple(score(result) for result in results)
+    return Judged(name, results, by_model, combine(by_model, results), grid or {})
+
+
+def chosen_from(name: str, grid: Mapping[float, float]) -> str:
+    """The name with the parameter of the highest system accuracy, of equals the smallest; as it is without a grid."""
+    if not grid:
+        return name
+    return f"{name}:{max(grid, key=lambda value: (grid[value], -value)):g}"
 
 
 def tune(comparison: Comparison, name: str, tell: Tell) -> dict[float, float]:
-    """Violations on the tuning load, by target."""
-    load = comparison.tuning_load()
+    """System accuracy on the held-out load, by parameter."""
+    parts = comparison.tuning_parts()
     grid: dict[float, float] = {}
-    for target in TARGETS:
-        label = f"{name}:{target}"
-        policy = make_policy(label, Setting(comparison.scenario, load))
-        grid[target] = score(
-            run(comparison.scenario, load, policy, comparison.settings, tell(f"tune {label}"))
-        ).violations
+    for value in GRIDS[name]:
+        label = f"{name}:{value:g}"
+        results = _play(comparison, label, parts, tell(f"tune {label}"))
+        grid[value] = combine(tuple(score(result) for result in results), results).system_accuracy
     return grid
+
+
+def _play(comparison: Comparison, name: str, parts: tuple[Part, ...], progress: Progress) -> tuple[RunResult, ...]:
+    played = tuple(Part(played_in(name, part.scenario), part.trace) for part in parts)
+    policy = make_policy(name, Setting(played, comparison.settings.scrape_seconds))
+    return run_pool(played, policy, comparison.settings, progress)

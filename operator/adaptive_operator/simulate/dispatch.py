@@ -6,6 +6,7 @@ Knows no policies.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,10 +19,28 @@ from inference_pods.router.endpoints import EndpointSet, Replica
 from inference_pods.router.fleet import Fleet
 from inference_pods.router.places import Demand, Placement, Places
 from inference_pods.router.prices import expected_work
-from inference_pods.router.shares import PERIOD_SECONDS
+from inference_pods.router.shares import PERIOD_SECONDS, SharePlan, ShareReason
 from inference_pods.router.table import RoutingTable
 
 FOLLOW_SECONDS: Final = 1.0  # until a router sees a new table or a changed endpoint
+
+
+class WeightedFleet(Fleet):
+    """A fleet whose fast loop can be switched off: its shares are then the weights of the tiers that are ready."""
+
+    by_weight = False
+
+    def rebalance(self) -> None:
+        """One period of the fast loop, or the table's weights."""
+        if not self.by_weight:
+            super().rebalance()
+            return
+        lanes = self.open_lanes()
+        total = math.fsum(lane.route.weight for lane in lanes)
+        shares = {lane.key: lane.route.weight / total if total > 0 else 1 / len(lanes) for lane in lanes}
+        self.plan = SharePlan(shares, ShareReason.STEADY, self._clock())
+        for notify in self.on_change:
+            notify()
 
 
 @dataclass(slots=True)
@@ -42,7 +61,7 @@ class Dispatcher:
     _waiting: dict[Request, float] = field(default_factory=dict)  # request -> until when
     _placed: dict[Request, Placement] = field(default_factory=dict)
 
-    fleet: Fleet = field(init=False)
+    fleet: WeightedFleet = field(init=False)
     _places: Places = field(init=False)
 
     def __post_init__(self) -> None:
@@ -51,7 +70,7 @@ class Dispatcher:
         def clock() -> float:
             return self.events.now
 
-        self.fleet = Fleet(clock)
+        self.fleet = WeightedFleet(clock)
         self._places = Places(self.fleet, clock)
         self.fleet.held_requests = lambda: len(self._waiting)
         self.fleet.on_change.append(self._follow)
@@ -61,6 +80,10 @@ class Dispatcher:
         """Begin the fast loop."""
         self.fleet.rebalance()
         self.events.after(PERIOD_SECONDS, self.start)
+
+    def follow_weights(self) -> None:
+        """From now on shares are the table's weights, without the fast loop. Admission stays."""
+        self.fleet.by_weight = True
 
     @property
     def held(self) -> int:
@@ -118,7 +141,7 @@ class Dispatcher:
             self.on_done(request)
             return
         self._placed[request] = placement
-        request.tier = placement.route.key.tier
+        request.tier, request.level = placement.route.key.tier, placement.route.key.level
         request.quality = (placement.route.quality_permille or 0) / 1000
         pod.replica.submit(request)
 
@@ -157,7 +180,7 @@ class Dispatcher:
         replicas: dict[str, list[Replica]] = {}
         for pod in self.plant.pods.values():
             if pod.is_ready:
-                replicas.setdefault(pod.tier, []).append(Replica(pod.uid, pod.tier, ""))
+                replicas.setdefault(pod.tier, []).append(Replica(pod.uid, pod.tier, "", pod.owner))
         self.fleet.offer_endpoints(EndpointSet(_frozen(replicas)))
 
 

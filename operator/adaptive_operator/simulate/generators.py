@@ -127,10 +127,16 @@ _SHAPES: Final[Mapping[str, tuple[Callable[..., Rate], Mapping[str, float | None
 _COMMON: Final[Mapping[str, float]] = {"seconds": _DEFAULT_SECONDS, "variation": 1.0}
 
 
-def parse_generator(text: str, seed: int) -> tuple[TraceRow, ...]:
+def ahead(rate: Rate, seconds: float) -> Rate:
+    """The same rate, so many seconds earlier."""
+    return lambda t: rate(t + seconds)
+
+
+def parse_generator(text: str, seed: int, phase: float = 0.0) -> tuple[TraceRow, ...]:
     """A trace from `NAME:parameter=number,…`. Example: `square:low=2,high=6,half-period=120,seconds=7200`.
 
-    Every shape also takes `seconds` (3600) and `variation` (1) of the gaps. Raises GeneratorError.
+    Every shape also takes `seconds` (3600) and `variation` (1) of the gaps. `phase` (0..1): how far ahead a periodic
+    shape is, so that models of a pool do not peak together. Raises GeneratorError.
     """
     name, _, parameters = text.partition(":")
     if name not in _SHAPES:
@@ -141,7 +147,9 @@ def parse_generator(text: str, seed: int) -> tuple[TraceRow, ...]:
     if missing:
         raise GeneratorError(f"{name}: {', '.join(missing)} not given; e.g. {name}:{missing[0]}=2")
     seconds, variation = values["seconds"] or 0.0, values["variation"] or 0.0
-    return generate(shape(*(values[key] for key in expected)), seconds, seed, variation)
+    period = values.get("period") or 2 * (values.get("half-period") or 0.0)
+    rate = ahead(shape(*(values[key] for key in expected)), phase * period)
+    return generate(rate, seconds, seed, variation)
 
 
 def _numbers(name: str, text: str, known: Mapping[str, float | None]) -> dict[str, float]:

@@ -1,7 +1,7 @@
 """The pods of a simulated cluster: they load, serve, drain, end slowly, and hold their accelerators all the while.
 
 Every creation is checked against the budget, Terminating pods counted: a policy that passes it is wrong, whatever its
-other figures. Knows neither routers nor who decides.
+other figures. A node that is lost takes its pods along. Knows neither routers nor who decides.
 """
 
 from __future__ import annotations
@@ -26,6 +26,62 @@ class BudgetError(AssertionError):
     """More accelerators would be held than there are."""
 
 
+@dataclass(slots=True)
+class Accelerators:
+    """What all models of a pool share. `lost`: on nodes that are away; `on_change` is called when some become free."""
+
+    total: int
+    lost: int = 0
+    most: int = 0  # held at any moment
+    plants: list[Plant] = field(default_factory=list)
+    on_change: list[Callable[[], None]] = field(default_factory=list)
+
+    @property
+    def held(self) -> int:
+        """By pods that exist, whether they run or wait for a node."""
+        return sum(plant.held for plant in self.plants)
+
+    @property
+    def placed(self) -> int:
+        """By pods that are on a node."""
+        return sum(pod.accelerators for plant in self.plants for pod in plant.pods.values() if pod.is_placed)
+
+    @property
+    def available(self) -> int:
+        """On the nodes that are there."""
+        return max(self.total - self.lost, 0)
+
+    def fits(self, accelerators: int) -> bool:
+        """Could a pod of so many be made and placed now?"""
+        return self.held + accelerators <= self.available
+
+    def lose(self, accelerators: int) -> None:
+        """A node is gone with the pods that ran there: the oldest ones, for what is lost is what was in use."""
+        self.lost += accelerators
+        pods = sorted(
+            ((plant, pod) for plant in self.plants for pod in plant.pods.values() if pod.scheduled_at is not None),
+            key=lambda item: item[1].created_at,
+        )
+        for plant, pod in pods:
+            if accelerators <= 0:
+                break
+            accelerators -= pod.accelerators
+            plant.lose(pod)
+        self.changed()
+
+    def give_back(self, accelerators: int) -> None:
+        """A node is there again."""
+        self.lost = max(self.lost - accelerators, 0)
+        self.changed()
+
+    def changed(self) -> None:
+        """Place pods that wait for a node, then tell everybody."""
+        for plant in self.plants:
+            plant.schedule_waiting()
+        for listener in self.on_change:
+            listener()
+
+
 @dataclass(slots=True, eq=False)
 class Pod:
     """One replica. Times in seconds, None: not yet."""
@@ -36,6 +92,7 @@ class Pod:
     accelerators: int
     created_at: float
     replica: Replica
+    scheduled_at: float | None = None  # on a node; None: no node has room
     ready_at: float | None = None
     terminating_at: float | None = None
     owner: str = ""  # the StatefulSet that made it
@@ -46,6 +103,16 @@ class Pod:
     def is_ready(self) -> bool:
         """Does it get new requests?"""
         return self.ready_at is not None and self.terminating_at is None
+
+    @property
+    def is_placed(self) -> bool:
+        """Is it on a node?"""
+        return self.scheduled_at is not None
+
+    @property
+    def is_waiting(self) -> bool:
+        """Is it to stay, and has no node yet?"""
+        return self.scheduled_at is None and self.terminating_at is None
 
     @property
     def work(self) -> int:
@@ -69,6 +136,7 @@ class Plant:
 
     events: EventQueue
     scenario: Scenario
+    shared: Accelerators = field(default_factory=lambda: Accelerators(0))  # set to the scenario's own when not given
     on_first_token: Callable[[Request], None] = lambda request: None
     on_end: Callable[[Request], None] = lambda request: None
     on_loss: Callable[[Request], None] = lambda request: None
@@ -78,9 +146,15 @@ class Plant:
     _serial: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
     _seen_at: float = 0.0
 
+    def __post_init__(self) -> None:
+        """Take part in the pool."""
+        if not self.shared.total:
+            self.shared = Accelerators(self.scenario.budget)
+        self.shared.plants.append(self)
+
     @property
     def held(self) -> int:
-        """Accelerators of all pods that exist."""
+        """Accelerators of all pods of this model that exist."""
         return sum(pod.accelerators for pod in self.pods.values())
 
     def of_tier(self, tier: str) -> list[Pod]:
@@ -88,30 +162,47 @@ class Plant:
         return [pod for pod in self.pods.values() if pod.tier == tier and pod.terminating_at is None]
 
     def create(self, tier: str, name: str = "", owner: str = "", ordinal: int = 0) -> Pod:
-        """A pod that begins to load now. Raises BudgetError."""
+        """A pod that begins to load a moment later, or waits while a lost node leaves no room. Raises BudgetError."""
         model = self.scenario.tier(tier)
-        if self.held + model.accelerators > self.scenario.budget:
-            raise BudgetError(
-                f"a pod of {tier} at {self.events.now:.1f} s would pass {self.scenario.budget} accelerators"
-            )
+        if self.shared.held + model.accelerators > self.shared.total:
+            raise BudgetError(f"a pod of {tier} at {self.events.now:.1f} s would pass {self.shared.total} accelerators")
         self._account()
-        uid = f"pod-{next(self._serial)}"
+        uid = f"{self.scenario.name}-pod-{next(self._serial)}"
         patience = PATIENCE_FACTOR * self.scenario.ttft_seconds
+        end, levels = partial(self._end, uid), {level.name: level.curve for level in model.levels}
         pod = Pod(
             uid=uid,
             name=name or uid,
             tier=tier,
             accelerators=model.accelerators,
             created_at=self.events.now,
-            replica=Replica(model.curve, self.events, self.on_first_token, partial(self._end, uid), patience),
+            replica=Replica(model.curve, self.events, self.on_first_token, end, patience, levels),
             owner=owner,
             ordinal=ordinal,
         )
         self.pods[uid] = pod
         self.ledger.starts += 1
         self.ledger.most = max(self.ledger.most, self.held)
-        self.events.after(model.load_seconds, partial(self._become_ready, pod))
+        self.shared.most = max(self.shared.most, self.shared.held)
+        self.schedule_waiting()
         return pod
+
+    def schedule_waiting(self) -> None:
+        """Place the pods that no node had room for, oldest first."""
+        for pod in self.pods.values():
+            if pod.is_waiting and self.shared.placed + pod.accelerators <= self.shared.available:
+                pod.scheduled_at = self.events.now
+                seconds = self.scenario.scheduling_seconds + self.scenario.tier(pod.tier).load_seconds
+                self.events.after(seconds, partial(self._become_ready, pod))
+
+    def lose(self, pod: Pod) -> None:
+        """Its node is gone: answers are cut, what has no first token is sent elsewhere, its accelerators are gone."""
+        self._account()
+        del self.pods[pod.uid]
+        if not pod.ended:
+            pod.ended = True
+            self._drop(pod)
+        self.on_change()
 
     def terminate(self, pod: Pod, grace_seconds: float) -> None:
         """No new requests from now on; what runs may end within the grace, what waits goes elsewhere at its end."""
@@ -119,6 +210,11 @@ class Plant:
             return
         self._account()
         pod.terminating_at = self.events.now
+        if not pod.is_placed:  # nothing runs: it is gone at once
+            pod.ended = True
+            self.events.after(0.0, partial(self._vanish, pod))
+            self.on_change()
+            return
         self.events.after(SETTLE_SECONDS, partial(self._stop_if_idle, pod))
         self.events.after(max(grace_seconds, SETTLE_SECONDS), partial(self._stop, pod))
         self.on_change()
@@ -129,7 +225,7 @@ class Plant:
         return self.ledger
 
     def _become_ready(self, pod: Pod) -> None:
-        if pod.terminating_at is None:
+        if pod.terminating_at is None and pod.uid in self.pods:
             self._account()
             pod.ready_at = self.events.now
             self.on_change()
@@ -151,18 +247,23 @@ class Plant:
         if pod.ended:
             return
         pod.ended = True
+        self._drop(pod)
+        self.events.after(GONE_SECONDS, partial(self._vanish, pod))
+
+    def _drop(self, pod: Pod) -> None:
         unanswered, cut = pod.replica.drop_all()
         for request in cut:
             request.outcome = Outcome.CUT
             self.on_end(request)
         for request in unanswered:
             self.on_loss(request)
-        self.events.after(GONE_SECONDS, partial(self._vanish, pod))
 
     def _vanish(self, pod: Pod) -> None:
-        self._account()
-        del self.pods[pod.uid]
-        self.on_change()
+        if pod.uid in self.pods:  # else its node was lost meanwhile
+            self._account()
+            del self.pods[pod.uid]
+            self.on_change()
+            self.shared.changed()
 
     def _account(self) -> None:
         """Book what was held since the last change."""

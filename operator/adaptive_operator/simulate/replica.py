@@ -1,5 +1,6 @@
 """One replica's engine: continuous batching with a KV limit, advanced from event to event, never token by token.
 
+A nested replica computes each level's sequences together, one level after the other: its step takes the sum of theirs.
 Requests are admitted first come, first served while there are slots and KV memory; their prefill stalls the decode of
 the others and ends with their first token. Between two events all running sequences decode the same number of steps.
 Knows nothing of tiers, routers or pods.
@@ -9,8 +10,8 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections import deque
-from collections.abc import Callable
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
 from enum import Enum
 from functools import partial
 from typing import Final
@@ -42,10 +43,14 @@ class Replica:
         on_first_token: Notice,
         on_end: Notice,
         patience_seconds: float = math.inf,
+        levels: Mapping[str, StepCurve] | None = None,
     ) -> None:
+        """`levels`: the curves of a nested tier's levels; what asks for none of them runs at `curve`."""
         self._curve, self._events = curve, events
         self._on_first_token, self._on_end = on_first_token, on_end
         self._patience = patience_seconds
+        self._levels = dict(levels or {})
+        self._decoding: Counter[str] = Counter()  # sequences by level, of a nested replica
         self._waiting: deque[Request] = deque()
         self._prefilling: list[Request] = []
         self._running: list[tuple[int, int, Request]] = []  # a heap by the step after which each is finished
@@ -86,6 +91,7 @@ class Replica:
         cut = [request for _, _, request in sorted(self._running)]
         self._waiting.clear()
         self._prefilling, self._running, self._kv_used = [], [], 0
+        self._decoding.clear()
         self._phase = _Phase.IDLE
         self._version += 1
         return unanswered, cut
@@ -96,7 +102,7 @@ class Replica:
         self._admit()
         if self._prefilling:
             self._phase = _Phase.PREFILL
-            seconds = self._curve.prefill(sum(request.prompt_tokens for request in self._prefilling))
+            seconds = self._prefill_seconds()
             self._wake(self._events.now + seconds, self._end_prefill)
         elif self._running:
             self._phase = _Phase.DECODE
@@ -105,6 +111,22 @@ class Replica:
             self._wake_after_steps()
         else:
             self._phase = _Phase.IDLE
+
+    def _prefill_seconds(self) -> float:
+        if not self._levels:
+            return self._curve.prefill(sum(request.prompt_tokens for request in self._prefilling))
+        tokens: Counter[str] = Counter()
+        for request in self._prefilling:
+            tokens[request.level] += request.prompt_tokens
+        return math.fsum(self._curve_of(level).prefill(count) for level, count in tokens.items())
+
+    def _step_seconds(self) -> float:
+        if not self._levels:
+            return self._curve.step(len(self._running))
+        return math.fsum(self._curve_of(level).step(count) for level, count in self._decoding.items() if count)
+
+    def _curve_of(self, level: str) -> StepCurve:
+        return self._levels.get(level, self._curve)
 
     def _admit(self) -> None:
         """Fill the next prefill from the queue, in order."""
@@ -138,6 +160,8 @@ class Replica:
         for request in started:
             self._order += 1
             heapq.heappush(self._running, (self._steps + request.output_tokens - 1, self._order, request))
+            if self._levels:
+                self._decoding[request.level] += 1
         for request in started:
             request.first_token_at = now
             self._on_first_token(request)
@@ -146,14 +170,14 @@ class Replica:
 
     def _shorten(self) -> None:
         """End the decode at the next whole step, because someone fits in."""
-        step = self._curve.step(len(self._running))
+        step = self._step_seconds()
         done = max(0, math.ceil((self._events.now - self._phase_start) / step - _ROUNDING))
         if done < self._planned_steps:
             self._planned_steps = done
             self._wake_after_steps()
 
     def _wake_after_steps(self) -> None:
-        seconds = self._planned_steps * self._curve.step(len(self._running))
+        seconds = self._planned_steps * self._step_seconds()
         # Rounding may put a whole step a hair before now.
         self._wake(max(self._phase_start + seconds, self._events.now), self._end_decode)
 
@@ -169,6 +193,8 @@ class Replica:
             finished.append(heapq.heappop(self._running)[2])
         for request in finished:
             self._kv_used -= request.tokens
+            if self._levels:
+                self._decoding[request.level] -= 1
             request.finished_at, request.outcome = self._events.now, Outcome.FINISHED
             self._on_end(request)
 

@@ -35,6 +35,7 @@ class Request:
     output_tokens: int
     outcome: Outcome = Outcome.PENDING
     tier: str = ""
+    level: str = ""  # of a nested tier
     quality: float = 0.0  # of the tier and level that served it, 0..1
     first_token_at: float = math.nan
     finished_at: float = math.nan

@@ -1,14 +1,16 @@
-"""One run: a trace against one policy, from the first request until the last answer is out."""
+"""One run: traces against one policy, from the first request until the last answer is out."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-from adaptive_operator.simulate.plant import PATIENCE_FACTOR, Ledger
-from adaptive_operator.simulate.policies.base import Policy
+from adaptive_operator.simulate.events import EventQueue
+from adaptive_operator.simulate.plant import PATIENCE_FACTOR, Accelerators, Ledger
+from adaptive_operator.simulate.policies.base import Policy, PoolPolicy, Separate
 from adaptive_operator.simulate.requests import Request, TraceRow
 from adaptive_operator.simulate.scenario import Scenario
 from adaptive_operator.simulate.scrapes import FaultAt
@@ -32,6 +34,16 @@ class RunResult:
     samples: tuple[Sample, ...]
     changes: tuple[Change, ...]
     plan_seconds: tuple[float, ...]
+    most_held_in_pool: int  # accelerators of all models together, at any moment
+
+
+@dataclass(frozen=True, slots=True)
+class NodeLoss:
+    """A node with so many accelerators goes away at `at` (seconds), with its pods, and comes back after `seconds`."""
+
+    at: float
+    accelerators: int
+    seconds: float = math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +52,15 @@ class RunSettings:
 
     scrape_seconds: float = 15.0
     fault_at: FaultAt = lambda now: None
+    losses: tuple[NodeLoss, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One model of a pool, and what arrives for it."""
+
+    scenario: Scenario
+    trace: tuple[TraceRow, ...]
 
 
 def run(
@@ -53,26 +74,56 @@ def run(
 
     Raises BudgetError when the policy passes the budget.
     """
+    return run_pool((Part(scenario, trace),), Separate((policy,)), settings, progress)[0]
+
+
+def run_pool(
+    parts: Sequence[Part],
+    policy: PoolPolicy,
+    settings: RunSettings | None = None,
+    progress: Progress = lambda part: None,
+) -> tuple[RunResult, ...]:
+    """The same for models that share the accelerators of the first one's budget; a result per model, in order.
+
+    Raises ValueError when two models have one name.
+    """
+    if len({part.scenario.name for part in parts}) < len(parts):
+        raise ValueError("two models of a pool have the same name")
     settings = settings or RunSettings()
-    world = World(scenario, settings.scrape_seconds, settings.fault_at)
-    seconds = trace[-1].arrival if trace else 0.0
-    policy.begin(world)
-    world.start(trace)
+    events, shared = EventQueue(), Accelerators(parts[0].scenario.budget)
+    worlds = [
+        World(part.scenario, settings.scrape_seconds, settings.fault_at, events=events, shared=shared) for part in parts
+    ]
+    seconds = max((part.trace[-1].arrival for part in parts if part.trace), default=0.0)
+    policy.begin_pool(worlds)
+    for world, part in zip(worlds, parts, strict=True):
+        world.start(part.trace)
     for step in range(1, _STEPS + 1):
-        world.events.at(seconds * step / _STEPS, partial(progress, step / _STEPS))
-    patience = PATIENCE_FACTOR * scenario.ttft_seconds + scenario.spec.routing.max_queue_seconds
-    world.events.run_until(seconds)
-    ledger = _copy(world.plant.close())
-    world.events.run_until(seconds + patience + _TAIL_SECONDS)
+        events.at(seconds * step / _STEPS, partial(progress, step / _STEPS))
+    for loss in settings.losses:
+        events.at(loss.at, partial(shared.lose, loss.accelerators))
+        if loss.seconds < math.inf:
+            events.at(loss.at + loss.seconds, partial(shared.give_back, loss.accelerators))
+    events.run_until(seconds)
+    ledgers, most = [_copy(world.plant.close()) for world in worlds], shared.most
+    patience = max(PATIENCE_FACTOR * p.scenario.ttft_seconds + p.scenario.spec.routing.max_queue_seconds for p in parts)
+    events.run_until(seconds + patience + _TAIL_SECONDS)
+    return tuple(
+        _result(policy.name, world, ledger, seconds, most) for world, ledger in zip(worlds, ledgers, strict=True)
+    )
+
+
+def _result(name: str, world: World, ledger: Ledger, seconds: float, most: int) -> RunResult:
     return RunResult(
-        policy=policy.name,
-        scenario=scenario,
+        policy=name,
+        scenario=world.scenario,
         seconds=seconds,
         requests=tuple(world.requests),
         ledger=ledger,
         samples=tuple(sample for sample in world.samples if sample.at <= seconds),
         changes=tuple(change for change in world.changes if change.at <= seconds),
         plan_seconds=tuple(world.plan_seconds),
+        most_held_in_pool=most,
     )
 
 

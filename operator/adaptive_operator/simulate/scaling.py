@@ -13,20 +13,22 @@ _SHIFT_SECONDS: Final = 5.0
 _NEIGHBOUR_SECONDS: Final = 60.0
 
 
-def scale_trace(trace: Sequence[TraceRow], factor: float, seed: int) -> tuple[TraceRow, ...]:
+def scale_trace(trace: Sequence[TraceRow], factor: float, seed: int, resample: bool = False) -> tuple[TraceRow, ...]:
     """`factor` copies of the trace (a fraction of one by chance), by time.
 
     The first copy stays as it is; each request of a further one is shifted by up to 5 s and takes the lengths of a
     request within 60 s, so that copies do not arrive in step. Example: factor 2.5 keeps all requests, adds a copy of
-    each, and of every second one another. Raises ValueError for a factor that is not positive.
+    each, and of every second one another. With `resample` no copy stays as it is, so that every seed differs. Raises
+    ValueError for a factor that is not positive.
     """
     if factor <= 0:
         raise ValueError(f"a trace cannot be scaled by {factor}")
     rng = random.Random(seed)  # noqa: S311 a simulation, no secret
     times = [row.arrival for row in trace]
     end = times[-1] if times else 0.0
-    rows = [row for row in trace if factor >= 1 or rng.random() < factor]
-    copies, rest = divmod(max(factor - 1.0, 0.0), 1.0)
+    kept = 0.0 if resample else min(factor, 1.0)
+    rows = [row for row in trace if kept and (kept == 1 or rng.random() < kept)]
+    copies, rest = divmod(max(factor - kept, 0.0), 1.0)
     for row in trace:
         for _ in range(int(copies) + (rng.random() < rest)):
             lengths = _neighbour(trace, times, row.arrival, rng)
@@ -43,6 +45,16 @@ def cut_trace(trace: Sequence[TraceRow], start: float, end: float) -> tuple[Trac
         for row in trace
         if start <= row.arrival < end
     )
+
+
+def rotate_trace(trace: Sequence[TraceRow], part: float) -> tuple[TraceRow, ...]:
+    """The trace from `part` (0..1) of its length on, then what was before it: models of a pool do not peak together."""
+    if not trace or not part:
+        return tuple(trace)
+    end = trace[-1].arrival
+    late, early = cut_trace(trace, part * end, end + 1.0), cut_trace(trace, 0.0, part * end)
+    after = (1 - part) * end
+    return (*late, *(TraceRow(row.arrival + after, row.prompt_tokens, row.output_tokens) for row in early))
 
 
 def _neighbour(trace: Sequence[TraceRow], times: Sequence[float], at: float, rng: random.Random) -> TraceRow:

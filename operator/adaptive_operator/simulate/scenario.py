@@ -1,4 +1,4 @@
-"""What is simulated: one model of a manifest, with a step curve for each of its tiers.
+"""What is simulated: the models of a manifest, with a step curve for each of their tiers.
 
 The curves come from a profile file, or are guessed from the cards: then they have the shape of an 8B model on one
 accelerator, scaled so that the tier's saturation fits its declared capacity. Knows no time and no policy.
@@ -7,7 +7,7 @@ accelerator, scaled so that the tier's saturation fits its declared capacity. Kn
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -17,14 +17,16 @@ from pydantic.alias_generators import to_camel
 
 from adaptive_operator.api.tiers import Tier
 from adaptive_operator.api.v1alpha1 import AdaptiveModelSpec, Mode
+from adaptive_operator.levels import levels_of
 from adaptive_operator.names import KIND
 from adaptive_operator.observe.models import describe_validation
 from adaptive_operator.simulate.curve import Lengths, StepCurve, linear_points, saturation
 
 # Attainment within an objective of 1 s and 35 ms at this part of saturation (several replicas, 95-99 %).
 _ATTAINED_PART: Final = 0.85
-_USUAL_LENGTHS: Final = Lengths(1155.0, 211.0)  # of Azure's conversation trace
+USUAL_LENGTHS: Final = Lengths(1155.0, 211.0)  # of Azure's conversation trace
 _DEFAULT_LOAD_SECONDS: Final = 60.0
+SCHEDULING_SECONDS: Final = 5.0  # from creating a pod until its image and its accelerators are there
 _SHAPE_8B: Final = StepCurve(0.010, 0.00005, linear_points(0.006973, 0.000027, 64), 400_000, 64)
 
 
@@ -33,8 +35,22 @@ class ScenarioError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
+class LevelModel:
+    """One level of a nested tier. `rate`: reference requests/s of a replica that serves nothing else, by the card."""
+
+    name: str
+    quality_permille: int
+    rate: float
+    curve: StepCurve
+
+
+@dataclass(frozen=True, slots=True)
 class TierModel:
-    """One tier as it is simulated. `rate`: reference requests/s of one replica by its card."""
+    """One tier as it is simulated. `rate`: reference requests/s of one replica by its card.
+
+    Of a nested tier, quality, rate and curve are those of its top level; `levels` has all that have a card, with the
+    top. Policies that know no levels serve the top.
+    """
 
     name: str
     accelerators: int
@@ -42,6 +58,12 @@ class TierModel:
     rate: float
     load_seconds: float
     curve: StepCurve
+    levels: tuple[LevelModel, ...] = ()
+
+    @property
+    def top_level(self) -> str:
+        """Name of the best level; empty for a plain tier."""
+        return self.levels[0].name if self.levels else ""
 
     @property
     def quality(self) -> float:
@@ -58,6 +80,15 @@ class Scenario:
     budget: int
     tiers: tuple[TierModel, ...]
     guessed: bool = False  # the curves were not given
+    scheduling_seconds: float = SCHEDULING_SECONDS
+
+    def at_once(self) -> Scenario:
+        """The same, where replicas take no time to start: what planning alone could reach."""
+        tiers = tuple(replace(tier, load_seconds=0.0) for tier in self.tiers)
+        cards = [None if t.card is None else t.card.model_copy(update={"load_seconds": 0}) for t in self.spec.tiers]
+        declared = tuple(t.model_copy(update={"card": c}) for t, c in zip(self.spec.tiers, cards, strict=True))
+        spec = self.spec.model_copy(update={"tiers": declared})
+        return replace(self, spec=spec, tiers=tiers, scheduling_seconds=0.0)
 
     @property
     def ttft_seconds(self) -> float:
@@ -127,11 +158,17 @@ class _Curve(_Document):
         return StepCurve(gamma, delta, points, self.kv_tokens, self.max_sequences)
 
 
-class _TierProfile(_Document):
-    """A tier's own curve, or how many times faster than the base one it is."""
+class _Speeds(_Document):
+    """How many times faster than another curve."""
 
     prefill_speed: _Positive = 1.0
     decode_speed: _Positive = 1.0
+
+
+class _TierProfile(_Speeds):
+    """A tier's own curve, or how many times faster than the base one it is; of a level: than its tier's top level."""
+
+    levels: dict[str, _Speeds] = {}
     kv_tokens: Annotated[int, Field(ge=1)] | None = None
     curve: _Curve | None = None
 
@@ -142,22 +179,45 @@ class _Profile(_Document):
 
 
 def load_scenario(model: Path, profile: Path | None = None, budget: int | None = None) -> Scenario:
-    """The first AdaptiveModel of a manifest file. `budget` replaces the one of the manifest.
+    """The only AdaptiveModel of a manifest file. `budget` replaces the one of the manifest.
 
     Raises ScenarioError; OSError when a file cannot be read.
     """
-    raw = _find_model(model)
+    found = load_scenarios(model, profile, budget)
+    if len(found) > 1:
+        raise ScenarioError(f"{model}: there are {len(found)} models in it, not one")
+    return found[0]
+
+
+def load_scenarios(model: Path, profile: Path | None = None, budget: int | None = None) -> tuple[Scenario, ...]:
+    """All AdaptiveModels of a manifest file, in its order: they share accelerators.
+
+    `budget` replaces what the manifest says; without it the largest budget of a model counts, as in the operator. The
+    profile is for tiers of all models, by their names. Raises ScenarioError; OSError when a file cannot be read.
+    """
+    curves = None if profile is None else read_profile(profile)
+    parsed = [_parse_spec(model, raw) for raw in _find_models(model)]
+    budgets = [spec.accelerators.budget for _, spec in parsed]
+    accelerators = budget or max((named for named in budgets if named is not None), default=None)
+    if accelerators is None:
+        raise ScenarioError(f"{model}: spec.accelerators.budget is not set; set it, or give --budget")
+    scenarios = tuple(build_scenario(name, spec, accelerators, curves, source=str(model)) for name, spec in parsed)
+    names = [scenario.name for scenario in scenarios]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ScenarioError(f"{model}: two models are called {twice}; give each a name of its own")
+    if len({scenario.spec.accelerators.resource for scenario in scenarios}) > 1:
+        raise ScenarioError(f"{model}: the models name different accelerators.resource, so they share nothing")
+    return scenarios
+
+
+def _parse_spec(model: Path, raw: Mapping[str, Any]) -> tuple[str, AdaptiveModelSpec]:
     try:
         spec = AdaptiveModelSpec.model_validate(raw.get("spec") or {})
     except ValidationError as error:
         raise ScenarioError(f"{model}: {describe_validation(error)}") from None
-    accelerators = budget or spec.accelerators.budget
-    if accelerators is None:
-        raise ScenarioError(f"{model}: spec.accelerators.budget is not set; set it, or give --budget")
     metadata = raw.get("metadata")
-    name = str((metadata.get("name") if isinstance(metadata, dict) else None) or "model")
-    curves = None if profile is None else read_profile(profile)
-    return build_scenario(name, spec, accelerators, curves, source=str(model))
+    return str((metadata.get("name") if isinstance(metadata, dict) else None) or "model"), spec
 
 
 def build_scenario(
@@ -179,11 +239,16 @@ def build_scenario(
 def read_profile(path: Path) -> dict[str, StepCurve]:
     """Curves by tier from a YAML file: `base` and, per tier, speeds relative to it or a curve of its own.
 
-    Raises ScenarioError.
+    A nested tier's levels are there as `tier/level`. Raises ScenarioError.
     """
     try:
         document = _Profile.model_validate(_read_yaml(path)[0] or {})
-        return {name: _build_curve(path, name, tier, document.base) for name, tier in document.tiers.items()}
+        curves: dict[str, StepCurve] = {}
+        for name, tier in document.tiers.items():
+            curves[name] = top = _build_curve(path, name, tier, document.base)
+            for level, speeds in tier.levels.items():
+                curves[f"{name}/{level}"] = top.scaled(speeds.prefill_speed, speeds.decode_speed)
+        return curves
     except ValidationError as error:
         problem = error.errors()[0]
         field = ".".join(str(part) for part in problem["loc"]) or "profile"
@@ -203,24 +268,41 @@ def _build_curve(path: Path, name: str, tier: _TierProfile, base: _Curve | None)
 
 
 def _tier_model(tier: Tier, spec: AdaptiveModelSpec, curves: Mapping[str, StepCurve] | None, where: str) -> TierModel:
+    top, *lower = levels_of(tier)
     card = tier.card
-    if tier.recipe.nested is not None:
-        raise ScenarioError(f"{where}tier {tier.name} is nested; nested tiers cannot be simulated yet, leave it out")
-    if card is None or card.quality_permille is None or card.capacity_milli_requests_per_second is None:
+    if card is None or top.quality_permille is None or top.requests_per_second is None:
         raise ScenarioError(
             f"{where}tier {tier.name} has no card; declare qualityPermille and capacityMilliRequestsPerSecond"
         )
-    rate = card.capacity_milli_requests_per_second / 1000
-    if curves is not None and tier.name not in curves:
-        raise ScenarioError(f"{where}the profile has no tier {tier.name}; add it under tiers")
-    lengths = _USUAL_LENGTHS
+    lengths = USUAL_LENGTHS
     if card.reference_prompt_tokens is not None and card.reference_output_tokens is not None:
         lengths = Lengths(card.reference_prompt_tokens, card.reference_output_tokens)
-    curve = curves[tier.name] if curves is not None else guess_curve(rate, lengths)
-    load = _DEFAULT_LOAD_SECONDS if card.load_seconds is None else float(card.load_seconds)
     objective = spec.slo.tpot_milliseconds / 1000
-    return TierModel(
-        tier.name, tier.replica.accelerators, card.quality_permille, rate, load, curve.with_objective(objective)
+
+    def curve_of(name: str, rate: float) -> StepCurve:
+        if curves is not None and name not in curves:
+            raise ScenarioError(f"{where}the profile has no {_describe_name(name)}")
+        return (curves[name] if curves is not None else guess_curve(rate, lengths)).with_objective(objective)
+
+    curve = curve_of(tier.name, top.requests_per_second)
+    levels = [
+        LevelModel(level.name, level.quality_permille, rate, curve_of(f"{tier.name}/{level.name}", rate))
+        for level in lower
+        if level.quality_permille is not None and (rate := level.requests_per_second) is not None
+    ]
+    if tier.recipe.nested is not None:
+        levels.insert(0, LevelModel(top.name, top.quality_permille, top.requests_per_second, curve))
+    load = _DEFAULT_LOAD_SECONDS if card.load_seconds is None else float(card.load_seconds)
+    accelerators, rate = tier.replica.accelerators, top.requests_per_second
+    return TierModel(tier.name, accelerators, top.quality_permille, rate, load, curve, tuple(levels))
+
+
+def _describe_name(name: str) -> str:
+    tier, _, level = name.partition("/")
+    return (
+        f"level {level} of tier {tier}; add it under tiers.{tier}.levels"
+        if level
+        else f"tier {tier}; add it under tiers"
     )
 
 
@@ -230,11 +312,12 @@ def guess_curve(rate: float, lengths: Lengths) -> StepCurve:
     return _SHAPE_8B.scaled(factor, factor)
 
 
-def _find_model(path: Path) -> Mapping[str, Any]:
-    for document in _read_yaml(path):
-        if isinstance(document, dict) and document.get("kind") == KIND:
-            return document
-    raise ScenarioError(f"{path}: there is no {KIND} in it")
+def _find_models(path: Path) -> list[Mapping[str, Any]]:
+    found: list[Mapping[str, Any]]
+    found = [doc for doc in _read_yaml(path) if isinstance(doc, dict) and doc.get("kind") == KIND]
+    if not found:
+        raise ScenarioError(f"{path}: there is no {KIND} in it")
+    return found
 
 
 def _read_yaml(path: Path) -> list[Any]:

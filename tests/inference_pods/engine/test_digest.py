@@ -28,6 +28,12 @@ def test_shards_have_the_digest_of_their_listing_in_any_order(files):
 def test_another_digest_than_promised_is_a_corrupt_model(files):
     good = hashlib.sha256(bytes(1000)).hexdigest()
     assert DigestCheck(files[:1], good).finish() == DigestCheck(files[:1], None).finish() == good
-    with pytest.raises(LoadError, match=f"model-2.safetensors: sha256 is .*expected {good}") as caught:
+    with pytest.raises(LoadError, match=f"^model-2.safetensors: sha256 is .*expected {good}") as caught:
         DigestCheck(files[1:], good).finish()
     assert caught.value.reason is LoadReason.CORRUPT
+    assert "model.sha256" in caught.value.message
+
+
+def test_the_files_of_a_large_model_leave_room_for_cause_and_remedy(files):
+    with pytest.raises(LoadError, match=r"^model-1\.safetensors and 1 more: sha256 is"):
+        DigestCheck(files, "0" * 64).finish()

@@ -8,6 +8,7 @@ import socket
 import aiohttp
 import pytest
 from aiohttp import web
+from prometheus_client.parser import text_string_to_metric_families
 
 from inference_pods.engine.emulated.curve import Curve
 from inference_pods.engine.emulated.runner import EmulatedRunner
@@ -179,6 +180,34 @@ async def test_an_input_that_is_too_long_names_the_limit_and_can_be_truncated(se
     assert (status, headers["x-prompt-tokens"]) == (200, "8")
 
 
+@pytest.mark.parametrize("path", [TGI, "/v1/completions"])
+async def test_a_request_that_the_kv_cache_could_never_hold_is_refused(serve, any_runner, http, path):
+    """4 blocks of 16 tokens; the limit of a request says 1024."""
+    engine = await serve(any_runner, total_tokens=1024, blocks=4)
+    body = {"inputs": "word " * 70, "parameters": {"max_new_tokens": 2}, "prompt": "word " * 70, "max_tokens": 2}
+    assert (await post(http, engine.url + path, body))[0] == 422
+    body = {"inputs": "word", "parameters": {"max_new_tokens": 64}, "prompt": "word", "max_tokens": 64}
+    status, answer, _ = await post(http, engine.url + path, body)
+    assert status == 422
+    assert "<= 64" in json.dumps(answer)
+
+
+async def test_requests_that_the_kv_cache_cannot_hold_together_give_way_and_all_finish(serve, scripted_runner, http):
+    """4 blocks of 16 tokens; each of three requests comes to 2 + 46 tokens."""
+    engine = await serve(scripted_runner, total_tokens=64, blocks=4)
+    scripted_runner.gate.clear()
+    asked = [asyncio.create_task(post(http, engine.url + TGI, generate_body(max_new_tokens=46))) for _ in range(3)]
+    await engine.wait_for(lambda: engine.service.live_requests == 3)
+    scripted_runner.gate.set()
+    answers = await asyncio.gather(*asked)
+    text = "abcdefghijklmnopqrstuvwxyz" * 2
+    assert [answer["generated_text"] for _, answer, _ in answers] == [text[:46]] * 3
+    scheduler = engine.service.engine.scheduler
+    assert scheduler.stats.preemptions >= 1
+    scheduler.check_integrity()
+    assert scheduler.blocks.used_blocks == 0
+
+
 @pytest.mark.parametrize("raw", ["", "{", "[]", '{"inputs": 3}', "\x00"])
 async def test_a_broken_body_gets_json_in_both_dialects_without_echoing_it(serve, scripted_runner, http, raw):
     engine = await serve(scripted_runner)
@@ -301,7 +330,7 @@ async def test_an_engine_whose_loop_ended_fails_its_requests_and_asks_for_a_rest
     await engine.wait_for(lambda: engine.service.engine.scheduler.running)
     monkeypatch.setattr(engine.service.engine.scheduler, "commit", lambda plan: plan[99])
     scripted_runner.gate.set()
-    assert (await running)[0] == 424
+    assert (await running)[0] == 503
     assert (await post(http, engine.url + TGI, generate_body()))[0] == 503
     for path in ("/ping", "/health"):
         async with http.get(engine.url + path) as response:
@@ -325,6 +354,33 @@ async def test_metrics_exist_at_zero_and_count(serve, any_runner, http):
     assert await value("adaptive_engine_generated_tokens_total") == 4
     assert await value("adaptive_engine_prompt_tokens_total") == 2
     assert await value("adaptive_engine_step_seconds_count") == 4
+
+
+async def read_by_label(http, engine, name, label):
+    """Values of a metric by one of its labels."""
+    async with http.get(engine.url + "/metrics") as response:
+        families = text_string_to_metric_families(await response.text())
+    return {
+        sample.labels[label]: sample.value for family in families for sample in family.samples if sample.name == name
+    }
+
+
+async def test_requests_and_tokens_are_counted_by_level_from_zero_on(serve, scripted_runner, http):
+    engine = await serve(scripted_runner, levels=("int8", "int4"))
+    requests, tokens = "adaptive_engine_level_requests_total", "adaptive_engine_level_generated_tokens_total"
+    assert await read_by_label(http, engine, requests, "level") == {"int8": 0, "int4": 0}
+    for level in ("int4", "int8", "int4"):
+        async with http.post(engine.url + TGI, json=generate_body(), headers={"x-level": level}) as response:
+            assert response.status == 200
+    assert await read_by_label(http, engine, requests, "level") == {"int8": 1, "int4": 2}
+    assert await read_by_label(http, engine, tokens, "level") == {"int8": 4, "int4": 8}
+
+
+async def test_info_and_metrics_name_the_same_kernels(serve, scripted_runner, http):
+    engine = await serve(scripted_runner)
+    async with http.get(engine.url + "/info") as response:
+        said = (await response.json())["kernels"]
+    assert await read_by_label(http, engine, "adaptive_engine_kernels_info", "kernels") == {said: 1}
 
 
 async def test_prompts_never_reach_the_log(serve, scripted_runner, http, caplog):

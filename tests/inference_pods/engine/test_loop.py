@@ -61,3 +61,56 @@ def test_a_request_that_cannot_be_begun_ends_alone(build_core, scripted_runner, 
     assert events[1][-1].failure is FailureKind.INTERNAL
     assert events[2][-1].finish is FinishReason.LENGTH
     assert not loop.has_crashed
+
+
+def collect_events(core):
+    """A loop that is not started, its events by request, and a semaphore that counts those that have ended."""
+    events, ended = {}, threading.Semaphore(0)
+
+    def deliver(delivered):
+        for event in delivered:
+            events.setdefault(event.request_id, []).append(event)
+            if event.is_last:
+                ended.release()
+
+    return EngineLoop(core, deliver, lambda result, seconds: None), events, ended
+
+
+def test_a_request_that_comes_after_the_loop_crashed_fails_at_once(build_core, scripted_runner, tokenizer, monkeypatch):
+    core = build_core(scripted_runner)
+    loop, events, ended = collect_events(core)
+
+    def crash():
+        raise OSError("scripted crash")
+
+    monkeypatch.setattr(core, "step", crash)
+    loop.start()
+    prompt = tuple(tokenizer.encode("Hello"))
+    loop.submit(1, GenerationRequest(prompt, 2))
+    assert ended.acquire(timeout=5)
+    assert loop.has_crashed
+    loop.submit(2, GenerationRequest(prompt, 2))
+    assert ended.acquire(timeout=5)
+    assert [events[number][-1].failure for number in (1, 2)] == [FailureKind.STOPPED] * 2
+    loop.stop()
+
+
+def test_requests_are_failed_even_if_the_books_that_crashed_the_loop_cannot_be_closed(
+    build_core, scripted_runner, tokenizer, monkeypatch
+):
+    core = build_core(scripted_runner)
+    loop, events, ended = collect_events(core)
+
+    def crash(*_):
+        raise ValueError("the sequence is in no list")
+
+    monkeypatch.setattr(core.scheduler, "remove", crash)
+    monkeypatch.setattr(core.scheduler, "schedule", crash)
+    prompt = tuple(tokenizer.encode("Hello"))
+    for number in (1, 2):
+        loop.submit(number, GenerationRequest(prompt, 2))
+    loop.start()
+    for _ in range(2):
+        assert ended.acquire(timeout=5)
+    assert {events[number][-1].failure for number in (1, 2)} == {FailureKind.STOPPED}
+    loop.stop()

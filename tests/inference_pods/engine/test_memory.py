@@ -1,5 +1,6 @@
 import pytest
 
+from inference_pods.engine.distributed.placement import Device, Placement
 from inference_pods.engine.errors import LoadError, LoadReason
 from inference_pods.engine.memory import (
     MemoryBounds,
@@ -98,4 +99,15 @@ def test_without_compiled_kernels_everything_counts_as_fp32(monkeypatch):
 
     monkeypatch.setattr("inference_pods.engine.memory.required_bytes", unavailable)
     kv_bytes = 256 * 16 * 30 * 2 * 192 * 4
-    assert estimate_needed_bytes(SHAPE, LIMITS, Precision.INT4) == 134_515_008 * 4 + kv_bytes
+    one = estimate_needed_bytes(SHAPE, LIMITS, Precision.INT4)
+    blocks = 134_515_008 - 49153 * 576
+    assert one == 134_515_008 * 4 + blocks * 4 * 2 // 5 + kv_bytes + (49152 * 576 + 8 * 49152) * 4 + 125 * MIB
+    two = estimate_needed_bytes(SHAPE, LIMITS, Precision.NESTED, readings=2)
+    assert two - one == blocks * 4 * 7 // 5, "blocks of both readings, one head"
+
+
+def test_ranks_on_devices_need_this_container_for_their_processes_and_for_loading_only():
+    needed = estimate_needed_bytes(SHAPE, LIMITS, Precision.FP32, Placement(Device.CUDA, 2))
+    on_cpus = estimate_needed_bytes(SHAPE, LIMITS, Precision.FP32, Placement(Device.CPU, 2))
+    assert on_cpus - needed == 134_515_008 * 4 + 257 * 16 * 30 * 2 * 192 * 4, "weights, and KV with a spare block"
+    assert needed > (125 + 170) * MIB + 2 * 49152 * 576 * 4

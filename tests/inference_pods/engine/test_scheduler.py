@@ -1,3 +1,5 @@
+from collections import Counter
+
 import pytest
 
 from inference_pods.engine.batch_limit import BatchBound, BatchLimit
@@ -218,17 +220,27 @@ def test_a_wrong_pool_is_rebuilt_only_while_nothing_is_live():
     assert scheduler.stats.integrity_failures == 2
 
 
+def rows_by_level(plan):
+    rows = Counter()
+    for chunk in plan:
+        rows[chunk.sequence.level] += chunk.count
+    return rows
+
+
 def simulate(scheduler, fixed, slope, steps, arrivals=()):
-    """Steps of fixed + slope * rows seconds; what arrives (step, sequence) joins; seconds and plan of each step."""
+    """Steps of fixed + slope * rows seconds (a list has a value per level; levels run in turn); what arrives (step,
+    sequence) joins; seconds and plan of each step.
+    """
     arrivals, taken = dict(arrivals), []
+    fixed, slope = ([value] if isinstance(value, float) else value for value in (fixed, slope))
     for step in range(steps):
         if step in arrivals:
             scheduler.add(arrivals[step])
         plan = scheduler.schedule()
-        seconds = fixed + slope * sum(chunk.count for chunk in plan)
+        seconds = sum(fixed[level] + slope[level] * rows for level, rows in rows_by_level(plan).items())
         complete = [chunk.sequence for chunk in plan if chunk.completes_input]
         decoding = any(chunk.sequence.generated_tokens for chunk in plan)
-        scheduler.step_time.observe(sum(chunk.count for chunk in plan), seconds)
+        scheduler.step_times.observe(rows_by_level(plan), seconds)
         scheduler.commit(plan)
         for one in complete:
             one.token_ids.append(1)
@@ -262,6 +274,39 @@ def test_the_batch_follows_the_objective_and_says_so():
     simulate(scheduler, 0.040, 0.005, 30)
     assert len(scheduler.running) == 2
     assert scheduler.limit == BatchLimit(2, BatchBound.TPOT)
+
+
+def run_both_levels(scheduler, cost):
+    """Each level alone in turn, so that its pace is known; what runs last is one sequence at the lower level."""
+    for number, level in enumerate((0, 1)):
+        alone = sequence(number, 40, level=level)
+        simulate(scheduler, *cost, 60, [(0, alone)])
+        if level == 0:
+            scheduler.remove(alone)
+
+
+def test_a_prompt_of_a_slow_level_beside_decoding_of_a_fast_one_keeps_the_objective_from_its_first_step():
+    """45 ms planned of 50; the fast level's row takes 4.25 ms, so 15 rows of 10 ms + 2 ms each fit."""
+    scheduler = Scheduler(BlockManager(512, 4), 4, 64, tpot_seconds=0.050)
+    cost = ([0.010, 0.004], [0.002, 0.00025])
+    run_both_levels(scheduler, cost)
+    taken = simulate(scheduler, *cost, 40, [(0, sequence(2, 300))])
+    beside = [(seconds, rows_by_level(plan)[0]) for seconds, _, plan in taken if rows_by_level(plan)[0] > 1]
+    assert max(seconds for seconds, _ in beside) <= 0.050
+    assert max(rows for _, rows in beside) == pytest.approx(15, abs=1), "the time that the objective leaves is used"
+
+
+def test_a_batch_of_slow_sequences_beside_fast_ones_keeps_the_objective_from_its_first_step():
+    """90 ms planned of 100; the fast one takes 11 ms, the slow pass 30 ms + 4 ms a row: 12 rows, 8 kept for prompts."""
+    scheduler = Scheduler(BlockManager(512, 4), 32, 32, tpot_seconds=0.100)
+    cost = ([0.030, 0.010], [0.004, 0.001])
+    run_both_levels(scheduler, cost)
+    for number in range(2, 20):
+        scheduler.add(sequence(number, 20))
+    taken = simulate(scheduler, *cost, 40)
+    assert max(seconds for seconds, _, _ in taken) <= 0.100
+    assert scheduler.limit == BatchLimit(5, BatchBound.TPOT)
+    assert Counter(one.level for one in scheduler.running) == {0: 4, 1: 1}
 
 
 def test_the_batch_follows_the_free_blocks_once_the_usual_length_is_known():

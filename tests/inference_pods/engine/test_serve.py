@@ -1,6 +1,10 @@
 """However loading ends, the process says why in one line, and ends with an exit code that tells."""
 
 import json
+import os
+import signal
+import threading
+import time
 
 import pytest
 
@@ -51,3 +55,22 @@ def test_every_failure_to_load_is_reported_with_its_exit_code(run_engine, error,
 def test_a_loaded_engine_that_cannot_be_proved_is_reported(run_engine):
     actual, said, _ = run_engine(lambda *_: object())
     assert (actual, said["reason"]) == (8, "EngineFailed")
+
+
+def test_a_stop_signal_amid_loading_ends_the_engine_at_once_and_well(monkeypatch):
+    """Loading is one long call in a thread of its own; nobody waits for it."""
+    loaded = threading.Event()
+
+    def build(*_):
+        os.kill(os.getpid(), signal.SIGTERM)
+        loaded.wait(20)
+        raise LoadError(LoadReason.CORRUPT, "nobody is interested any more")
+
+    monkeypatch.setattr(serve, "build_engine", build)
+    monkeypatch.setattr("sys.argv", ARGUMENTS)
+    started = time.monotonic()
+    code = serve.run(started)
+    took = time.monotonic() - started
+    loaded.set()
+    assert code == 0
+    assert took < 5

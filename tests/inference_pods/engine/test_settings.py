@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from inference_pods.engine.settings import parse_settings
@@ -5,12 +7,13 @@ from inference_pods.engine.settings import parse_settings
 SOURCE = ("--model-source", "file:///m.gguf")
 
 
-def test_levels_depths_and_digest_are_read():
-    given = ("--levels", "int8,int4", "--depths", "30,28", "--model-sha256", "AB" * 32)
+def test_levels_depths_order_and_digest_are_read():
+    given = ("--levels", "int8,int4", "--depths", "30,28", "--skip-order", "17,14", "--model-sha256", "AB" * 32)
     settings = parse_settings([*SOURCE, *given])
     assert (settings.levels, settings.depths, settings.model_sha256) == (("int8", "int4"), (30, 28), "ab" * 32)
+    assert settings.skip_order == (17, 14)
     settings = parse_settings(SOURCE)
-    assert (settings.levels, settings.depths, settings.model_sha256) == ((), (), None)
+    assert (settings.levels, settings.depths, settings.skip_order, settings.model_sha256) == ((), (), (), None)
 
 
 @pytest.mark.parametrize(
@@ -18,6 +21,7 @@ def test_levels_depths_and_digest_are_read():
     [
         ("--levels", "int8,int3", "int8,int4"),
         ("--depths", "30,few", "30,28"),
+        ("--skip-order", "17;14", "17,14"),
         ("--model-sha256", "abc", "64 hexadecimal"),
         ("--max-waiting", "-1", "below the minimum"),
         ("--write-timeout-seconds", "0", "below the minimum"),
@@ -44,3 +48,10 @@ def test_the_schedulers_options_have_defaults_and_are_read():
     settings = parse_settings([*SOURCE, *given])
     assert (settings.prefix_cache, settings.tpot_milliseconds) == (False, 60)
     assert (settings.draft_level, settings.draft_tokens) == ("int4", 2)
+
+
+def test_the_time_for_a_slow_reader_is_as_documented():
+    documented = (Path(__file__).parents[3] / "docs" / "architecture.md").read_text()
+    seconds = parse_settings(SOURCE).write_timeout_seconds
+    assert f"event of its stream unread for {seconds} s" in documented
+    assert parse_settings([*SOURCE, "--write-timeout-seconds", "7"]).write_timeout_seconds == 7

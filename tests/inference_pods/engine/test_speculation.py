@@ -82,6 +82,20 @@ def test_one_pause_of_the_machine_does_not_turn_it_off():
     assert gate.is_active
 
 
+def test_rounds_that_give_no_token_say_nothing_of_the_time_per_token():
+    """All requests of a round may end by an error, for example by scores that are not numbers."""
+    gate = SpeculationGate()
+    for _ in range(20):
+        gate.wants_drafts(1, 1)
+        gate.observe(False, 0.0, 0.010)
+    play(gate, 9, 0.010, 0.020, 4.0)
+    for _ in range(20):
+        gate.observe(gate.wants_drafts(1, 1), 0.0, 0.010)
+    play(gate, 20, 0.010, 0.020, 4.0)
+    assert gate.is_active
+    assert gate.gain == pytest.approx(2.0)
+
+
 def test_kinds_of_batches_are_judged_apart():
     gate = SpeculationGate()
     play(gate, 60, 0.010, 0.020, 4.0, kind=(1, 1))

@@ -4,7 +4,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inference_pods.engine.stop_cutter import StopCutter
 from inference_pods.engine.tokenizer import TextStream
 
 
@@ -60,20 +59,3 @@ def test_a_stop_string_is_noticed_across_tokens(tokenizer):
         stream.push(token, is_last=False)
         seen.append(stream.stopped)
     assert seen == [False, False, False, True, True]
-
-
-@given(
-    text=st.text("abx", max_size=30), stops=st.lists(st.text("abx", min_size=1, max_size=4), max_size=3), cuts=st.data()
-)
-@settings(max_examples=300, deadline=None)
-def test_cutting_a_stream_equals_cutting_the_whole_text(text, stops, cuts):
-    cutter, shown, rest = StopCutter(tuple(stops)), "", text
-    while rest:
-        size = cuts.draw(st.integers(1, len(rest)))
-        shown += cutter.push(rest[:size])
-        rest = rest[size:]
-    shown += cutter.finish()
-    assert not any(stop in shown for stop in stops)
-    assert text.startswith(shown)
-    if not any(stop in text for stop in stops):
-        assert shown == text

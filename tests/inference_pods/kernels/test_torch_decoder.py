@@ -3,6 +3,7 @@
 import itertools
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,17 +11,18 @@ import torch
 
 from inference_pods.kernels.decoder import Chunk, DecoderLimits, DecoderShape, DecoderUnsupportedError
 from inference_pods.kernels.formats import Precision, SourceType, TensorRole
+from inference_pods.kernels.levels import LevelError, build_levels
 from inference_pods.kernels.reference_decoder import ReferenceDecoder
 from inference_pods.kernels.shards import divide
+from inference_pods.kernels.step_plans import Backend
 from inference_pods.kernels.torch_decoder import TorchDecoder
-from inference_pods.kernels.torch_graph import Backend
 from tests.inference_pods.kernels import random_model
 
 SHAPE = DecoderShape(
     layers=2, dim=64, ffn=176, heads=9, kv_heads=3, head_dim=16, vocab=131, rms_eps=1e-5, rope_base=10000.0
 )
 LIMITS = DecoderLimits(max_rows=48, max_outputs=6, max_positions=96, kv_blocks=24, threads=1)
-PRECISIONS = [precision for precision in Precision if precision.value != "nested"]
+NESTED_LEVELS = build_levels((Precision.INT8, Precision.INT4), (2, 1), 2, skip_order=(1,))
 
 
 class ThreadCollectives:
@@ -71,15 +73,21 @@ def script(shape=SHAPE):
     ]
 
 
+def levelled_script():
+    """The script's steps with its sequences at levels of their own, which change on the way."""
+    levels = itertools.cycle((0, 1, 2, 3, 1, 2, 0))
+    return [[replace(chunk, level=next(levels)) for chunk in chunks] for chunks in script()]
+
+
 def run(decoder, steps):
     return [(s.best, s.log_total, s.logits.copy()) for chunks in steps for s in decoder.step(chunks)]
 
 
-def run_divided(shape, precision, ranks, steps):
+def run_divided(shape, precision, ranks, steps, **options):
     """Rank 0's scores; asserts that the others return none. One KV cache and one part of the weights per rank."""
     meeting = ThreadCollectives(ranks)
     decoders = [
-        load_random_weights(TorchDecoder(shape, LIMITS, precision, shard, meeting.of(shard.rank)), shape)
+        load_random_weights(TorchDecoder(shape, LIMITS, precision, shard, meeting.of(shard.rank), **options), shape)
         for shard in divide(shape, ranks)
     ]
     with ThreadPoolExecutor(ranks) as pool:
@@ -95,7 +103,7 @@ def assert_same(actual, expected, tolerance=3e-5):
         assert logits[best] == logits.max()
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("precision", list(Precision))
 def test_the_whole_decoder_equals_the_reference_for_prompts_and_decoding_mixed(precision):
     expected = run(load_random_weights(ReferenceDecoder(SHAPE, LIMITS, precision)), script())
     assert_same(run(load_random_weights(TorchDecoder(SHAPE, LIMITS, precision)), script()), expected)
@@ -112,6 +120,33 @@ def test_ranks_together_compute_what_one_does_though_heads_and_vocabulary_do_not
     norms = 4 * SHAPE.dim * (2 * SHAPE.layers + 1)
     assert sum(d.weight_bytes - norms for d in decoders) == alone.weight_bytes - norms
     assert sum(d.kv_bytes for d in decoders) == alone.kv_bytes
+
+
+def test_levels_of_one_step_each_read_their_own_planes_and_skip_their_own_layers():
+    expected = run(
+        load_random_weights(ReferenceDecoder(SHAPE, LIMITS, Precision.NESTED, NESTED_LEVELS)), levelled_script()
+    )
+    alone = load_random_weights(TorchDecoder(SHAPE, LIMITS, Precision.NESTED, levels=NESTED_LEVELS))
+    assert_same(run(alone, levelled_script()), expected)
+    divided, _ = run_divided(SHAPE, Precision.NESTED, 2, levelled_script(), levels=NESTED_LEVELS)
+    assert_same(divided, expected)
+
+
+def test_a_level_that_the_weights_cannot_serve_is_refused():
+    with pytest.raises(LevelError, match="int4 weights cannot be read as int8"):
+        TorchDecoder(SHAPE, LIMITS, Precision.INT4, levels=NESTED_LEVELS)
+
+
+def test_plans_of_one_size_are_kept_apart_by_level(monkeypatch):
+    monkeypatch.setattr("inference_pods.kernels.torch_graph._specialise", lambda forward, b, _: lambda: forward(b))
+    plain = load_random_weights(TorchDecoder(SHAPE, LIMITS, Precision.NESTED, levels=NESTED_LEVELS))
+    planned = load_random_weights(
+        TorchDecoder(SHAPE, LIMITS, Precision.NESTED, levels=NESTED_LEVELS, backend=Backend.CUDA_GRAPH)
+    )
+    planned.warm()
+    assert len(planned.plans) == 4 * 4  # 1, 2, 4 and 6 rows at each level
+    assert_same(run(planned, levelled_script()), run(plain, levelled_script()))
+    assert planned.plans.counts.misses == 0
 
 
 def test_a_shape_whose_heads_divide_evenly_works_too():

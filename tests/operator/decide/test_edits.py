@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from adaptive_operator.api.v1alpha1 import AdaptiveModelSpec, AdaptiveModelStatus, Condition
+from adaptive_operator.api.status import AdaptiveModelStatus, Condition
+from adaptive_operator.api.v1alpha1 import AdaptiveModelSpec
 from adaptive_operator.decide.decision import Decision
 from tests.operator.decide.plant import demo_spec, tier
 from tests.operator.decide.world import PERIOD, World

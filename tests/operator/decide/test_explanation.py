@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from adaptive_operator.api.v1alpha1 import AdaptiveModelStatus
+from adaptive_operator.api.status import AdaptiveModelStatus
 from adaptive_operator.decide.candidates import value
 from adaptive_operator.decide.explanation import Explanation, explain
 from adaptive_operator.decide.situation import Situation, as_plan, build_situation, plan_space

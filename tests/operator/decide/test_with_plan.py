@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from adaptive_operator.api.v1alpha1 import AdaptiveModelStatus, Condition
+from adaptive_operator.api.status import AdaptiveModelStatus, Condition
 from adaptive_operator.observe.observation import ModelObservation, Unknown
 from adaptive_operator.plan import plan_model
 from adaptive_operator.plan.plan import WriteStatus

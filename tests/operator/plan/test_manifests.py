@@ -117,12 +117,32 @@ def test_the_administrators_choices_reach_the_pods() -> None:
 
 # Of the tiers full, int8 and int4 of make_spec(), as the first released operator made them.
 PINNED = ["c93561440b9aa459", "3d82112247b3b2e5", "477171a8e5db7fb7"]
+PINNED_NESTED = "6e56390ad9741da4"
+
+
+def make_nested(**recipe: Any) -> dict[str, Any]:
+    return {**demo_tiers()[0], "recipe": {"nested": {"levels": ["int8", "int4"], **recipe}}}
+
+
+def test_another_digest_makes_a_new_revision_of_every_tier() -> None:
+    source = make_spec().model.model_dump(by_alias=True, exclude_none=True)
+    specs = [make_spec(model=source | {"sha256": digit * 64}) for digit in "ab"]
+    inputs = [tier_inputs(spec, tier) for spec in (make_spec(), *specs) for tier in spec.tiers]
+    assert len(set(inputs)) == 9
+
+
+def test_another_skip_order_makes_a_new_revision() -> None:
+    orders = [{}, {"skipOrder": [17, 14]}, {"skipOrder": [14, 17]}]
+    specs = [make_spec([make_nested(depths=[30, 28], **order)]) for order in orders]
+    assert len({tier_inputs(spec, spec.tiers[0]) for spec in specs}) == 3
 
 
 def test_the_revisions_of_tiers_that_exist_are_never_renamed_by_an_upgrade() -> None:
     """A hash over fields that the user did not set would restart every pod when a version adds a field."""
     spec = make_spec()
     assert [tier_inputs(spec, tier) for tier in spec.tiers] == PINNED
+    nested = make_spec([make_nested(depths=[30, 28])])
+    assert tier_inputs(nested, nested.tiers[0]) == PINNED_NESTED
 
 
 EDITS: list[tuple[str, Any, bool]] = [

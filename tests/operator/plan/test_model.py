@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from adaptive_operator import names
-from adaptive_operator.api.v1alpha1 import AdaptiveModelStatus, Condition
+from adaptive_operator.api.status import AdaptiveModelStatus, Condition
 from adaptive_operator.observe.observation import ChildObservation, ModelObservation
 from adaptive_operator.plan import PlanSettings, plan_model
 from adaptive_operator.plan.plan import ApplyObject, DeleteObject, EmitEvent, Plan, WriteStatus

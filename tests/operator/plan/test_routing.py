@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adaptive_operator.api.v1alpha1 import RequestSizes
+from adaptive_operator.api.routing import RequestSizes
 from adaptive_operator.decide.decision import Decision
 from adaptive_operator.levels import Level
 from adaptive_operator.observe.observation import ModelObservation

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from adaptive_operator.api.v1alpha1 import AdaptiveModelStatus, Condition
+from adaptive_operator.api.status import AdaptiveModelStatus, Condition
 from adaptive_operator.decide.decision import Decision, Finding
 from adaptive_operator.observe.observation import ModelObservation, PolicyMemory, Sample, Unknown
 from adaptive_operator.plan import plan_model
@@ -31,6 +31,10 @@ from tests.operator.plan.situations import (
 
 DECISION = make_decision({"full": 1, "int8": 0, "int4": 1}, {"full": 0.7, "int4": 0.3})
 BOTH = with_set(with_set(make_model(), "full", [READY]), "int4", [READY])
+OTHER_DIGEST = (
+    f"ModelCorrupt: model.gguf: sha256 is {'b' * 64}, expected {'a' * 64};"
+    " download the weights again, or correct model.sha256"
+)
 
 
 def write(model: ModelObservation, decision: Decision = DECISION, now: float = NOW) -> AdaptiveModelStatus:
@@ -158,6 +162,14 @@ def test_at_first_sight_ready_is_unknown_and_every_condition_is_there() -> None:
         pytest.param(make_model(), "ModelLoaded", "Unknown", "Loading", "yet", id="not-loaded-yet"),
         pytest.param(BOTH, "CapacityLimited", "False", "WithinBudget", "carries", id="enough-capacity"),
         pytest.param(BOTH, "Degraded", "False", "AsWanted", "nothing", id="not-degraded"),
+        pytest.param(
+            with_set(BOTH, "int8", [FAILED], load_failure_reason="ModelCorrupt", trouble=OTHER_DIGEST),
+            "Degraded",
+            "True",
+            "EngineFailed",
+            f"-0: {OTHER_DIGEST}",
+            id="weights-with-another-digest",
+        ),
     ],
 )
 def test_conditions(model: ModelObservation, kind: str, status: str, reason: str, words: str) -> None:

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from adaptive_operator import names
-from adaptive_operator.api.v1alpha1 import AdaptiveModelSpec, AdaptiveModelStatus
+from adaptive_operator.api.status import AdaptiveModelStatus
+from adaptive_operator.api.v1alpha1 import AdaptiveModelSpec
 from adaptive_operator.levels import parse_levels
 from adaptive_operator.observe.observation import (
     ChildObservation,

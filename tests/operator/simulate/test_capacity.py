@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adaptive_operator.simulate.capacity import Capacity, _search, effective_capacity, ratio_rows
-from adaptive_operator.simulate.comparison import Comparison
+from adaptive_operator.simulate.comparison import Comparison, ModelLoad
 from adaptive_operator.simulate.generators import generate, steady
 from adaptive_operator.simulate.run import RunSettings
 from tests.operator.simulate.scenes import make_scenario
@@ -28,7 +28,8 @@ def quiet(label):
 
 
 def test_twice_the_replicas_carry_twice_as_much_or_a_little_more():
-    comparison = Comparison(make_scenario(), generate(steady(2.0), 300.0, seed=1), 1.0, 1, RunSettings())
+    trace = generate(steady(2.0), 300.0, seed=1)
+    comparison = Comparison((ModelLoad(make_scenario(), trace, trace),), 1.0, 1, RunSettings())
     one, two = (effective_capacity(comparison, f"static:full={n}", quiet) for n in (1, 2))
     assert 1.6 < two.scale / one.scale < 3.0  # larger pools need less slack
     assert one.requests_per_second == pytest.approx(2.0 * one.scale, rel=0.1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from adaptive_operator.simulate.events import EventQueue
-from adaptive_operator.simulate.plant import GONE_SECONDS, BudgetError, Plant
+from adaptive_operator.simulate.plant import GONE_SECONDS, Accelerators, BudgetError, Plant
 from adaptive_operator.simulate.requests import Outcome, Request
 from tests.operator.simulate.scenes import make_scenario
 
@@ -18,9 +18,9 @@ def plant():
 def test_a_pod_holds_at_once_and_serves_when_it_has_loaded(plant):
     pod = plant.create("full")
     assert (plant.held, pod.is_ready) == (1, False)
-    plant.events.run_until(19.9)
+    plant.events.run_until(24.9)  # 5 s until it is scheduled, 20 s to load
     assert not pod.is_ready
-    plant.events.run_until(20.0)
+    plant.events.run_until(25.0)
     assert pod.is_ready
 
 
@@ -83,7 +83,7 @@ def test_the_ledger_has_the_integrals_of_what_was_held(plant):
     ledger = plant.close()
     assert (ledger.most, ledger.starts) == (2, 2)
     assert ledger.held_seconds == pytest.approx(100 + 90)
-    assert ledger.not_ready_seconds == pytest.approx(20 + 20)
+    assert ledger.not_ready_seconds == pytest.approx(25 + 25)
 
 
 def test_a_pod_that_is_told_to_go_while_it_loads_never_serves(plant):
@@ -94,3 +94,40 @@ def test_a_pod_that_is_told_to_go_while_it_loads_never_serves(plant):
     plant.events.run_until(100.0)
     assert pod.ready_at is None
     assert changes == [0.0, 2.0 + GONE_SECONDS]
+
+
+def test_a_lost_node_takes_its_pods_along_and_what_is_made_meanwhile_waits_for_it():
+    plant = Plant(EventQueue(), make_scenario(budget=2))
+    lost: list[Request] = []
+    plant.on_loss = lost.append
+    old, young = plant.create("full"), plant.create("int8")
+    plant.events.run_until(30.0)
+    old.replica.submit(Request(30.0, 1000, 500))
+    plant.shared.lose(1)
+    assert (list(plant.pods.values()), plant.shared.available, len(lost)) == ([young], 1, 1)
+    successor = plant.create("full")  # as a StatefulSet would, whatever the nodes have
+    plant.events.run_until(100.0)
+    assert (successor.scheduled_at, successor.is_ready, plant.held) == (None, False, 2)
+    plant.shared.give_back(1)
+    plant.events.run_until(125.0)
+    assert (successor.scheduled_at, successor.is_ready) == (100.0, True)
+
+
+def test_a_pod_that_never_got_a_node_is_gone_at_once():
+    plant = Plant(EventQueue(), make_scenario(budget=2))
+    plant.shared.lose(2)
+    pod = plant.create("full")
+    plant.terminate(pod, 30.0)
+    plant.events.run_until(0.0)
+    assert plant.held == 0
+
+
+def test_models_of_a_pool_share_one_budget():
+    shared, events = Accelerators(3), EventQueue()
+    one, other = (Plant(events, make_scenario(budget=3), shared) for _ in range(2))
+    one.create("full")
+    one.create("full")
+    other.create("full")
+    with pytest.raises(BudgetError, match="3 accelerators"):
+        other.create("full")
+    assert (one.held, other.held, shared.held, shared.most) == (2, 1, 3, 3)

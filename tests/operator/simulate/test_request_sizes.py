@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from statistics import fmean
 
+from adaptive_operator.api.routing import RequestSizes
 from adaptive_operator.api.tiers import ReplicaBounds
-from adaptive_operator.api.v1alpha1 import RequestSizes
 from adaptive_operator.simulate.generators import LengthDistribution, generate, steady
 from adaptive_operator.simulate.policies.ours import AdaptivePolicy
 from adaptive_operator.simulate.run import RunResult, run

@@ -10,7 +10,7 @@ import pytest
 from adaptive_operator.simulate.plant import Ledger
 from adaptive_operator.simulate.requests import Outcome, Request
 from adaptive_operator.simulate.run import RunResult
-from adaptive_operator.simulate.scores import as_record, count_flaps, percentile, score, warm_up_seconds
+from adaptive_operator.simulate.scores import as_record, combine, count_flaps, percentile, score, warm_up_seconds
 from adaptive_operator.simulate.world import Change
 from tests.operator.simulate.scenes import make_scenario
 
@@ -18,7 +18,7 @@ from tests.operator.simulate.scenes import make_scenario
 def answer(arrival, ttft=0.5, tpot=0.02, outcome=Outcome.FINISHED, quality=1.0):
     first = arrival + ttft
     finished = first + 10 * tpot if outcome is Outcome.FINISHED else math.nan
-    return Request(arrival, 100, 11, outcome, "full", quality, first, finished)
+    return Request(arrival, 100, 11, outcome, "full", "", quality, first, finished)
 
 
 def result_of(requests, seconds=60.0, **more):
@@ -31,6 +31,7 @@ def result_of(requests, seconds=60.0, **more):
         "samples": (),
         "changes": (),
         "plan_seconds": (0.001, 0.002, 0.003),
+        "most_held_in_pool": 3,
     }
     return RunResult(**{**values, **more})
 
@@ -100,3 +101,23 @@ def test_a_percentile_is_one_of_the_values(part, expected):
 def test_a_record_is_json_without_nan():
     text = json.dumps(as_record(score(result_of([]))), allow_nan=False)
     assert json.loads(text)["attainment"] is None
+
+
+def test_models_of_a_pool_count_by_their_requests_and_hold_in_sum():
+    busy = [answer(20.0 + i / 10) for i in range(30)]
+    idle = [answer(20.0, quality=0.8), answer(21.0, ttft=2.0)]
+    results = [result_of(requests, most_held_in_pool=5) for requests in (busy, idle)]
+    together = combine([score(result) for result in results], results)
+    assert together.requests == 32
+    assert together.attainment == pytest.approx(31 / 32)
+    assert together.effective_accuracy == pytest.approx(30.8 / 31)
+    assert together.system_accuracy == pytest.approx(30.8 / 32)
+    assert together.accelerator_hours == pytest.approx(4.0)
+    assert together.accelerator_hours_per_1000 == pytest.approx(4000 / 31)
+    assert together.most_held == 5
+
+
+def test_a_model_alone_is_scored_as_it_is():
+    result = result_of([answer(20.0)])
+    own = score(result)
+    assert combine([own], [result]) is own

@@ -74,3 +74,36 @@ def test_a_bad_json_line_is_refused_with_row_and_remedy(name, tmp_path):
 def test_gaps_and_equal_times_can_be_allowed(tmp_path):
     path = write(tmp_path, HEADER + "0,1,1\n0,1,1\n700,1,1\n")
     assert len(read_trace(path, TraceRules(longest_gap_seconds=900.0, equal_times=True))) == 3
+
+
+def test_utc_offsets_count_so_that_rows_stand_in_the_order_of_what_happened(tmp_path):
+    rows = "2023-11-16 18:00:00+01:00,1,1\n2023-11-16 17:00:01.5000000+00:00,2,1\n2023-11-16 17:00:02Z,3,1\n"
+    assert [row.arrival for row in read_trace(write(tmp_path, HEADER + rows))] == [0.0, 1.5, 2.0]
+
+
+MIXED = {
+    "later by the clock on the wall, earlier in truth": (
+        "2023-11-16 18:00:00+00:00,1,1\n2023-11-16 18:00:01+01:00,1,1\n",
+        "row 3: 3599.000 s earlier than the row before",
+    ),
+    "a row without an offset after rows with one": (
+        "2023-11-16 18:00:00+01:00,1,1\n2023-11-16 18:00:01,1,1\n",
+        "row 3: its time has no UTC offset, but that of the first row has one",
+    ),
+    "a row with an offset after rows without": (
+        "2023-11-16 18:00:00,1,1\n2023-11-16 18:00:01+01:00,1,1\n",
+        "row 3: its time has a UTC offset, but that of the first row has none",
+    ),
+    "seconds after a timestamp": (
+        "2023-11-16 18:00:00,1,1\n5,1,1\n",
+        "row 3: its time is a number of seconds, but that of the first row is a timestamp",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MIXED)
+def test_times_that_cannot_be_compared_are_refused_with_the_row(name, tmp_path):
+    text, words = MIXED[name]
+    with pytest.raises(TraceError) as raised:
+        read_trace(write(tmp_path, HEADER + text))
+    assert words in str(raised.value)

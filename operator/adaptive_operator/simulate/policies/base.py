@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -21,6 +21,34 @@ class Policy(Protocol):
         """Look at the world before the first request and schedule what is to happen."""
 
 
+class PoolPolicy(Protocol):
+    """Decides for several models that share accelerators, in one run."""
+
+    @property
+    def name(self) -> str:
+        """As people call it on the command line."""
+
+    def begin_pool(self, worlds: Sequence[World]) -> None:
+        """The same for all worlds at once; they have one clock and one set of accelerators."""
+
+
+@dataclass(frozen=True, slots=True)
+class Separate:
+    """A policy of its own for each model: who asks first gets what is free."""
+
+    policies: Sequence[Policy]
+
+    @property
+    def name(self) -> str:
+        """Of all of them."""
+        return self.policies[0].name
+
+    def begin_pool(self, worlds: Sequence[World]) -> None:
+        """Each with its own world."""
+        for policy, world in zip(self.policies, worlds, strict=True):
+            policy.begin(world)
+
+
 @dataclass(slots=True)
 class Scaler:
     """Moves pods towards wanted counts, within the budget: what it cannot start now, it starts when pods are gone.
@@ -32,8 +60,9 @@ class Scaler:
     wanted: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Follow pods that go."""
+        """Follow pods that go, also those of other models of the pool."""
         self.world.on_change.append(self._start_missing)
+        self.world.plant.shared.on_change.append(self._start_missing)
 
     def set(self, wanted: Mapping[str, int], reason: str) -> None:
         """Want these replicas by tier from now on."""
@@ -51,7 +80,7 @@ class Scaler:
         for tier, count in self.wanted.items():
             missing = count - len(plant.of_tier(tier))
             for _ in range(missing):
-                if plant.held + scenario.tier(tier).accelerators > scenario.budget:
+                if not plant.shared.fits(scenario.tier(tier).accelerators):
                     break
                 plant.create(tier)
 

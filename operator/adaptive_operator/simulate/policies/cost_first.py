@@ -4,6 +4,8 @@ remove the dearest one, and never go back for quality.
 Every 30 s on the maxima of the last minute: a replica is saturated at 80 % of its KV memory or 5 waiting requests.
 Over the others spare_kv = mean(0.80 - kv) and spare_queue = mean(5 - waiting). +1 replica of the cheapest tier that has
 none loading when spare_kv < 0.10, spare_queue < 3, or all are saturated; -1 of the dearest when one less keeps both.
+The limit of the KV memory is tuned, with its spare in proportion: where slots end before the memory does, 0.80 of it is
+never reached.
 Only tiers at or above the quality floor take part: the original has no floor, and would break this one. What waits in
 the router is divided among the replicas. Source: the autoscaler's V1 saturation analyser.
 """
@@ -23,7 +25,7 @@ PERIOD_SECONDS: Final = 30.0
 WINDOW_SECONDS: Final = 60.0
 KV_LIMIT: Final = 0.80
 QUEUE_LIMIT: Final = 5.0
-LEAST_SPARE_KV: Final = 0.10
+_SPARE_KV_PART: Final = 0.125  # of the limit: 0.10 of 0.80
 LEAST_SPARE_QUEUE: Final = 3.0
 
 
@@ -35,25 +37,26 @@ class Load:
     waiting: float
 
 
-def wants_more(loads: Sequence[Load]) -> bool:
+def wants_more(loads: Sequence[Load], kv_limit: float = KV_LIMIT) -> bool:
     """Is there too little spare capacity?"""
-    spare = _spare(loads)
-    return spare is None or spare[0] < LEAST_SPARE_KV or spare[1] < LEAST_SPARE_QUEUE
+    spare = _spare(loads, kv_limit)
+    return spare is None or spare[0] < _SPARE_KV_PART * kv_limit or spare[1] < LEAST_SPARE_QUEUE
 
 
-def wants_less(loads: Sequence[Load]) -> bool:
+def wants_less(loads: Sequence[Load], kv_limit: float = KV_LIMIT) -> bool:
     """Would one replica less, its load spread over the others, still leave enough to spare?"""
     count = len(loads)
     if count < 2:
         return False
     factor = count / (count - 1)
-    return not wants_more([Load(load.kv * factor, load.waiting * factor) for load in loads])
+    return not wants_more([Load(load.kv * factor, load.waiting * factor) for load in loads], kv_limit)
 
 
 @dataclass(slots=True)
 class CostFirstPolicy:
     """See the module."""
 
+    kv_limit: float = KV_LIMIT
     name: str = "cost-first"
     _world: World = field(init=False)
     _scaler: Scaler = field(init=False)
@@ -77,9 +80,9 @@ class CostFirstPolicy:
         if not loads:
             return
         wanted = dict(self._scaler.wanted)
-        if wants_more(loads):
+        if wants_more(loads, self.kv_limit):
             self._add(wanted)
-        elif wants_less(loads):
+        elif wants_less(loads, self.kv_limit):
             self._remove(wanted)
         self._scaler.set(wanted, "CostFirst")
 
@@ -114,12 +117,12 @@ def replica_loads(history: Sequence[Scrape], since: float) -> list[Load]:
     return [loads[name] for name in present]
 
 
-def _spare(loads: Sequence[Load]) -> tuple[float, float] | None:
+def _spare(loads: Sequence[Load], kv_limit: float) -> tuple[float, float] | None:
     """Mean spare KV share and queue places of the replicas that are not saturated; None when all are."""
-    free = [load for load in loads if load.kv < KV_LIMIT and load.waiting < QUEUE_LIMIT]
+    free = [load for load in loads if load.kv < kv_limit and load.waiting < QUEUE_LIMIT]
     if not free:
         return None
     return (
-        sum(KV_LIMIT - load.kv for load in free) / len(free),
+        sum(kv_limit - load.kv for load in free) / len(free),
         sum(QUEUE_LIMIT - load.waiting for load in free) / len(free),
     )

@@ -41,5 +41,14 @@ class Foresight:
 
 def make_oracle(scenario: Scenario, trace: Sequence[TraceRow]) -> AdaptivePolicy:
     """The policy for this trace."""
-    horizon = max(tier.load_seconds for tier in scenario.tiers) + _PERIOD_SECONDS
-    return AdaptivePolicy(name="oracle", adjust=Foresight(trace, horizon))
+    return make_pool_oracle([(scenario, trace)])
+
+
+def make_pool_oracle(parts: Sequence[tuple[Scenario, Sequence[TraceRow]]]) -> AdaptivePolicy:
+    """The policy for the models of a pool, each with its trace."""
+    horizon = max(_start_seconds(scenario) for scenario, _ in parts) + _PERIOD_SECONDS
+    return AdaptivePolicy(name="oracle", adjust={s.name: Foresight(trace, horizon) for s, trace in parts})
+
+
+def _start_seconds(scenario: Scenario) -> float:
+    return scenario.scheduling_seconds + max(tier.load_seconds for tier in scenario.tiers)

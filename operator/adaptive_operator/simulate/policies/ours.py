@@ -6,20 +6,22 @@ Between two passes nothing is kept but what the cluster holds: objects, pods and
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from adaptive_operator.decide.decision import Decision
+from adaptive_operator.api.v1alpha1 import AdaptiveModelSpec
+from adaptive_operator.decide.decision import Decision, PoolDecision
 from adaptive_operator.decide.pool import decide_pool
 from adaptive_operator.decide.settings import DecideSettings
-from adaptive_operator.observe.models import with_metrics
+from adaptive_operator.observe.models import SeenModel, with_metrics
 from adaptive_operator.observe.observation import ModelMetrics, ModelObservation, PoolObservation
-from adaptive_operator.observe.pools import Pool, build_pools
+from adaptive_operator.observe.pools import build_pools
 from adaptive_operator.observe.queries import ModelScope, Windows, build_queries
 from adaptive_operator.observe.readings import Readings, Subject
 from adaptive_operator.plan import PlanSettings, plan_model
-from adaptive_operator.simulate.cluster import EPOCH, Cluster
+from adaptive_operator.simulate.cluster import EPOCH, Cluster, merge
+from adaptive_operator.simulate.scrapes import NAMESPACE, merge_answers
 from adaptive_operator.simulate.world import World
 from inference_pods.router.table import parse_table
 
@@ -29,89 +31,123 @@ _NUDGE_SECONDS: Final = (
 _LEASE_EPOCH: Final = 1
 
 
+Adjust = Callable[[ModelMetrics, float], ModelMetrics]  # of what was read, at a time (seconds of the simulation)
+EditSpec = Callable[[AdaptiveModelSpec], AdaptiveModelSpec]
+
+
 @dataclass(frozen=True, slots=True)
 class Record:
     """One pass: when, what was seen, and what was decided."""
 
     at: float
     observation: PoolObservation
-    decision: Decision
+    decision: PoolDecision
+
+
+@dataclass(slots=True)
+class _Model:
+    """One model of the pool: its world, its objects, and the table that its router has."""
+
+    world: World
+    cluster: Cluster
+    table: str | None = None
 
 
 @dataclass(slots=True)
 class AdaptivePolicy:
-    """The operator. `settings` None: its defaults with the world's scrape interval."""
+    """The operator, of one model or of a pool of them. `settings` None: its defaults with the world's scrape interval.
+
+    `adjust` by model, `edit_spec` and `fast_loop` are for oracles and for runs with a part switched off.
+    """
 
     name: str = "ours"
     settings: DecideSettings | None = None
     clock: Callable[[], float] = time.perf_counter  # for the time that a plan takes
     keep_records: bool = False
-    adjust: Callable[[ModelMetrics, float], ModelMetrics] = lambda metrics, now: metrics  # of what was read, at `now`
+    adjust: Mapping[str, Adjust] = field(default_factory=dict)
+    edit_spec: EditSpec = lambda spec: spec
+    fast_loop: bool = True
     records: list[Record] = field(default_factory=list)
-    _world: World = field(init=False)
-    _cluster: Cluster = field(init=False)
+    _models: dict[str, _Model] = field(init=False)
+    _first: World = field(init=False)  # clock and accelerators are the same in all
     _settings: DecideSettings = field(init=False)
     _plan_settings: PlanSettings = field(init=False)
     _nudged: bool = False
-    _table: str | None = None
 
     def begin(self, world: World) -> None:
+        """A model alone."""
+        self.begin_pool((world,))
+
+    def begin_pool(self, worlds: Sequence[World]) -> None:
         """The first pass runs at once, the next ones every period and a moment after pods changed."""
-        self._world = world
-        self._cluster = Cluster(world.plant, world.scenario.name, world.scenario.spec)
-        self._settings = self.settings or DecideSettings(scrape_interval_seconds=world.scrape_seconds)
+        self._first = worlds[0]
+        self._models = {
+            w.scenario.name: _Model(w, Cluster(w.plant, w.scenario.name, self.edit_spec(w.scenario.spec)))
+            for w in worlds
+        }
+        self._settings = self.settings or DecideSettings(scrape_interval_seconds=self._first.scrape_seconds)
         self._plan_settings = PlanSettings("engine:simulated", "router:simulated")
-        world.on_change.append(self._pods_changed)
+        for world in worlds:
+            world.on_change.append(self._pods_changed)
+            if not self.fast_loop:
+                world.dispatcher.follow_weights()
+        self._first.plant.shared.on_change.append(self._pods_changed)
         self._pass_for_ever()
 
     def _pass_for_ever(self) -> None:
         self._run_pass()
-        own = self._world.scenario.spec.scaling.planner_period_seconds
-        self._world.events.after(own or self._settings.planner_period_seconds, self._pass_for_ever)
+        own = [model.cluster.spec.scaling.planner_period_seconds for model in self._models.values()]
+        period = min((seconds for seconds in own if seconds), default=self._settings.planner_period_seconds)
+        self._first.events.after(period, self._pass_for_ever)
 
     def _pods_changed(self) -> None:
         if not self._nudged:
             self._nudged = True
-            self._world.events.after(_NUDGE_SECONDS, self._pass_after_nudge)
+            self._first.events.after(_NUDGE_SECONDS, self._pass_after_nudge)
 
     def _pass_after_nudge(self) -> None:
         self._nudged = False
-        self._cluster.run_controllers()
+        for model in self._models.values():
+            model.cluster.run_controllers()
         self._run_pass()
 
     def _run_pass(self) -> None:
-        now = EPOCH + self._world.events.now
+        now = EPOCH + self._first.events.now
         observation = self._observe(now)
-        model = observation.models[0]
         started = self.clock()
-        decision = decide_pool(observation, self._settings).decisions[0]
-        self._world.plan_seconds.append(self.clock() - started)
-        self._world.note_change(decision.replicas, decision.reason.value)
+        decided = decide_pool(observation, self._settings)
+        seconds = self.clock() - started
         if self.keep_records:
-            self.records.append(Record(self._world.events.now, observation, decision))
-        self._act(model, decision, now)
+            self.records.append(Record(self._first.events.now, observation, decided))
+        for seen, decision in zip(observation.models, decided.decisions, strict=True):
+            model = self._models[seen.name]
+            model.world.plan_seconds.append(seconds)
+            model.world.note_change(decision.replicas, decision.reason.value)
+            self._act(model, seen, decision, now)
 
     def _observe(self, now: float) -> PoolObservation:
-        scenario, windows = self._world.scenario, Windows(self._world.scrape_seconds)
-        resource = scenario.spec.accelerators.resource
-        pool = build_pools(self._cluster.snapshot(), {resource: scenario.budget}, now).pools[0]
-        seen = pool.models[0]
-        scope = ModelScope(seen.observation.namespace, seen.observation.name, scenario.spec.scaling.hold_seconds)
-        answers = self._world.scraper.answer(build_queries([scope], windows))
+        resource, shared = self._first.scenario.spec.accelerators.resource, self._first.plant.shared
+        snapshot = merge([model.cluster.snapshot() for model in self._models.values()])
+        pool = build_pools(snapshot, {resource: shared.available}, now).pools[0]
+        holds = {name: model.cluster.spec.scaling.hold_seconds for name, model in self._models.items()}
+        scopes = [ModelScope(NAMESPACE, name, seconds) for name, seconds in sorted(holds.items())]
+        queries = build_queries(scopes, Windows(self._first.scrape_seconds))
+        answers = merge_answers([model.world.scraper.answer(queries) for model in self._models.values()])
         readings = Readings(answers, now, lambda _query, _cause: None)
-        metrics = self.adjust(readings.read_model(self._subject(pool)), self._world.events.now)
-        model = with_metrics(seen, metrics)
-        return PoolObservation(now, resource, pool.budget, _LEASE_EPOCH, EPOCH, (model,))
+        models = tuple(with_metrics(seen, self._read(readings, seen, pool.budget)) for seen in pool.models)
+        return PoolObservation(now, resource, pool.budget, _LEASE_EPOCH, EPOCH, models)
 
-    def _subject(self, pool: Pool) -> Subject:
-        seen, routers = pool.models[0].observation, pool.models[0].routers
-        return Subject(seen.namespace, seen.name, seen.spec, pool.budget, seen.pods, routers)
+    def _read(self, readings: Readings, model: SeenModel, budget: int) -> ModelMetrics:
+        seen = model.observation
+        metrics = readings.read_model(Subject(seen.namespace, seen.name, seen.spec, budget, seen.pods, model.routers))
+        adjust = self.adjust.get(seen.name)
+        return metrics if adjust is None else adjust(metrics, self._first.events.now)
 
-    def _act(self, model: ModelObservation, decision: Decision, now: float) -> None:
-        for step in plan_model(model, decision, self._plan_settings, now, _LEASE_EPOCH).steps:
-            self._cluster.take(step)
-        self._cluster.run_controllers()
-        table = self._cluster.table()
-        if table is not None and table != self._table:
-            self._table = table
-            self._world.dispatcher.offer_table(parse_table(table, self._world.scenario.name))
+    def _act(self, model: _Model, seen: ModelObservation, decision: Decision, now: float) -> None:
+        for step in plan_model(seen, decision, self._plan_settings, now, _LEASE_EPOCH).steps:
+            model.cluster.take(step)
+        model.cluster.run_controllers()
+        table = model.cluster.table()
+        if table is not None and table != model.table:
+            model.table = table
+            model.world.dispatcher.offer_table(parse_table(table, seen.name))

@@ -3,11 +3,11 @@ any other. The router's fast loop divides the load within it, as it does for eve
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from adaptive_operator.decide.fill import fill
 from adaptive_operator.simulate.policies.base import Scaler
+from adaptive_operator.simulate.policies.mixes import MixProgram
 from adaptive_operator.simulate.scenario import Scenario
 from adaptive_operator.simulate.world import World, fixed_table
 
@@ -39,31 +39,5 @@ def cheapest_tier_mix(scenario: Scenario) -> dict[str, int]:
 
 
 def best_mix(scenario: Scenario) -> dict[str, int]:
-    """The mix that carries most within the floor by the cards, better quality where two carry the same.
-
-    All mixes are looked at that leave no room for the last tier. The rates are those of the cards, not simulated ones.
-    """
-    return max(maximal_mixes(scenario), key=lambda mix: _worth(scenario, mix))
-
-
-def maximal_mixes(scenario: Scenario) -> Iterator[dict[str, int]]:
-    """All mixes to which no replica of the last tier can be added."""
-    return _mixes(scenario, 0, scenario.budget)
-
-
-def _worth(scenario: Scenario, mix: Mapping[str, int]) -> tuple[float, float]:
-    rates = [tier.rate * mix.get(tier.name, 0) for tier in scenario.tiers]
-    floor = 1000 * scenario.floor
-    outcome = fill(sum(rates), rates, [tier.quality_permille for tier in scenario.tiers], floor)
-    return (round(sum(outcome.served), 6), outcome.quality_permille)
-
-
-def _mixes(scenario: Scenario, index: int, left: int) -> Iterator[dict[str, int]]:
-    tier = scenario.tiers[index]
-    most = left // tier.accelerators
-    if index == len(scenario.tiers) - 1:
-        yield {tier.name: most} if most else {}
-        return
-    for count in range(most + 1):
-        for rest in _mixes(scenario, index + 1, left - count * tier.accelerators):
-            yield {tier.name: count, **rest} if count else rest
+    """The mix that carries most within the floor by the cards, better quality where two carry the same."""
+    return MixProgram(scenario, tuple(tier.rate for tier in scenario.tiers)).most(scenario.floor).replicas

@@ -14,26 +14,44 @@ _STYLE: Final = (
 )
 
 
-def build_html(document: Mapping[str, Any], rows: Sequence[Sequence[str]], plots: Mapping[str, str]) -> str:
-    """The page. `rows`: header first; `plots`: title -> SVG text."""
+def build_html(
+    document: Mapping[str, Any],
+    rows: Sequence[Sequence[str]],
+    plots: Mapping[str, str],
+    repeated: Sequence[Sequence[str]] = (),
+) -> str:
+    """The page. `rows` of the first seed and `repeated` over all: header first; `plots`: title -> SVG text."""
     title = f"Simulation of {document['model']}"
     figures = "".join(f"<h2>{escape(name)}</h2>{_inline(svg)}" for name, svg in plots.items())
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
         f"<style>{_STYLE}</style></head><body><h1>{escape(title)}</h1>{_introduction(document)}"
-        f'<div class="wide">{_table(rows)}</div>{figures}</body></html>\n'
+        f'{_repeated(document, repeated)}<div class="wide">{_table(rows)}</div>{figures}</body></html>\n'
     )
 
 
 def _introduction(document: Mapping[str, Any]) -> str:
-    load, objective = document["load"], document["objective"]
+    load = document["load"]
     text = (
         f"{load['requestsAtScaleOne']} requests in {load['seconds']:.0f} s, x{load['scale']:g} (seed {load['seed']}),"
-        f" on {document['budget']} accelerators. Objective: first token within {objective['ttftSeconds']:g} s,"
-        f" {1000 * objective['tpotSeconds']:g} ms per token; quality floor {objective['floor']:g}."
+        f" on {document['budget']} accelerators."
     )
+    for name, objective in document["objectives"].items():
+        text += (
+            f" Objective of {name}: first token within {objective['ttftSeconds']:g} s,"
+            f" {1000 * objective['tpotSeconds']:g} ms per token; quality floor {objective['floor']:g}."
+        )
     guessed = " The tiers' step times were guessed from their cards." if document["curvesGuessed"] else ""
     return f"<p>{escape(text + guessed)}</p>"
+
+
+def _repeated(document: Mapping[str, Any], rows: Sequence[Sequence[str]]) -> str:
+    """Means over the seeds, before the figures of the first one."""
+    if not rows:
+        return ""
+    count = len(document["repeated"]["seeds"])
+    title = f"Means over {count} seeds with 95 % confidence intervals; differences are paired"
+    return f'<h2>{escape(title)}</h2><div class="wide">{_table(rows)}</div><h2>The first seed</h2>'
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:

@@ -8,9 +8,11 @@ from typing import Any, Final
 
 from adaptive_operator.simulate.capacity import Capacity
 from adaptive_operator.simulate.comparison import Comparison, Judged
+from adaptive_operator.simulate.repeated import Estimate, Repeated
+from adaptive_operator.simulate.run import RunResult
 from adaptive_operator.simulate.scores import Scores, as_record
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 
 
 def _percent(value: float) -> str:
@@ -44,9 +46,55 @@ COLUMNS: Final[Mapping[str, Callable[[Scores], str]]] = {
 
 
 def build_rows(judged: Sequence[Judged]) -> list[list[str]]:
-    """A header, then one row per policy in the order given."""
-    header = ["policy", *COLUMNS]
-    return [header, *([item.name, *(column(item.scores) for column in COLUMNS.values())] for item in judged)]
+    """A header, then one row per policy in the order given, and in a pool one per model below it."""
+    rows = [["policy", *COLUMNS]]
+    for item in judged:
+        rows.append(_row(item.name, item.scores))
+        if len(item.by_model) > 1:
+            pairs = zip(item.results, item.by_model, strict=True)
+            rows += [_row(f"  {result.scenario.name}", own) for result, own in pairs]
+    return rows
+
+
+def _row(name: str, scores: Scores) -> list[str]:
+    return [name, *(column(scores) for column in COLUMNS.values())]
+
+
+def build_repeated_rows(repeated: Sequence[Repeated]) -> list[list[str]]:
+    """A header, then per policy its means over the seeds, and its differences to the first policy, with 95 % CIs."""
+    reference = repeated[0].name
+    header = ["policy", *REPEATED_COLUMNS, *(f"Δ {name} to {reference}" for name in _DIFFERENCES)]
+    rows = [header]
+    for item in repeated:
+        means = [show(item.means[measure]) for measure, show in REPEATED_COLUMNS.values()]
+        shown = [REPEATED_COLUMNS[name] for name in _DIFFERENCES]
+        own = item is repeated[0]
+        differences = ["–" if own else show(item.differences[measure]) for measure, show in shown]
+        rows.append([item.name, *means, *differences])
+    return rows
+
+
+def _estimate(scale: float, digits: int, unit: str = "") -> Callable[[Estimate], str]:
+    def show(value: Estimate) -> str:
+        if math.isnan(value.mean):
+            return "–"
+        half = "" if math.isnan(value.half) else f" ± {scale * value.half:.{digits}f}"
+        return f"{scale * value.mean:.{digits}f}{half}{unit}"
+
+    return show
+
+
+# Column -> (measure, its text).
+REPEATED_COLUMNS: Final[Mapping[str, tuple[str, Callable[[Estimate], str]]]] = {
+    "violations": ("violations", _estimate(100, 2, " %")),
+    "unserved": ("unserved", _estimate(100, 2, " %")),
+    "quality": ("effective_accuracy", _estimate(1, 4)),
+    "system accuracy": ("system_accuracy", _estimate(1, 4)),
+    "acc.-hours": ("accelerator_hours", _estimate(1, 2)),
+    "starts/h": ("starts_per_hour", _estimate(1, 1)),
+    "flaps": ("flaps", _estimate(1, 1)),
+}
+_DIFFERENCES: Final = ("violations", "system accuracy", "starts/h")
 
 
 def format_table(rows: Sequence[Sequence[str]]) -> str:
@@ -59,28 +107,59 @@ def format_table(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines)
 
 
-def build_document(comparison: Comparison, judged: Sequence[Judged]) -> dict[str, Any]:
-    """Everything as JSON data: what was run, the figures, the grids of tuned targets and the changes of replicas."""
-    return {**_describe_setting(comparison), "policies": [_describe(item) for item in judged]}
+def build_document(
+    comparison: Comparison, judged: Sequence[Judged], repeated: Sequence[Repeated] = (), seeds: Sequence[int] = ()
+) -> dict[str, Any]:
+    """Everything as JSON data: what was run, the figures, the grids of tuned parameters and the changes of replicas.
+
+    Over several seeds, the policies' own entries are those of the first one.
+    """
+    document = {**_describe_setting(comparison), "policies": [_describe(item) for item in judged]}
+    if repeated:
+        document["repeated"] = {
+            "seeds": list(seeds),
+            "reference": repeated[0].name,
+            "policies": [_describe_repeated(item) for item in repeated],
+        }
+    return document
+
+
+def _describe_repeated(item: Repeated) -> dict[str, Any]:
+    return {
+        "policy": item.name,
+        "means": {measure: _interval(value) for measure, value in item.means.items()},
+        "differences": {measure: _interval(value) for measure, value in item.differences.items()},
+    }
+
+
+def _interval(value: Estimate) -> dict[str, float | None]:
+    known = {"mean": value.mean, "half95": value.half}
+    return {name: None if math.isnan(number) else number for name, number in known.items()}
 
 
 def _describe_setting(comparison: Comparison) -> dict[str, Any]:
-    scenario = comparison.scenario
+    scenarios = [model.scenario for model in comparison.models]
     return {
         "schemaVersion": SCHEMA_VERSION,
-        "model": scenario.name,
-        "budget": scenario.budget,
-        "curvesGuessed": scenario.guessed,
-        "objective": {
-            "ttftSeconds": scenario.ttft_seconds,
-            "tpotSeconds": scenario.tpot_seconds,
-            "floor": scenario.floor,
+        "model": ", ".join(scenario.name for scenario in scenarios),
+        "budget": comparison.budget,
+        "curvesGuessed": any(scenario.guessed for scenario in scenarios),
+        "objectives": {
+            scenario.name: {
+                "ttftSeconds": scenario.ttft_seconds,
+                "tpotSeconds": scenario.tpot_seconds,
+                "floor": scenario.floor,
+            }
+            for scenario in scenarios
+        },
+        "cards": {
+            scenario.name: {tier.name: round(1000 * tier.rate) for tier in scenario.tiers} for scenario in scenarios
         },
         "load": {
-            "requestsAtScaleOne": len(comparison.trace),
+            "requestsAtScaleOne": sum(len(model.trace) for model in comparison.models),
             "scale": comparison.factor,
             "seed": comparison.seed,
-            "seconds": comparison.trace[-1].arrival,
+            "seconds": comparison.seconds,
         },
     }
 
@@ -102,12 +181,20 @@ def build_capacity_document(comparison: Comparison, capacities: Sequence[Capacit
 
 
 def _describe(item: Judged) -> dict[str, Any]:
+    models = {
+        result.scenario.name: {**as_record(own), "changesOfReplicas": _changes(result)}
+        for result, own in zip(item.results, item.by_model, strict=True)
+    }
     return {
         **as_record(item.scores),
         "policy": item.name,
-        "grid": {str(target): None if math.isnan(part) else part for target, part in item.grid.items()},
-        "changesOfReplicas": [
-            {"at": round(change.at, 1), "replicas": dict(change.replicas), "reason": change.reason}
-            for change in item.result.changes
-        ],
+        "grid": {f"{value:g}": None if math.isnan(part) else part for value, part in item.grid.items()},
+        **({"models": models} if len(models) > 1 else {"changesOfReplicas": _changes(item.result)}),
     }
+
+
+def _changes(result: RunResult) -> list[dict[str, Any]]:
+    return [
+        {"at": round(change.at, 1), "replicas": dict(change.replicas), "reason": change.reason}
+        for change in result.changes
+    ]

@@ -20,8 +20,13 @@ from inference_pods.engine.distributed.launch import (
 )
 from inference_pods.kernels.decoder import DecoderLimits
 from inference_pods.kernels.formats import Precision
+from inference_pods.kernels.levels import build_levels
+from inference_pods.kernels.step_plans import Backend
 
-SPEC = RankSpec(1, 2, 4321, "cpu", "file:///none.gguf", 7, Precision.INT4, DecoderLimits(16, 4, 96, 8, 1))
+SPEC = RankSpec(
+    1, 2, 4321, "cpu", "file:///none.gguf", 7, Precision.NESTED, DecoderLimits(16, 4, 96, 8, 1),
+    build_levels((Precision.INT8, Precision.INT4), (30, 28), 30, skip_order=(17, 14)), Backend.CUDA_GRAPH,
+)  # fmt: skip
 OBEDIENT = (sys.executable, "-c", "import sys; sys.stdin.readline(); sys.stdin.read()")
 STUBBORN = (sys.executable, "-c", "import time; print(flush=True); time.sleep(60)")
 

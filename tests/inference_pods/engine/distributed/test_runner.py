@@ -4,15 +4,21 @@ import os
 import signal
 import threading
 import time
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
+from inference_pods.engine.checkpoint import load_weights
 from inference_pods.engine.distributed.launch import RankProcesses, RankSpec
-from inference_pods.engine.distributed.runner import DistributedRunner, build_alone
+from inference_pods.engine.distributed.placement import Device, Placement
+from inference_pods.engine.distributed.runner import DistributedRunner, build_alone, build_rank
 from inference_pods.engine.gguf import GgufFile
-from inference_pods.engine.model_runner import load_model
+from inference_pods.engine.memory import estimate_needed_bytes
+from inference_pods.engine.model_runner import RunnerLostError, load_model
 from inference_pods.kernels.decoder import Chunk
 from inference_pods.kernels.formats import Precision
+from inference_pods.kernels.levels import default_levels
 
 pytestmark = pytest.mark.timeout(120)  # each rank imports torch
 SEED = 5
@@ -34,7 +40,7 @@ def greedy(runner, shape, steps=24):
 
 
 def expected_tokens(model, precision):
-    spec = RankSpec(0, 1, 0, "cpu", model.source, SEED, precision, model.limits)
+    spec = RankSpec(0, 1, 0, "cpu", model.source, SEED, precision, model.limits, default_levels(precision))
     alone = load_model(
         GgufFile(model.path), model.limits, precision, SEED, create=lambda *_: build_alone(spec, model.shape)
     )
@@ -47,7 +53,7 @@ class Replica:
     def __init__(self, model, precision, ranks):
         self.lost = threading.Event()
         self.losses = []
-        spec = RankSpec(0, ranks, 0, "cpu", model.source, SEED, precision, model.limits)
+        spec = RankSpec(0, ranks, 0, "cpu", model.source, SEED, precision, model.limits, default_levels(precision))
         loaded = load_model(
             GgufFile(model.path), model.limits, precision, SEED,
             create=lambda *_: DistributedRunner(spec, model.shape, self._on_lost),
@@ -89,7 +95,7 @@ def test_two_ranks_give_the_tokens_of_one_and_end_when_one_is_killed(tiny_model)
 
         started = time.monotonic()
         os.kill(runner.processes.process_ids[0], signal.SIGKILL)
-        with pytest.raises(RuntimeError, match="no longer together"):
+        with pytest.raises(RunnerLostError, match="no longer together"):
             runner.step([Chunk([1], 0, [0], 1)])
         assert replica.lost.wait(5)
         assert time.monotonic() - started < 5
@@ -108,10 +114,35 @@ def test_four_ranks_of_which_one_has_no_heads_give_the_tokens_of_one_and_close_c
     assert replica.losses == []
 
 
+def test_two_ranks_serve_the_levels_of_nested_weights(tiny_model):
+    alone = load_model(GgufFile(tiny_model.path), tiny_model.limits, Precision.INT4, SEED).runner
+    with Replica(tiny_model, Precision.NESTED, 2) as replica:
+        assert [level.name for level in replica.runner.levels] == ["int8", "int4"]
+        step = [Chunk([5, 9, 77, 2], 0, [3], 1, level=1)]
+        (expected,), (actual,) = alone.step([replace(step[0], level=0)]), replica.runner.step(step)
+        assert actual.best == expected.best
+        assert np.abs(actual.logits - expected.logits).max() < 1e-3
+
+
 def test_a_rank_that_cannot_load_ends_the_replica_with_its_reason(tiny_model, tmp_path):
     lost, losses = threading.Event(), []
-    spec = RankSpec(1, 2, 9, "cpu", f"file://{tmp_path}/gone.gguf", SEED, Precision.FP32, tiny_model.limits)
+    spec = RankSpec(1, 2, 9, "cpu", f"file://{tmp_path}/gone.gguf", SEED, Precision.FP32, tiny_model.limits, ())
     processes = RankProcesses([spec], lambda loss: (losses.append(loss), lost.set()))
     assert lost.wait(30)
     processes.close()
     assert losses[0].reason == "ModelNotFound"
+
+
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_the_estimate_of_memory_covers_what_all_ranks_hold(tiny_model, ranks):
+    file, held = GgufFile(tiny_model.path), 0
+    for rank in range(ranks):
+        levels = default_levels(Precision.INT4)
+        spec = RankSpec(rank, ranks, 0, Device.CPU, tiny_model.source, SEED, Precision.INT4, tiny_model.limits, levels)
+        decoder = build_rank(spec, tiny_model.shape, None)
+        load_weights(file, tiny_model.shape, decoder, SEED)
+        held += decoder.weight_bytes + decoder.kv_bytes
+    needed = estimate_needed_bytes(
+        tiny_model.shape, tiny_model.limits, Precision.INT4, Placement(Device.CPU, ranks)
+    ) - estimate_needed_bytes(tiny_model.shape, tiny_model.limits, Precision.INT4, Placement(Device.CUDA, ranks))
+    assert held == pytest.approx(needed, rel=0.02), "the rest is for processes and loading, as with devices"

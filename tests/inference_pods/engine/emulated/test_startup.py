@@ -34,7 +34,9 @@ NESTED = ("--precision", "nested", "--levels", "int8,int4", "--depths", "30,28",
 async def serving(*arguments: str):
     """URL of an engine built from these arguments."""
     settings = parse_settings([*ARGUMENTS, *arguments])
-    limits = Limits(settings.max_total_tokens, settings.max_batch_size, settings.max_waiting)
+    limits = Limits(
+        settings.max_total_tokens, settings.max_batch_size, settings.max_waiting, settings.write_timeout_seconds
+    )
     service = Service(limits, EngineMetrics("smol", "fast", settings.kv_blocks), "smol")
     engine = build_emulated_engine(settings, service.deliver, service.observe)
     service.attach(engine)
@@ -98,7 +100,8 @@ async def test_the_levels_of_a_nested_tier_are_served_on_request(http):
         ((*CURVE, *CURVE), "--emulate: 2 curves without a level"),
         ((*CURVE, "--emulate", "int4=300,10,1"), "--emulate: there is no level int4, only fp32"),
         ((*NESTED, "--draft-level", "int4"), "--draft-level"),
-        ((*CURVE, "--precision", "int4", "--levels", "int8,int4"), "change --levels or --depths"),
+        ((*CURVE, "--precision", "int4", "--levels", "int8,int4"), "change --levels, --depths or --skip-order"),
+        ((*NESTED, "--skip-order", "17"), "depth 28 is not possible: 1 of 30 layers may be left out"),
     ],
 )
 def test_settings_that_contradict_each_other_end_with_the_flag_to_change(arguments, words):
@@ -149,3 +152,45 @@ def test_a_load_that_only_seems_to_take_long_is_ended_by_a_stop_signal():
             urllib.request.urlopen(url + "/health", timeout=20)
         engine.send_signal(signal.SIGTERM)
         assert engine.wait(timeout=20) == 0
+
+
+def ask_for_stream(url: str, tokens: int):
+    body = json.dumps({"inputs": "Hello", "parameters": {"max_new_tokens": tokens}}).encode()
+    asked = urllib.request.Request(url + "/generate_stream", body, {"Content-Type": "application/json"})
+    return urllib.request.urlopen(asked, timeout=30)
+
+
+def read_frames(stream) -> list[dict]:
+    return [json.loads(line.removeprefix(b"data: ")) for line in stream if line.startswith(b"data: ")]
+
+
+def test_a_stream_that_runs_at_the_stop_signal_is_finished_within_the_drain():
+    with process("--emulate", "50000,0,0", "--drain-seconds", "20") as (engine, url):
+        assert any("ready after" in line for line in engine.stderr)
+        with ask_for_stream(url, 10) as stream:
+            stream.readline()
+            engine.send_signal(signal.SIGTERM)
+            assert read_frames(stream)[-1]["generated_text"] == "".join(SENTENCE[:10])
+        assert engine.wait(timeout=5) == 0
+
+
+def test_a_stream_that_is_too_long_for_the_drain_ends_with_an_error_and_the_process_right_after():
+    """Ten minutes are left of it."""
+    with process("--emulate", "500000,0,0", "--drain-seconds", "0.5") as (engine, url):
+        assert any("ready after" in line for line in engine.stderr)
+        with ask_for_stream(url, 1200) as stream:
+            stream.readline()
+            engine.send_signal(signal.SIGTERM)
+            assert read_frames(stream)[-1]["error_type"] == "unhealthy"
+        assert engine.wait(timeout=5) == 0
+
+
+def test_a_client_that_reads_nothing_does_not_hold_the_process_beyond_the_drain():
+    with process("--emulate", "1,0,0", "--drain-seconds", "0.2", "--max-total-tokens", "1000000",
+                 "--kv-cache-tokens", "1000000") as (engine, url):  # fmt: skip
+        assert any("ready after" in line for line in engine.stderr)
+        with ask_for_stream(url, 900_000) as stream:
+            stream.readline()
+            time.sleep(0.5)  # the buffers on the way fill up
+            engine.send_signal(signal.SIGTERM)
+            assert engine.wait(timeout=5) == 0

@@ -60,6 +60,13 @@ def attention_case(kind: str, head_dim: int) -> Case:
     return Case(name, paged_attention_kernel, {**tensors, **rest}, {**heads, **step}, uses_mma=True)
 
 
+def head_case(kind: str, rows: int) -> Case:
+    """Scores leave the head in fp32."""
+    int8 = {"x": f"*{kind}", "y": "*fp32", **SIZES, "codes": "*i8", "scales": "*fp16"}
+    tile = {"WIDEN": False, "BLOCK_M": rows, "BLOCK_N": 64, "PER_ROW": False}
+    return Case(f"w8a16 to fp32, {kind}, {rows} rows", w8a16_kernel, int8, tile, uses_mma=True)
+
+
 def norm_cases(kind: str) -> list[Case]:
     norm = {
         **dict.fromkeys(("x", "residual", "y", "total"), f"*{kind}"),
@@ -67,6 +74,7 @@ def norm_cases(kind: str) -> list[Case]:
         "K": "i32",
         "epsilon": "fp32",
     }
+    stream = {**norm, "residual": "*fp32", "total": "*fp32"}
     rope = {
         **dict.fromkeys(("q", "k", "q_out", "k_out"), f"*{kind}"),
         "positions": "*i32",
@@ -78,6 +86,7 @@ def norm_cases(kind: str) -> list[Case]:
     heads = {"Q_HEADS": 9, "K_HEADS": 3, "HEAD_DIM": 64}
     return [
         Case(f"rms_norm, {kind}", rms_norm_kernel, norm, {"BLOCK_K": 4096}, uses_mma=False),
+        Case(f"rms_norm, {kind}, fp32 residual", rms_norm_kernel, stream, {"BLOCK_K": 4096}, uses_mma=False),
         Case(
             f"norm_rope, {kind}",
             norm_rope_kernel,
@@ -114,7 +123,13 @@ FAULTY = [
 def shipped_cases() -> list[Case]:
     """Both types at the smallest tile, fp16 at the largest: types change instructions, tiles change resources."""
     matmuls = matmul_cases("fp16", 16) + matmul_cases("bf16", 16) + matmul_cases("fp16", 64)
-    return [*matmuls, attention_case("fp16", 64), attention_case("bf16", 128), *norm_cases("bf16")]
+    return [
+        *matmuls,
+        head_case("bf16", 16),
+        attention_case("fp16", 64),
+        attention_case("bf16", 128),
+        *norm_cases("bf16"),
+    ]
 
 
 def main(arch: int, which: str) -> None:

@@ -2,15 +2,17 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from inference_pods.kernels.formats import Precision
+from inference_pods.kernels.reference import fake_quantise
 from inference_pods.kernels.triton import linear as lib
 from inference_pods.kernels.triton.linear import Format, linear, move, pack_linear
 from inference_pods.kernels.triton.nested import NestedLevel, pack_nested, reference_nested, unpack_nested
 from inference_pods.kernels.triton.sparse24 import pack_sparse24, reference_sparse24, unpack_sparse24
 from inference_pods.kernels.triton.w4a16 import pack_int4, reference_w4a16, unpack_int4
-from inference_pods.kernels.triton.w8a16 import pack_int8, reference_w8a16, unpack_int8
+from inference_pods.kernels.triton.w8a16 import pack_int8, read_rows, reference_w8a16, unpack_int8, w8a16
 
 DTYPES = (torch.float16, torch.bfloat16)
 CASES = {
@@ -100,6 +102,32 @@ def test_unpacked_weights_are_within_half_a_step(outputs, groups, seed):
     assert ((refined - weights).abs() <= width / 15 / 16 + slack).all()
 
 
+@settings(max_examples=30, deadline=None)
+@given(outputs=st.integers(1, 9), groups=st.integers(1, 5), exponent=st.integers(-7, 2), seed=st.integers(0, 2**16))
+@example(outputs=3, groups=2, exponent=-3, seed=0)  # scales that are subnormal in fp16
+def test_the_packed_values_are_those_of_the_format(outputs, groups, exponent, seed):
+    """What a tier's quality was measured with, whatever device serves it."""
+    _, weights = random_operands(1, outputs, groups * 32, torch.float16, seed)
+    weights *= 10.0**exponent
+    assert torch.equal(unpack_int8(pack_int8(weights)), fake_quantise(weights, Precision.INT8))
+    assert torch.equal(unpack_int4(pack_int4(weights)), fake_quantise(weights, Precision.INT4))
+    nested = pack_nested(weights)
+    assert torch.equal(unpack_nested(nested, NestedLevel.INT4), fake_quantise(weights, Precision.INT4))
+    refined = fake_quantise(weights, Precision.NESTED)
+    torch.testing.assert_close(unpack_nested(nested, NestedLevel.INT8), refined, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("per_row", [False, True])
+def test_the_head_gives_scores_in_fp32_and_its_rows_are_the_embedding(per_row):
+    x, weights = random_operands(3, 70, 96, torch.bfloat16, 6)
+    matrix = pack_int8(weights, per_row)
+    scores = w8a16(x, matrix, torch.float32)
+    assert scores.dtype == torch.float32
+    torch.testing.assert_close(scores, x.float() @ unpack_int8(matrix).T, rtol=1e-5, atol=1e-5)
+    tokens = torch.tensor([69, 0, 13])
+    assert torch.equal(read_rows(matrix, tokens), unpack_int8(matrix)[tokens])
+
+
 def test_the_nested_high_plane_is_the_direct_int4_matrix():
     _, weights = random_operands(1, 9, 96, torch.float16, 3)
     direct, nested = pack_int4(weights), pack_nested(weights)
@@ -118,8 +146,10 @@ def test_the_int4_level_never_reads_the_low_plane():
     assert not torch.equal(linear(x, matrix, NestedLevel.INT8), top)
 
 
-def test_sparse_weights_keep_the_two_largest_of_every_four():
+@pytest.mark.parametrize("size", [1.0, 1e-2])  # scales of 1e-5 are subnormal in fp16
+def test_sparse_weights_keep_the_two_largest_of_every_four(size):
     _, weights = random_operands(1, 7, 128, torch.float16, 5)
+    weights *= size
     dense = unpack_sparse24(pack_sparse24(weights))
     order = weights.reshape(7, -1, 4).abs().argsort(-1)
     kept = torch.zeros(7, 32, 4, dtype=torch.bool).scatter(-1, order[..., 2:], True).reshape(7, 128)

@@ -19,15 +19,23 @@ def tolerance(dtype):
 
 
 @settings(max_examples=15, deadline=None)
-@given(rows=st.integers(1, 5), columns=st.integers(1, 700), dtype=st.sampled_from(DTYPES), seed=st.integers(0, 2**16))
-def test_the_norm_of_a_sum_equals_the_reference(rows, columns, dtype, seed):
+@given(
+    rows=st.integers(1, 5),
+    columns=st.integers(1, 700),
+    dtype=st.sampled_from(DTYPES),
+    keeps_fp32=st.booleans(),
+    seed=st.integers(0, 2**16),
+)
+def test_the_norm_of_a_sum_equals_the_reference(rows, columns, dtype, keeps_fp32, seed):
     generator = torch.Generator().manual_seed(seed)
     x, residual = (torch.randn(rows, columns, generator=generator).to(dtype) for _ in range(2))
+    if keeps_fp32:
+        residual = torch.randn(rows, columns, generator=generator)
     weight = torch.rand(columns, generator=generator) + 0.5
-    for got, want in zip(
-        rms_norm(x, residual, weight, 1e-5), reference_rms_norm(x, residual, weight, 1e-5), strict=True
-    ):
-        torch.testing.assert_close(got.float(), want.float(), **tolerance(dtype))
+    (got, got_total), (want, want_total) = (norm(x, residual, weight, 1e-5) for norm in (rms_norm, reference_rms_norm))
+    torch.testing.assert_close(got.float(), want.float(), **tolerance(dtype))
+    torch.testing.assert_close(got_total.float(), want_total.float(), **tolerance(residual.dtype))
+    assert (got.dtype, got_total.dtype) == (dtype, residual.dtype)
 
 
 @settings(max_examples=15, deadline=None)

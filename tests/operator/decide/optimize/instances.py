@@ -16,7 +16,7 @@ from adaptive_operator.decide.optimize.problem import (
     Route,
 )
 
-# name, quality, speed, memory relative to the full tier (planner-facts: the simulator's table)
+# name, quality, speed, memory relative to the full tier: the order of magnitude of weight-only formats on a GPU
 TIERS = (("full", 1.0, 1.0, 1.0), ("int8", 0.99, 1.6, 0.53), ("int4", 0.965, 2.2, 0.3), ("distilled", 0.85, 4.0, 0.3))
 SHAPES = (("a100", 1.0, 80.0), ("h100", 1.8, 80.0), ("l40s", 0.5, 48.0))
 

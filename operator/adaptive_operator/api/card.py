@@ -1,0 +1,94 @@
+"""The declared card of a tier: what is known of it before it is measured.
+
+Part of the single source of the CRD (see `v1alpha1.py` for its conventions).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import ConfigDict, Field
+
+from adaptive_operator.api.base import CEL, LEVEL_NAME, Api, match, rule, told
+
+_MOST_MILLI_REQUESTS = 1_000_000_000
+
+
+class DeclaredLevelCard(Api):
+    """What is known of one level of a nested tier before it is measured."""
+
+    name: str = Field(
+        min_length=1,
+        max_length=16,
+        pattern=LEVEL_NAME,
+        description="Name of the level, e.g. int4 or int4-d28.",
+        json_schema_extra=told(
+            "pattern",
+            match(
+                LEVEL_NAME,
+                "tiers[].card.levels[].name must be the name of a level; use a precision, then -d and a depth unless it"
+                " is the first, e.g. int4 or int4-d28",
+            ),
+        ),
+    )
+    quality_permille: int = Field(ge=0, le=1000, description="Quality relative to the source model, as of a tier.")
+    capacity_milli_requests_per_second: int = Field(
+        ge=1,
+        le=_MOST_MILLI_REQUESTS,
+        description="Reference requests per 1000 s that one replica answers if all are served at this level.",
+    )
+
+
+class DeclaredCard(Api):
+    """A tier card written by hand: what is known of the tier before it is measured."""
+
+    quality_permille: int | None = Field(
+        default=None,
+        ge=0,
+        le=1000,
+        description="Quality relative to the source model: 1000·exp(−KL divergence to the full tier). Of a nested"
+        " tier: that of its top level. Unset: as its entry in levels says.",
+    )
+    capacity_milli_requests_per_second: int | None = Field(
+        default=None,
+        ge=1,
+        le=_MOST_MILLI_REQUESTS,
+        description="Reference requests per 1000 s that one replica answers within the objective. Of a nested tier: at"
+        " its top level. Unset: as its entry in levels says.",
+    )
+    levels: Annotated[
+        tuple[DeclaredLevelCard, ...],
+        Field(
+            default=(),
+            max_length=16,
+            description="What is known of the levels of a nested tier. A level without an entry serves only requests"
+            " that ask for it.",
+            json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
+        ),
+    ]
+    reference_prompt_tokens: int | None = Field(
+        default=None, ge=1, le=1_000_000, description="Prompt length of the reference request."
+    )
+    reference_output_tokens: int | None = Field(
+        default=None, ge=1, le=1_000_000, description="Output length of the reference request."
+    )
+    load_seconds: int | None = Field(
+        default=None, ge=0, le=86_400, description="Seconds from creating a replica until it is ready. Unset: 60."
+    )
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            CEL: [
+                rule(
+                    "has(self.qualityPermille) == has(self.capacityMilliRequestsPerSecond)",
+                    "tiers[].card.qualityPermille and capacityMilliRequestsPerSecond belong together; set both, or"
+                    " neither and the levels of a nested tier",
+                ),
+                rule(
+                    "has(self.referencePromptTokens) == has(self.referenceOutputTokens)",
+                    "tiers[].card.referencePromptTokens and referenceOutputTokens describe one request;"
+                    " set both or neither",
+                ),
+            ]
+        }
+    )

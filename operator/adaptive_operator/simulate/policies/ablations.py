@@ -1,0 +1,98 @@
+"""Ours with a part switched off, or with other settings: `without-damping+growth_headroom=1`.
+
+Only what the policy has a switch for can be off: the fast loop, the damping, the forecast's panic window. Knows no
+world.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, Final
+
+from adaptive_operator.api.v1alpha1 import AdaptiveModelSpec
+from adaptive_operator.decide.settings import DecideSettings
+from adaptive_operator.simulate.policies.ours import AdaptivePolicy
+
+_PREFIX: Final = "without-"
+_HOLD_SCRAPES: Final = 3  # the shortest hold window that still has a sample in it
+
+
+class AblationError(ValueError):
+    """There is no such switch; the text names those that there are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """What differs from ours."""
+
+    settings: DecideSettings
+    fast_loop: bool = True
+    damped: bool = True
+
+
+def parse_variant(text: str, scrape_seconds: float) -> Variant:
+    """From `without-PART` and `SETTING=NUMBER`, joined with +; empty: ours as it is. Raises AblationError."""
+    variant = Variant(DecideSettings(scrape_interval_seconds=scrape_seconds))
+    for word in filter(None, text.split("+")):
+        part = word.removeprefix(_PREFIX)
+        if word.startswith(_PREFIX) and part in SWITCHES:
+            variant = SWITCHES[part](variant)
+        else:
+            variant = replace(variant, settings=_with_number(variant.settings, word))
+    return variant
+
+
+def make_variant(text: str, scrape_seconds: float, base: AdaptivePolicy | None = None) -> AdaptivePolicy:
+    """The policy (`base`, else ours) with these parts off. Raises AblationError."""
+    variant, policy = parse_variant(text, scrape_seconds), base or AdaptivePolicy()
+    policy.settings, policy.fast_loop = variant.settings, variant.fast_loop
+    if not variant.damped:
+        policy.edit_spec = lambda spec: undamped(spec, scrape_seconds)
+    if text:
+        policy.name = f"{policy.name}:{text}"
+    return policy
+
+
+def undamped(spec: AdaptiveModelSpec, scrape_seconds: float) -> AdaptiveModelSpec:
+    """Every plan may follow the one before at once, on what was seen last."""
+    hold = math.ceil(_HOLD_SCRAPES * scrape_seconds)
+    update = {"dwell_seconds": 1, "hold_seconds": hold, "plans_in_agreement": 1}
+    return spec.model_copy(update={"scaling": spec.scaling.model_copy(update=update)})
+
+
+def _without_forecast(variant: Variant) -> Variant:
+    return replace(variant, settings=replace(variant.settings, panic_ratio=math.inf))
+
+
+def _without_damping(variant: Variant) -> Variant:
+    settings = replace(variant.settings, shrink_headroom=1.0, growth_headroom=1.0, significance=0.0)
+    return replace(variant, settings=settings, damped=False)
+
+
+def _without_fast_loop(variant: Variant) -> Variant:
+    return replace(variant, fast_loop=False)
+
+
+SWITCHES: Final[Mapping[str, Callable[[Variant], Variant]]] = {
+    "forecast": _without_forecast,
+    "damping": _without_damping,
+    "fast-loop": _without_fast_loop,
+}
+
+
+def _with_number(settings: DecideSettings, word: str) -> DecideSettings:
+    key, _, text = word.partition("=")
+    known = {item.name: getattr(settings, item.name) for item in fields(settings)}
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if key not in known or not math.isfinite(number) or isinstance(known[key], str):
+        switches = ", ".join(f"{_PREFIX}{part}" for part in SWITCHES)
+        raise AblationError(
+            f"{word!r} is no part of ours; there are {switches}, or SETTING=NUMBER of {', '.join(known)}"
+        )
+    changed: Any = round(number) if isinstance(known[key], int) else number
+    return replace(settings, **{key: changed})

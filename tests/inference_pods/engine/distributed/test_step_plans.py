@@ -1,0 +1,101 @@
+"""Compiled decoding steps, from the engine's flag to its metrics: the tokens of eager steps, and a bounded number."""
+
+import gc
+import shutil
+import threading
+import weakref
+from dataclasses import replace
+
+import pytest
+import torch
+
+from inference_pods.engine.distributed.placement import detect_placement
+from inference_pods.engine.gguf import GgufFile
+from inference_pods.engine.metrics import EngineMetrics
+from inference_pods.engine.model_runner import load_model
+from inference_pods.engine.settings import parse_settings
+from inference_pods.engine.startup import choose_runner
+from inference_pods.kernels.decoder import Chunk
+from inference_pods.kernels.formats import Precision
+from inference_pods.kernels.step_plans import PlanCache
+from inference_pods.kernels.torch_decoder import TorchDecoder
+
+pytestmark = pytest.mark.timeout(300)  # torch compiles for seconds per plan
+SEED = 5
+
+
+def load(model, *flags, precision=Precision.FP32, outputs=4):
+    """What the engine would load with these flags."""
+    settings = parse_settings(
+        ["--model-source", model.source, "--precision", precision, "--permutation-seed", str(SEED), *flags]
+    )
+    placement = detect_placement(settings.device, settings.tensor_parallel, settings.step_plans)
+    create = choose_runner(settings, placement, lambda loss: None)
+    limits = replace(model.limits, max_outputs=outputs)
+    return load_model(GgufFile(model.path), limits, settings.precision, SEED, create=create)
+
+
+def greedy(runner, steps=6):
+    """Tokens of two sequences that decode together, then of the first alone."""
+    tables = [[3, 1], [2, 5]]
+    tokens = [[score.best] for score in runner.step([Chunk([5, 9 + i], 0, t, 1) for i, t in enumerate(tables)])]
+    for step in range(2, 2 + steps):
+        together = tokens if step < 2 + steps // 2 else tokens[:1]
+        chunks = [Chunk([own[-1]], step, table, 1) for own, table in zip(together, tables, strict=False)]
+        for own, score in zip(together, runner.step(chunks), strict=True):
+            own.append(score.best)
+    return tokens
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")  # torch's compiler, when it is first imported
+@pytest.mark.skipif(shutil.which("g++") is None, reason="NO C++ COMPILER: torch.compile was not tested")
+def test_the_flag_compiles_steps_before_the_engine_is_ready_and_they_give_the_eager_tokens(tiny_model):
+    loaded = load(tiny_model, "--step-plans", "compile", "--device", "cpu", outputs=2)
+    counts = loaded.plan_counts
+    assert isinstance(loaded.runner, TorchDecoder)
+    assert len(loaded.runner.plans) == 2  # 1 and 2 rows
+    assert (counts.hits, counts.misses) == (0, 0)
+    assert counts.build_seconds > 0
+
+    tokens = []
+    with torch.compiler.set_stance("fail_on_recompile"):  # the engine steps in another thread than it loads in
+        thread = threading.Thread(target=lambda: tokens.extend(greedy(loaded.runner)))
+        thread.start()
+        thread.join()
+    assert tokens == greedy(load(tiny_model, "--device", "cpu").runner)
+    assert (counts.hits, counts.misses) == (6, 0)
+
+    metrics = EngineMetrics("m", "t", 1)
+    metrics.follow_plans(counts)
+    shown = metrics.render().decode()
+    assert 'adaptive_engine_plan_hits_total{model="m",tier="t"} 6.0' in shown
+    assert 'adaptive_engine_plan_misses_total{model="m",tier="t"} 0.0' in shown
+
+
+def trace_only(monkeypatch):
+    """torch.compile without code generation: what is counted and freed is the same, in a tenth of the time."""
+    compile_ = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda forward, **options: compile_(forward, backend="eager", **options))
+
+
+def test_a_plan_that_the_cache_drops_is_freed(tiny_model, monkeypatch):
+    trace_only(monkeypatch)
+    decoder = load(tiny_model, "--step-plans", "compile", "--device", "cpu").runner
+    decoder.plans = PlanCache(decoder._build_plan, 4, 4, capacity=1)
+    held = []
+    for rows in (1, 2, 4):
+        decoder.step([Chunk([7], 0, [row], 1) for row in range(rows)])
+        held.append(weakref.ref(decoder.plans.get(rows, rows)._run))
+    gc.collect()
+    assert [reference() is not None for reference in held] == [False, False, True]
+    assert (len(decoder.plans), decoder.plans.counts.evictions) == (1, 2)
+
+
+def test_torch_compiles_more_plans_than_it_keeps_versions_of_one_function(tiny_model, monkeypatch):
+    """torch gives up at the eighth version, so every plan must be a function of its own."""
+    trace_only(monkeypatch)
+    monkeypatch.setattr("torch._dynamo.config.recompile_limit", 2)
+    loaded = load(tiny_model, "--step-plans", "compile", "--device", "cpu", precision=Precision.NESTED)
+    assert len(loaded.runner.plans) == 6  # 1, 2 and 4 rows, at two levels
+    assert loaded.runner.step([Chunk([7], 0, [1], 1, level=1)])
+    assert loaded.plan_counts.misses == 0

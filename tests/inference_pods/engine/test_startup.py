@@ -1,0 +1,82 @@
+"""An engine as its settings build it: what computes it, and what is refused before it is loaded."""
+
+import logging
+import re
+
+import pytest
+
+from inference_pods.engine.errors import LoadError, LoadReason
+from inference_pods.engine.memory import MemoryBounds
+from inference_pods.engine.metrics import EngineMetrics
+from inference_pods.engine.service import Limits, Service
+from inference_pods.engine.settings import parse_settings
+from inference_pods.engine.startup import build_engine
+from inference_pods.kernels.build import KernelUnavailableError
+from inference_pods.kernels.cpu import detect_cpu
+
+
+def build(model_source, *arguments):
+    settings = parse_settings(["--model-source", model_source, "--precision", "int4", *arguments])
+    return build_engine(settings, lambda _events: None, lambda _result, _seconds: None, lambda _loss: None)
+
+
+@pytest.fixture
+def without_compiled_kernels(monkeypatch):
+    def unavailable(*_arguments, **_named):
+        raise KernelUnavailableError("no compiler")
+
+    monkeypatch.setattr("inference_pods.kernels.decoder.load_library", unavailable)
+
+
+def shown_kernels(engine):
+    """Label of the metric that a service shows once the engine is attached."""
+    metrics = EngineMetrics("smol", "nested", 8)
+    Service(Limits(64, 4, 4, 60.0), metrics, "smol").attach(engine)
+    lines = [line for line in metrics.render().decode().splitlines() if "kernels_info{" in line]
+    assert len(lines) == 1
+    return lines[0].split('kernels="')[1].split('"')[0]
+
+
+@pytest.mark.parametrize("variant", ["generic", "best"])
+async def test_log_info_and_metrics_name_the_compiled_kernels_that_run(
+    model_source, model_path, monkeypatch, caplog, variant
+):
+    expected = detect_cpu().best_variant() if variant == "best" else variant
+    monkeypatch.setenv("ADAPTIVE_KERNEL_VARIANT", expected)
+    caplog.set_level(logging.INFO)
+    engine = build(model_source)
+    assert engine.description["kernels"] == shown_kernels(engine) == expected
+    assert f"'kernels': '{expected}'" in caplog.text
+
+
+async def test_without_compiled_kernels_log_info_and_metrics_name_torch(
+    model_source, model_path, without_compiled_kernels, caplog
+):
+    caplog.set_level(logging.INFO)
+    engine = build(model_source, "--kv-cache-tokens", "64", "--max-total-tokens", "64")
+    assert engine.description["kernels"] == shown_kernels(engine) == "torch"
+    assert "'kernels': 'torch'" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "at_least"),
+    [
+        ((), 750e6),
+        (("--precision", "nested"), 1300e6),
+        (("--device", "cpu", "--tensor-parallel", "2"), 900e6),
+    ],
+    ids=["torch instead of compiled kernels", "and two readings of the weights", "two ranks"],
+)
+def test_on_torch_too_a_container_that_is_too_small_is_refused_with_the_bytes_before_anything_is_loaded(
+    model_source, model_path, without_compiled_kernels, monkeypatch, arguments, at_least
+):
+    def refuse(*_arguments, **_named):
+        raise AssertionError("the model was loaded")
+
+    monkeypatch.setattr("inference_pods.engine.startup.load_model", refuse)
+    monkeypatch.setattr("inference_pods.engine.startup.read_memory_bounds", lambda: MemoryBounds(600 * 10**6, 0, None))
+    with pytest.raises(LoadError, match=r"raise replica\.memory") as caught:
+        build(model_source, *arguments)
+    assert caught.value.reason is LoadReason.OUT_OF_MEMORY
+    needed = int(re.search(r"needs (\d+) bytes", caught.value.message)[1])
+    assert at_least < needed < 1.6 * at_least

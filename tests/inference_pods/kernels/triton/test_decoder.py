@@ -1,0 +1,97 @@
+"""The torch decoder through Triton's kernels, interpreted, against the same decoder in plain torch.
+
+The same script runs on a GPU in tests/device.
+"""
+
+import logging
+
+import pytest
+import torch
+
+from inference_pods.kernels.decoder import DecoderShape
+from inference_pods.kernels.formats import Precision
+from inference_pods.kernels.torch_target import Kernels, Target, choose_target
+from tests.inference_pods.kernels import device_script
+from tests.inference_pods.kernels.device_script import EXPECTED_PATHS, build, compare, generate, script
+
+pytestmark = pytest.mark.timeout(180)
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("precision", [Precision.INT8, Precision.BF16])
+def test_a_decoder_through_the_kernels_scores_as_plain_torch_does(precision):
+    compare(build(precision, Kernels.TRITON), build(precision, Kernels.TORCH), script())
+
+
+def test_with_finer_activations_scores_come_closer(monkeypatch):
+    """So what differs is rounding: fp16 has three bits more, and the same bound in its units is eight times tighter."""
+    monkeypatch.setattr("inference_pods.kernels.torch_target.COMPUTE", torch.float16)
+    compare(build(Precision.INT4, Kernels.TRITON), build(Precision.INT4, Kernels.TORCH), script(), torch.float16)
+
+
+def test_nested_levels_share_planes_and_score_as_plain_torch_does(monkeypatch):
+    """Every kernel is really launched: a wrapper that quietly ran its reference would pass every comparison."""
+    launched = device_script.count_launches(monkeypatch)
+    kernels, plain = build(Precision.NESTED, Kernels.TRITON), build(Precision.NESTED, Kernels.TORCH)
+    compare(kernels, plain, script(levels=(0, 1, 1, 0)))
+    assert set(launched) == {"nested", "w8a16", "rms_norm", "norm_rope", "paged_attention"}
+    assert kernels.weight_bytes < plain.weight_bytes / 5  # 9 bits per weight once, not 32 twice
+
+
+@pytest.mark.parametrize("precision", [Precision.INT8, Precision.INT4])
+def test_greedy_tokens_are_those_of_plain_torch(precision):
+    assert generate(build(precision, Kernels.TRITON), 5) == generate(build(precision, Kernels.TORCH), 5)
+
+
+@pytest.mark.parametrize("precision", list(EXPECTED_PATHS))
+def test_the_decoder_says_which_kernels_compute(precision):
+    decoder = build(precision, Kernels.TRITON)
+    assert decoder.paths == EXPECTED_PATHS[precision]
+    assert decoder.variant == "torch with triton"
+
+
+def test_what_no_kernel_knows_runs_in_torch_and_is_logged(caplog):
+    """Heads of 24 are no power of two, and 3 of them make rows of 72 columns, no whole groups."""
+    shape = DecoderShape(1, 64, 96, 3, 1, 24, 67, 1e-5, 10000.0)
+    kernels = build(Precision.INT4, Kernels.TRITON, shape)
+    with caplog.at_level(logging.WARNING):
+        kernels.warm()
+    slow = {"o", "rotation", "decode_attention"}
+    assert {operation for operation, path in kernels.paths.items() if path == "torch"} == slow | {"prompt_attention"}
+    assert {message.split()[0] for message in caplog.messages} == slow
+    compare(kernels, build(Precision.INT4, Kernels.TORCH, shape), script(shape))
+
+
+def test_fp32_weights_stay_in_plain_torch():
+    assert choose_target(CPU, Precision.FP32, Kernels.TRITON) == Target(CPU, torch.float32, uses_triton=False)
+
+
+def test_a_cpu_gets_plain_torch_unless_kernels_are_asked_for():
+    assert not choose_target(CPU, Precision.INT4).uses_triton
+    assert choose_target(CPU, Precision.INT4, Kernels.TRITON).uses_triton
+
+
+def test_kernels_on_a_cpu_that_are_not_interpreted_are_refused(monkeypatch):
+    monkeypatch.setattr("inference_pods.kernels.triton.dispatch.INTERPRETED", False)
+    with pytest.raises(ValueError, match="cpu is no GPU"):
+        choose_target(CPU, Precision.INT4, Kernels.TRITON)
+
+
+def test_a_gpu_without_triton_gets_plain_torch_with_a_warning(monkeypatch, caplog):
+    monkeypatch.setattr("inference_pods.kernels.torch_target.find_spec", lambda name: None)
+    assert not choose_target(torch.device("cuda"), Precision.INT4).uses_triton
+    assert "Triton is not installed" in caplog.text
+
+
+def test_an_old_gpu_gets_plain_torch_with_a_warning(monkeypatch, caplog):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+    assert not choose_target(torch.device("cuda"), Precision.INT4).uses_triton
+    assert "(7, 5) is below" in caplog.text
+
+
+def test_a_gpu_with_triton_gets_its_kernels(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    gpu = torch.device("cuda")
+    assert choose_target(gpu, Precision.INT4) == Target(gpu, torch.bfloat16, uses_triton=True)
+    assert choose_target(gpu, Precision.FP16) == Target(gpu, torch.float16, uses_triton=True)
+    assert not choose_target(gpu, Precision.INT4, Kernels.TORCH).uses_triton

@@ -1,0 +1,75 @@
+"""What policies are judged on, what they are tuned on, and how a parameter is chosen."""
+
+from __future__ import annotations
+
+import pytest
+
+from adaptive_operator.simulate.comparison import Comparison, ModelLoad, chosen_from, compare, hold_out, tune
+from adaptive_operator.simulate.generators import generate, parse_generator, steady
+from adaptive_operator.simulate.policies.registry import GRIDS
+from adaptive_operator.simulate.requests import TraceRow
+from adaptive_operator.simulate.run import RunSettings
+from adaptive_operator.simulate.scaling import rotate_trace, scale_trace
+from tests.operator.simulate.scenes import make_scenario
+
+TRACE = tuple(TraceRow(float(t), t + 1, 10) for t in range(91))
+
+
+def test_the_first_third_of_a_trace_is_held_out_and_never_judged_on():
+    judged, held_out = hold_out(TRACE)
+    assert [row.prompt_tokens for row in held_out] == list(range(1, 31))
+    assert [row.prompt_tokens for row in judged] == list(range(31, 92))
+    assert judged[0].arrival == held_out[0].arrival == 0.0
+
+
+def test_a_trace_that_cannot_be_cut_is_both():
+    assert hold_out(TRACE[:1]) == (TRACE[:1], TRACE[:1])
+    assert hold_out(()) == ((), ())
+
+
+def test_tuning_meets_other_requests_of_another_seed():
+    comparison = Comparison((ModelLoad(make_scenario(), *hold_out(TRACE)),), 3.0, 1, RunSettings())
+    ((judged,), (tuned,)) = comparison.parts(), comparison.tuning_parts()
+    assert not {r.prompt_tokens for r in judged.trace} & {r.prompt_tokens for r in tuned.trace}
+
+
+def test_at_scale_one_every_seed_differs_only_when_no_copy_stays_as_it_is():
+    plain = [scale_trace(TRACE, 1.0, seed) for seed in (1, 2)]
+    assert plain == [TRACE, TRACE]
+    one, other = (scale_trace(TRACE, 1.0, seed, resample=True) for seed in (1, 2))
+    assert one != other
+    assert len(one) == len(other) == len(TRACE)
+    assert len(scale_trace(TRACE, 2.0, 1, resample=True)) == 2 * len(TRACE)
+
+
+def test_a_rotated_trace_has_the_same_requests_from_another_time_on():
+    rotated = rotate_trace(TRACE, 1 / 3)
+    assert [row.prompt_tokens for row in rotated] == [*range(31, 92), *range(1, 31)]
+    assert [row.arrival for row in rotated[-2:]] == [88.0, 89.0]
+    assert sorted(rotated, key=lambda row: row.arrival) == list(rotated)
+    assert rotate_trace(TRACE, 0.0) == TRACE
+
+
+def test_models_of_a_pool_meet_a_generator_in_antiphase():
+    text = "square:low=1,high=9,half-period=300,seconds=600"
+    first, second = (parse_generator(text, 1, phase) for phase in (0.0, 0.5))
+    early = [sum(row.arrival < 300 for row in rows) / len(rows) for rows in (first, second)]
+    assert early[0] < 0.2
+    assert early[1] > 0.8
+
+
+def test_of_equal_parameters_the_smallest_is_chosen():
+    assert chosen_from("hpa", {0.3: 0.9, 0.2: 0.9, 0.5: 0.8}) == "hpa:0.2"
+    assert chosen_from("proteus", {1.05: 0.1, 2.0: 0.3}) == "proteus:2"
+    assert chosen_from("full", {}) == "full"
+
+
+@pytest.mark.parametrize("name", ["cost-first", "infaas"])
+def test_every_parameter_of_the_grid_is_tried_and_the_best_one_runs(name):
+    trace = generate(steady(6.0), 90.0, seed=1)
+    comparison = Comparison((ModelLoad(make_scenario(), trace, trace),), 1.0, 1, RunSettings())
+    grid = tune(comparison, name, lambda label: lambda part: None)
+    assert tuple(grid) == GRIDS[name]
+    (judged,) = compare(comparison, [name])
+    assert judged.name == chosen_from(name, grid)
+    assert judged.grid == grid

@@ -1,0 +1,154 @@
+"""Several models on shared accelerators, nodes that go away, and nested tiers."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from adaptive_operator.api.v1alpha1 import AdaptiveModelSpec
+from adaptive_operator.simulate.cards import measure_cards
+from adaptive_operator.simulate.events import EventQueue
+from adaptive_operator.simulate.generators import ahead, generate, sinusoid, steady, step
+from adaptive_operator.simulate.policies.base import Separate
+from adaptive_operator.simulate.policies.hpa import HpaPolicy
+from adaptive_operator.simulate.policies.oracle import make_pool_oracle
+from adaptive_operator.simulate.policies.ours import AdaptivePolicy
+from adaptive_operator.simulate.replica import Replica
+from adaptive_operator.simulate.requests import Outcome, Request
+from adaptive_operator.simulate.run import NodeLoss, Part, RunSettings, run, run_pool
+from adaptive_operator.simulate.scenario import ScenarioError, build_scenario
+from tests.operator.simulate.queues import NOTHING, make_curve
+from tests.operator.simulate.scenes import make_scenario, make_spec, mixes, served
+
+
+def three_in_antiphase(budget=6, seconds=1200.0):
+    return [
+        Part(
+            build_scenario(name, make_spec(routing={"warmTier": "int8"}), budget),
+            generate(ahead(sinusoid(0.5, 12.0, 1200.0), 400.0 * i), seconds, seed=i),
+        )
+        for i, name in enumerate(("a", "b", "c"))
+    ]
+
+
+def most_together(results):
+    """Accelerators held at each sample, summed over the models."""
+    held = Counter()
+    for result in results:
+        for sample in result.samples:
+            held[sample.at] += sample.held
+    return max(held.values())
+
+
+POLICIES = {
+    "ours": lambda parts: AdaptivePolicy(),
+    "hpa for each": lambda parts: Separate([HpaPolicy() for _ in parts]),
+    "the oracle": lambda parts: make_pool_oracle([(part.scenario, part.trace) for part in parts]),
+}
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_models_of_a_pool_share_the_budget_under(name):
+    parts = three_in_antiphase()
+    results = run_pool(parts, POLICIES[name](parts))  # raises BudgetError beyond it
+    assert [result.scenario.name for result in results] == ["a", "b", "c"]
+    assert [len(result.requests) for result in results] == [len(part.trace) for part in parts]
+    assert 3 <= most_together(results) <= 6
+    assert all(served(result, since=120.0) > 0.6 for result in results)
+
+
+def test_in_antiphase_replicas_go_where_the_load_is():
+    results = run_pool(three_in_antiphase(budget=8, seconds=2400.0), AdaptivePolicy())
+    assert all(len(mixes(result)) > 2 for result in results)
+    assert all(served(result, since=120.0) > 0.97 for result in results)
+
+
+def test_two_models_of_one_name_are_refused():
+    with pytest.raises(ValueError, match="same name"):
+        run_pool([three_in_antiphase()[0]] * 2, AdaptivePolicy())
+
+
+def test_when_a_node_is_lost_ours_serves_with_what_is_left_and_never_passes_it():
+    settings = RunSettings(losses=(NodeLoss(600.0, 2, 600.0),))
+    result = run(make_scenario(budget=4), generate(steady(9.0), 2000.0, seed=1), AdaptivePolicy(), settings)
+    lost = [request for request in result.requests if request.outcome is Outcome.CUT]
+    assert lost
+    assert all(570 <= request.arrival <= 600 for request in lost)
+    meanwhile = [request for request in result.requests if 950 <= request.arrival < 1200]
+    assert sum(request.outcome is Outcome.FINISHED for request in meanwhile) > 0.99 * len(meanwhile)
+    assert max(sum(sample.ready.values()) for sample in result.samples if 610 <= sample.at < 1200) <= 2
+    assert any(sum(sample.ready.values()) > 2 for sample in result.samples if sample.at > 1500)
+
+
+NESTED = {
+    "name": "nested",
+    "recipe": {"nested": {"levels": ["int8", "int4"]}},
+    "replica": {"accelerators": 1, "cpu": "1", "memory": "16Gi"},
+    "card": {
+        "qualityPermille": 990,
+        "capacityMilliRequestsPerSecond": 6400,
+        "referencePromptTokens": 1155,
+        "referenceOutputTokens": 211,
+        "loadSeconds": 20,
+        "levels": [{"name": "int4", "qualityPermille": 965, "capacityMilliRequestsPerSecond": 10_000}],
+    },
+}
+
+
+def nested_spec():
+    document = make_spec().model_dump(mode="json", by_alias=True, exclude_none=True)
+    return AdaptiveModelSpec.model_validate({**document, "tiers": [NESTED]})
+
+
+def nested_scenario(curves=None):
+    return build_scenario("assistant", nested_spec(), 1, curves)
+
+
+def test_a_nested_tier_sheds_to_its_lower_level_without_a_change_of_replicas():
+    trace = generate(step(2.0, 8.0, 300.0), 420.0, seed=1)
+    result = run(nested_scenario(), trace, AdaptivePolicy())
+    assert {r.level for r in result.requests if 100 <= r.arrival < 300} == {"int8"}
+    late = [r for r in result.requests if r.arrival >= 310]
+    assert {r.level for r in late} == {"int8", "int4"}
+    assert {round(r.quality, 3) for r in late if r.level == "int4"} == {0.965}
+    assert mixes(result) == [{"nested": 1}]
+
+
+def test_policies_that_know_no_levels_serve_the_top_one():
+    result = run(nested_scenario(), generate(steady(3.0), 200.0, seed=1), HpaPolicy())
+    assert {r.level for r in result.requests if r.tier} == {"int8"}
+
+
+def test_a_nested_replica_computes_one_level_after_the_other():
+    slow, fast = make_curve(), make_curve().scaled(2.0, 2.0)
+    both = [serve_at_once(("int8", "int4"), slow, fast), serve_at_once(("int4", "int4"), slow, fast)]
+    step_slow, step_fast = slow.step(1), fast.step(1)
+    mixed = [100 * (step_slow + step_fast)] * 2
+    alike = [100 * fast.step(2)] * 2
+    assert both == [pytest.approx(mixed), pytest.approx(alike)]
+
+
+def serve_at_once(levels, slow, fast):
+    """Seconds of decoding 101 tokens, of requests that come together."""
+    events = EventQueue()
+    replica = Replica(slow, events, NOTHING, NOTHING, levels={"int8": slow, "int4": fast})
+    requests = [Request(0.0, 100, 101, level=level) for level in levels]
+    events.at(0.0, lambda: [replica.submit(request) for request in requests[1:]] and None)
+    # The first one begins alone; its prefill ends before the others' does, so time starts when all decode.
+    replica.submit(requests[0])
+    events.run_until(100.0)
+    return [request.finished_at - max(r.first_token_at for r in requests) for request in requests]
+
+
+def test_measured_cards_have_the_levels_too():
+    curves = {"nested": make_curve(), "nested/int4": make_curve().scaled(1.5, 1.5)}
+    trace = generate(steady(5.0), 200.0, seed=1)
+    (tier,) = measure_cards(nested_scenario(curves), trace, seed=1).scenario.spec.tiers
+    (level,) = tier.card.levels
+    assert level.capacity_milli_requests_per_second > 1.3 * tier.card.capacity_milli_requests_per_second
+
+
+def test_a_profile_without_a_level_is_refused():
+    with pytest.raises(ScenarioError, match=r"no level int4 of tier nested; add it under tiers\.nested\.levels"):
+        nested_scenario({"nested": make_curve()})

@@ -1,0 +1,71 @@
+"""Pages of lists: the same objects as in the text, without their managedFields."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from adaptive_operator.pages import parse_page
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(allow_nan=False) | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=12,
+)
+METADATA = st.fixed_dictionaries(
+    {"name": st.text(), "managedFields": JSON},
+    optional={
+        "generateName": st.text(),
+        "namespace": st.text(),
+        "uid": st.text(),
+        "resourceVersion": st.text(),
+        "generation": st.integers(),
+        "creationTimestamp": st.text() | st.none(),
+        "deletionTimestamp": st.text(),
+        "deletionGracePeriodSeconds": st.integers(),
+        "labels": st.dictionaries(st.text(), st.text()) | st.none(),
+        "annotations": st.dictionaries(st.text(), st.text()),
+        "ownerReferences": st.lists(JSON, max_size=2),
+        "finalizers": st.lists(st.text(), max_size=2),
+    },
+)
+ITEMS = st.lists(
+    st.fixed_dictionaries({"metadata": METADATA}, optional={"spec": JSON, "status": JSON, "data": JSON, "odd": JSON}),
+    max_size=3,
+)
+
+
+def without_managed(item: dict[str, Any]) -> dict[str, Any]:
+    return {**item, "metadata": {k: v for k, v in item["metadata"].items() if k != "managedFields"}}
+
+
+@given(ITEMS)
+def test_a_page_has_everything_of_its_objects_but_the_managed_fields(items: list[dict[str, Any]]) -> None:
+    page = {"kind": "PodList", "metadata": {"resourceVersion": "7", "continue": "x"}, "items": items}
+    parsed = parse_page(json.dumps(page).encode())
+    assert parsed == {**page, "items": [without_managed(item) for item in items]}
+
+
+@pytest.mark.parametrize("text", ['{"items": null, "metadata": {}}', '{"metadata": null}', "{}"])
+def test_an_empty_page_is_a_page(text: str) -> None:
+    assert not parse_page(text.encode()).get("items")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("<html>", "Invalid JSON"),
+        ("", "Invalid JSON"),
+        ("[]", "should be an object"),
+        ('{"items": {}}', "items: Input should be a valid array"),
+        ('{"items": [5]}', "items.0: Input should be an object"),
+        ('{"items": [{"metadata": "x"}]}', "items.0.metadata: Input should be an object"),
+    ],
+)
+def test_what_is_no_list_of_objects_says_where(text: str, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        parse_page(text.encode())

@@ -1,0 +1,42 @@
+"""A test that cannot run here is never a silent success."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.needed import COMPLETE_VARIABLE, count_untested, give_up
+
+REASON = "helm is not installed: run x"
+
+
+def report_of(reason: str) -> pytest.TestReport:
+    report = ("test_x.py", 1, f"Skipped: {reason}")
+    return pytest.TestReport("test_x.py::test", ("test_x.py", 1, "test"), {}, "skipped", report, "setup")
+
+
+def skip_reason(monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.delenv(COMPLETE_VARIABLE, raising=False)
+    with pytest.raises(pytest.skip.Exception) as caught:
+        give_up(REASON)
+    return str(caught.value)
+
+
+def test_without_what_it_needs_a_test_is_skipped_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert REASON in skip_reason(monkeypatch)
+
+
+def test_where_everything_has_to_be_there_it_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(COMPLETE_VARIABLE, "1")
+    with pytest.raises(pytest.fail.Exception, match=REASON):
+        give_up(REASON)
+
+
+def test_ci_is_where_everything_has_to_be_there() -> None:
+    assert f"export {COMPLETE_VARIABLE}=1" in (Path(__file__).parents[1] / ".ci" / "run").read_text()
+
+
+def test_the_summary_counts_by_reason_and_leaves_other_skips_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    given_up = report_of(skip_reason(monkeypatch))
+    assert count_untested([given_up, given_up, report_of("this CPU cannot run it")]) == {REASON: 2}

@@ -269,6 +269,10 @@ RULES: dict[str, tuple[Spec, str]] = {
         with_cards({}, {}, quality={"floorPermille": 950}),
         r"quality.floorPermille is above tiers\[\].card.qualityPermille of every tier.*lower the floor",
     ),
+    "a shrink by price without a price": (
+        changed("scaling", {"idleShrink": {"worthPerQualityPointMilli": 50}}),
+        r"scaling.idleShrink needs a price.*set its pricePerAcceleratorHourMilli",
+    ),
     "half a reference request": (
         with_cards({"referencePromptTokens": 16}, {}),
         r"referencePromptTokens and referenceOutputTokens describe one request; set both or neither",

@@ -10,6 +10,24 @@ from pydantic import Field
 from adaptive_operator.api.base import Api
 
 
+class IdleShrink(Api):
+    """When accelerators are given back although the served quality falls: when they cost more than it is worth."""
+
+    worth_per_quality_point_milli: int = Field(
+        ge=0,
+        le=1_000_000_000,
+        description="What one point (10 permille) of mean quality is worth for 1,000 requests, in thousandths of the"
+        " currency unit of the price. The more requests come, the more accelerators the same quality is worth.",
+    )
+    price_per_accelerator_hour_milli: int | None = Field(
+        default=None,
+        ge=0,
+        le=1_000_000_000,
+        description="Price of an accelerator for an hour, in thousandths of a currency unit. Unset: the one of the"
+        " AcceleratorPool; where that has none, nothing is given back at the cost of quality.",
+    )
+
+
 class Scaling(Api):
     """How fast replicas may change. The defaults are safe for tiers that take minutes to load."""
 
@@ -43,4 +61,9 @@ class Scaling(Api):
     )
     drain_deadline_seconds: int = Field(
         default=120, ge=1, le=86_400, description="In-flight requests of a replica that goes away may take this long."
+    )
+    idle_shrink: IdleShrink | None = Field(
+        default=None,
+        description="Gives accelerators back when they cost more than the quality that they add. Unset: quality first;"
+        " given back is only what adds none.",
     )

@@ -120,6 +120,13 @@ class AdaptiveModelSpec(Api):
                     " compared; use equal referencePromptTokens and referenceOutputTokens",
                 ),
                 rule(
+                    "!has(self.scaling) || !has(self.scaling.idleShrink)"
+                    " || has(self.scaling.idleShrink.pricePerAcceleratorHourMilli)"
+                    " || (has(self.accelerators) && has(self.accelerators.pool))",
+                    "scaling.idleShrink needs a price to weigh quality against; set its pricePerAcceleratorHourMilli,"
+                    " or name accelerators.pool, whose price then counts",
+                ),
+                rule(
                     "!has(self.scaling) || !has(self.scaling.startDeadlineSeconds) || self.tiers.all(t, !has(t.card) ||"
                     " !has(t.card.loadSeconds) || t.card.loadSeconds < self.scaling.startDeadlineSeconds)",
                     "scaling.startDeadlineSeconds must be longer than tiers[].card.loadSeconds, else the tier never"

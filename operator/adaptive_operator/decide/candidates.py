@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from adaptive_operator.decide.fill import Fill, fill
+from adaptive_operator.decide.fill import TRICKLE, Fill, fill
 
 Plan = tuple[int, ...]
 Value = tuple[float, float, int, int, Plan]
@@ -45,6 +45,7 @@ class PlanSpace:
     tiers: tuple[PlanTier, ...]
     floor_permille: float
     limit: int
+    accelerator_price: float = 0.0  # permille x requests/s that one has to add to be worth its money
     # What a replica adds, step by step: (position of its tier, requests/s, permille), best first.
     _steps: tuple[tuple[int, float, float], ...] = field(init=False, repr=False, compare=False)
 
@@ -64,17 +65,27 @@ class PlanSpace:
         rates = [plan[i] * rate for i, rate, _ in self._steps]
         return fill(demand, rates, [quality for _, _, quality in self._steps], self.floor_permille)
 
+    def net_quality(self, plan: Plan, demand: float) -> float:
+        """Quality (permille) that a plan serves at a demand (requests/s), less what its accelerators cost."""
+        return self.fill(plan, demand).quality_permille - self.cost_permille(plan, demand)
+
+    def cost_permille(self, plan: Plan, demand: float) -> float:
+        """What a plan's accelerators cost, as quality of the requests (permille); 0 without a price."""
+        return self.cost(plan) * self.accelerator_price / max(demand, TRICKLE)
+
     def present(self) -> Plan:
         """What is wanted now."""
         return tuple(tier.present for tier in self.tiers)
 
 
 def value(space: PlanSpace, plan: Plan, demand: float) -> Value:
-    """Smaller is better: unserved, then quality, then accelerators, then starts; the plan itself breaks ties."""
+    """Smaller is better: unserved, then quality less its price, then accelerators, then starts; the plan itself breaks
+    ties."""
     outcome = space.fill(plan, demand)
     starts = sum(max(0, n - tier.present) for n, tier in zip(plan, space.tiers, strict=True))
     unserved = round(outcome.unserved / max(demand, _ALMOST_NOTHING), 4)
-    return (unserved, -round(outcome.quality_permille, 1), space.cost(plan), starts, plan)
+    quality = outcome.quality_permille - space.cost_permille(plan, demand)
+    return (unserved, -round(quality, 1), space.cost(plan), starts, plan)
 
 
 def best_plan(space: PlanSpace, demand: float, exact_plans: int) -> Plan | None:

@@ -50,7 +50,7 @@ def nearest_floor(space: PlanSpace, demand: float, exact_plans: int) -> int | No
 
     Served best first without a floor, a plan has the best mean that it can have while nobody waits.
     """
-    free = replace(space, floor_permille=0.0)
+    free = replace(space, floor_permille=0.0, accelerator_price=0.0)
     for rounded in (_DEMAND_STEP ** math.ceil(math.log(demand, _DEMAND_STEP) - 1e-9), demand):
         plan = best_plan(free, rounded, exact_plans)
         if plan is None:

@@ -136,7 +136,8 @@ def _is_improvement(situation: Situation, space: PlanSpace, plan: Plan, demand: 
     """Is a plan better than the wanted one at a demand (requests/s) with headroom?
 
     Fewer accelerators count when the quality is the same even at demand x headroom; more quality counts when it shows
-    at the demand that is there beyond chance. The gap between the two is the hysteresis.
+    at the demand that is there beyond chance. The gap between the two is the hysteresis. Where accelerators have a
+    price (`scaling.idleShrink`), quality counts less what they cost, at both demands.
     """
     need = demand * situation.settings.shrink_headroom
     keep = as_plan(space, situation.wanted)
@@ -146,7 +147,7 @@ def _is_improvement(situation: Situation, space: PlanSpace, plan: Plan, demand: 
     if new.unserved > old.unserved + _TOLERANCE * need:
         return False
     surely = min(demand, _beyond_chance(situation))
-    gain = min(new.quality_permille - old.quality_permille, _gain(space, keep, plan, surely))
+    gain = min(_gain(space, keep, plan, need), _gain(space, keep, plan, surely))
     cheaper = space.cost(plan) < space.cost(keep) and gain >= -_SAME_QUALITY_PERMILLE
     return cheaper or gain >= situation.settings.least_gain_permille
 
@@ -158,7 +159,8 @@ def _beyond_chance(situation: Situation) -> float:
 
 
 def _gain(space: PlanSpace, keep: Plan, plan: Plan, demand: float) -> float:
-    return space.fill(plan, demand).quality_permille - space.fill(keep, demand).quality_permille
+    """In permille of quality; less what the accelerators cost, where the model has them weighed."""
+    return space.net_quality(plan, demand) - space.net_quality(keep, demand)
 
 
 def _restored(situation: Situation, space: PlanSpace, mix: dict[str, int], limit: int) -> Proposal:
@@ -175,6 +177,8 @@ def _restored(situation: Situation, space: PlanSpace, mix: dict[str, int], limit
     )
     gain = new.quality_permille - old.quality_permille
     why = better if gain >= situation.settings.least_gain_permille else fewer
+    if gain <= -situation.settings.least_gain_permille:
+        why = f"{fewer}, {better}: more accelerators cost more than that is worth (scaling.idleShrink)"
     return Proposal(
         reason=reason,
         message=f"{carried} {why}; the hold window needs {rate_text(need)}",

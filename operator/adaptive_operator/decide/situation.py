@@ -30,6 +30,10 @@ from adaptive_operator.observe.observation import (
 
 Mix = Mapping[str, int]
 UNBOUNDED = 1 << 20
+_POINT_PERMILLE = 10
+_LEAST_WORTH = (
+    1e-3  # of a point for 1,000 requests, in thousandths: quality that is worth nothing, without dividing by 0
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +204,24 @@ def plan_space(situation: Situation, limit: int, moves: Moves = Moves.ANY) -> Pl
     if moves is Moves.REMOVALS:
         tiers = [replace(tier, low=min(tier.low, tier.high)) for tier in tiers]
     tiers.sort(key=lambda t: (-t.quality_permille, t.accelerators / t.rate))
-    return PlanSpace(_affordable(tuple(tiers), limit - fixed), situation.floor_permille, max(0, limit - fixed))
+    affordable = _affordable(tuple(tiers), limit - fixed)
+    return PlanSpace(affordable, situation.floor_permille, max(0, limit - fixed), accelerator_price(situation.model))
+
+
+def accelerator_price(model: ModelObservation) -> float:
+    """Permille x requests/s that an accelerator has to add, by `scaling.idleShrink`; 0 where it weighs nothing.
+
+    Example: 2.50 an hour, a point (10 permille) for 1,000 requests is worth 0.50: 5 points for 1,000 requests an hour,
+    so 50 permille at 0.278 requests/s.
+    """
+    asked = model.spec.scaling.idle_shrink
+    if asked is None:
+        return 0.0
+    price = asked.price_per_accelerator_hour_milli
+    price = model.pool_price_milli if price is None else price
+    if not price:
+        return 0.0
+    return _POINT_PERMILLE * (price / max(asked.worth_per_quality_point_milli, _LEAST_WORTH)) * 1000 / 3600
 
 
 def _shed_steps(card: TierCard, settings: DecideSettings) -> tuple[tuple[float, float], ...]:

@@ -123,6 +123,7 @@ def parse_model(
         routing_table=table,
         pool=pool.name if pool is not None else "",
         node_selector=pool.spec.node_selector if pool is not None else {},
+        pool_price_milli=pool.spec.price_per_accelerator_hour_milli if pool is not None else None,
     )
     return SeenModel(observation, str(metadata["resourceVersion"]), raw.get("status") or {}, tuple(routers))
 

@@ -170,6 +170,7 @@ class ModelObservation:
     routing_table: str | None = None  # text of the routing table as last written; None: there is none
     pool: str = ""  # the AcceleratorPool that it names; empty: none
     node_selector: Mapping[str, str] = field(default_factory=dict)  # of that pool, for engine pods
+    pool_price_milli: int | None = None  # of an accelerator of that pool for an hour; None: it names none
 
     @property
     def key(self) -> str:

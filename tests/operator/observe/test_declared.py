@@ -144,6 +144,13 @@ def test_models_are_grouped_by_the_pool_that_they_name() -> None:
     assert (model.pool, model.node_selector, model.spec.accelerators.resource) == ("gpu", {"gpu": "a100"}, RESOURCE)
 
 
+def test_a_model_knows_what_an_accelerator_of_its_pool_costs() -> None:
+    seen = see(in_pool("a"), build_model("c"), pools=[build_accelerator_pool(budget=4, pricePerAcceleratorHourMilli=7)])
+    prices = {m.observation.name: m.observation.pool_price_milli for pool in seen.pools for m in pool.models}
+    assert prices["a"] == 7
+    assert prices.get("c") is None
+
+
 def test_a_pool_without_a_selector_takes_its_budget_from_the_models_that_name_none() -> None:
     seen = see(build_model("a"), pools=[build_accelerator_pool(budget=3, surgeAccelerators=1)])
     assert [(p.key, p.budget) for p in seen.pools] == [("gpu", 3), (RESOURCE, 4)]

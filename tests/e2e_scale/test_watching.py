@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 
@@ -58,11 +59,11 @@ def test_this_very_process_has_used_cpu_and_holds_memory() -> None:
     assert usage.rss_bytes > 1 << 20
 
 
-async def test_a_process_that_has_ended_ends_the_watch_though_nobody_waited_for_it() -> None:
+def test_a_process_that_has_ended_ends_the_watch_though_nobody_waited_for_it() -> None:
     process = subprocess.Popen(["true"])
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
     with pytest.raises(OperatorEndedError):
-        await Watcher(process.pid).run()
+        asyncio.run(Watcher(process.pid).run())
     process.wait()
 
 

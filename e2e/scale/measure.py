@@ -24,7 +24,7 @@ from e2e.scale.cluster import describe_cluster
 from e2e.scale.figures import Figures, Spread, format_figures, to_json
 from e2e.scale.mirror import Mirror
 from e2e.scale.settings import EXPORTER_PORT, SYSTEM_NAMESPACE, ScaleSettings, parse_settings
-from e2e.scale.watching import Watcher, cpu_cores
+from e2e.scale.watching import OperatorEndedError, Watcher, cpu_cores
 
 _MODELS = "/apis/adaptivellm.dev/v1alpha1"
 _CALLS_AT_ONCE = 4
@@ -244,9 +244,11 @@ def main() -> int:
     settings = parse_settings()
     try:
         figures = asyncio.run(measure(settings))
-    except (ScaleError, ApiError, DemoError, OSError) as error:
-        print(f"scale: failed: {error}", file=sys.stderr)
+    except (ScaleError, OperatorEndedError, ApiError, DemoError, OSError) as error:
+        print(f"scale: failed: {error}; the operator's log is in {settings.out}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 130
     text = format_figures(figures)
     machine = describe_machine()
     document = {"at": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "machine": machine, "figures": dataclasses.asdict(figures)}

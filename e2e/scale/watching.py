@@ -50,7 +50,9 @@ class Usage:
 
 
 def read_usage(pid: int) -> Usage:
-    """Of a live process tree; raises OSError when it is gone."""
+    """Of a live process tree; raises OSError when it has ended, also when its parent has not noticed yet."""
+    if _state(Path(f"/proc/{pid}/stat").read_text()) in "ZX":
+        raise ProcessLookupError(pid)
     pids = [pid, *_descendants(pid)]
     cpu, rss = 0.0, 0
     for number in pids:
@@ -69,6 +71,10 @@ def parse_cpu_seconds(stat: str) -> float:
     return sum(int(field) for field in fields[11:15]) / _TICKS
 
 
+def _state(stat: str) -> str:
+    return stat[stat.rindex(")") + 2]
+
+
 def parse_rss_bytes(status: str) -> int:
     """VmRSS in /proc/PID/status; 0 for a process that has ended."""
     line = next((line for line in status.splitlines() if line.startswith("VmRSS:")), "VmRSS: 0 kB")
@@ -84,6 +90,10 @@ def _descendants(pid: int) -> list[int]:
     return [*children, *(grandchild for child in children for grandchild in _descendants(child))]
 
 
+class OperatorEndedError(Exception):
+    """There is nothing left to look at."""
+
+
 @dataclass(slots=True)
 class Watcher:
     """Both, every two seconds until cancelled: the exposition of many models is work for the operator too."""
@@ -96,7 +106,10 @@ class Watcher:
         timeout = aiohttp.ClientTimeout(total=30)
         async with aiohttp.ClientSession(timeout=timeout) as session:
             while True:
-                self.usages.append(read_usage(self.pid))
+                try:
+                    self.usages.append(read_usage(self.pid))
+                except OSError as error:
+                    raise OperatorEndedError("the operator has ended") from error
                 await self._look(session)
                 await asyncio.sleep(2)
 

@@ -69,6 +69,7 @@ def build_parts(settings: OperatorSettings, kube: KubeClient, prometheus: Promet
     )
     planner = Planner(reconciler.run_pass, lambda: lease.is_leading, metrics, times, hurry=hurry)
     lease.call_on_change(lambda _leading: planner.nudge())
+    reconciler.call_when_unfinished(planner.nudge)
     health_settings = HealthSettings(
         settings.planner_period_seconds, settings.pass_timeout_seconds, settings.lease_seconds
     )

@@ -43,6 +43,9 @@ from adaptive_operator.policy import Policy
 _LOG = logging.getLogger(__name__)
 # More would only wait for a connection, each write against its own time limit.
 _MODELS_AT_ONCE: Final = 16
+# A pass that wrote for so long leaves the other models to the next one, which follows at once: else a start of hundreds
+# of models holds up the edit of one, and those that are ready already would be told so only at its end.
+_WRITING_SECONDS: Final = 15.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +59,7 @@ class PassSettings:
 
 @dataclass(slots=True)
 class Reconciler:
-    """The pass and its collaborators. Between passes it remembers nothing but what to say only once."""
+    """The pass and its collaborators. Between passes it remembers what to say only once, and who had no turn."""
 
     cluster: ClusterReader
     nodes: NodeInventory
@@ -68,9 +71,18 @@ class Reconciler:
     settings: PassSettings
     decision_log: DecisionLog | None = None
     wall_clock: Callable[[], float] = time.time
+    monotonic: Callable[[], float] = time.monotonic
     _faults: dict[str, Fault] = field(default_factory=dict)  # by model key, until a pass succeeds
     _said: dict[str, tuple[str, ...]] = field(default_factory=dict)  # last logged decision by model key
     _turns: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_MODELS_AT_ONCE))
+    _turns_end: float | None = None  # monotonic; None until the first turn of a pass
+    _left: set[str] = field(default_factory=set)  # keys of models that the pass does not come to
+    _waited: set[str] = field(default_factory=set)  # of those that the pass before did not come to
+    _on_unfinished: Callable[[], None] = lambda: None
+
+    def call_when_unfinished(self, callback: Callable[[], None]) -> None:
+        """Call this when a pass ends with models left: another one has to follow."""
+        self._on_unfinished = callback
 
     async def run_pass(self, is_due: Callable[[str, float | None], bool] = lambda _resource, _period: True) -> int:
         """One pass over all pools that are due; returns how many writes changed something.
@@ -78,6 +90,7 @@ class Reconciler:
         Raises NotLeaderError, KubeError or InventoryError when there was nothing to decide on.
         """
         epoch, now = self.lease.epoch, self.wall_clock()
+        self._waited, self._left, self._turns_end = self._left, set(), None
         snapshot, budgets = await self._read_cluster(epoch, now), self.settings.budgets
         groups = find_groups(snapshot.pools)
         advertised = await self.nodes.read(find_unnamed(snapshot.models, budgets), snapshot.pods, groups)
@@ -90,9 +103,11 @@ class Reconciler:
         due = [pool for pool in seen.pools if is_due(pool.key, planner_period(pool))]
         results = await asyncio.gather(
             *(self._run_pool_alone(pool, epoch) for pool in due),
-            *(self._in_turn(partial(self._report_blocked, model, epoch)) for model in seen.blocked),
+            *(self._in_turn(_key(model), partial(self._report_blocked, model, epoch)) for model in seen.blocked),
             *(self._report_pool(pool, {}, now, epoch) for pool in seen.unready),
         )
+        if self._left:
+            self._on_unfinished()
         return sum(results)
 
     async def _read_cluster(self, epoch: int, now: float) -> Snapshot:
@@ -100,7 +115,9 @@ class Reconciler:
             return await self.cluster.read()
         except InventoryError as unreadable:
             blocked = block_all(unreadable.models, build_fault(unreadable.error, 0, now))
-            await asyncio.gather(*(self._in_turn(partial(self._report_blocked, model, epoch)) for model in blocked))
+            await asyncio.gather(
+                *(self._in_turn(_key(model), partial(self._report_blocked, model, epoch)) for model in blocked)
+            )
             raise
 
     async def _run_pool_alone(self, pool: Pool, epoch: int) -> int:
@@ -123,21 +140,30 @@ class Reconciler:
         for model in observation.models:
             if model.key in failed:
                 self._note_failure(model.key, failed[model.key], model.generation)
-        # Those that somebody waits for first.
-        pairs = sorted(zip(pool.models, observation.models, strict=True), key=lambda pair: _is_told(pair[1]))
+        # First those that had to wait, then those that somebody waits for.
+        pairs = sorted(
+            zip(pool.models, observation.models, strict=True),
+            key=lambda pair: (pair[1].key not in self._waited, _is_told(pair[1])),
+        )
         budgets = {pool.resource: pool.total}
         runs = (
             self._in_turn(
-                partial(self._run_model, was, model, decisions.get(model.key), budgets, observation.now, epoch)
+                model.key,
+                partial(self._run_model, was, model, decisions.get(model.key), budgets, observation.now, epoch),
             )
             for was, model in pairs
         )
         return sum(await asyncio.gather(*runs, self._report_pool(pool, decisions, observation.now, epoch)))
 
-    async def _in_turn(self, run: Callable[[], Awaitable[int]]) -> int:
+    async def _in_turn(self, key: str, run: Callable[[], Awaitable[int]]) -> int:
         """A model's part of a pass, when it is its turn; its time limit begins then."""
         async with self._turns:
             await asyncio.sleep(0)  # planning never waits: without this, calls under way would wait for all of it
+            now = self.monotonic()
+            self._turns_end = self._turns_end or now + _WRITING_SECONDS
+            if now > self._turns_end:
+                self._left.add(key)
+                return 0
             return await run()
 
     async def _observe(self, pool: Pool, epoch: int) -> PoolObservation:
@@ -245,6 +271,10 @@ class Reconciler:
         for remembered in (self._faults, self._said):
             for key in set(remembered) - keys:
                 del remembered[key]
+
+
+def _key(model: BlockedModel) -> str:
+    return f"{model.namespace}/{model.name}"
 
 
 def _is_told(model: ModelObservation) -> bool:

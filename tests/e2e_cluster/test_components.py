@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from e2e.cluster import access, controlplane, leftovers, node, pki, prometheus, runtime
+from e2e.cluster import access, binaries, controlplane, leftovers, node, pki, prometheus, runtime
 from e2e.cluster.buildah import is_lasting
 from e2e.cluster.kubectl import has_accelerators, is_ready_node
 from e2e.cluster.pip_access import build_pip_configuration, describe_sources, parse_pip_settings
@@ -228,3 +228,14 @@ def test_the_audit_log_has_the_writes_of_accounts_and_leaves_out_the_controllers
     assert controllers == {"level": "None", "userGroups": ["system:serviceaccounts:kube-system"]}
     assert (sets["level"], accounts["level"], rest) == ("Request", "Metadata", {"level": "None"})
     assert "get" not in accounts["verbs"]
+
+
+def test_kwok_is_asked_for_only_where_it_is_wanted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(binaries, "cache_folder", lambda: tmp_path)
+    for binary in binaries.BINARIES:
+        path = binaries._target(binary, binaries.toolchain.cache_key())
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    assert "kwok" not in binaries.find_binaries()
+    with pytest.raises(ClusterError, match="not built yet: kwok;"):
+        binaries.find_binaries((*binaries.BINARIES, binaries.KWOK))

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import subprocess
 
 import pytest
 
-from e2e.scale.watching import PassTimes, Usage, cpu_cores, parse_cpu_seconds, parse_passes, parse_rss_bytes, read_usage
+from e2e.scale.watching import (
+    OperatorEndedError,
+    PassTimes,
+    Usage,
+    Watcher,
+    cpu_cores,
+    parse_cpu_seconds,
+    parse_passes,
+    parse_rss_bytes,
+    read_usage,
+)
 
 TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -45,6 +57,14 @@ def test_this_very_process_has_used_cpu_and_holds_memory() -> None:
     usage = read_usage(os.getpid())
     assert usage.cpu_seconds > 0
     assert usage.rss_bytes > 1 << 20
+
+
+def test_a_process_that_has_ended_ends_the_watch_though_nobody_waited_for_it() -> None:
+    process = subprocess.Popen(["true"])
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    with pytest.raises(OperatorEndedError):
+        asyncio.run(Watcher(process.pid).run())
+    process.wait()
 
 
 def test_cores_are_cpu_seconds_per_second_of_the_interval() -> None:

@@ -144,6 +144,59 @@ async def test_an_edited_model_is_planned_first_and_written_before_all_others_ar
     assert f"written {names[-1]}" in told[:-30]
 
 
+class SlowKube(FakeKube):
+    """Each write takes a second of the scene's clock."""
+
+    scene: Scene
+
+    async def apply(self, manifest: Any, **options: Any) -> Any:
+        self.scene.monotonic += 1.0
+        return await super().apply(manifest, **options)
+
+
+async def test_a_pass_that_wrote_for_long_leaves_the_rest_to_one_that_follows_at_once() -> None:
+    """A first pass over 300 models ran into its limit of 60 s, and none was told that it is ready before that."""
+    names = [f"m{i:02d}" for i in range(30)]
+    scene = Scene(*(build_model(name) for name in names), kube=SlowKube)
+    scene.kube.scene, scene.reconciler.monotonic = scene, lambda: scene.monotonic
+    again: list[str] = []
+    scene.reconciler.call_when_unfinished(lambda: again.append("pass"))
+    await scene.run()
+    written = {name for _, _, name in scene.kube.writes}
+    assert again == ["pass"]
+    left = [name for name in names if name not in written]
+    assert 0 < len(left) < 30
+    for _ in range(20):
+        again.clear()
+        scene.kube.calls.clear()
+        await scene.run()
+        if not again:
+            break
+    assert len(scene.names("Deployment")) == 30
+    await scene.run(2)
+    scene.kube.calls.clear()
+    assert (await scene.run(), scene.kube.writes, again) == (0, [], [])
+
+
+async def test_those_that_had_to_wait_come_first_the_next_time() -> None:
+    """Else a few models whose writes hang would keep all others waiting for ever."""
+    planned: list[str] = []
+
+    def plan(model: Any, *rest: Any) -> Any:
+        planned.append(model.name)
+        return plan_model(model, *rest)
+
+    names = [f"m{i:02d}" for i in range(30)]
+    scene = Scene(*(build_model(name) for name in names), plan=plan, kube=SlowKube)
+    scene.kube.scene, scene.reconciler.monotonic = scene, lambda: scene.monotonic
+    await scene.run()
+    left = [name for name in names if name not in planned]
+    planned.clear()
+    await scene.run()
+    assert planned
+    assert set(planned) <= set(left)
+
+
 async def test_who_does_not_lead_does_nothing() -> None:
     scene = Scene(build_model())
     with pytest.raises(NotLeaderError):

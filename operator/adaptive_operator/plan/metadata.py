@@ -97,15 +97,15 @@ def is_current(stamped: Mapping[str, Any], observed: Mapping[str, Any]) -> bool:
 
 
 def _is_part_of(wanted: Any, seen: Any) -> bool:
+    if wanted == seen:  # most parts are, and to find that out at once is a quarter of a quiet pass
+        return True
     if isinstance(wanted, Mapping):
         return (isinstance(seen, Mapping) or not wanted) and all(
             _is_part_of(value, seen.get(key)) for key, value in wanted.items()
         )
     if isinstance(wanted, list):
         return _is_list_part_of(wanted, seen)
-    if isinstance(wanted, str) and isinstance(seen, str):
-        return wanted == seen or _same_quantity(wanted, seen)
-    return bool(wanted == seen)
+    return isinstance(wanted, str) and isinstance(seen, str) and _same_quantity(wanted, seen)
 
 
 def _is_list_part_of(wanted: list[Any], seen: Any) -> bool:
@@ -114,8 +114,8 @@ def _is_list_part_of(wanted: list[Any], seen: Any) -> bool:
     if not isinstance(seen, list):
         return False
     if all(isinstance(item, Mapping) for item in wanted):  # lists of objects may hold items that others added
-        return all(any(_is_part_of(item, other) for other in seen) for item in wanted)
-    return wanted == seen
+        return all(item in seen or any(_is_part_of(item, other) for other in seen) for item in wanted)
+    return False
 
 
 def _same_quantity(left: str, right: str) -> bool:

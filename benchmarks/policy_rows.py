@@ -179,7 +179,11 @@ def _judge_flaps(most: int, hours: str) -> Callable[[str, Sequence[Record]], lis
         changes = estimate([float(record["changes"]) for record in records])
         violations = estimate([_number(record["violations"]) for record in records])
         found = f"at most {worst} (changes {_text(changes, 1)}, violations {_text(violations, 2, 100, ' %')})"
-        name = f"square x3, half-period {case.split()[1]} s" if case.startswith("square") else f"{case} of 3/s, ± 5 %"
+        name = (
+            f"square x3, half-period {case.split()[1]} s"
+            if case.startswith("square")
+            else f"{case} of what full carries, ± 5 %"
+        )
         return [Verdict(f"flaps, {name}, {hours}", f"<= {most}" if most else "0", found, worst <= most)]
 
     return judge

@@ -27,10 +27,9 @@ EXAMPLES = Path(__file__).parents[1] / "examples" / "simulate"
 TABLES = ("uniform", "decode-only")
 CARD_SEED = 9001
 FLAP_SECONDS = 7200.0
-BASE_RATE = 3.0  # requests/s per accelerator: about 0.6 of what full carries on four of them
-SQUARE_PART = 0.6  # of the base, low; three times as much is high
+LOW_PART = 0.45  # of what the best tier carries on all accelerators; three times as much is beyond it
 HALF_PERIODS = (30.0, 60.0, 120.0, 150.0, 300.0, 345.0, 450.0, 600.0, 900.0, 1800.0)
-STEADY_PARTS = (0.6, 1.0, 1.4)  # of the base: on different sides of what a mix carries
+STEADY_PARTS = (0.5, 0.9, 1.3)  # of what the best tier carries: on both sides of it
 FAULT_SECONDS = 300.0
 FAULT_RUN_SECONDS = 1500.0
 FAULT_STARTS = tuple(float(at) for at in range(330, 1200, 70))
@@ -75,9 +74,15 @@ def comparison(table: str, setup: Setup, scale: float, seed: int) -> Comparison:
     return Comparison((load,), scale, seed, RunSettings(), resample=True)
 
 
+def full_rate(setup: Setup) -> float:
+    """Requests/s of the best tier on all accelerators, by its card: loads that flap have to cross it."""
+    best = scenario(TABLES[0], setup).best_affordable
+    return best.rate * (setup.budget // best.accelerators)
+
+
 def square_load(setup: Setup, half_period: float, seed: int) -> tuple[TraceRow, ...]:
     """A square wave x3, of two hours or at least three whole waves."""
-    low = SQUARE_PART * BASE_RATE * setup.budget
+    low = LOW_PART * full_rate(setup)
     seconds = max(FLAP_SECONDS, 6 * half_period)
     return generate(square_wave(low, 3 * low, half_period), seconds, seed)
 
@@ -86,7 +91,7 @@ def steady_load(setup: Setup, part: float, seed: int) -> tuple[TraceRow, ...]:
     """Two hours at one rate that moves by up to 5 % every 15 s."""
     rng = random.Random(seed)
     moves = [1 + rng.uniform(-0.05, 0.05) for _ in range(math.ceil(FLAP_SECONDS / 15) + 1)]
-    base = part * BASE_RATE * setup.budget
+    base = part * full_rate(setup)
     return generate(lambda t: base * moves[int(t // 15)], FLAP_SECONDS, seed)
 
 
@@ -97,7 +102,7 @@ def fault_cases() -> Iterator[tuple[Fault, str, float]]:
 
 def fault_load(setup: Setup, direction: str, start: float, seed: int) -> tuple[TraceRow, ...]:
     """The load changes threefold 20 s after the metrics went."""
-    low = SQUARE_PART * BASE_RATE * setup.budget
+    low = LOW_PART * full_rate(setup)
     before, after = (low, 3 * low) if direction == "rising" else (3 * low, low)
     rate: Rate = lambda t: before if t < start + 20 else after  # noqa: E731
     return generate(rate, FAULT_RUN_SECONDS, seed)

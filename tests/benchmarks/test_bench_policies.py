@@ -8,7 +8,7 @@ import pytest
 
 from adaptive_operator.simulate.generators import generate, steady
 from adaptive_operator.simulate.scrapes import Fault
-from benchmarks import bench_planner, bench_policies, policy_rows
+from benchmarks import bench_planner, bench_policies, policy_rows, policy_scenes
 from benchmarks.bench_policies import cells_of, judge, main, read_results, run_cells
 from benchmarks.policy_rows import ROWS, Cell, Row, Verdict
 from benchmarks.policy_scenes import TABLES, Setup, fault_at, fault_load, square_load, steady_load
@@ -169,12 +169,13 @@ def test_faults_of_one_kind_are_judged_together():
     assert "in 3 runs" in verdict.found
 
 
-def test_loads_are_what_they_are_called():
+def test_loads_are_what_they_are_called(monkeypatch):
+    monkeypatch.setattr(policy_scenes, "full_rate", lambda setup: 20.0)
     square = square_load(SETUP, 120.0, 1)
     low, high = (sum(start <= row.arrival < start + 120 for row in square) / 120 for start in (0, 120))
-    assert (low, high) == (pytest.approx(7.2, rel=0.3), pytest.approx(21.6, rel=0.3))
-    flat = steady_load(SETUP, 1.0, 1)
-    assert len(flat) / 7200 == pytest.approx(12.0, rel=0.03)
+    assert (low, high) == (pytest.approx(9, rel=0.3), pytest.approx(27, rel=0.3))
+    flat = steady_load(SETUP, 0.5, 1)
+    assert len(flat) / 7200 == pytest.approx(10.0, rel=0.03)
     falling = fault_load(SETUP, "falling", 300.0, 1)
     assert sum(row.arrival < 300 for row in falling) / 300 > 2 * sum(row.arrival > 400 for row in falling) / 1100
     fault = fault_at(Fault.NAN, 300.0)

@@ -55,13 +55,21 @@ class Comparison:
         return self._scaled([model.trace for model in self.models], self.seed)
 
     def tuning_parts(self) -> tuple[Part, ...]:
-        """The arrivals that parameters are tuned on: held out, and of another seed."""
-        return self._scaled([model.held_out for model in self.models], self.seed + _HELD_OUT_SEED_OFFSET)
+        """The arrivals that parameters are tuned on: held out, of another seed, and at the same mean rate.
 
-    def _scaled(self, traces: Sequence[tuple[TraceRow, ...]], seed: int) -> tuple[Part, ...]:
+        A part of a trace that is quieter than the rest would tune for another load.
+        """
+        traces = [model.held_out for model in self.models]
+        factors = [self.factor * mean_rate(m.trace) / mean_rate(m.held_out) for m in self.models]
+        return self._scaled(traces, self.seed + _HELD_OUT_SEED_OFFSET, factors)
+
+    def _scaled(
+        self, traces: Sequence[tuple[TraceRow, ...]], seed: int, factors: Sequence[float] | None = None
+    ) -> tuple[Part, ...]:
+        by_model = zip(self.models, traces, factors or [self.factor] * len(traces), strict=True)
         return tuple(
-            Part(model.scenario, scale_trace(trace, self.factor, seed + _MODEL_SEED_OFFSET * i, self.resample))
-            for i, (model, trace) in enumerate(zip(self.models, traces, strict=True))
+            Part(model.scenario, scale_trace(trace, factor, seed + _MODEL_SEED_OFFSET * i, self.resample))
+            for i, (model, trace, factor) in enumerate(by_model)
         )
 
 
@@ -85,6 +93,12 @@ class Judged:
         """The same policy, seen from one of its models."""
         own = self.by_model[index]
         return replace(self, results=(self.results[index],), by_model=(own,), scores=own)
+
+
+def mean_rate(trace: Sequence[TraceRow]) -> float:
+    """Requests/s from the first to the last one; 1 when all come at once."""
+    seconds = trace[-1].arrival - trace[0].arrival
+    return (len(trace) - 1) / seconds if seconds > 0 else 1.0
 
 
 Tell = Callable[[str], Progress]  # a label -> where its progress goes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from adaptive_operator.simulate.comparison import Comparison, ModelLoad, chosen_from, compare, hold_out, tune
+from adaptive_operator.simulate.comparison import Comparison, ModelLoad, chosen_from, compare, hold_out, mean_rate, tune
 from adaptive_operator.simulate.generators import generate, parse_generator, steady
 from adaptive_operator.simulate.policies.registry import GRIDS
 from adaptive_operator.simulate.requests import TraceRow
@@ -31,6 +31,18 @@ def test_tuning_meets_other_requests_of_another_seed():
     comparison = Comparison((ModelLoad(make_scenario(), *hold_out(TRACE)),), 3.0, 1, RunSettings())
     ((judged,), (tuned,)) = comparison.parts(), comparison.tuning_parts()
     assert not {r.prompt_tokens for r in judged.trace} & {r.prompt_tokens for r in tuned.trace}
+
+
+def test_a_quieter_part_is_tuned_on_at_the_rate_that_is_judged():
+    quiet_then_busy = (
+        *(TraceRow(3.0 * t, 1, 1) for t in range(101)),
+        *(TraceRow(300.0 + t, 2, 1) for t in range(1, 601)),
+    )
+    comparison = Comparison((ModelLoad(make_scenario(), *hold_out(quiet_then_busy)),), 4.0, 1, RunSettings())
+    ((judged,), (tuned,)) = comparison.parts(), comparison.tuning_parts()
+    assert mean_rate(judged.trace) == pytest.approx(4.0, rel=0.05)
+    assert mean_rate(tuned.trace) == pytest.approx(4.0, rel=0.05)
+    assert {row.prompt_tokens for row in tuned.trace} == {1}
 
 
 def test_at_scale_one_every_seed_differs_only_when_no_copy_stays_as_it_is():

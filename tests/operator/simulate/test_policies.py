@@ -280,11 +280,12 @@ def test_without_the_fast_loop_the_weights_alone_divide_the_requests():
     assert sum(request.tier == "full" for request in late) / len(late) == pytest.approx(0.25, abs=0.02)
 
 
-def test_foresight_is_the_maximum_until_what_starts_now_is_ready():
-    trace = [TraceRow(t, 1, 1) for t in (0.0, 1.0, 40.0, 41.0, 42.0)]
+def test_foresight_is_the_busiest_minute_that_begins_before_what_starts_now_is_ready():
+    trace = [TraceRow(float(t), 1, 1) for t in (0, 100, *range(150, 240))]
     foresight = Foresight(trace, horizon_seconds=30.0)
-    assert [foresight.rate(now) for now in (0.0, 15.0, 45.0)] == [3 / 15, 3 / 15, 0.0]
-    assert Foresight(trace, horizon_seconds=0.0).rate(0.0) == 2 / 15
+    # 60 s from 150 s on have 60 requests; a minute from 120 s on half of them.
+    assert [foresight.rate(now) for now in (0.0, 75.0, 105.0, 120.0, 300.0)] == [1 / 60, 15 / 60, 45 / 60, 1.0, 0.0]
+    assert Foresight(trace, horizon_seconds=0.0).rate(120.0) == 30 / 60
 
 
 def test_the_oracle_adds_capacity_before_a_step_that_ours_can_only_follow():

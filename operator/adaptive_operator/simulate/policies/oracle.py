@@ -16,22 +16,25 @@ from adaptive_operator.simulate.requests import TraceRow
 from adaptive_operator.simulate.scenario import Scenario
 
 BIN_SECONDS: Final = 15.0
+_WINDOW_BINS: Final = 4  # as long as the window that ours counts arrivals over: a shorter one is higher by chance alone
 _PERIOD_SECONDS: Final = 15.0
 
 
 class Foresight:
-    """The load to come, in bins of 15 s."""
+    """The load to come, in bins of 15 s, as means of a minute each."""
 
     def __init__(self, trace: Sequence[TraceRow], horizon_seconds: float) -> None:
-        self._bins = max(round(horizon_seconds / BIN_SECONDS), 0) + 1
-        self._rates = [0.0] * (int(trace[-1].arrival // BIN_SECONDS) + 1 if trace else 1)
+        self._starts = max(round(horizon_seconds / BIN_SECONDS), 0) + 1
+        counts = [0] * (int(trace[-1].arrival // BIN_SECONDS) + 1 if trace else 1)
         for row in trace:
-            self._rates[int(row.arrival // BIN_SECONDS)] += 1 / BIN_SECONDS
+            counts[int(row.arrival // BIN_SECONDS)] += 1
+        windows = (counts[i : i + _WINDOW_BINS] for i in range(len(counts)))
+        self._rates = [sum(window) / (BIN_SECONDS * len(window)) for window in windows]
 
     def rate(self, now: float) -> float:
-        """The maximum over [now, now + horizon], in requests/s; 0 after the end."""
+        """The maximum of the minutes that begin in [now, now + horizon], in requests/s; 0 after the end."""
         first = int(now // BIN_SECONDS)
-        return max(self._rates[first : first + self._bins], default=0.0)
+        return max(self._rates[first : first + self._starts], default=0.0)
 
     def __call__(self, metrics: ModelMetrics, now: float) -> ModelMetrics:
         """The readings with the load to come in place of the load that was."""

@@ -184,7 +184,8 @@ class Routing(Api):
     warm_tier: str | None = Field(
         default=None,
         max_length=32,
-        description="Tier that always keeps a replica, so that load can be shed in seconds. Unset: the cheapest.",
+        description="Tier that always keeps a replica, so that load can be shed in seconds. Unset: the cheapest that"
+        " reaches the quality floor; one below it could serve nobody alone.",
     )
     max_queue_seconds: int = Field(default=10, ge=0, le=3600, description="Longest wait in the router before 429.")
     router_replicas: int = Field(default=1, ge=1, le=64, description="Replicas of the router.")
@@ -271,7 +272,7 @@ class AdaptiveModelSpec(Api):
                     f"{_NO_TIER} || !has(self.routing) || !has(self.routing.warmTier)"
                     " || self.tiers.exists(t, t.name == self.routing.warmTier)",
                     "routing.warmTier must be the name of one of spec.tiers; correct it,"
-                    " or leave it out to use the cheapest tier",
+                    " or leave it out to use the cheapest tier that reaches the floor",
                 ),
                 rule(
                     "!has(self.accelerators) || !has(self.accelerators.budget)"

@@ -256,7 +256,8 @@ OUT_OF_REACH = {
 def test_a_floor_that_cannot_be_kept_is_the_reason_and_the_nearest_one_is_named_when(name, rate):
     present, tiers, budget, (best, remedy) = OUT_OF_REACH[name]
     message = f"quality.floorPermille 999 is out of reach {best}, and routers refuse what is below the floor; {remedy}"
-    spec = demo_spec(quality={"floorPermille": 999}, tiers=tiers, accelerators={})
+    floor, warm = {"floorPermille": 999}, {"warmTier": tiers[-1]["name"]}
+    spec = demo_spec(quality=floor, tiers=tiers, routing=warm, accelerators={})
     decision = decide_one(observe_one(spec, present, metrics(rate)), budget=budget)
     assert (decision.reason, decision.message) == (Reason.FLOOR_LIMITED, message)
     assert [f.message for f in decision.findings if f.reason is Reason.FLOOR_LIMITED][-1] == message
@@ -265,7 +266,7 @@ def test_a_floor_that_cannot_be_kept_is_the_reason_and_the_nearest_one_is_named_
 
 
 def test_a_floor_within_reach_is_no_reason():
-    spec = demo_spec(quality={"floorPermille": 999}, tiers=[tier(0), tier(2)])
+    spec = demo_spec(quality={"floorPermille": 999}, tiers=[tier(0), tier(2)], routing={"warmTier": "int4"})
     decision = decide_one(observe_one(spec, IDLE, metrics(0.3)))
     assert (decision.reason, finding(decision, Reason.FLOOR_LIMITED)) == (Reason.STEADY, "")
 

@@ -19,6 +19,7 @@ Value = tuple[float, float, int, int, Plan]
 
 _MOVES_AT_MOST: Final = 24  # rounds of the local search
 _ALMOST_NOTHING: Final = 1e-9
+_PLENTY: Final = 1e12  # requests/s that no plan serves
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,10 @@ class PlanSpace:
         """Who would serve how much of the demand (requests/s)."""
         rates = [plan[i] * rate for i, rate, _ in self._steps]
         return fill(demand, rates, [quality for _, _, quality in self._steps], self.floor_permille)
+
+    def most(self, plan: Plan) -> float:
+        """What a plan serves at most within the floor (requests/s)."""
+        return sum(self.fill(plan, _PLENTY).served)
 
     def present(self) -> Plan:
         """What is wanted now."""

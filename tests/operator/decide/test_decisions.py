@@ -166,6 +166,24 @@ def test_a_restore_is_held_when_what_stays_would_not_carry_the_load():
     assert decision.reason is Reason.HELD_BY_SURVIVOR_CHECK
 
 
+@pytest.mark.parametrize("warm", ["int4", None], ids=["named below the floor", "left to the default"])
+def test_a_way_back_is_held_for_ever_only_by_a_warm_tier_that_was_named_and_it_is_said(warm):
+    """Both small replicas go before full can load; what is below the floor serves nobody meanwhile."""
+    routing = {"warmTier": warm} if warm else {}
+    spec = demo_spec(accelerators={"budget": 3}, quality={"floorPermille": 990}, routing=routing)
+    small = {"int8": 2, "int4": 1} if warm else {"int8": 3}
+    decision = decide_one(observe_one(spec, small, metrics(0.3)), budget=3)
+    if warm is None:
+        assert decision.reason is Reason.HELD_FOR_AGREEMENT
+        assert decision.message.startswith("full 1 · int8 1 would be better, but waits for")
+    else:
+        assert decision.reason is Reason.HELD_BY_SURVIVOR_CHECK
+        assert decision.message.endswith(
+            "would not carry the demand: the warm tier int4 is below the quality floor of 990 permille;"
+            " name a better one as routing.warmTier"
+        )
+
+
 def test_plans_agree_once_per_period_however_often_the_planner_is_nudged():
     model = observe_one(demo_spec(), CHEAP, metrics(0.4))
     for offset, count in ((0.0, 1), (0.3, 1), (1.0, 1), (3.0, 1)):

@@ -76,7 +76,7 @@ class AdaptiveModelSpec(Api):
                     f"{_NO_TIER} || !has(self.routing) || !has(self.routing.warmTier)"
                     " || self.tiers.exists(t, t.name == self.routing.warmTier)",
                     "routing.warmTier must be the name of one of spec.tiers; correct it,"
-                    " or leave it out to use the cheapest tier",
+                    " or leave it out to use the cheapest tier that reaches the floor",
                 ),
                 rule(
                     "!has(self.accelerators) || !has(self.accelerators.budget)"

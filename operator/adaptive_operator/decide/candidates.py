@@ -19,6 +19,7 @@ Value = tuple[float, float, int, int, Plan]
 
 _MOVES_AT_MOST: Final = 24  # rounds of the local search
 _ALMOST_NOTHING: Final = 1e-9
+_PLENTY: Final = 1e12  # requests/s that no plan serves
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,10 @@ class PlanSpace:
     def cost_permille(self, plan: Plan, demand: float) -> float:
         """What a plan's accelerators cost, as quality of the requests (permille); 0 without a price."""
         return self.cost(plan) * self.accelerator_price / max(demand, TRICKLE)
+
+    def most(self, plan: Plan) -> float:
+        """What a plan serves at most within the floor (requests/s)."""
+        return sum(self.fill(plan, _PLENTY).served)
 
     def present(self) -> Plan:
         """What is wanted now."""

@@ -64,13 +64,15 @@ def warm_tier(spec: AdaptiveModelSpec, settings: DecideSettings, left_out: froze
     """The tier that keeps a replica so that load can be shed in seconds; None when no tier may run.
 
     `routing.warmTier`, else the tier with the fewest accelerators per replica, then per reference request/s, then the
-    shortest load time, then the last in the list. Only tiers with a card count, when there are any.
+    shortest load time, then the last in the list. Only tiers with a card count, when there are any, and of those only
+    the ones that reach the quality floor, when there are any: one below it could serve nobody alone.
     """
     usable = [t for t in spec.tiers if t.name not in left_out and not (t.replicas and t.replicas.max == 0)]
     named = next((t.name for t in usable if t.name == spec.routing.warm_tier), None)
     if named is not None or not usable:
         return named
     pool = [t for t in usable if t.card is not None] or usable
+    pool = [t for t in pool if _reaches(t, spec.quality.floor_permille, settings)] or pool
     position = {tier.name: index for index, tier in enumerate(spec.tiers)}
 
     def cost(tier: Tier) -> tuple[float, float, float, int]:
@@ -80,3 +82,8 @@ def warm_tier(spec: AdaptiveModelSpec, settings: DecideSettings, left_out: froze
         return (units, per_request, card.load_seconds if card else 0.0, -position[tier.name])
 
     return min(pool, key=cost).name
+
+
+def _reaches(tier: Tier, floor_permille: int, settings: DecideSettings) -> bool:
+    card = card_of(tier, settings)
+    return card is not None and card.quality_permille >= floor_permille

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from adaptive_operator.decide.situation import Situation
+from adaptive_operator.decide.situation import Situation, TierState
 from adaptive_operator.decide.swaps import load_seconds
 from adaptive_operator.decide.wording import fingerprint
 from adaptive_operator.observe.observation import PolicyMemory
 
 _PERIOD_TOLERANCE = 0.9  # passes come a little early at times
+_MOMENTS_AT_MOST = 32
 
 
 def dwell_seconds(situation: Situation) -> float:
@@ -67,22 +68,62 @@ def is_agreed(situation: Situation, memory: PolicyMemory) -> bool:
 def survivors(situation: Situation, target: Mapping[str, int], limit: int) -> dict[str, int]:
     """Ready replicas at the worst moment of a change: what is given up is gone, what is started is not there yet.
 
-    New replicas start first as far as `limit` accelerators allow; only what they need beyond that is given up before
-    they are ready. A change without new replicas ends with the target. Example, 4 accelerators, int8 3 · int4 1 to
-    full 1 (2 accelerators) · int4 1: two int8 go, int8 1 · int4 1 survive and have to carry the load.
+    Example, 4 accelerators, int8 3 · int4 1 to full 1 (2 accelerators) · int4 1: two int8 go, int8 1 · int4 1 survive
+    and have to carry the load. To int4 4 it is int8 2 · int4 1: one replica after the other is exchanged.
     """
-    surplus = {t.name: max(0, t.wanted - target.get(t.name, 0)) for t in situation.tiers}
-    starts = sum(t.accelerators * max(0, target.get(t.name, 0) - t.wanted) for t in situation.tiers)
+    rates = {t.name: _rate(t) for t in situation.tiers}
+    return min(moments(situation, target, limit), key=lambda mix: sum(rates[name] * n for name, n in mix.items()))
+
+
+def moments(situation: Situation, target: Mapping[str, int], limit: int) -> list[dict[str, int]]:
+    """What serves in each step of a change, the target last: what `plan/steps.py` does, if all goes well.
+
+    New replicas start first as far as `limit` accelerators allow. Only when all that were started are ready, as much is
+    drained as the next one needs; changes of very many replicas are looked at in larger steps.
+    """
+    tiers = sorted(situation.tiers, key=lambda t: t.accelerators)
     left = {t.name: min(t.ready, t.wanted) for t in situation.tiers}
-    if starts == 0:
-        return {name: max(0, n - surplus[name]) for name, n in left.items()}
-    release = starts - (limit + situation.surge - situation.cost(situation.wanted))
-    for tier in situation.tiers:
-        while release > 0 and surplus[tier.name] > 0:
-            surplus[tier.name] -= 1
-            left[tier.name] = max(0, left[tier.name] - 1)
-            release -= tier.accelerators
-    return left
+    missing = {t.name: max(0, target.get(t.name, 0) - t.wanted) for t in situation.tiers}
+    surplus = {t.name: max(0, t.wanted - target.get(t.name, 0)) for t in situation.tiers}
+    free = limit + situation.surge - situation.cost(situation.wanted)
+    at_once = max(1, sum(missing.values()) // _MOMENTS_AT_MOST)
+    seen: list[dict[str, int]] = []
+    while any(missing.values()):
+        started = {t.name: 0 for t in tiers}
+        for tier in tiers:
+            started[tier.name] = min(missing[tier.name], max(0, free) // tier.accelerators)
+            free -= started[tier.name] * tier.accelerators
+        if any(started.values()):
+            seen.append(dict(left))
+            left = {name: n + started[name] for name, n in left.items()}
+            missing = {name: n - started[name] for name, n in missing.items()}
+            continue
+        first = next(t for t in tiers if missing[t.name] > 0)
+        released = _drain(situation, left, surplus, at_once * first.accelerators - free)
+        if released == 0:
+            break
+        free += released
+    return [*seen, {name: max(0, n - surplus[name]) for name, n in left.items()}]
+
+
+def _drain(situation: Situation, left: dict[str, int], surplus: dict[str, int], accelerators: int) -> int:
+    """Give up surplus replicas for so many accelerators, in the order of `plan/victims.py`; how many came free."""
+    released = 0
+    while released < accelerators:
+        over = accelerators - released
+        candidates = [t for t in situation.tiers if surplus[t.name] > 0]
+        if not candidates:
+            break
+        tier = min(candidates, key=lambda t: (t.accelerators < over, abs(t.accelerators - over), _rate(t), t.name))
+        count = max(1, min(surplus[tier.name], over // tier.accelerators))
+        surplus[tier.name] -= count
+        left[tier.name] = max(0, left[tier.name] - count)
+        released += count * tier.accelerators
+    return released
+
+
+def _rate(tier: TierState) -> float:
+    return tier.card.most_requests_per_second if tier.card else 0.0
 
 
 def _whole(now: float) -> float:

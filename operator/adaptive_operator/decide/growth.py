@@ -8,8 +8,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from adaptive_operator.decide.candidates import Plan, PlanSpace, best_plan
-from adaptive_operator.decide.damping import agree_on_more, is_agreed, survivors
+from adaptive_operator.decide.damping import agree_on_more, is_agreed, moments, survivors
 from adaptive_operator.decide.decision import Finding
+from adaptive_operator.decide.exchange import exchange_rate, roomy_plan, staying_rate
 from adaptive_operator.decide.floor import floor_under_load
 from adaptive_operator.decide.proposal import Proposal
 from adaptive_operator.decide.situation import Mix, Moves, Situation, as_mix, as_plan, can_act_on_demand, plan_space
@@ -20,6 +21,7 @@ from adaptive_operator.reasons import Reason
 
 # Shares of the demand that are too small to act on.
 _TOLERANCE = 0.005
+_NEAR = 0.95
 # A plan is assumed to live this long at least when a dip is weighed against it, as the default dwell keeps it.
 _LEAST_PLAN_LIFE_SECONDS = 300.0
 
@@ -61,12 +63,62 @@ def grow(situation: Situation, limit: int) -> Proposal | None:
     space = plan_space(situation, limit)
     keep = as_plan(space, situation.wanted)
     if carries(space, keep, demand):
-        return None
+        return _grow_early(situation, space, keep, limit, demand)
     target = _target(situation, space, limit, demand)
     if target is None:
         # What may be chance is not reported: there is nothing to be done about it.
-        return None if carries(space, keep, _surely(situation, demand)) else _limited(situation, space, keep, demand)
+        return (
+            None
+            if carries(space, keep, _surely(situation, demand))
+            else _limited(situation, space, keep, limit, demand)
+        )
     return grow_to(situation, as_mix(situation, space, target), limit, demand)
+
+
+def _grow_early(situation: Situation, space: PlanSpace, keep: Plan, limit: int, demand: float) -> Proposal | None:
+    """Exchange replicas while those that stay still carry the demand; None where it is no time for that."""
+    if demand * situation.settings.exchange_headroom <= space.most(keep):
+        return None
+    leave = exchange_rate(situation, space, keep, limit)
+    if leave is None or demand <= leave:
+        return None
+    mix = _early_target(situation, space, keep, limit, demand)
+    if mix is None:
+        return None
+    # For the minutes of an exchange, the part of the cards that is kept back for bursts and errors may be used.
+    stays = staying_rate(situation, space, situation.wanted, mix, limit) / situation.settings.utilisation
+    if stays < demand:
+        return None
+    # What is a little below by chance is below for a moment only: at many requests/s plans need not agree on it first.
+    if _surely(situation, demand) <= _NEAR * leave and not is_agreed(situation, memory := agree_on_more(situation)):
+        return _held(situation, memory, "nears", "exchanged in time")
+    proposal = _grown(situation, space, mix, limit, demand)
+    return replace(proposal, message=_early_text(situation, space, keep, mix, demand, stays))
+
+
+def _early_target(
+    situation: Situation, space: PlanSpace, keep: Plan, limit: int, demand: float
+) -> dict[str, int] | None:
+    """The next larger mix, or where that gains too little the one nearest to twice as much; None: neither gains."""
+    need = max(demand * situation.settings.growth_headroom, space.most(keep) * (1 + 2 * _TOLERANCE))
+    far = best_plan(space, 2 * space.most(keep), situation.settings.exact_plans)
+    for plan in (roomy_plan(situation, space, need, demand, limit), far):
+        if plan is not None and _gains(situation, space, keep, plan, limit):
+            return as_mix(situation, space, plan)
+    return None
+
+
+def _gains(situation: Situation, space: PlanSpace, keep: Plan, plan: Plan, limit: int) -> bool:
+    """Is what a plan can serve more, over its life, more than what cannot be served while replicas are exchanged?"""
+    load, life = _load_and_life(situation)
+    *steps, after = [space.most(as_plan(space, m)) for m in moments(situation, as_mix(situation, space, plan), limit)]
+    now = space.most(keep)
+    return sum(max(0.0, now - step) for step in steps) * load < (after - now) * life
+
+
+def _early_text(situation: Situation, space: PlanSpace, keep: Plan, mix: Mix, demand: float, stays: float) -> str:
+    nears = f"demand {rate_text(demand)} nears {rate_text(space.most(keep))} of {mix_text(situation.wanted)}"
+    return f"{nears}, and what stays during an exchange carries {rate_text(stays)}: swap to {mix_text(mix)} in time"
 
 
 def grow_to(situation: Situation, mix: Mix, limit: int, demand: float) -> Proposal:
@@ -76,7 +128,7 @@ def grow_to(situation: Situation, mix: Mix, limit: int, demand: float) -> Propos
     if carries(space, keep, _surely(situation, demand)) and not is_agreed(
         situation, memory := agree_on_more(situation)
     ):
-        return _held(situation, memory)
+        return _held(situation, memory, "passes", "added")
     return _grown(situation, space, dict(mix), limit, demand)
 
 
@@ -86,11 +138,11 @@ def _surely(situation: Situation, demand: float) -> float:
     return 0.0 if seen.is_burst else max(0.0, demand - seen.chance)
 
 
-def _held(situation: Situation, memory: PolicyMemory) -> Proposal:
+def _held(situation: Situation, memory: PolicyMemory, passes: str, added: str) -> Proposal:
     """A new replica would come when a short burst is over: what is there takes it, at lower levels and tiers."""
     plans = situation.model.spec.scaling.plans_in_agreement
-    passed = f"demand passes what {mix_text(situation.wanted)} carry, but may be a short burst"
-    message = f"{passed}: replicas are added if {plans} plans in a row see it"
+    passed = f"demand {passes} what {mix_text(situation.wanted)} carry, but may be a short burst"
+    message = f"{passed}: replicas are {added} if {plans} plans in a row see it"
     return Proposal(Reason.HELD_FOR_AGREEMENT, message, situation.wanted, memory)
 
 
@@ -128,7 +180,7 @@ def limit_findings(situation: Situation, mix: Mix, limit: int) -> tuple[Finding,
     plan = as_plan(space, mix)
     if demand is None or carries(space, plan, _surely(situation, demand)):
         return ()
-    return (_limit_of(situation, space, plan, demand),)
+    return (_limit_of(situation, space, plan, limit, demand),)
 
 
 def _target(situation: Situation, space: PlanSpace, limit: int, demand: float) -> Plan | None:
@@ -138,7 +190,7 @@ def _target(situation: Situation, space: PlanSpace, limit: int, demand: float) -
     """
     need = demand * situation.settings.growth_headroom
     additions = plan_space(situation, limit, Moves.ADDITIONS)
-    plan = best_plan(additions, need, situation.settings.exact_plans)
+    plan = roomy_plan(situation, space, need, demand, limit, additions)
     if plan is not None and carries(additions, plan, need):
         return as_plan(space, as_mix(situation, additions, plan))
     unserved = space.fill(as_plan(space, situation.wanted), demand).unserved
@@ -154,13 +206,17 @@ def _target(situation: Situation, space: PlanSpace, limit: int, demand: float) -
 
 def _is_worth_its_dip(situation: Situation, space: PlanSpace, mix: Mix, limit: int, demand: float) -> bool:
     """Requests lost while replicas are exchanged, against requests gained over the plan's life."""
-    load = max((load_seconds(situation, t) for t in situation.tiers), default=0.0)
-    life = max(_LEAST_PLAN_LIFE_SECONDS, 5 * load)
+    load, life = _load_and_life(situation)
     ready = {t.name: min(t.ready, t.wanted) for t in situation.tiers}
-    before = demand - space.fill(as_plan(space, ready), demand).unserved
-    during = demand - space.fill(as_plan(space, survivors(situation, mix, limit)), demand).unserved
-    after = demand - space.fill(as_plan(space, mix), demand).unserved
-    return (before - during) * load < (after - before) * life
+    now = space.fill(as_plan(space, ready), demand).unserved
+    *steps, after = [space.fill(as_plan(space, m), demand).unserved for m in moments(situation, mix, limit)]
+    return sum(unserved - now for unserved in steps) * load < (now - after) * life
+
+
+def _load_and_life(situation: Situation) -> tuple[float, float]:
+    """Seconds that the slowest tier loads, and that a plan is assumed to live."""
+    load = max((load_seconds(situation, t) for t in situation.tiers), default=0.0)
+    return load, max(_LEAST_PLAN_LIFE_SECONDS, 5 * load)
 
 
 def _grown(situation: Situation, space: PlanSpace, mix: dict[str, int], limit: int, demand: float) -> Proposal:
@@ -186,13 +242,16 @@ def _adds(space: PlanSpace, keep: Plan, plan: Plan) -> bool:
     return plan != keep and all(new >= old for new, old in zip(plan, keep, strict=True))
 
 
-def _limited(situation: Situation, space: PlanSpace, keep: Plan, demand: float) -> Proposal:
-    finding = _limit_of(situation, space, keep, demand)
+def _limited(situation: Situation, space: PlanSpace, keep: Plan, limit: int, demand: float) -> Proposal:
+    finding = _limit_of(situation, space, keep, limit, demand)
     return Proposal(finding.reason, finding.message, situation.wanted, situation.memory)
 
 
-def _limit_of(situation: Situation, space: PlanSpace, plan: Plan, demand: float) -> Finding:
-    """Which limit binds: the floor, other models, or the budget and the tiers' maxima. Without numbers that move."""
+def _limit_of(situation: Situation, space: PlanSpace, plan: Plan, limit: int, demand: float) -> Finding:
+    """Which limit binds: the floor, other models, the dip on the way to more, or the budget and the tiers' maxima.
+
+    Without numbers that move.
+    """
     unserved = space.fill(plan, demand).unserved
     without_floor = replace(space, floor_permille=0.0).fill(plan, demand).unserved
     wider = plan_space(situation, situation.budget)
@@ -202,6 +261,9 @@ def _limit_of(situation: Situation, space: PlanSpace, plan: Plan, demand: float)
     if without_floor < unserved - _TOLERANCE * demand:
         return floor_under_load(situation, space, mix, demand)
     if alone is not None and wider.fill(alone, demand).unserved < unserved - _TOLERANCE * demand:
-        return Finding(Reason.BUDGET_SHARED, f"demand passes capacity: {carried}; other models hold the rest")
+        if limit < situation.budget:
+            return Finding(Reason.BUDGET_SHARED, f"demand passes capacity: {carried}; other models hold the rest")
+        lost = "an exchange of replicas for more would lose more than it gains"
+        return Finding(Reason.CAPACITY_LIMITED, f"demand passes capacity: {carried}; {lost}")
     budget = accelerators_text(situation.budget)
     return Finding(Reason.CAPACITY_LIMITED, f"demand passes capacity: {carried}, the most within {budget}")

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from adaptive_operator.decide.candidates import Plan, PlanSpace, best_plan
+from adaptive_operator.decide.candidates import Plan, PlanSpace
 from adaptive_operator.decide.damping import agree, dwell_seconds, dwells, is_agreed, is_freshly_started, survivors
 from adaptive_operator.decide.demand import Trust
+from adaptive_operator.decide.exchange import roomy_plan
 from adaptive_operator.decide.growth import capacity, carries, replace_wanted
 from adaptive_operator.decide.proposal import Proposal
 from adaptive_operator.decide.situation import Mix, Situation, as_mix, as_plan, can_act_on_demand, plan_space
@@ -29,10 +30,10 @@ def restore(situation: Situation, limit: int) -> Proposal | None:
         return None
     space = plan_space(situation, limit)
     # Seen with everything that may be chance on top, so that a hold is said when the load fell, not when it flickers.
-    now = _improvement(situation, space, demand.rate + situation.settings.significance * demand.chance)
+    now = _improvement(situation, space, limit, demand.rate + situation.settings.significance * demand.chance)
     if demand.trust is not Trust.FULL or demand.peak is None:
         return None if now is None else _held_for_metrics(situation, now)
-    mix = _improvement(situation, space, demand.peak)
+    mix = _improvement(situation, space, limit, demand.peak)
     if mix is None:
         return None if now is None else _held_by_window(situation, now)
     if now is not None and _gives_up_too_early(situation, space, mix, now):
@@ -68,7 +69,7 @@ def wished_mix(situation: Situation, mix: Mix) -> dict[str, int] | None:
     need = peak if peak is not None else (situation.memory.planned_demand_milli or 0) / 1000
     seen = replace_wanted(situation, mix)
     space = plan_space(seen, seen.budget)
-    return _improvement(seen, space, need)
+    return _improvement(seen, space, seen.budget, need)
 
 
 def _checked(situation: Situation, space: PlanSpace, mix: dict[str, int], limit: int) -> Proposal:
@@ -86,8 +87,7 @@ def _checked(situation: Situation, space: PlanSpace, mix: dict[str, int], limit:
             situation, Reason.HELD_BY_DWELL, mix, f"the last change is less than the dwell of {dwell:.0f} s ago"
         )
     if not _survives(situation, space, mix, limit):
-        cause = "what stays while replicas are exchanged would not carry the demand"
-        return _held(situation, Reason.HELD_BY_SURVIVOR_CHECK, mix, cause)
+        return _held(situation, Reason.HELD_BY_SURVIVOR_CHECK, mix, _survivor_text(situation))
     memory = agree(situation, fingerprint(mix))
     if not is_agreed(situation, memory):
         agreement = situation.model.spec.scaling.plans_in_agreement
@@ -123,10 +123,23 @@ def _survives(situation: Situation, space: PlanSpace, mix: dict[str, int], limit
     return carries(space, as_plan(space, survivors(situation, mix, limit)), rate)
 
 
-def _improvement(situation: Situation, space: PlanSpace, demand: float) -> dict[str, int] | None:
-    """The best mix for a demand (requests/s) with headroom, if it is better than the wanted one; else None."""
+def _survivor_text(situation: Situation) -> str:
+    """Why what stays is too little, and what helps for good where it is the warm tier."""
+    cause = "what stays while replicas are exchanged would not carry the demand"
+    warm = situation.tier(situation.warm) if situation.warm else None
+    if warm is None or warm.card is None or warm.quality_permille >= situation.floor_permille:
+        return cause
+    floor = f"the quality floor of {situation.floor_permille:.0f} permille"
+    return f"{cause}: the warm tier {warm.name} is below {floor}; name a better one as routing.warmTier"
+
+
+def _improvement(situation: Situation, space: PlanSpace, limit: int, demand: float) -> dict[str, int] | None:
+    """The best mix for a demand (requests/s) with headroom, if it is better than the wanted one; else None.
+
+    A mix that could not be left any more at that demand is passed over: the way back has to stay open.
+    """
     need = demand * situation.settings.shrink_headroom
-    plan = best_plan(space, need, situation.settings.exact_plans)
+    plan = roomy_plan(situation, space, need, need, limit)
     if plan is None or not _is_improvement(situation, space, plan, demand):
         return None
     return as_mix(situation, space, plan)

@@ -17,6 +17,9 @@ class DecideSettings:
     # An upgrade or a smaller plan has to carry the hold window's maximum x this. At 1.0 a steady load of +-5 % caused
     # 22 changes in 4 h, at 1.15 none but the first two.
     shrink_headroom: float = 1.15
+    # Where more capacity needs an exchange that drains a replica first, it does not wait until demand passes what is
+    # wanted: from demand x this on, it begins when the load is about to be more than what stays carries.
+    exchange_headroom: float = 1.25
     # A sample older than this many scrapes is stale: demand may then only drift up.
     stale_after_scrapes: float = 2.0
     scrape_interval_seconds: float = 15.0

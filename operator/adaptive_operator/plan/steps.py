@@ -11,7 +11,9 @@ from collections.abc import Mapping, Set
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
+from adaptive_operator.api.tiers import Tier
 from adaptive_operator.decide.decision import Decision
+from adaptive_operator.levels import levels_of
 from adaptive_operator.observe.holding import held_accelerators
 from adaptive_operator.observe.observation import ModelObservation, PodObservation, PodPhase, StatefulSetObservation
 from adaptive_operator.plan.draining import DrainRules, may_remove, serves_nothing
@@ -43,6 +45,7 @@ class ReplicaSet:
     pods: Mapping[int, PodObservation]  # by ordinal
     fenced: bool = False  # written under a higher epoch: not ours to change
     retained: bool = False  # what the tier goes back to if its present revision does not start
+    rate: float = 0.0  # requests/s of a replica by the tier's card; 0 without one
 
     @property
     def surplus(self) -> int:
@@ -128,13 +131,19 @@ def group_replicas(
         )
         for tier, revision in revisions.items()
     ]
+    rates = {tier.name: _rate(tier) for tier in model.spec.tiers}
     present = {group.name for group in groups}
     others = [item for item in sorted(model.stateful_sets, key=lambda item: item.name) if item.name not in present]
     for item in others:
         group = _group(model, item.name, item.tier, item.accelerators, 0, None, observed, epoch)
         instead = item.tier in revisions and revisions[item.tier].inputs != item.tier_inputs
         groups.append(replace(group, retained=instead and proven.get(item.tier) == item.tier_inputs))
-    return tuple(groups)
+    return tuple(replace(group, rate=rates.get(group.tier, 0.0)) for group in groups)
+
+
+def _rate(tier: Tier) -> float:
+    """What a replica serves by its card, at its fastest level (requests/s)."""
+    return max((level.requests_per_second or 0.0 for level in levels_of(tier)), default=0.0)
 
 
 def _group(

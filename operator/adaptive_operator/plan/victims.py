@@ -19,6 +19,8 @@ class Surplus(Protocol):
     @property
     def accelerators(self) -> int: ...
     @property
+    def rate(self) -> float: ...
+    @property
     def asked(self) -> int: ...
     @property
     def surplus(self) -> int: ...
@@ -55,14 +57,18 @@ def choose_victims(groups: tuple[Surplus, ...], taken: Mapping[str, int], shorta
 
 def _preference(
     groups: tuple[Surplus, ...], victims: Mapping[str, int], group: Surplus, missing: int, tier: str | None
-) -> tuple[bool, bool, bool, bool, int, str]:
-    """Smallest first: not the last ready one, one that drains already, the same tier, the closest fit."""
+) -> tuple[bool, bool, bool, bool, int, float, str]:
+    """Smallest first: not the last ready one, one that drains already, the same tier, the closest fit, the least rate.
+
+    Until the replica that comes is ready, what stays serves alone.
+    """
     return (
         _takes_last(groups, victims, group),
         not _is_stamped(group, victims.get(group.name, 0)),
         group.tier != tier,
         group.accelerators < missing,
         abs(group.accelerators - missing),
+        group.rate,
         group.name,
     )
 

@@ -259,12 +259,17 @@ class Plant:
                     missing = model.accelerators(name)
         self._give_up(model, decision.replicas, missing)
 
+    @staticmethod
+    def _rate(model: Model, pod: Pod) -> float:
+        card = next((t.card for t in model.spec.tiers if t.name == pod.tier), None)
+        return float(card.capacity_milli_requests_per_second or 0) if card else 0.0
+
     def _give_up(self, model: Model, wanted: Mapping[str, int], missing: int) -> None:
         live = [p for p in model.pods if p.gone_at is None]
         loading = any(self._phase(p) is not PodPhase.READY for p in live if wanted.get(p.tier, 0) > 0)
         if loading or (missing and any(p.gone_at for p in model.pods)):
             return
-        for pod in sorted(live, key=lambda p: -p.ordinal):
+        for pod in sorted(live, key=lambda p: (self._rate(model, p), -p.ordinal)):
             if model.mix()[pod.tier] > wanted.get(pod.tier, 0):
                 pod.gone_at = self.now + self.terminate_seconds
                 missing -= model.accelerators(pod.tier)

@@ -166,6 +166,24 @@ def test_a_restore_is_held_when_what_stays_would_not_carry_the_load():
     assert decision.reason is Reason.HELD_BY_SURVIVOR_CHECK
 
 
+@pytest.mark.parametrize("warm", ["int4", None], ids=["named below the floor", "left to the default"])
+def test_a_way_back_is_held_for_ever_only_by_a_warm_tier_that_was_named_and_it_is_said(warm):
+    """Both small replicas go before full can load; what is below the floor serves nobody meanwhile."""
+    routing = {"warmTier": warm} if warm else {}
+    spec = demo_spec(accelerators={"budget": 3}, quality={"floorPermille": 990}, routing=routing)
+    small = {"int8": 2, "int4": 1} if warm else {"int8": 3}
+    decision = decide_one(observe_one(spec, small, metrics(0.3)), budget=3)
+    if warm is None:
+        assert decision.reason is Reason.HELD_FOR_AGREEMENT
+        assert decision.message.startswith("full 1 · int8 1 would be better, but waits for")
+    else:
+        assert decision.reason is Reason.HELD_BY_SURVIVOR_CHECK
+        assert decision.message.endswith(
+            "would not carry the demand: the warm tier int4 is below the quality floor of 990 permille;"
+            " name a better one as routing.warmTier"
+        )
+
+
 def test_plans_agree_once_per_period_however_often_the_planner_is_nudged():
     model = observe_one(demo_spec(), CHEAP, metrics(0.4))
     for offset, count in ((0.0, 1), (0.3, 1), (1.0, 1), (3.0, 1)):
@@ -288,7 +306,8 @@ def test_a_floor_that_cannot_be_kept_is_the_reason_and_the_nearest_one_is_named_
         f"quality.floorPermille 999 is out of reach: {cause}; the nearest that can be kept is {best},"
         f" and routers refuse what is below the floor; {remedy}"
     )
-    spec = demo_spec(quality={"floorPermille": 999}, tiers=tiers, accelerators={})
+    floor, warm = {"floorPermille": 999}, {"warmTier": tiers[-1]["name"]}
+    spec = demo_spec(quality=floor, tiers=tiers, routing=warm, accelerators={})
     decision = decide_one(observe_one(spec, present, metrics(rate)), budget=budget)
     assert (decision.reason, decision.message) == (Reason.QUALITY_FLOOR_INFEASIBLE, message)
     assert [f.message for f in decision.findings if f.reason is Reason.QUALITY_FLOOR_INFEASIBLE][-1] == message
@@ -297,7 +316,7 @@ def test_a_floor_that_cannot_be_kept_is_the_reason_and_the_nearest_one_is_named_
 
 
 def test_a_floor_within_reach_is_no_reason():
-    spec = demo_spec(quality={"floorPermille": 999}, tiers=[tier(0), tier(2)])
+    spec = demo_spec(quality={"floorPermille": 999}, tiers=[tier(0), tier(2)], routing={"warmTier": "int4"})
     decision = decide_one(observe_one(spec, IDLE, metrics(0.3)))
     assert (decision.reason, finding(decision, Reason.QUALITY_FLOOR_INFEASIBLE)) == (Reason.STEADY, "")
 

@@ -32,7 +32,7 @@ BINDS = {
         ("replicas.max 1 of full",),
     ),
     "the floor": (
-        {"quality": {"floorPermille": 990}},
+        {"quality": {"floorPermille": 990}, "routing": {"warmTier": "int4"}},
         {"full": 1, "int4": 1},
         1.6,
         ("the budget of 4 accelerators", "quality.floorPermille 990"),

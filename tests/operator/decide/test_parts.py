@@ -51,6 +51,24 @@ def test_the_warm_tier_is(name):
     assert warm_tier(demo_spec(tiers=tiers, routing=routing), SETTINGS) == expected
 
 
+WARM_WITH_FLOOR = {
+    # floor, routing -> the warm tier of full 1000, int8 998 and int4 780
+    "the cheapest one at the floor": (780, {}, "int4"),
+    "not one below it, alone it could serve nobody": (781, {}, "int8"),
+    "the best one, if only that reaches it": (999, {}, "full"),
+    "the cheapest one, if none reaches it": (1000, {}, "int4"),
+    "the named one, below it or not": (999, {"warmTier": "int4"}, "int4"),
+}
+
+
+@pytest.mark.parametrize("name", WARM_WITH_FLOOR)
+def test_with_a_floor_the_warm_tier_is(name):
+    floor, routing, expected = WARM_WITH_FLOOR[name]
+    best = tier(0) if floor < 1000 else tier(0, card=tier(0)["card"] | {"qualityPermille": 999})
+    spec = demo_spec(tiers=[best, tier(1), tier(2)], routing=routing, quality={"floorPermille": floor})
+    assert warm_tier(spec, SETTINGS) == expected
+
+
 FILLS = {
     # demand, rates, qualities, floor -> served, unserved, quality
     "all on the best": (0.5, (0.72, 0.6), (1000, 780), 0, (0.5, 0.0), 0.0, 1000.0),

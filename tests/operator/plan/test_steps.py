@@ -24,7 +24,9 @@ from tests.operator.plan.situations import (
     TERMINATING,
     make_decision,
     make_model,
+    make_spec,
     make_swap,
+    make_tier,
     with_set,
 )
 
@@ -85,6 +87,19 @@ def test_two_small_replicas_make_room_for_one_large() -> None:
     model = running(int8=[READY, READY, READY], int4=[READY])
     result = choreograph(model, make_decision({"full": 1, "int8": 0, "int4": 1}))
     assert result.draining == {"int8-new-2", "int8-new-1"}
+
+
+@pytest.mark.parametrize("slow", ["int4", "int8"])
+def test_of_replicas_of_the_same_size_the_one_that_serves_least_drains_first(slow: str) -> None:
+    """Until the replica that comes is ready, what stays serves alone."""
+    tiers = [make_tier("full", "fp32", 1, 1000), make_tier("int8", "int8", 1, 998), make_tier("int4", "int4", 1, 780)]
+    for item in tiers[1:]:
+        item["card"]["capacityMilliRequestsPerSecond"] = 300 if item["name"] == slow else 600
+    model = make_model(make_spec(tiers))
+    for name in ("int8", "int4"):
+        model = with_set(model, name, [READY, READY], started=True)
+    result = choreograph(model, make_decision({"full": 2, "int8": 1, "int4": 1}))
+    assert result.draining == {f"{slow}-new-1"}
 
 
 def test_surplus_goes_together_once_everything_wanted_is_ready() -> None:

@@ -59,3 +59,6 @@ class PoolDecision:
 
     resource: str
     decisions: tuple[Decision, ...] = field(default=())
+    prices: Mapping[str, float] = field(default_factory=dict)  # of one more accelerator, by resource: quality x req/s
+    tier_prices: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # key -> tier -> of one more req/s
+    followed: bool = False  # the pool's plan was worth more than what the models would do by themselves

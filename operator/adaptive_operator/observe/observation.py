@@ -199,3 +199,4 @@ class PoolObservation:
     name: str = ""  # of the AcceleratorPool; empty: the models of the resource that name none
     surge: int = 0  # accelerators beyond the budget, for old and new replicas side by side
     shares: tuple[PoolShare, ...] = ()
+    prices: Mapping[str, float] = field(default_factory=dict)  # of an accelerator by the last plan; none after a start

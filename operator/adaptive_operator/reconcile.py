@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from adaptive_operator.apply.lease import LeaseHolder, NotLeaderError
 from adaptive_operator.apply.steps import ModelTarget, PoolTarget, StepTaker
 from adaptive_operator.decide.decision import Decision
+from adaptive_operator.decide.optimize.solve import solve
 from adaptive_operator.decision_log import DecisionLog
 from adaptive_operator.faults import Fault, FaultReason, build_fault, is_told
 from adaptive_operator.kube import ConflictError, KubeError, NotFoundError
@@ -37,8 +38,11 @@ from adaptive_operator.plan.pool_status import (
     is_told_already,
 )
 from adaptive_operator.policy import Policy
+from adaptive_operator.pool_memory import PoolMemory
+from adaptive_operator.solving import SolverError
 
 _LOG = logging.getLogger(__name__)
+_BESIDE_MODELS = 2  # one model is decided within milliseconds, a pool is not
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +66,7 @@ class Reconciler:
     lease: LeaseHolder
     metrics: OperatorMetrics
     settings: PassSettings
+    memory: PoolMemory = field(default_factory=lambda: PoolMemory(solve))
     decision_log: DecisionLog | None = None
     wall_clock: Callable[[], float] = time.time
     _faults: dict[str, Fault] = field(default_factory=dict)  # by model key, until a pass succeeds
@@ -82,6 +87,7 @@ class Reconciler:
             epoch = self.lease.epoch
         self._forget_gone([m for pool in seen.pools for m in pool.models], seen.blocked)
         self.metrics.keep_pools({(pool.resource, pool.name) for pool in seen.pools})
+        self.memory.keep({pool.name or pool.resource for pool in seen.pools})
         due = [pool for pool in seen.pools if is_due(pool.key, planner_period(pool))]
         results = await asyncio.gather(
             *(self._run_pool_alone(pool, epoch) for pool in due),
@@ -112,7 +118,7 @@ class Reconciler:
     async def _run_pool(self, pool: Pool, epoch: int) -> int:
         observation = await self._observe(pool, epoch)
         self.metrics.note_pool(observation, pool.held_by_others)
-        decisions, failed = self.policy.decide(observation)
+        observation, decisions, failed = await self._decide(observation)
         if self.decision_log is not None and observation.models:
             self.decision_log.note(observation, self.policy.decide_settings, tuple(decisions.values()))
         for model in observation.models:
@@ -126,6 +132,19 @@ class Reconciler:
         )
         return sum(await asyncio.gather(*runs, self._report_pool(pool, decisions, observation.now, epoch)))
 
+    async def _decide(
+        self, observation: PoolObservation
+    ) -> tuple[PoolObservation, Mapping[str, Decision], Mapping[str, Exception]]:
+        """What was decided, and what upon. Several models are decided beside the event loop, which has to go on."""
+        seen = self.memory.recall(observation)
+        if len(seen.models) < _BESIDE_MODELS:
+            return seen, *self.policy.decide(seen)
+        try:
+            return seen, *await asyncio.to_thread(self.policy.decide, seen)
+        except SolverError:
+            seen = self.memory.without_solver(seen)
+            return seen, *await asyncio.to_thread(self.policy.decide, seen)
+
     async def _observe(self, pool: Pool, epoch: int) -> PoolObservation:
         scopes = [
             ModelScope(m.observation.namespace, m.observation.name, m.observation.spec.scaling.hold_seconds)
@@ -133,7 +152,7 @@ class Reconciler:
         ]
         answers = await self.prometheus.read(pool.key, build_queries(scopes, self.settings.windows))
         now = self.wall_clock()
-        readings = Readings(answers, now, self.metrics.count_rejected)
+        readings = Readings(answers, now, self.metrics.count_rejected, self.settings.windows)
         models = tuple(with_metrics(m, readings.read_model(_build_subject(m, pool.budget))) for m in pool.models)
         shares = pool.declared.shares if pool.declared is not None else ()
         return PoolObservation(

@@ -15,12 +15,14 @@ from adaptive_operator.decide.candidates import best_plan, is_enumerable
 from adaptive_operator.decide.giving import give
 from adaptive_operator.decide.growth import carries, growth_demand
 from adaptive_operator.decide.optimize.problem import UNSERVED, Problem
-from adaptive_operator.decide.optimize.solve import PoolPlan
+from adaptive_operator.decide.optimize.solve import PoolPlan, SolveSettings, solve_greedily
 from adaptive_operator.decide.planned import build_problem, is_plannable, planned_demand, planned_mix, propose_mix
 from adaptive_operator.decide.proposal import Proposal
 from adaptive_operator.decide.rules import propose
 from adaptive_operator.decide.situation import Mix, Situation, as_mix, as_plan, plan_space
-from adaptive_operator.observe.observation import PoolObservation
+from adaptive_operator.decide.wording import accelerators_text, mix_text, rate_text
+from adaptive_operator.observe.observation import Planning, PoolObservation
+from adaptive_operator.reasons import Reason
 
 # A plan is followed when it is worth this much more than what the models would do by themselves (share of the demand;
 # a request not served counts as ten). Less is not worth that accelerators go from one model to another.
@@ -38,6 +40,11 @@ class Planned:
     mixes: Mapping[str, dict[str, int]]  # replicas by tier, by model key
     followed: bool = False
 
+    @property
+    def is_trusted(self) -> bool:
+        """Is the plan near enough to its bound? Not where the solver was cut off, or was not asked."""
+        return self.plan.gap <= SolveSettings().accepted_gap
+
 
 def plan_pool(
     situations: Sequence[Situation], pool: PoolObservation, base: Division, solver: Solver
@@ -46,17 +53,36 @@ def plan_pool(
 
     None: no plan could be worth it. So it is where a model has the pool for itself, or nobody lacks anything.
     """
+    if len(situations) < 2 or pool.planning is Planning.BY_NEED:
+        return base, None
     models = [s for s in situations if is_plannable(s, base.limits[s.model.key])]
     others = [s for s in situations if s not in models]
     left = pool.budget - sum(_kept(s, base.proposals[s.model.key]) for s in others)
     if len(models) < 2 or not _may_gain(models, base, left):
         return base, None
     problem = build_problem(models, pool.resource, left, pool.prices)
-    plan = solver(problem)
+    plan = solve_greedily(problem) if pool.planning is Planning.GREEDY else solver(problem)
     planned = Planned(problem, plan, {s.model.key: planned_mix(s, problem, plan) for s in models})
     if not _is_worth_it(models, base, planned.mixes):
         return base, planned
     return _carry_out(models, others, planned, base), replace(planned, followed=True)
+
+
+def describe_plan(situation: Situation, planned: Planned | None, by_need: Division) -> str:
+    """What the program weighed for a model: its share, what it would have by need, and an accelerator's worth."""
+    key = situation.model.key
+    if planned is None or key not in planned.mixes:
+        return ""
+    if not planned.followed:
+        return "shared by need: the pool's plan would not serve enough more to be followed"
+    mix, alone = planned.mixes[key], by_need.proposals[key].replicas
+    share, other = situation.cost(mix), situation.cost(alone)
+    price = max(planned.plan.prices.values(), default=0.0)
+    return (
+        f"the pool's plan is {mix_text(mix)}, {accelerators_text(share)}; by need it would be {other}."
+        f" At {rate_text(planned_demand(situation))}; one more accelerator of the pool would be worth"
+        f" {rate_text(price)} at full quality, where a refused request counts ten"
+    )
 
 
 def _may_gain(models: Sequence[Situation], base: Division, left: int) -> bool:
@@ -100,12 +126,14 @@ def _carry_out(models: Sequence[Situation], others: Sequence[Situation], planned
         proposals[key] = _within(s, planned.mixes[key], limits[key])
         free -= given
     waits = sum(needs[s.model.key] for s in lacking) > sum(limits[s.model.key] - owned[s.model.key] for s in lacking)
-    refused = sum(_refused_less(s, planned.mixes[s.model.key]) for s in lacking)
+    # What may be chance or a short burst is no reason to take something from others.
+    sure = [s for s in lacking if proposals[s.model.key].reason is not Reason.HELD_FOR_AGREEMENT]
+    refused = sum(_refused_less(s, planned.mixes[s.model.key]) for s in sure)
     for s in (s for s in models if s not in lacking):
         key = s.model.key
         limits[key] = owned[key] + (0 if waits else min(needs[key], free))
         proposals[key] = _within(s, planned.mixes[key], limits[key])
-        if waits and dict(proposals[key].replicas) == s.wanted:
+        if waits and refused > 0 and dict(proposals[key].replicas) == s.wanted:
             proposals[key] = _giving(s, planned.mixes[key], limits[key], refused, proposals[key])
         free -= need_of(s, proposals[key], owned)
     return Division(limits, proposals, owned, base.free) if waits else _widened(models, limits, proposals, base, free)

@@ -91,13 +91,13 @@ def propose_mix(situation: Situation, mix: Mix, limit: int) -> Proposal:
 
 
 def planned_demand(situation: Situation) -> float:
-    """Demand to plan for (requests/s): the most of the hold window, as far as it is known, with headroom.
+    """Demand to plan for (requests/s): the most of the hold window with headroom, or what is expected if that is more.
 
-    A plan for less would be grown at the next peak of the same window, and shrunk again.
+    A plan for less than the window's most would be grown at its next peak, and shrunk again.
     """
-    seen = situation.demand
-    most = max(seen.rate or 0.0, seen.peak or 0.0)
-    return most * situation.settings.shrink_headroom
+    seen, expected = situation.demand, situation.expected
+    most = max(seen.rate or 0.0, seen.peak or 0.0) * situation.settings.shrink_headroom
+    return max(most, expected.upper or 0.0) if expected is not None and expected.settled else most
 
 
 def _model(situation: Situation, resource: str, weights: Mapping[str, float]) -> PlannedModel:

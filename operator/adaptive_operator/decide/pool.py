@@ -11,7 +11,7 @@ from dataclasses import replace
 from adaptive_operator.api.v1alpha1 import Mode
 from adaptive_operator.decide.budget import Claim, grants
 from adaptive_operator.decide.by_need import acts, divide_by_need
-from adaptive_operator.decide.by_plan import Planned, Solver, plan_pool
+from adaptive_operator.decide.by_plan import Planned, Solver, describe_plan, plan_pool
 from adaptive_operator.decide.contention import describe_part, hold_contest, swap_rooms, with_surge
 from adaptive_operator.decide.decision import Decision, Finding, PoolDecision
 from adaptive_operator.decide.explanation import Explanation, explain
@@ -27,7 +27,7 @@ from adaptive_operator.decide.situation import Situation, build_situation, minim
 from adaptive_operator.decide.swaps import new_swap, surge_accelerators, swap_seconds
 from adaptive_operator.decide.weights import Weights, plan_weights
 from adaptive_operator.decide.wording import inputs_text, mix_text, rate_text
-from adaptive_operator.observe.observation import PolicyMemory, PoolObservation, SwapRecord
+from adaptive_operator.observe.observation import Planning, PolicyMemory, PoolObservation, SwapRecord
 from adaptive_operator.reasons import Reason
 
 _NAMED_AT_MOST = 6
@@ -53,21 +53,29 @@ def decide_pool(observation: PoolObservation, settings: DecideSettings, solver: 
     if observation.name:
         return _decide_shares(with_surge(situations, observation.surge), observation)
     claims = [_claim(situation) for situation in situations]
-    division = divide_by_need(situations, claims, observation.budget)
-    division, planned = plan_pool(situations, observation, division, solver)
+    by_need = divide_by_need(situations, claims, observation.budget)
+    division, planned = plan_pool(situations, observation, by_need, solver)
     limits, proposals = division.limits, [division.proposals[s.model.key] for s in situations]
+    proposals = [_with_doubt(proposal, observation, planned) for proposal in proposals]
     granted = grants(claims, _wishes(situations, proposals, claims), observation.budget)
     who = _who_text(observation, _costs(situations, proposals))
-    decisions = [
-        _decision(
-            situation,
-            _explained(situation, proposal, limits, who),
-            granted[situation.model.key],
-            limits[situation.model.key],
-        )
-        for situation, proposal in zip(situations, proposals, strict=True)
-    ]
+    decisions = []
+    for situation, proposal in zip(situations, proposals, strict=True):
+        key, explained = situation.model.key, _explained(situation, proposal, limits, who)
+        decision = _decision(situation, explained, granted[key], limits[key])
+        decisions.append(replace(decision, pool=describe_plan(situation, planned, by_need)))
     return _with_prices(PoolDecision(observation.resource, tuple(decisions)), situations, observation, planned)
+
+
+def _with_doubt(proposal: Proposal, observation: PoolObservation, planned: Planned | None) -> Proposal:
+    """Say it where the pool's program was not solved: what was decided may be less than what is possible."""
+    if planned is None or planned.is_trusted:
+        return proposal
+    how = "a greedy choice stands in" if observation.planning is Planning.GREEDY else "the solver stopped early"
+    told = (
+        f"the pool's program was not solved, {how}: other divisions of the pool may serve more; see the operator's log"
+    )
+    return replace(proposal, findings=(*proposal.findings, Finding(Reason.POOL_NOT_SOLVED, told)))
 
 
 def _with_prices(
@@ -81,8 +89,12 @@ def _with_prices(
     else:
         spare = observation.budget - sum(s.cost(mixes[s.model.key]) for s in situations)
         prices = {observation.resource: accelerator_price(situations, tiers, spare)}
-    followed = planned is not None and planned.followed
-    return replace(decision, prices=prices, tier_prices=tiers, followed=followed)
+    if planned is None:
+        return replace(decision, prices=prices, tier_prices=tiers)
+    unsolved = not planned.is_trusted
+    return replace(
+        decision, prices=prices, tier_prices=tiers, planned=True, followed=planned.followed, unsolved=unsolved
+    )
 
 
 def _decide_shares(situations: Sequence[Situation], observation: PoolObservation) -> PoolDecision:
@@ -101,7 +113,8 @@ def _decide_shares(situations: Sequence[Situation], observation: PoolObservation
         explained = _explained(situation, proposal, contest.limits, who)
         part = describe_part(situation, explained, contest)
         key = situation.model.key
-        decisions.append(replace(_decision(situation, explained, granted[key], contest.limits[key]), part=part))
+        decision = _decision(situation, explained, granted[key], contest.limits[key])
+        decisions.append(replace(decision, part=part, pool=part.message))
     return _with_prices(PoolDecision(observation.resource, tuple(decisions)), situations, observation, None)
 
 

@@ -35,6 +35,15 @@ Reading = Sample | Unknown
 
 
 @dataclass(frozen=True, slots=True)
+class Series:
+    """Arrivals (requests/s) in bins of equal length, oldest first. `end`: when the newest bin ended (Unix seconds)."""
+
+    bins: tuple[float | None, ...]  # None: unknown, which is never zero
+    bin_seconds: float
+    end: float
+
+
+@dataclass(frozen=True, slots=True)
 class ModelMetrics:
     """Readings of one model, from Prometheus."""
 
@@ -46,6 +55,7 @@ class ModelMetrics:
     tpot_p95_seconds: Reading
     served_quality_permille: Reading  # request-weighted, over the stable window
     pod_work: Mapping[str, Reading] = field(default_factory=dict)  # pod name -> running + waiting in its engine
+    history: Series | None = None  # of arrivals, over the last ten minutes; None: nothing is known of them
 
 
 class PodPhase(StrEnum):
@@ -186,6 +196,14 @@ class PoolShare:
     weight: int = 1
 
 
+class Planning(StrEnum):
+    """How the pool's program is answered in this pass."""
+
+    SOLVED = "Solved"
+    BY_NEED = "ByNeed"  # not at all: the solver failed a moment ago
+    GREEDY = "Greedy"  # without a solver, which failed several times in a row
+
+
 @dataclass(frozen=True, slots=True)
 class PoolObservation:
     """All models that share accelerators, seen at `now`."""
@@ -200,3 +218,4 @@ class PoolObservation:
     surge: int = 0  # accelerators beyond the budget, for old and new replicas side by side
     shares: tuple[PoolShare, ...] = ()
     prices: Mapping[str, float] = field(default_factory=dict)  # of an accelerator by the last plan; none after a start
+    planning: Planning = Planning.SOLVED

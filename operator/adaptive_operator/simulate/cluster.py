@@ -16,10 +16,10 @@ from adaptive_operator.observe.cluster import CHILD_KINDS, Snapshot
 from adaptive_operator.plan.clock import format_time
 from adaptive_operator.plan.metadata import API_VERSION
 from adaptive_operator.plan.plan import ApplyObject, DeleteObject, Step, WriteStatus
+from adaptive_operator.simulate.events import EPOCH
 from adaptive_operator.simulate.plant import Plant, Pod
 from adaptive_operator.simulate.scrapes import NAMESPACE, ROUTER_POD
 
-EPOCH: Final = 1_800_000_000.0  # Unix seconds at the start of a simulation
 _MODEL_UID: Final = "uid-of-the-model"
 
 Raw = dict[str, Any]

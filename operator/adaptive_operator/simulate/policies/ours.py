@@ -19,7 +19,8 @@ from adaptive_operator.observe.pools import Pool, build_pools
 from adaptive_operator.observe.queries import ModelScope, Windows, build_queries
 from adaptive_operator.observe.readings import Readings, Subject
 from adaptive_operator.plan import PlanSettings, plan_model
-from adaptive_operator.simulate.cluster import EPOCH, Cluster
+from adaptive_operator.simulate.cluster import Cluster
+from adaptive_operator.simulate.events import EPOCH
 from adaptive_operator.simulate.world import World
 from inference_pods.router.table import parse_table
 
@@ -98,7 +99,7 @@ class AdaptivePolicy:
         seen = pool.models[0]
         scope = ModelScope(seen.observation.namespace, seen.observation.name, scenario.spec.scaling.hold_seconds)
         answers = self._world.scraper.answer(build_queries([scope], windows))
-        readings = Readings(answers, now, lambda _query, _cause: None)
+        readings = Readings(answers, now, lambda _query, _cause: None, windows)
         metrics = self.adjust(readings.read_model(self._subject(pool)), self._world.events.now)
         model = with_metrics(seen, metrics)
         return PoolObservation(now, resource, pool.budget, _LEASE_EPOCH, EPOCH, (model,))

@@ -95,10 +95,11 @@ class Scraper:
             return {query: Failed("connection refused") for query in queries}
         answers: dict[Query, Answer] = {}
         for query in queries:
-            values = self._values(query)
+            values, series = self._values(query), self._series(query)
             if fault is Fault.NAN:
                 values = dict.fromkeys(values, math.nan)
-            answers[query] = Rows(values, series=self._series(query))
+                series = {key: tuple((at, math.nan) for at, _ in found) for key, found in series.items()}
+            answers[query] = Rows(values, series=series)
         return answers
 
     def _values(self, query: Query) -> Mapping[tuple[str, ...], float]:

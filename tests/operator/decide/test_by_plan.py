@@ -13,6 +13,7 @@ from adaptive_operator.decide.optimize.solve import PoolPlan, solve
 from adaptive_operator.decide.pool import decide_pool
 from adaptive_operator.observe.observation import Planning, PoolObservation, Series
 from adaptive_operator.reasons import Reason
+from adaptive_operator.record import build_record, decode_record, encode_record
 from tests.operator.decide.plant import DEMO_SETTINGS, Model, Plant, demo_spec, metrics, observe_one
 
 NOW = 10_000.0
@@ -153,6 +154,17 @@ def test_trust_ends_at_three_per_cent_of_the_demand():
     plan = solve(problem)
     assert Planned(problem, replace(plan, gap=0.03), {}).is_trusted
     assert not Planned(problem, replace(plan, gap=0.031), {}).is_trusted
+
+
+def test_a_planned_decision_is_the_same_again_from_its_record():
+    seen = pool(5, busy=(BUSY, 2.5), calm=(CALM, 0.35))
+    history = Series((*[None] * 5, *[0.5] * 34, 2.5), 15.0, NOW)
+    models = tuple(replace(m, metrics=replace(m.metrics, history=history)) for m in seen.models)
+    seen = replace(seen, models=models, prices={GPU: 0.4})
+    decided = decide_pool(seen, DEMO_SETTINGS)
+    record = decode_record(encode_record(build_record(seen, DEMO_SETTINGS, decided.decisions)))
+    assert record.observation.prices == {GPU: 0.4}
+    assert decide_pool(record.observation, record.settings) == decided
 
 
 def test_what_is_expected_raises_the_demand_that_is_planned_for():

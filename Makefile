@@ -110,6 +110,10 @@ bench-planner: setup ## Measure how long the pool planner takes and how close it
 bench-policies: setup ## Simulate the policies against their targets, in pieces that are kept; options: BENCH_ARGS=…
 	$(PY) -m benchmarks.bench_policies $(BENCH_ARGS)
 
+.PHONY: bench-pool
+bench-pool: setup ## Measure what the pool's plan serves beyond sharing by need; options: BENCH_ARGS=…
+	$(PY) -m benchmarks.bench_pool $(BENCH_ARGS)
+
 .PHONY: soak
 soak: setup ## Put random load on a nested engine for 20 minutes, then check that nothing leaked; options: SOAK_ARGS=…
 	$(PY) -m benchmarks.soak $(SOAK_ARGS)

@@ -18,7 +18,6 @@ from kubernetes.aio.config.config_exception import ConfigException
 from adaptive_operator.apply.events import EventRecorder
 from adaptive_operator.apply.lease import LeaseHolder
 from adaptive_operator.apply.steps import StepTaker
-from adaptive_operator.decide.pool import decide_pool
 from adaptive_operator.handlers import build_registry, quieten_kopf
 from adaptive_operator.health import Health, HealthSettings, build_app, start_server
 from adaptive_operator.kube import KubeClient, load_configuration
@@ -30,10 +29,13 @@ from adaptive_operator.observe.prometheus import PrometheusReader
 from adaptive_operator.plan.model import plan_model
 from adaptive_operator.planner import Planner, PlannerSettings
 from adaptive_operator.policy import Policy
+from adaptive_operator.pool_memory import PoolMemory
 from adaptive_operator.reconcile import PassSettings, Reconciler
 from adaptive_operator.settings import ConfigurationError, OperatorSettings, load_settings
+from adaptive_operator.solving import SolverProcess
 
 _LOG = logging.getLogger("adaptive_operator")
+_SOLVER_SECONDS = 20.0  # for one program: the searches end by nodes within 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,22 +48,26 @@ class Parts:
     metrics: OperatorMetrics
 
 
-def build_parts(settings: OperatorSettings, kube: KubeClient, prometheus: PrometheusReader) -> Parts:
+def build_parts(
+    settings: OperatorSettings, kube: KubeClient, prometheus: PrometheusReader, solver: SolverProcess
+) -> Parts:
     """Everything put together; nothing started."""
     lease_settings = settings.lease_settings()
     lease = LeaseHolder(kube, lease_settings)
     metrics = OperatorMetrics(lambda: lease.is_leading)
     events = EventRecorder(kube, lease_settings.identity)
     hurry = asyncio.Event()
+    memory = PoolMemory(solver.solve, metrics.count_solver_failure)
     reconciler = Reconciler(
         cluster=ClusterReader(kube, settings.namespaces),
         nodes=NodeInventory(kube, settings.discover_accelerators, settings.engine_node_selector),
         prometheus=LastAnswers(prometheus, hurry),
-        policy=Policy(decide_pool, plan_model, settings.decide_settings(), settings.plan_settings()),
+        policy=Policy(memory.decide_pool, plan_model, settings.decide_settings(), settings.plan_settings()),
         steps=StepTaker(kube, lease, events),
         lease=lease,
         metrics=metrics,
         settings=PassSettings(settings.accelerator_budgets, settings.windows, settings.model_timeout_seconds),
+        memory=memory,
         decision_log=settings.build_decision_log(),
     )
     times = PlannerSettings(
@@ -79,7 +85,8 @@ def build_parts(settings: OperatorSettings, kube: KubeClient, prometheus: Promet
 async def run(settings: OperatorSettings) -> None:
     """Until SIGTERM, or until a part fails."""
     async with _connect(settings) as (kube, prometheus):
-        parts = build_parts(settings, kube, prometheus)
+        solver = SolverProcess(min(_SOLVER_SECONDS, settings.pass_timeout_seconds / 3))
+        parts = build_parts(settings, kube, prometheus, solver)
         ports = (settings.health_port, settings.metrics_port)
         server = await start_server(build_app(parts.health, parts.metrics.registry), settings.listen_address, ports)
         stopping = asyncio.Event()
@@ -93,6 +100,7 @@ async def run(settings: OperatorSettings) -> None:
                 await _watch(settings, parts.planner, stopping)
                 stopping.set()
         finally:
+            solver.close()
             await parts.lease.release()  # also when a part failed: the next process need not wait
             await server.cleanup()
 

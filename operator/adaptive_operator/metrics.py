@@ -63,6 +63,14 @@ class OperatorMetrics:
             ("error",),
             registry=self.registry,
         )
+        self._solver_failures = Counter(
+            "adaptive_operator_solver_failures",
+            "Programs of pools without a plan to trust: Failed (no answer), Unsolved (stopped too far from the best).",
+            ("cause",),
+            registry=self.registry,
+        )
+        for cause in ("Failed", "Unsolved"):
+            self._solver_failures.labels(cause)
         leader = Gauge("adaptive_operator_leader", "1 while this process holds the Lease.", registry=self.registry)
         leader.set_function(lambda: float(is_leading()))
         self._models: set[tuple[str, str]] = set()
@@ -78,6 +86,10 @@ class OperatorMetrics:
     def count_failure(self, error: BaseException) -> None:
         """A pass, of all or of one model, ended with this error."""
         self._failed.labels(type(error).__name__).inc()
+
+    def count_solver_failure(self, cause: str) -> None:
+        """A pool's program has no trustworthy plan."""
+        self._solver_failures.labels(cause).inc()
 
     def note_pass(self, seconds: float) -> None:
         """A pass finished."""

@@ -14,6 +14,7 @@ from adaptive_operator.observe.holding import held_accelerators
 from adaptive_operator.observe.observation import ModelObservation, PoolObservation
 from adaptive_operator.plan.plan import Plan
 from adaptive_operator.plan.settings import PlanSettings
+from adaptive_operator.solving import SolverError
 
 Decide = Callable[[PoolObservation, DecideSettings], PoolDecision]
 PlanModel = Callable[[ModelObservation, Decision, PlanSettings, float, int], Plan]
@@ -32,9 +33,12 @@ class Policy:
         """Decisions by model key, and the errors of models for which none could be made.
 
         When the pool as a whole fails, the models that fail alone are set aside; what they hold leaves the budget.
+        Raises SolverError when the pool's program has no answer: that is no model's fault.
         """
         try:
             return self._decide(pool), {}
+        except SolverError:
+            raise
         except Exception as error:  # noqa: BLE001 a defect in one model's decision must not stop the others
             failed = self._find_failing(pool) or {model.key: error for model in pool.models}
         healthy = tuple(m for m in pool.models if m.key not in failed)

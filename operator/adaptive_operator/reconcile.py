@@ -17,6 +17,7 @@ from typing import Final
 from adaptive_operator.apply.lease import LeaseHolder, NotLeaderError
 from adaptive_operator.apply.steps import ModelTarget, PoolTarget, StepTaker
 from adaptive_operator.decide.decision import Decision
+from adaptive_operator.decide.optimize.solve import solve
 from adaptive_operator.decision_log import DecisionLog
 from adaptive_operator.faults import Fault, FaultReason, build_fault, is_told
 from adaptive_operator.kube import ConflictError, KubeError, NotFoundError
@@ -39,6 +40,8 @@ from adaptive_operator.plan.pool_status import (
     is_told_already,
 )
 from adaptive_operator.policy import Policy
+from adaptive_operator.pool_memory import PoolMemory
+from adaptive_operator.solving import SolverError
 
 _LOG = logging.getLogger(__name__)
 # More would only wait for a connection, each write against its own time limit.
@@ -46,6 +49,7 @@ _MODELS_AT_ONCE: Final = 16
 # A pass that wrote for so long leaves the other models to the next one, which follows at once: else a start of hundreds
 # of models holds up the edit of one, and those that are ready already would be told so only at its end.
 _WRITING_SECONDS: Final = 15.0
+_BESIDE_MODELS = 2  # one model is decided within milliseconds, a pool is not
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +73,7 @@ class Reconciler:
     lease: LeaseHolder
     metrics: OperatorMetrics
     settings: PassSettings
+    memory: PoolMemory = field(default_factory=lambda: PoolMemory(solve))
     decision_log: DecisionLog | None = None
     wall_clock: Callable[[], float] = time.time
     monotonic: Callable[[], float] = time.monotonic
@@ -100,6 +105,7 @@ class Reconciler:
             epoch = self.lease.epoch
         self._forget_gone([m for pool in seen.pools for m in pool.models], seen.blocked)
         self.metrics.keep_pools({(pool.resource, pool.name) for pool in seen.pools})
+        self.memory.keep({pool.name or pool.resource for pool in seen.pools})
         due = [pool for pool in seen.pools if is_due(pool.key, planner_period(pool))]
         results = await asyncio.gather(
             *(self._run_pool_alone(pool, epoch) for pool in due),
@@ -134,7 +140,7 @@ class Reconciler:
     async def _run_pool(self, pool: Pool, epoch: int) -> int:
         observation = await self._observe(pool, epoch)
         self.metrics.note_pool(observation, pool.held_by_others)
-        decisions, failed = self.policy.decide(observation)
+        observation, decisions, failed = await self._decide(observation)
         if self.decision_log is not None and observation.models:
             self.decision_log.note(observation, self.policy.decide_settings, tuple(decisions.values()))
         for model in observation.models:
@@ -166,6 +172,19 @@ class Reconciler:
                 return 0
             return await run()
 
+    async def _decide(
+        self, observation: PoolObservation
+    ) -> tuple[PoolObservation, Mapping[str, Decision], Mapping[str, Exception]]:
+        """What was decided, and what upon. Several models are decided beside the event loop, which has to go on."""
+        seen = self.memory.recall(observation)
+        if len(seen.models) < _BESIDE_MODELS:
+            return seen, *self.policy.decide(seen)
+        try:
+            return seen, *await asyncio.to_thread(self.policy.decide, seen)
+        except SolverError:
+            seen = self.memory.without_solver(seen)
+            return seen, *await asyncio.to_thread(self.policy.decide, seen)
+
     async def _observe(self, pool: Pool, epoch: int) -> PoolObservation:
         scopes = [
             ModelScope(m.observation.namespace, m.observation.name, m.observation.spec.scaling.hold_seconds)
@@ -173,7 +192,7 @@ class Reconciler:
         ]
         answers = await self.prometheus.read(pool.key, build_queries(scopes, self.settings.windows))
         now = self.wall_clock()
-        readings = Readings(answers, now, self.metrics.count_rejected)
+        readings = Readings(answers, now, self.metrics.count_rejected, self.settings.windows)
         models = tuple(with_metrics(m, readings.read_model(_build_subject(m, pool.budget))) for m in pool.models)
         shares = pool.declared.shares if pool.declared is not None else ()
         return PoolObservation(

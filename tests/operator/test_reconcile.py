@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,19 +15,24 @@ import pytest
 from adaptive_operator.apply.events import EventRecorder
 from adaptive_operator.apply.lease import LeaseHolder, LeaseSettings, NotLeaderError
 from adaptive_operator.apply.steps import StepTaker
+from adaptive_operator.decide.decision import PoolDecision
 from adaptive_operator.decide.pool import decide_pool
 from adaptive_operator.decide.settings import DecideSettings
+from adaptive_operator.decision_log import DecisionLog
 from adaptive_operator.kube import ForbiddenError, NotFoundError, UnavailableError
 from adaptive_operator.metrics import OperatorMetrics
 from adaptive_operator.observe.cluster import ClusterReader, InventoryError
 from adaptive_operator.observe.inventory import NodeInventory
 from adaptive_operator.observe.last_answers import LastAnswers
+from adaptive_operator.observe.observation import Planning, PoolObservation
 from adaptive_operator.observe.prometheus import Answers, Failed
 from adaptive_operator.observe.queries import Query, Windows
 from adaptive_operator.plan.model import plan_model
 from adaptive_operator.plan.settings import PlanSettings
 from adaptive_operator.policy import Policy
 from adaptive_operator.reconcile import PassSettings, Reconciler
+from adaptive_operator.record import decode_record
+from adaptive_operator.solving import SolverError
 from tests.operator.fake_kube import FakeKube
 from tests.operator.raw_objects import build_accelerator_pool, build_model, build_node
 
@@ -498,3 +506,38 @@ async def test_an_operator_of_some_namespaces_asks_for_no_pool() -> None:
     assert [call for call in scene.kube.calls if call[1] == "AcceleratorPool"] == []
     status = scene.kube.objects["AdaptiveModel", "demo", "lost"]["status"]
     assert "sees its namespaces only" in status["conditions"][-1]["message"]
+
+
+async def test_a_solver_that_fails_costs_nobody_the_pass_and_the_log_has_what_was_decided_upon(tmp_path: Path) -> None:
+    asked: list[Planning] = []
+
+    def decide(pool: PoolObservation, settings: DecideSettings) -> PoolDecision:
+        asked.append(pool.planning)
+        if pool.planning is Planning.SOLVED:
+            raise SolverError("the process ended")
+        return decide_pool(pool, settings)
+
+    scene = Scene(build_model("a"), build_model("b"))
+    scene.reconciler.policy = replace(scene.reconciler.policy, decide_pool=decide)
+    scene.reconciler.decision_log = DecisionLog(tmp_path / "log.jsonl", 1 << 20)
+    await scene.run()
+    scene.reconciler.decision_log.close()
+    assert asked == [Planning.SOLVED, Planning.BY_NEED]
+    assert "TiersReady" in scene.conditions("a")
+    assert "TiersReady" in scene.conditions("b")
+    record = decode_record((tmp_path / "log.jsonl").read_text())
+    assert record.observation.planning is Planning.BY_NEED
+
+
+async def test_several_models_are_decided_beside_the_event_loop_and_one_is_decided_in_it() -> None:
+    threads: list[int] = []
+
+    def decide(pool: PoolObservation, settings: DecideSettings) -> PoolDecision:
+        threads.append(threading.get_ident())
+        return decide_pool(pool, settings)
+
+    for models in ([build_model()], [build_model("a"), build_model("b")]):
+        scene = Scene(*models)
+        scene.reconciler.policy = replace(scene.reconciler.policy, decide_pool=decide)
+        await scene.run()
+    assert [thread == threading.get_ident() for thread in threads] == [True, False]

@@ -46,6 +46,11 @@ class DecisionStatus(Api):
     alternative: str | None = Field(
         default=None, max_length=512, description="The best other mix, what it would have given, and what it costs."
     )
+    pool: str | None = Field(
+        default=None,
+        max_length=512,
+        description="What the pool gives it and why: its part of an AcceleratorPool, or what the pool's plan weighed.",
+    )
 
 
 class SwapStatus(Api):

@@ -90,6 +90,8 @@ def _decision_lines(decision: DecisionStatus) -> Iterator[str]:
     yield _row("to", decision.to)
     yield _row("because", decision.message)
     yield _row("seen", decision.inputs)
+    if decision.pool is not None:
+        yield _row("pool", decision.pool)
     if decision.alternative is None and not decision.binding:
         yield _row("binding", "not known: demand or tier cards were not known, or no other mix is possible")
         return

@@ -48,6 +48,7 @@ class Decision:
     findings: tuple[Finding, ...] = ()
     binding: tuple[str, ...] = ()  # constraints without which the model would be served better; only with news
     alternative: str = ""  # the best other mix, what it would have given and cost; only with news
+    pool: str = ""  # what the pool gives the model and why; empty where it has the pool for itself
     held_back: Mapping[str, str] = field(default_factory=dict)  # tier -> inputs of the earlier revision it goes on with
     levels: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # nested tier -> level -> part of its share
     tier_prices: Mapping[str, float] = field(default_factory=dict)  # tier -> worth of one more reference request (Λ)
@@ -60,3 +61,8 @@ class PoolDecision:
 
     resource: str
     decisions: tuple[Decision, ...] = field(default=())
+    prices: Mapping[str, float] = field(default_factory=dict)  # of one more accelerator, by resource: quality x req/s
+    tier_prices: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # key -> tier -> of one more req/s
+    planned: bool = False  # a program was asked: somebody lacked something
+    followed: bool = False  # its plan was worth more than what the models would do by themselves
+    unsolved: bool = False  # the solver stopped too far from the best plan: what runs was kept, or a greedy choice made

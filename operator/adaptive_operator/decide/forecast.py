@@ -12,16 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from adaptive_operator.observe.observation import Series
+
 Bin = float | None  # requests/s in reference requests; None: unknown, which is never zero
-
-
-@dataclass(frozen=True, slots=True)
-class Series:
-    """Demand in bins of equal length, oldest first. `end`: when the newest bin ended (Unix seconds)."""
-
-    bins: tuple[Bin, ...]
-    bin_seconds: float
-    end: float
 
 
 class Source(StrEnum):

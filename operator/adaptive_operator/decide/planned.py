@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from adaptive_operator.api.v1alpha1 import Mode
 from adaptive_operator.decide.cards import TierCard
 from adaptive_operator.decide.growth import carries, grow_to, growth_demand
 from adaptive_operator.decide.optimize.problem import (
@@ -23,7 +24,7 @@ from adaptive_operator.decide.optimize.problem import (
 from adaptive_operator.decide.optimize.solve import PoolPlan
 from adaptive_operator.decide.proposal import Proposal
 from adaptive_operator.decide.restoring import restore_to
-from adaptive_operator.decide.rules import propose, stay
+from adaptive_operator.decide.rules import is_bound, propose, stay
 from adaptive_operator.decide.situation import (
     UNBOUNDED,
     Mix,
@@ -36,9 +37,15 @@ from adaptive_operator.decide.situation import (
 )
 
 
-def is_plannable(situation: Situation) -> bool:
-    """May the program decide for this model? Its demand is known, it runs, and nothing else is under way."""
-    return can_act_on_demand(situation) and situation.swap is None and any(situation.wanted.values())
+def is_plannable(situation: Situation, limit: int | None = None) -> bool:
+    """May the program decide for this model? Its demand is known, it runs, and no rule about its life has its say.
+
+    `limit`: accelerators that it may have in any case; the model's and the pool's budget where it is not given.
+    """
+    if situation.model.spec.mode is not Mode.ACTIVE or not can_act_on_demand(situation):
+        return False
+    runs = situation.swap is None and any(situation.wanted.values())
+    return runs and not is_bound(situation, situation.budget if limit is None else limit)
 
 
 def build_problem(
@@ -84,13 +91,13 @@ def propose_mix(situation: Situation, mix: Mix, limit: int) -> Proposal:
 
 
 def planned_demand(situation: Situation) -> float:
-    """Demand to plan for (requests/s): the most of the hold window, as far as it is known, with headroom.
+    """Demand to plan for (requests/s): the most of the hold window with headroom, or what is expected if that is more.
 
-    A plan for less would be grown at the next peak of the same window, and shrunk again.
+    A plan for less than the window's most would be grown at its next peak, and shrunk again.
     """
-    seen = situation.demand
-    most = max(seen.rate or 0.0, seen.peak or 0.0)
-    return most * situation.settings.shrink_headroom
+    seen, expected = situation.demand, situation.expected
+    most = max(seen.rate or 0.0, seen.peak or 0.0) * situation.settings.shrink_headroom
+    return max(most, expected.upper or 0.0) if expected is not None and expected.settled else most
 
 
 def _model(situation: Situation, resource: str, weights: Mapping[str, float]) -> PlannedModel:

@@ -1,6 +1,6 @@
-"""Decide for all models of one pool: rules per model within shares of the budget, then records, weights and grants.
+"""Decide for all models of one pool: a proposal for each within the budget, then records, weights and grants.
 
-The seam for the optimiser: `_proposals` gives every model a proposal within the budget; what follows stays the same.
+Who may have how much is for `contention.py` (an AcceleratorPool), `by_need.py` and `by_plan.py` (none) to say.
 """
 
 from __future__ import annotations
@@ -9,22 +9,25 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from adaptive_operator.api.v1alpha1 import Mode
-from adaptive_operator.decide.budget import Claim, free_accelerators, grants, shares, split
+from adaptive_operator.decide.budget import Claim, grants
+from adaptive_operator.decide.by_need import acts, divide_by_need
+from adaptive_operator.decide.by_plan import Planned, Solver, describe_plan, plan_pool
 from adaptive_operator.decide.contention import describe_part, hold_contest, swap_rooms, with_surge
 from adaptive_operator.decide.decision import Decision, Finding, PoolDecision
 from adaptive_operator.decide.explanation import Explanation, explain
 from adaptive_operator.decide.fairness import Party
 from adaptive_operator.decide.growth import capacity
+from adaptive_operator.decide.optimize.solve import solve
+from adaptive_operator.decide.prices import accelerator_price, tier_prices
 from adaptive_operator.decide.proposal import Proposal
 from adaptive_operator.decide.restoring import wished_mix
 from adaptive_operator.decide.revisions import held_back_revisions, proven_revisions
-from adaptive_operator.decide.rules import propose
 from adaptive_operator.decide.settings import DecideSettings
 from adaptive_operator.decide.situation import Situation, build_situation, minimum_mix
 from adaptive_operator.decide.swaps import new_swap, surge_accelerators, swap_seconds
 from adaptive_operator.decide.weights import Weights, plan_weights
 from adaptive_operator.decide.wording import inputs_text, mix_text, rate_text
-from adaptive_operator.observe.observation import PolicyMemory, PoolObservation, SwapRecord
+from adaptive_operator.observe.observation import Planning, PolicyMemory, PoolObservation, SwapRecord
 from adaptive_operator.reasons import Reason
 
 _NAMED_AT_MOST = 6
@@ -38,8 +41,11 @@ _HOLDS = (
 _ADDING = (Reason.ADDED_REPLICA, Reason.SWAPPED_TO_CHEAPER_TIER)
 
 
-def decide_pool(observation: PoolObservation, settings: DecideSettings) -> PoolDecision:
-    """What every model of a pool should run. Pure: the same observation gives the same decision."""
+def decide_pool(observation: PoolObservation, settings: DecideSettings, solver: Solver = solve) -> PoolDecision:
+    """What every model of a pool should run. Pure: the same observation gives the same decision.
+
+    `solver`: who solves the pool's program; another process may, with the same answer.
+    """
     situations = [
         build_situation(model, observation.now, observation.acting_since, observation.budget, settings)
         for model in observation.models
@@ -47,19 +53,48 @@ def decide_pool(observation: PoolObservation, settings: DecideSettings) -> PoolD
     if observation.name:
         return _decide_shares(with_surge(situations, observation.surge), observation)
     claims = [_claim(situation) for situation in situations]
-    limits, proposals = _proposals(situations, claims, observation.budget)
+    by_need = divide_by_need(situations, claims, observation.budget)
+    division, planned = plan_pool(situations, observation, by_need, solver)
+    limits, proposals = division.limits, [division.proposals[s.model.key] for s in situations]
+    proposals = [_with_doubt(proposal, observation, planned) for proposal in proposals]
     granted = grants(claims, _wishes(situations, proposals, claims), observation.budget)
     who = _who_text(observation, _costs(situations, proposals))
-    decisions = [
-        _decision(
-            situation,
-            _explained(situation, proposal, limits, who),
-            granted[situation.model.key],
-            limits[situation.model.key],
-        )
-        for situation, proposal in zip(situations, proposals, strict=True)
-    ]
-    return PoolDecision(observation.resource, tuple(decisions))
+    decisions = []
+    for situation, proposal in zip(situations, proposals, strict=True):
+        key, explained = situation.model.key, _explained(situation, proposal, limits, who)
+        decision = _decision(situation, explained, granted[key], limits[key])
+        decisions.append(replace(decision, pool=describe_plan(situation, planned, by_need)))
+    return _with_prices(PoolDecision(observation.resource, tuple(decisions)), situations, observation, planned)
+
+
+def _with_doubt(proposal: Proposal, observation: PoolObservation, planned: Planned | None) -> Proposal:
+    """Say it where the pool's program was not solved: what was decided may be less than what is possible."""
+    if planned is None or planned.is_trusted:
+        return proposal
+    how = "a greedy choice stands in" if observation.planning is Planning.GREEDY else "the solver stopped early"
+    told = (
+        f"the pool's program was not solved, {how}: other divisions of the pool may serve more; see the operator's log"
+    )
+    return replace(proposal, findings=(*proposal.findings, Finding(Reason.POOL_NOT_SOLVED, told)))
+
+
+def _with_prices(
+    decision: PoolDecision, situations: Sequence[Situation], observation: PoolObservation, planned: Planned | None
+) -> PoolDecision:
+    """The prices beside what was decided: of the program where it was asked, else of the replicas that there are."""
+    mixes = {item.key: item.replicas for item in decision.decisions}
+    tiers = {s.model.key: tier_prices(s, mixes[s.model.key]) for s in situations}
+    if planned is not None:
+        prices = dict(planned.plan.prices)
+    else:
+        spare = observation.budget - sum(s.cost(mixes[s.model.key]) for s in situations)
+        prices = {observation.resource: accelerator_price(situations, tiers, spare)}
+    if planned is None:
+        return replace(decision, prices=prices, tier_prices=tiers)
+    unsolved = not planned.is_trusted
+    return replace(
+        decision, prices=prices, tier_prices=tiers, planned=True, followed=planned.followed, unsolved=unsolved
+    )
 
 
 def _decide_shares(situations: Sequence[Situation], observation: PoolObservation) -> PoolDecision:
@@ -78,66 +113,20 @@ def _decide_shares(situations: Sequence[Situation], observation: PoolObservation
         explained = _explained(situation, proposal, contest.limits, who)
         part = describe_part(situation, explained, contest)
         key = situation.model.key
-        decisions.append(replace(_decision(situation, explained, granted[key], contest.limits[key]), part=part))
-    return PoolDecision(observation.resource, tuple(decisions))
+        decision = _decision(situation, explained, granted[key], contest.limits[key])
+        decisions.append(replace(decision, part=part, pool=part.message))
+    return _with_prices(PoolDecision(observation.resource, tuple(decisions)), situations, observation, None)
 
 
 def _costs(situations: Sequence[Situation], proposals: Sequence[Proposal]) -> dict[str, int]:
     """Accelerators of what is proposed, by model that acts."""
-    return {s.model.key: s.cost(p.replicas) for s, p in zip(situations, proposals, strict=True) if _acts(s)}
+    return {s.model.key: s.cost(p.replicas) for s, p in zip(situations, proposals, strict=True) if acts(s)}
 
 
 def _party_note(party: Party) -> str:
     """`reserved 2, weight 3`; empty where nothing is said."""
     parts = [f"reserved {party.reservation}"] if party.reservation else []
     return ", ".join([*parts, *([f"weight {party.weight}"] if party.weight != 1 else [])])
-
-
-def _proposals(
-    situations: Sequence[Situation], claims: Sequence[Claim], budget: int
-) -> tuple[dict[str, int], list[Proposal]]:
-    """A proposal per model, with the limit it was made in. What is free is split by need when all want more."""
-    share = shares(claims, budget)
-    limits = {key: item.limit for key, item in share.items()}
-    proposals = [propose(s, limits[s.model.key]) for s in situations]
-    owned = {key: item.own for key, item in share.items()}
-    free = free_accelerators(claims, owned, budget)
-    needs = {s.model.key: _need(s, p, owned) for s, p in zip(situations, proposals, strict=True)}
-    if sum(needs.values()) <= free:
-        return limits, proposals
-    given = split(needs, free)
-    limits = {key: owned[key] + given[key] if needs[key] else limit for key, limit in limits.items()}
-    proposals = [propose(s, limits[s.model.key]) for s in situations]
-    return _hand_out_rest(situations, proposals, limits, owned, free)
-
-
-def _hand_out_rest(
-    situations: Sequence[Situation],
-    proposals: list[Proposal],
-    limits: dict[str, int],
-    owned: Mapping[str, int],
-    free: int,
-) -> tuple[dict[str, int], list[Proposal]]:
-    """Whole replicas leave a rest after the split: offered to one model after the other, in order of their keys."""
-    rest = free - sum(_need(s, p, owned) for s, p in zip(situations, proposals, strict=True))
-    for i, situation in enumerate(situations):
-        key = situation.model.key
-        used = _need(situation, proposals[i], owned)
-        limit = min(situation.budget, owned[key] + used + max(0, rest))
-        if limit > limits[key]:
-            proposals[i] = propose(situation, limit)
-            limits[key] = limit
-            rest -= _need(situation, proposals[i], owned) - used
-    return limits, proposals
-
-
-def _need(situation: Situation, proposal: Proposal, owned: Mapping[str, int]) -> int:
-    """Accelerators that a proposal takes of what is free."""
-    return max(0, situation.cost(proposal.replicas) - owned[situation.model.key]) if _acts(situation) else 0
-
-
-def _acts(situation: Situation) -> bool:
-    return situation.model.spec.mode is Mode.ACTIVE
 
 
 def _claim(situation: Situation) -> Claim:
@@ -147,7 +136,7 @@ def _claim(situation: Situation) -> Claim:
         key=situation.model.key,
         held=situation.held,
         wanted=wanted,
-        minimum=minimum if _acts(situation) else min(minimum, wanted),
+        minimum=minimum if acts(situation) else min(minimum, wanted),
         most=situation.budget,
     )
 
@@ -206,7 +195,7 @@ def _changes(situation: Situation, proposal: Proposal) -> bool:
 
 def _swap(situation: Situation, proposal: Proposal, changed: bool) -> SwapRecord | None:
     """The record to keep. Only an acting model has one; a spec edit gives the swap in flight its time anew."""
-    if not _acts(situation):
+    if not acts(situation):
         return None
     if changed:
         return new_swap(situation, proposal.reason, proposal.replicas, proposal.gain_permille, proposal.dip_permille)
@@ -279,7 +268,7 @@ def _explained(situation: Situation, proposal: Proposal, limits: Mapping[str, in
 
 def _shared(situation: Situation, proposal: Proposal, limit: int, who: str) -> tuple[Finding, ...]:
     """Would more of the pool give this model a better mix? Then say who has it."""
-    if limit >= situation.budget or not who or not _acts(situation):
+    if limit >= situation.budget or not who or not acts(situation):
         return ()
     wish = wished_mix(situation, proposal.replicas)
     if wish is None or situation.cost(wish) <= limit:

@@ -6,7 +6,7 @@ pool lets this model plan with. Rules propose; swap records, weights and grants 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from adaptive_operator.decide.decision import Finding
@@ -58,7 +58,8 @@ def stay(situation: Situation, limit: int) -> Proposal:
     return Proposal(Reason.STEADY, f"{mix_text(situation.wanted)} is what is wanted", situation.wanted, memory)
 
 
-RULES: tuple[Rule, ...] = (
+# Rules about a model's life: what they say holds whatever the load, and whatever the pool's plan is.
+LIFE: tuple[Rule, ...] = (
     paused,  # the user said so
     roll_back,  # replicas that did not start are lost budget
     start_up,  # a new model serves before anything is measured
@@ -67,19 +68,29 @@ RULES: tuple[Rule, ...] = (
     adopt_edit,  # an edit is a swap, too
     finish_swap,  # one swap at a time
     hold_for_metrics,  # unknown is never zero
+)
+LOAD: tuple[Rule, ...] = (
     grow,  # capacity at once
     restore,  # quality and thrift with care
 )
 
 
-def propose(situation: Situation, limit: int) -> Proposal:
-    """The first rule's proposal, with everything a user should know beside it."""
-    proposals = (rule(situation, limit) for rule in RULES)
-    proposal = next((p for p in proposals if p is not None), None) or stay(situation, limit)
+def propose(situation: Situation, limit: int, load: Sequence[Rule] = LOAD) -> Proposal:
+    """The first rule's proposal, with everything a user should know beside it. `load`: the rules about the load."""
+    proposal = _first((*LIFE, *load), situation, limit) or stay(situation, limit)
     unmet = floor_out_of_reach(situation)
     if proposal.reason in (Reason.STEADY, Reason.QUALITY_FLOOR_INFEASIBLE):  # nothing can be done, but not all is well
         proposal = next((replace(proposal, reason=f.reason, message=f.message) for f in unmet), proposal)
     return replace(proposal, findings=(*proposal.findings, *_findings(situation, proposal, limit)))
+
+
+def is_bound(situation: Situation, limit: int) -> bool:
+    """Has a rule about the model's life something to say? Then no plan of the pool is asked."""
+    return _first(LIFE, situation, limit) is not None
+
+
+def _first(rules: Sequence[Rule], situation: Situation, limit: int) -> Proposal | None:
+    return next((p for rule in rules if (p := rule(situation, limit)) is not None), None)
 
 
 def _findings(situation: Situation, proposal: Proposal, limit: int) -> tuple[Finding, ...]:

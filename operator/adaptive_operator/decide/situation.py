@@ -14,6 +14,7 @@ from adaptive_operator.api.v1alpha1 import Mode
 from adaptive_operator.decide.candidates import Plan, PlanSpace, PlanTier
 from adaptive_operator.decide.cards import TierCard, card_of, warm_tier
 from adaptive_operator.decide.demand import Demand, Trust, read_demand
+from adaptive_operator.decide.forecast import Forecast, forecast
 from adaptive_operator.decide.frontier import frontier
 from adaptive_operator.decide.revisions import held_back_revisions, sets_in_force
 from adaptive_operator.decide.settings import DecideSettings
@@ -87,6 +88,7 @@ class Situation:
     removed: Mix  # tiers that left the spec since the last decision, with the replicas they were wanted with
     spec_changed: bool
     held_back: Mapping[str, str]  # tiers whose edit did not start -> inputs of the earlier revision they go on with
+    expected: Forecast | None = None  # of the demand until a replica started now could serve; None: no history
     surge: int = 0  # accelerators beyond the budget that a swap of this model may count on
 
     @property
@@ -172,7 +174,19 @@ def build_situation(
         removed=_removed(model, wanted),
         spec_changed=spec_changed,
         held_back=held_back,
+        expected=_expected(model, tiers, now, settings),
     )
+
+
+def _expected(
+    model: ModelObservation, tiers: tuple[TierState, ...], now: float, settings: DecideSettings
+) -> Forecast | None:
+    """The forecast at the slowest tier's load time and one planner period."""
+    if model.metrics.history is None:
+        return None
+    loads = [tier.card.load_seconds if tier.card else settings.default_load_seconds for tier in tiers]
+    period = model.spec.scaling.planner_period_seconds or settings.planner_period_seconds
+    return forecast(model.metrics.history, now, max(loads) + period)
 
 
 class Moves(StrEnum):

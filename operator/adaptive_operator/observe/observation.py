@@ -36,6 +36,15 @@ Reading = Sample | Unknown
 
 
 @dataclass(frozen=True, slots=True)
+class Series:
+    """Arrivals (requests/s) in bins of equal length, oldest first. `end`: when the newest bin ended (Unix seconds)."""
+
+    bins: tuple[float | None, ...]  # None: unknown, which is never zero
+    bin_seconds: float
+    end: float
+
+
+@dataclass(frozen=True, slots=True)
 class ModelMetrics:
     """Readings of one model, from Prometheus."""
 
@@ -47,6 +56,7 @@ class ModelMetrics:
     tpot_p95_seconds: Reading
     served_quality_permille: Reading  # request-weighted, over the stable window
     pod_work: Mapping[str, Reading] = field(default_factory=dict)  # pod name -> running + waiting in its engine
+    history: Series | None = None  # of arrivals, over the last ten minutes; None: nothing is known of them
 
 
 class PodPhase(StrEnum):
@@ -188,6 +198,14 @@ class PoolShare:
     weight: int = 1
 
 
+class Planning(StrEnum):
+    """How the pool's program is answered in this pass."""
+
+    SOLVED = "Solved"
+    BY_NEED = "ByNeed"  # not at all: the solver failed a moment ago
+    GREEDY = "Greedy"  # without a solver, which failed several times in a row
+
+
 @dataclass(frozen=True, slots=True)
 class PoolObservation:
     """All models that share accelerators, seen at `now`."""
@@ -201,3 +219,5 @@ class PoolObservation:
     name: str = ""  # of the AcceleratorPool; empty: the models of the resource that name none
     surge: int = 0  # accelerators beyond the budget, for old and new replicas side by side
     shares: tuple[PoolShare, ...] = ()
+    prices: Mapping[str, float] = field(default_factory=dict)  # of an accelerator by the last plan; none after a start
+    planning: Planning = Planning.SOLVED

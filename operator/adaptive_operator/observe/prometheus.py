@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,10 +30,14 @@ Key = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """The answer to one query: values by the query's labels, and the keys that came more than once."""
+    """The answer to one query: values by the query's labels, and the keys that came more than once.
+
+    `series`: of a subquery, (Unix seconds, value) pairs in their order.
+    """
 
     values: Mapping[Key, float]
     duplicates: frozenset[Key] = frozenset()
+    series: Mapping[Key, tuple[tuple[float, float], ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,20 +143,24 @@ class PrometheusReader:
 
 
 def parse_rows(result: Any, labels: Sequence[str]) -> Rows:
-    """Rows of an instant vector. Raises KeyError, TypeError or ValueError when it is none.
+    """Rows of an instant vector, or of a matrix. Raises KeyError, TypeError or ValueError when it is neither.
 
     A series without one of the labels is keyed by "": it belongs to no model and is never looked up.
     """
     if not isinstance(result, list):
         raise TypeError("not a vector")
     values: dict[Key, float] = {}
+    many: dict[Key, tuple[tuple[float, float], ...]] = {}
     duplicates: set[Key] = set()
     for series in result:
         key = tuple(str(series["metric"].get(label, "")) for label in labels)
-        if key in values:
+        if key in values or key in many:
             duplicates.add(key)
-        values[key] = float(series["value"][1])
-    return Rows(values, frozenset(duplicates))
+        if "values" in series:
+            many[key] = tuple((float(at), float(value)) for at, value in series["values"])
+        else:
+            values[key] = float(series["value"][1])
+    return Rows(values, frozenset(duplicates), many)
 
 
 def _shorten(text: str) -> str:

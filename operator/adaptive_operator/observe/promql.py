@@ -71,6 +71,11 @@ def rate(series: str, window_seconds: float) -> str:
     return f"rate({series}[{duration(window_seconds)}])"
 
 
+def over(expression: str, range_seconds: float, step_seconds: float) -> str:
+    """An expression at every step of a range (a subquery). Steps are whole multiples of their length since 1970."""
+    return f"({expression})[{duration(range_seconds)}:{duration(step_seconds)}]"
+
+
 def max_over(expression: str, range_seconds: float, step_seconds: float) -> str:
     """Maximum of an expression over a range, by a subquery."""
-    return f"max_over_time(({expression})[{duration(range_seconds)}:{duration(step_seconds)}])"
+    return f"max_over_time({over(expression, range_seconds, step_seconds)})"

@@ -17,6 +17,7 @@ from adaptive_operator.observe.promql import (
     equal,
     max_over,
     one_of,
+    over,
     rate,
     selector,
     sum_by,
@@ -37,6 +38,9 @@ BY_POD: Final = ("namespace", "pod")
 _BY_ROUTE: Final = ("namespace", "pod", "model", "tier", "level")
 # How far back a reading's age is followed when the last scrapes failed: Prometheus' own look-back.
 _AGE_RANGE_SECONDS: Final = 300.0
+# Bins of the arrivals' history: enough for the deviation of 30 one-step errors.
+HISTORY_BINS: Final = 40
+_LEAST_BIN_SECONDS: Final = 15.0
 
 
 class QueryName(StrEnum):
@@ -45,6 +49,7 @@ class QueryName(StrEnum):
     ARRIVALS = "arrivals"
     RECENT_ARRIVALS = "recent_arrivals"
     PEAK_ARRIVALS = "peak_arrivals"
+    ARRIVAL_HISTORY = "arrival_history"
     ROUTER_QUEUE = "router_queue"
     ENGINE_QUEUE = "engine_queue"
     TTFT_P95 = "ttft_p95"
@@ -83,6 +88,16 @@ class Windows:
         """The panic window."""
         return max(6.0, 3 * self.scrape_seconds)
 
+    @property
+    def bin_seconds(self) -> float:
+        """Length of a bin of the arrivals' history."""
+        return max(_LEAST_BIN_SECONDS, self.scrape_seconds)
+
+    @property
+    def bin_window_seconds(self) -> float:
+        """What a bin's rate is taken over: at least the bin, and as many scrapes as the panic window."""
+        return max(self.bin_seconds, self.recent_seconds)
+
 
 @dataclass(frozen=True, slots=True)
 class ModelScope:
@@ -108,11 +123,18 @@ def _load_queries(scope: tuple[Matcher, ...], windows: Windows) -> tuple[Query, 
     return (
         Query(QueryName.ARRIVALS, sum_by(BY_MODEL, rate(arrivals, windows.stable_seconds)), BY_MODEL),
         Query(QueryName.RECENT_ARRIVALS, sum_by(BY_MODEL, rate(arrivals, windows.recent_seconds)), BY_MODEL),
+        Query(QueryName.ARRIVAL_HISTORY, _history(arrivals, windows), BY_MODEL),
         Query(QueryName.ROUTER_AGE, f"time() - {aggregate('max', BY_ROUTER, seen)}", BY_ROUTER),
         Query(QueryName.ROUTER_SERIES, aggregate("count", BY_ROUTER, arrivals), BY_ROUTER),
         Query(QueryName.ROUTER_QUEUE, sum_by(BY_MODEL, selector(ROUTER_QUEUE, *scope)), BY_MODEL),
         Query(QueryName.ENGINE_QUEUE, sum_by(BY_MODEL, selector(ENGINE_WAITING, *scope)), BY_MODEL),
     )
+
+
+def _history(arrivals: str, windows: Windows) -> str:
+    """The rate in bins. Asked with every pass, so nothing has to be remembered, and a restart loses nothing."""
+    binned = sum_by(BY_MODEL, rate(arrivals, windows.bin_window_seconds))
+    return over(binned, HISTORY_BINS * windows.bin_seconds, windows.bin_seconds)
 
 
 def _peak(hold_seconds: int, models: Iterable[ModelScope], windows: Windows) -> Query:

@@ -14,20 +14,31 @@ from typing import Final
 
 from adaptive_operator.api.v1alpha1 import AdaptiveModelSpec
 from adaptive_operator.levels import levels_of
-from adaptive_operator.observe.observation import ModelMetrics, PodObservation, PodPhase, Reading, Sample, Unknown
+from adaptive_operator.observe.observation import (
+    ModelMetrics,
+    PodObservation,
+    PodPhase,
+    Reading,
+    Sample,
+    Series,
+    Unknown,
+)
 from adaptive_operator.observe.prometheus import Answer, Answers, Failed, Key
 from adaptive_operator.observe.queries import (
     ARRIVALS,
     ENGINE_RUNNING,
     ENGINE_WAITING,
+    HISTORY_BINS,
     QUALITY_SUM,
     ROUTER_QUEUE,
     TPOT,
     TTFT,
     QueryName,
+    Windows,
 )
 
 ABSURD_FACTOR: Final = 100  # times what the whole budget could carry on the fastest tier
+_DEFAULT_SCRAPE_SECONDS: Final = 15.0
 _MAX_RATE: Final = 1e6  # requests/s, where no card says what is possible
 _MAX_QUEUE: Final = 1e7
 _MAX_LATENCY_SECONDS: Final = 86_400.0
@@ -36,6 +47,7 @@ METRICS: Final[Mapping[QueryName, str]] = {
     QueryName.ARRIVALS: ARRIVALS,
     QueryName.RECENT_ARRIVALS: ARRIVALS,
     QueryName.PEAK_ARRIVALS: ARRIVALS,
+    QueryName.ARRIVAL_HISTORY: ARRIVALS,
     QueryName.ROUTER_QUEUE: ROUTER_QUEUE,
     QueryName.ENGINE_QUEUE: ENGINE_WAITING,
     QueryName.TTFT_P95: TTFT,
@@ -85,12 +97,13 @@ class Subject:
 class Readings:
     """Answers of one pass, as seen at `now` (seconds since the epoch)."""
 
-    def __init__(self, answers: Answers, now: float, reject: Reject) -> None:
+    def __init__(self, answers: Answers, now: float, reject: Reject, windows: Windows | None = None) -> None:
         self._answers: dict[tuple[QueryName, int | None], Answer] = {
             (query.name, query.hold_seconds): answer for query, answer in answers.items()
         }
         self._now = now
         self._reject = reject
+        self._windows = windows or Windows(_DEFAULT_SCRAPE_SECONDS)
 
     def read_model(self, subject: Subject) -> ModelMetrics:
         """All readings of one model."""
@@ -114,8 +127,23 @@ class Readings:
             ttft_p95_seconds=reading(QueryName.TTFT_P95, _MAX_LATENCY_SECONDS),
             tpot_p95_seconds=reading(QueryName.TPOT_P95, _MAX_LATENCY_SECONDS),
             served_quality_permille=reading(QueryName.SERVED_QUALITY, 1000.5),
+            history=None if isinstance(age, Unknown) else self._history(key, rate_limit),
             pod_work={pod.name: self._pod_work(subject.namespace, pod.name) for pod in subject.pods},
         )
+
+    def _history(self, key: Key, limit: float) -> Series | None:
+        """Arrivals in bins. A bin that is missing, or cannot be true, is unknown, and never zero."""
+        answer = self._answer(QueryName.ARRIVAL_HISTORY)
+        if isinstance(answer, Failed) or key in answer.duplicates or not answer.series.get(key):
+            return None
+        seconds = self._windows.bin_seconds
+        end = math.floor(self._now / seconds) * seconds
+        known = {round((end - at) / seconds): value for at, value in answer.series[key]}
+        causes = {index: cause for index, value in known.items() if (cause := judge(value, limit)) is not None}
+        for cause in sorted(set(causes.values())):
+            self._reject(QueryName.ARRIVAL_HISTORY, cause)
+        bins = (None if i in causes else known.get(i) for i in reversed(range(HISTORY_BINS)))
+        return Series(tuple(bins), seconds, end)
 
     def _age(self, subject: Subject) -> Sample | Unknown:
         """Age of the oldest part: of the last scrape of each router that is Ready (value and age are the same number).

@@ -105,6 +105,7 @@ def _decision_entry(facts: Facts) -> DecisionStatus:
         inputs=trim(decision.inputs, 1024),
         binding=tuple(trim(name, 128) for name in decision.binding[:_MAX_BINDING]),
         alternative=trim(decision.alternative, 512) or None,
+        pool=trim(decision.pool, 512) or None,
     )
     before = model.status.last_decision if model.status is not None else None
     if before is None or model.status is None:

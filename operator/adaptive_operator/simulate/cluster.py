@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any
 
 from adaptive_operator import names
 from adaptive_operator.api.v1alpha1 import AdaptiveModelSpec
@@ -16,10 +16,9 @@ from adaptive_operator.observe.cluster import CHILD_KINDS, Snapshot
 from adaptive_operator.plan.clock import format_time
 from adaptive_operator.plan.metadata import API_VERSION
 from adaptive_operator.plan.plan import ApplyObject, DeleteObject, Step, WriteStatus
+from adaptive_operator.simulate.events import EPOCH
 from adaptive_operator.simulate.plant import Plant, Pod
 from adaptive_operator.simulate.scrapes import NAMESPACE, router_pod
-
-EPOCH: Final = 1_800_000_000.0  # Unix seconds at the start of a simulation
 
 Raw = dict[str, Any]
 

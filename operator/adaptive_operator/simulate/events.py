@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable
+from typing import Final
+
+EPOCH: Final = 1_800_000_000.0  # Unix seconds at the start of a simulation, where something needs them
 
 Action = Callable[[], None]
 

@@ -13,9 +13,9 @@ from enum import StrEnum
 from typing import Final
 
 from adaptive_operator.observe.prometheus import Answer, Failed, Rows
-from adaptive_operator.observe.queries import Query, QueryName, Windows
+from adaptive_operator.observe.queries import HISTORY_BINS, Query, QueryName, Windows
 from adaptive_operator.simulate.dispatch import Dispatcher
-from adaptive_operator.simulate.events import EventQueue
+from adaptive_operator.simulate.events import EPOCH, EventQueue
 from adaptive_operator.simulate.plant import Plant
 
 NAMESPACE: Final = "simulation"
@@ -67,6 +67,7 @@ class Scraper:
     fault_at: FaultAt = lambda now: None
     history: deque[Scrape] = field(default_factory=deque)
     _rates: deque[tuple[float, float]] = field(default_factory=deque)  # (time, stable rate) at each scrape
+    _bins: deque[tuple[float, float]] = field(default_factory=deque)  # the same over the window of a bin
 
     def start(self) -> None:
         """Scrape now, and from now on."""
@@ -75,6 +76,9 @@ class Scraper:
             rate = self._rate(self.windows.stable_seconds)
             if rate is not None:
                 self._rates.append((self.events.now, rate))
+            binned = self._rate(self.windows.bin_window_seconds)
+            if binned is not None:
+                self._bins.append((self.events.now, binned))
             self._forget()
         self.events.after(self.windows.scrape_seconds, self.start)
 
@@ -90,10 +94,11 @@ class Scraper:
             return {query: Failed("connection refused") for query in queries}
         answers: dict[Query, Answer] = {}
         for query in queries:
-            values = self._values(query)
+            values, series = self._values(query), self._series(query)
             if fault is Fault.NAN:
                 values = dict.fromkeys(values, math.nan)
-            answers[query] = Rows(values)
+                series = {key: tuple((at, math.nan) for at, _ in found) for key, found in series.items()}
+            answers[query] = Rows(values, series=series)
         return answers
 
     def _values(self, query: Query) -> Mapping[tuple[str, ...], float]:
@@ -124,6 +129,20 @@ class Scraper:
                 return {(NAMESPACE, pod.name): 1.0 for pod in last.pods}
         return {}
 
+    def _series(self, query: Query) -> Mapping[tuple[str, ...], tuple[tuple[float, float], ...]]:
+        """Of the arrivals' history: the rate as it was at the end of each bin, where a scrape lies in it."""
+        if query.name is not QueryName.ARRIVAL_HISTORY:
+            return {}
+        seconds = self.windows.bin_seconds
+        newest = math.floor(self.events.now / seconds)
+        ends = [index * seconds for index in range(max(0, newest - HISTORY_BINS + 1), newest + 1)]
+        found = [(EPOCH + end, rate) for end in ends if (rate := self._binned(end)) is not None]
+        return {(NAMESPACE, self.model): tuple(found)} if found else {}
+
+    def _binned(self, end: float) -> float | None:
+        inside = [rate for at, rate in self._bins if end - self.windows.bin_seconds < at <= end]
+        return inside[-1] if inside else None
+
     def _read(self) -> Scrape:
         counters = self.dispatcher.counters
         pods = tuple(
@@ -153,8 +172,9 @@ class Scraper:
         before = self.events.now - _LONGEST_SECONDS
         while self.history and self.history[0].at < before:
             self.history.popleft()
-        while self._rates and self._rates[0][0] < before:
-            self._rates.popleft()
+        for rates in (self._rates, self._bins):
+            while rates and rates[0][0] < before:
+                rates.popleft()
 
 
 def router_pod(model: str) -> str:

@@ -124,3 +124,11 @@ def test_words_of_a_pod_cannot_steer_the_terminal():
 def test_only_models_can_be_explained(tmp_path: Path, monkeypatch, capsys):
     assert run(tmp_path, "exit 0", monkeypatch, "pod/x") == 1
     assert "give am/NAME" in capsys.readouterr().err
+
+
+def test_what_the_pool_gives_and_why_is_shown_where_there_is_a_pool():
+    model = model_at(115)
+    assert not any(line.startswith("  pool") for line in explain_lines(model))
+    told = model.status.last_decision.model_copy(update={"pool": "2 accelerators (weight 1): wants more"})
+    shared = model.model_copy(update={"status": model.status.model_copy(update={"last_decision": told})})
+    assert "  pool        2 accelerators (weight 1): wants more" in list(explain_lines(shared))

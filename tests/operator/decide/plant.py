@@ -5,6 +5,7 @@ It does what `plan/` and a cluster would do with a decision, in the simplest way
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -253,7 +254,7 @@ class Plant:
                 if model.accelerators(name) <= free:
                     free -= model.accelerators(name)
                     taken = {p.ordinal for p in model.pods if p.tier == name}
-                    ordinal = next(i for i in range(64) if i not in taken)
+                    ordinal = next(i for i in itertools.count() if i not in taken)
                     model.pods.append(Pod(name, ordinal, self.now))
                 else:
                     missing = model.accelerators(name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -89,6 +90,15 @@ def test_a_key_that_comes_twice_is_a_duplicate() -> None:
         [{"metric": {"a": "x"}, "value": [0, "1"]}, {"metric": {"a": "x", "b": "y"}, "value": [0, "2"]}], "a"
     )
     assert rows.duplicates == {("x",)}
+
+
+def test_a_subquerys_answer_is_a_series_by_key() -> None:
+    rows = parse_rows([{"metric": {"a": "x"}, "values": [[15, "1"], [45, "NaN"]]}], "a")
+    assert rows.values == {}
+    [first, second] = rows.series["x",]
+    assert first == (15.0, 1.0)
+    assert second[0] == 45.0
+    assert math.isnan(second[1])
 
 
 def drip(handler: BaseHTTPRequestHandler) -> None:

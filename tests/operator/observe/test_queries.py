@@ -42,3 +42,10 @@ def test_a_hold_window_shorter_than_a_rate_window_still_holds_two_evaluations() 
     queries = build_queries([ModelScope("demo", "a", 1)], Windows(15.0))
     peak = next(q for q in queries if q.name is QueryName.PEAK_ARRIVALS)
     assert peak.expression.endswith("[60000ms:30000ms])")
+
+
+def test_the_history_is_forty_bins_of_the_scrape_interval_or_of_fifteen_seconds() -> None:
+    for scrape, words in ((2.0, "[15000ms])))[600000ms:15000ms]"), (30.0, "[90000ms])))[1200000ms:30000ms]")):
+        queries = build_queries(MODELS, Windows(scrape))
+        history = next(q for q in queries if q.name is QueryName.ARRIVAL_HISTORY)
+        assert history.expression.endswith(words)

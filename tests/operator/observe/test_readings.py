@@ -23,6 +23,7 @@ HEALTHY: dict[QueryName, Answer] = {
     QueryName.ARRIVALS: Rows({MODEL: 1.5}),
     QueryName.RECENT_ARRIVALS: Rows({MODEL: 2.0}),
     QueryName.PEAK_ARRIVALS: Rows({MODEL: 3.0}),
+    QueryName.ARRIVAL_HISTORY: Rows({}, series={MODEL: ((9_945.0, 1.0), (9_960.0, 1.5), (9_990.0, 2.0))}),
     QueryName.ROUTER_QUEUE: Rows({MODEL: 4.0}),
     QueryName.ENGINE_QUEUE: Rows({MODEL: 3.0}),
     QueryName.TTFT_P95: Rows({MODEL: 0.4}),
@@ -180,3 +181,29 @@ def test_absurd_begins_at_a_hundred_times_what_the_budget_carries() -> None:
     assert max_rate(SPEC, 4) == pytest.approx(260.0)
     assert judge(260.0, max_rate(SPEC, 4)) is None
     assert judge(260.1, max_rate(SPEC, 4)) is Cause.ABSURD
+
+
+def test_the_history_is_binned_with_what_is_missing_unknown_and_never_zero() -> None:
+    metrics, _ = read()
+    assert metrics.history is not None
+    assert (metrics.history.bin_seconds, metrics.history.end) == (15.0, 9_990.0)
+    assert metrics.history.bins == (*[None] * 36, 1.0, 1.5, None, 2.0)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -1.0, 1e9])
+def test_a_bin_that_cannot_be_true_is_unknown_and_counted(value: float) -> None:
+    metrics, rejected = read({QueryName.ARRIVAL_HISTORY: Rows({}, series={MODEL: ((9_975.0, value), (9_990.0, 2.0))})})
+    assert metrics.history is not None
+    assert metrics.history.bins[-2:] == (None, 2.0)
+    assert [query for query, _ in rejected] == [QueryName.ARRIVAL_HISTORY]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [Failed("refused"), Rows({}), Rows({}, frozenset({MODEL}), {MODEL: ((9_990.0, 2.0),)})],
+    ids=["failed", "no series", "scraped twice"],
+)
+def test_without_a_history_that_can_be_trusted_there_is_none(answer: Answer) -> None:
+    metrics, _ = read({QueryName.ARRIVAL_HISTORY: answer})
+    assert metrics.history is None
+    assert metrics.arrivals == Sample(1.5, 1.0)

@@ -440,3 +440,19 @@ def test_getting_ready_is_told_once() -> None:
     model = seen(BOTH)
     assert [event.reason for event in events(model)] == [ConditionReason.SERVING]
     assert events(seen(model)) == []
+
+
+def test_the_decision_tells_what_the_pool_gives_and_nothing_where_there_is_none_to_share() -> None:
+    assert write(BOTH).last_decision is not None
+    shared = write(BOTH, replace(DECISION, pool="the pool's plan is full 1"))
+    assert shared.last_decision is not None
+    assert shared.last_decision.pool == "the pool's plan is full 1"
+    alone = write(BOTH).last_decision
+    assert alone is not None
+    assert alone.pool is None
+
+
+def test_a_pool_that_was_not_solved_needs_a_persons_eye() -> None:
+    told = Finding(Reason.POOL_NOT_SOLVED, "the pool's program was not solved")
+    degraded = next(c for c in write(BOTH, replace(DECISION, findings=(told,))).conditions if c.type == "Degraded")
+    assert (degraded.status, degraded.reason) == ("True", "PoolNotSolved")

@@ -8,6 +8,7 @@ import pytest
 
 from adaptive_operator.observe.prometheus import Failed, Rows
 from adaptive_operator.observe.queries import ModelScope, QueryName, Windows, build_queries
+from adaptive_operator.simulate.events import EPOCH
 from adaptive_operator.simulate.scrapes import NAMESPACE, Fault
 from adaptive_operator.simulate.world import World
 from tests.operator.simulate.scenes import make_scenario
@@ -39,6 +40,24 @@ def test_rates_are_those_of_the_window_and_the_peak_that_of_the_hold():
     assert value(world, QueryName.RECENT_ARRIVALS) == pytest.approx(2.0)
     assert value(world, QueryName.PEAK_ARRIVALS) == pytest.approx(5.0)
     assert value(world, QueryName.ROUTER_AGE) == 0.0
+
+
+def history(world):
+    answer = world.scraper.answer([QUERIES[QueryName.ARRIVAL_HISTORY]])[QUERIES[QueryName.ARRIVAL_HISTORY]]
+    assert isinstance(answer, Rows)
+    return [(at - EPOCH, rate) for at, rate in next(iter(answer.series.values()), ())]
+
+
+def test_the_history_has_a_rate_for_every_bin_that_was_scraped():
+    found = history(world_with([4, 4, 1]))
+    assert [at for at, _ in found] == [15.0 * i for i in range(1, 13)]
+    assert found[0][1] == pytest.approx(4.0, rel=0.05)
+    assert found[-1][1] == pytest.approx(1.0)
+
+
+def test_the_history_has_gaps_while_nothing_is_scraped_and_no_numbers_while_they_are_broken():
+    assert [at for at, _ in history(world_with([5, 5], lambda now: Fault.STALE if now >= 60 else None))] == [15, 30, 45]
+    assert all(math.isnan(rate) for _, rate in history(world_with([5, 5], lambda now: Fault.NAN)))
 
 
 def test_a_rate_needs_two_scrapes():

@@ -92,6 +92,14 @@ def solve(
     return best
 
 
+def solve_greedily(problem: Problem) -> PoolPlan:
+    """A plan without a solver: for when it fails again and again. Prices stay the last known ones."""
+    counts = greedy(problem)
+    if exceeded(problem, counts):
+        counts = keep(problem)
+    return PoolPlan(counts, Routing({}, {}, {}, {}), problem.prices, math.inf, math.inf, Method.GREEDY, solved=False)
+
+
 def _find(problem: Problem, kept: Counts, changed: Collection[str] | None, settings: SolveSettings) -> _Found:
     count = len(problem.models)
     if count <= settings.exact_models:

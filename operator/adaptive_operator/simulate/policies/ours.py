@@ -20,7 +20,8 @@ from adaptive_operator.observe.pools import build_pools
 from adaptive_operator.observe.queries import ModelScope, Windows, build_queries
 from adaptive_operator.observe.readings import Readings, Subject
 from adaptive_operator.plan import PlanSettings, plan_model
-from adaptive_operator.simulate.cluster import EPOCH, Cluster, merge
+from adaptive_operator.simulate.cluster import Cluster, merge
+from adaptive_operator.simulate.events import EPOCH
 from adaptive_operator.simulate.scrapes import NAMESPACE, merge_answers
 from adaptive_operator.simulate.world import World
 from inference_pods.router.table import parse_table
@@ -131,9 +132,10 @@ class AdaptivePolicy:
         pool = build_pools(snapshot, {resource: shared.available}, now).pools[0]
         holds = {name: model.cluster.spec.scaling.hold_seconds for name, model in self._models.items()}
         scopes = [ModelScope(NAMESPACE, name, seconds) for name, seconds in sorted(holds.items())]
-        queries = build_queries(scopes, Windows(self._first.scrape_seconds))
+        windows = Windows(self._first.scrape_seconds)
+        queries = build_queries(scopes, windows)
         answers = merge_answers([model.world.scraper.answer(queries) for model in self._models.values()])
-        readings = Readings(answers, now, lambda _query, _cause: None)
+        readings = Readings(answers, now, lambda _query, _cause: None, windows)
         models = tuple(with_metrics(seen, self._read(readings, seen, pool.budget)) for seen in pool.models)
         return PoolObservation(now, resource, pool.budget, _LEASE_EPOCH, EPOCH, models)
 

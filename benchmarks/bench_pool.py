@@ -1,0 +1,157 @@
+"""What the pool's program is worth: several models on one budget, divided by need alone and by the program's plan.
+
+The planner decides for a plant of pods that load and drain; what is served is the fluid limit of its cards, so the
+figures show the division and nothing of queues. `python -m benchmarks.bench_pool`, about a minute.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import random
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from unittest import mock
+
+from adaptive_operator.decide import by_plan
+from adaptive_operator.decide.fill import fill
+from adaptive_operator.observe.observation import ModelMetrics, PodPhase, Series
+from adaptive_operator.observe.queries import HISTORY_BINS
+from tests.operator.decide import plant as plants
+from tests.operator.decide.plant import Model, Plant, demo_spec, metrics
+
+START = 10_000.0
+PERIOD = 15  # of the planner, and of a bin (seconds)
+HOLD_SECONDS = 120
+WAYS = (("by need", False, False), ("by plan", True, False), ("with forecast", True, True))
+Load = Callable[[float], float]
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """Loads (requests/s over seconds since the start) of models with the demo's tiers on one budget."""
+
+    name: str
+    budget: int
+    loads: tuple[Load, ...]
+
+
+@dataclass(slots=True)
+class Score:
+    """Requests of one run."""
+
+    asked: float = 0.0
+    refused: float = 0.0
+    quality: float = 0.0  # sum over what was served
+    changes: int = 0
+    flaps: int = 0
+    _mixes: dict[str, list[tuple[float, tuple[tuple[str, int], ...]]]] = field(default_factory=dict)
+
+    def note(self, plant: Plant) -> None:
+        """One step of all models: the demand filled into the replicas that are ready, best quality first."""
+        for model in plant.models:
+            demand = model.load(plant.now)
+            ready = [p.tier for p in model.pods if plant._phase(p) is PodPhase.READY]
+            cards = [(t.name, t.card) for t in model.spec.tiers if t.card is not None]
+            rates = [ready.count(name) * (card.capacity_milli_requests_per_second or 0) / 1000 for name, card in cards]
+            filled = fill(
+                demand, rates, [card.quality_permille for _, card in cards], model.spec.quality.floor_permille
+            )
+            self.asked += demand
+            self.refused += filled.unserved
+            self.quality += filled.quality_permille / 1000 * (demand - filled.unserved)
+            self._note_mix(model, plant.now)
+
+    def _note_mix(self, model: Model, now: float) -> None:
+        seen = self._mixes.setdefault(model.name, [])
+        mix = tuple(sorted((t, n) for t, n in model.decisions[-1][1].replicas.items() if n))
+        if seen and seen[-1][1] == mix:
+            return
+        self.changes += bool(seen)
+        if len(seen) > 1 and seen[-2][1] == mix and now - seen[-1][0] < 300:
+            self.flaps += 1
+        seen.append((now, mix))
+
+
+def square(low: float, high: float, half: float, phase: float = 0.0) -> Load:
+    """`high` and `low` in turn, `half` seconds each."""
+    return lambda now: high if int((now - START + phase) // half) % 2 else low
+
+
+def wave(low: float, high: float, period: float, phase: float) -> Load:
+    """A sine between two rates; `phase` in periods."""
+    return lambda now: low + (high - low) * (1 + math.sin(2 * math.pi * ((now - START) / period + phase))) / 2
+
+
+def scenarios() -> list[Scenario]:
+    """The loads that are compared."""
+    dice = random.Random(7)
+    return [
+        Scenario("one model, square", 4, (square(0.4, 1.8, 900),)),
+        Scenario("two in antiphase, square", 6, (square(0.3, 2.4, 900), square(2.4, 0.3, 900))),
+        Scenario("three in antiphase, sine", 9, tuple(wave(0.2, 3.2, 3600, i / 3) for i in range(3))),
+        Scenario("a calm one came first, a busy one later", 6, (lambda _: 1.2, square(0.2, 2.6, 1800))),
+        Scenario(
+            "eight, random sines",
+            20,
+            tuple(wave(0.1, dice.uniform(0.5, 4), dice.uniform(1800, 5400), dice.random()) for _ in range(8)),
+        ),
+    ]
+
+
+def with_history(model: Model) -> Callable[[float], ModelMetrics]:
+    """The readings of a model with its arrivals in bins, as the operator would have them."""
+
+    def read(now: float) -> ModelMetrics:
+        seen = [(at, rate) for at, rate in model.arrivals if at > now - HISTORY_BINS * PERIOD]
+        peak = max((rate for at, rate in seen if at >= now - HOLD_SECONDS), default=0.0)
+        bins = [rate for _, rate in seen][-HISTORY_BINS:]
+        return replace(metrics(model.load(now), peak=peak), history=Series(tuple(bins), PERIOD, now))
+
+    return read
+
+
+def run(scenario: Scenario, seconds: float, planned: bool, forecast: bool) -> Score:
+    """One run. Without `planned` no plan is ever worth following."""
+    scaling = {
+        **plants.DEMO_SCALING,
+        "dwellSeconds": HOLD_SECONDS,
+        "holdSeconds": HOLD_SECONDS,
+        "plannerPeriodSeconds": PERIOD,
+    }
+    spec = demo_spec(accelerators={}, scaling=scaling, quality={"floorPermille": 750})
+    models = [Model(f"m{i}", spec, load) for i, load in enumerate(scenario.loads)]
+    for model in models if forecast else ():
+        model.metrics = with_history(model)
+    plant = Plant(models, budget=scenario.budget, period=PERIOD, now=START)
+    score = Score()
+    least = by_plan._LEAST_GAIN if planned else math.inf
+    with mock.patch.object(by_plan, "_LEAST_GAIN", least):
+        while plant.now < START + seconds:
+            plant.step()
+            score.note(plant)
+            plant.now += plant.period
+    return score
+
+
+def main() -> int:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--hours", type=float, default=2.0)
+    options = parser.parse_args()
+    print(f"{'scenario':<42}{'divided':<14}{'refused':>9}{'quality':>9}{'changes':>9}{'flaps':>7}")
+    for scenario in scenarios():
+        for how, planned, forecast in WAYS:
+            score = run(scenario, options.hours * 3600, planned, forecast)
+            quality = score.quality / max(1e-9, score.asked - score.refused)
+            print(
+                f"{scenario.name:<42}{how:<14}{100 * score.refused / score.asked:>7.2f} %{quality:>9.4f}"
+                f"{score.changes:>9}{score.flaps:>7}",
+                flush=True,
+            )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,175 @@
+"""A budget that no AcceleratorPool divides, shared as one program over its models says, where that is worth more.
+
+The program says how many accelerators each model should have; within them the model's own rules choose and damp. A
+model gives to another one what only its quality depends on (`giving.py`), never what carries its own requests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from adaptive_operator.decide.by_need import Division, acts, need_of
+from adaptive_operator.decide.candidates import best_plan, is_enumerable
+from adaptive_operator.decide.giving import give
+from adaptive_operator.decide.growth import carries, growth_demand
+from adaptive_operator.decide.optimize.problem import UNSERVED, Problem
+from adaptive_operator.decide.optimize.solve import PoolPlan, SolveSettings, solve_greedily
+from adaptive_operator.decide.planned import build_problem, is_plannable, planned_demand, planned_mix, propose_mix
+from adaptive_operator.decide.proposal import Proposal
+from adaptive_operator.decide.rules import propose
+from adaptive_operator.decide.situation import Mix, Situation, as_mix, as_plan, plan_space
+from adaptive_operator.decide.wording import accelerators_text, mix_text, rate_text
+from adaptive_operator.observe.observation import Planning, PoolObservation
+from adaptive_operator.reasons import Reason
+
+# A plan is followed when it is worth this much more than what the models would do by themselves (share of the demand;
+# a request not served counts as ten). Less is not worth that accelerators go from one model to another.
+_LEAST_GAIN: Final = 0.01
+
+Solver = Callable[[Problem], PoolPlan]
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """What the program said of the models that it planned."""
+
+    problem: Problem
+    plan: PoolPlan
+    mixes: Mapping[str, dict[str, int]]  # replicas by tier, by model key
+    followed: bool = False
+
+    @property
+    def is_trusted(self) -> bool:
+        """Is the plan near enough to its bound? Not where the solver was cut off, or was not asked."""
+        return self.plan.gap <= SolveSettings().accepted_gap
+
+
+def plan_pool(
+    situations: Sequence[Situation], pool: PoolObservation, base: Division, solver: Solver
+) -> tuple[Division, Planned | None]:
+    """The division to carry out: the plan's where it is worth more than `base`, and what was planned.
+
+    None: no plan could be worth it. So it is where a model has the pool for itself, or nobody lacks anything.
+    """
+    if len(situations) < 2 or pool.planning is Planning.BY_NEED:
+        return base, None
+    models = [s for s in situations if is_plannable(s, base.limits[s.model.key])]
+    others = [s for s in situations if s not in models]
+    left = pool.budget - sum(_kept(s, base.proposals[s.model.key]) for s in others)
+    if len(models) < 2 or not _may_gain(models, base, left):
+        return base, None
+    problem = build_problem(models, pool.resource, left, pool.prices)
+    plan = solve_greedily(problem) if pool.planning is Planning.GREEDY else solver(problem)
+    planned = Planned(problem, plan, {s.model.key: planned_mix(s, problem, plan) for s in models})
+    if not _is_worth_it(models, base, planned.mixes):
+        return base, planned
+    return _carry_out(models, others, planned, base), replace(planned, followed=True)
+
+
+def describe_plan(situation: Situation, planned: Planned | None, by_need: Division) -> str:
+    """What the program weighed for a model: its share, what it would have by need, and an accelerator's worth."""
+    key = situation.model.key
+    if planned is None or key not in planned.mixes:
+        return ""
+    if not planned.followed:
+        return "shared by need: the pool's plan would not serve enough more to be followed"
+    mix, alone = planned.mixes[key], by_need.proposals[key].replicas
+    share, other = situation.cost(mix), situation.cost(alone)
+    price = max(planned.plan.prices.values(), default=0.0)
+    return (
+        f"the pool's plan is {mix_text(mix)}, {accelerators_text(share)}; by need it would be {other}."
+        f" At {rate_text(planned_demand(situation))}; one more accelerator of the pool would be worth"
+        f" {rate_text(price)} at full quality, where a refused request counts ten"
+    )
+
+
+def _may_gain(models: Sequence[Situation], base: Division, left: int) -> bool:
+    """Would it be worth something if each model had everything to itself? No plan is worth more than that."""
+    alone: dict[str, Mix] = {}
+    for s in models:
+        space, proposed = plan_space(s, min(s.budget, left)), base.proposals[s.model.key].replicas
+        best = best_plan(space, planned_demand(s), s.settings.exact_plans)
+        alone[s.model.key] = proposed if best is None else as_mix(s, space, best)
+    return _is_worth_it(models, base, alone)
+
+
+def _is_worth_it(models: Sequence[Situation], base: Division, mixes: Mapping[str, Mix]) -> bool:
+    gain = sum(_worth(s, mixes[s.model.key]) - _worth(s, base.proposals[s.model.key].replicas) for s in models)
+    return gain > _LEAST_GAIN * sum(planned_demand(s) for s in models)
+
+
+def _kept(situation: Situation, proposal: Proposal) -> int:
+    """Accelerators of a model that is not planned: what its rules propose; all that it holds where nothing is done."""
+    proposed = situation.cost(proposal.replicas)
+    return proposed if acts(situation) else max(situation.held, situation.cost(situation.wanted))
+
+
+def _worth(situation: Situation, mix: Mix) -> float:
+    """Quality served less what is refused, as the program counts it."""
+    demand, space = planned_demand(situation), plan_space(situation, situation.budget)
+    filled = space.fill(as_plan(space, mix), demand)
+    return filled.quality_permille / 1000 * (demand - filled.unserved) - UNSERVED * filled.unserved
+
+
+def _carry_out(models: Sequence[Situation], others: Sequence[Situation], planned: Planned, base: Division) -> Division:
+    """Those whose load is not carried first, then the rest; while one of them waits for room, the rest only gives."""
+    owned, limits, proposals = base.owned, dict(base.limits), dict(base.proposals)
+    free = base.free - sum(need_of(s, proposals[s.model.key], owned) for s in others)
+    needs = {s.model.key: max(0, s.cost(planned.mixes[s.model.key]) - owned[s.model.key]) for s in models}
+    lacking = [s for s in models if _lacks(s)]
+    for s in lacking:
+        key = s.model.key
+        given = min(needs[key], free)
+        limits[key] = owned[key] + given
+        proposals[key] = _within(s, planned.mixes[key], limits[key])
+        free -= given
+    waits = sum(needs[s.model.key] for s in lacking) > sum(limits[s.model.key] - owned[s.model.key] for s in lacking)
+    # What may be chance or a short burst is no reason to take something from others.
+    sure = [s for s in lacking if proposals[s.model.key].reason is not Reason.HELD_FOR_AGREEMENT]
+    refused = sum(_refused_less(s, planned.mixes[s.model.key]) for s in sure)
+    for s in (s for s in models if s not in lacking):
+        key = s.model.key
+        limits[key] = owned[key] + (0 if waits else min(needs[key], free))
+        proposals[key] = _within(s, planned.mixes[key], limits[key])
+        if waits and refused > 0 and dict(proposals[key].replicas) == s.wanted:
+            proposals[key] = _giving(s, planned.mixes[key], limits[key], refused, proposals[key])
+        free -= need_of(s, proposals[key], owned)
+    return Division(limits, proposals, owned, base.free) if waits else _widened(models, limits, proposals, base, free)
+
+
+def _widened(
+    models: Sequence[Situation], limits: dict[str, int], proposals: dict[str, Proposal], base: Division, rest: int
+) -> Division:
+    """What nobody takes is there for each: what a model may have is told with it."""
+    for s in models:
+        key = s.model.key
+        limits[key] = max(limits[key], min(s.budget, base.owned[key] + need_of(s, proposals[key], base.owned) + rest))
+    return Division(limits, proposals, base.owned, base.free)
+
+
+def _within(situation: Situation, mix: Mix, limit: int) -> Proposal:
+    """The model's own rules within its share: exact where its plans can be enumerated; else the program's own mix."""
+    space = plan_space(situation, limit)
+    if is_enumerable(space, planned_demand(situation), situation.settings.exact_plans):
+        return propose(situation, limit)
+    return propose_mix(situation, mix, limit)
+
+
+def _giving(situation: Situation, mix: Mix, limit: int, refused: float, else_: Proposal) -> Proposal:
+    given = give(situation, mix, limit, refused)
+    return else_ if given is None else replace(given, findings=else_.findings)
+
+
+def _lacks(situation: Situation) -> bool:
+    """Does the demand pass what is wanted?"""
+    demand, space = growth_demand(situation), plan_space(situation, situation.budget)
+    return demand is not None and not carries(space, as_plan(space, situation.wanted), demand)
+
+
+def _refused_less(situation: Situation, mix: Mix) -> float:
+    """Requests/s that a mix serves of those that what is wanted does not."""
+    demand, space = growth_demand(situation) or 0.0, plan_space(situation, situation.budget)
+    now, then = (space.fill(as_plan(space, m), demand).unserved for m in (situation.wanted, mix))
+    return max(0.0, now - then)

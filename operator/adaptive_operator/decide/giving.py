@@ -1,0 +1,87 @@
+"""A model gives accelerators to others of its pool: what only its quality depends on, where they refuse requests.
+
+As damped as an upgrade: quality moves with care, and what carries a model's own load is never given.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from adaptive_operator.decide.candidates import best_plan
+from adaptive_operator.decide.damping import agree, dwells, is_agreed, is_freshly_started, survivors
+from adaptive_operator.decide.demand import Trust
+from adaptive_operator.decide.growth import capacity, carries
+from adaptive_operator.decide.proposal import Proposal
+from adaptive_operator.decide.situation import Mix, Situation, as_mix, as_plan, plan_space
+from adaptive_operator.decide.swaps import load_seconds
+from adaptive_operator.decide.wording import accelerators_text, fingerprint, mix_text, rate_text
+from adaptive_operator.reasons import Reason
+
+# A plan is assumed to live this long at least when a dip is weighed against it.
+_LEAST_PLAN_LIFE_SECONDS = 300.0
+_PLAN_LIFE_LOADS = 5.0
+
+
+def give(situation: Situation, mix: Mix, limit: int, refused: float) -> Proposal | None:
+    """Go to the plan's smaller mix, or as near as the own load allows; None where nothing can be given now.
+
+    `refused`: requests/s of others that are refused without it, and would be served with it.
+    """
+    demand = situation.demand
+    if demand.trust is not Trust.FULL or demand.peak is None or is_freshly_started(situation) or dwells(situation):
+        return None
+    need = demand.peak * situation.settings.shrink_headroom
+    target = _least_mix(situation, situation.cost(mix), need)
+    if target is None or not _is_worth_its_dip(situation, target, limit, refused):
+        return None
+    memory = agree(situation, fingerprint(target))
+    if not is_agreed(situation, memory):
+        plans = situation.model.spec.scaling.plans_in_agreement
+        message = f"others refuse requests for want of what {mix_text(target)} would leave them: {_WAITS.format(plans)}"
+        return Proposal(Reason.HELD_FOR_AGREEMENT, message, situation.wanted, memory)
+    return _given(situation, target, limit, need)
+
+
+_WAITS = "waits for {} equal plans in a row"
+
+
+def _least_mix(situation: Situation, share: int, need: float) -> dict[str, int] | None:
+    """The best mix within the plan's share that carries the own demand (requests/s), or within a little more of it."""
+    for accelerators in range(share, situation.cost(situation.wanted)):
+        space = plan_space(situation, accelerators)
+        plan = best_plan(space, need, situation.settings.exact_plans)
+        if plan is not None and space.cost(plan) <= accelerators and carries(space, plan, need):
+            return as_mix(situation, space, plan)
+    return None
+
+
+def _is_worth_its_dip(situation: Situation, mix: Mix, limit: int, refused: float) -> bool:
+    """Own requests lost while replicas are exchanged, against those of others that are served over the plan's life."""
+    space, rate = plan_space(situation, limit), situation.demand.rate or 0.0
+    load = max((load_seconds(situation, tier) for tier in situation.tiers), default=0.0)
+    lost = space.fill(as_plan(space, survivors(situation, mix, limit)), rate).unserved
+    return lost * load < refused * max(_LEAST_PLAN_LIFE_SECONDS, _PLAN_LIFE_LOADS * load)
+
+
+def _given(situation: Situation, mix: dict[str, int], limit: int, need: float) -> Proposal:
+    space = plan_space(situation, limit)
+    old, new = (space.fill(as_plan(space, m), need).quality_permille for m in (situation.wanted, mix))
+    left = accelerators_text(situation.cost(situation.wanted) - situation.cost(mix))
+    during = space.fill(as_plan(space, survivors(situation, mix, limit)), need).unserved
+    return Proposal(
+        reason=Reason.SWAPPED_TO_CHEAPER_TIER,
+        message=(
+            f"others would refuse requests: leaves them {left}; {mix_text(mix)} carry"
+            f" {rate_text(capacity(situation, mix))} at {new:.0f} instead of {old:.0f} permille of quality"
+        ),
+        replicas=mix,
+        memory=replace(
+            situation.memory,
+            last_restore_at=float(int(situation.now)),
+            agreed_plan=None,
+            agreed_count=0,
+            agreed_at=None,
+        ),
+        gain_permille=new - old,
+        dip_permille=1000 * during / need if need > 0 else 0.0,
+    )

@@ -1,0 +1,74 @@
+"""What the planner remembers of a pool between two passes: the last plan's prices, and solvers that failed.
+
+Kept in this process only. A new one begins without prices, so that exchanges cost nothing in its first plan, and with
+hope: both are in the observation that a decision is made from, and so in the decision log.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from adaptive_operator.decide.by_plan import Solver
+from adaptive_operator.decide.decision import PoolDecision
+from adaptive_operator.decide.pool import decide_pool
+from adaptive_operator.decide.settings import DecideSettings
+from adaptive_operator.observe.observation import Planning, PoolObservation
+from adaptive_operator.solving import SolverError
+
+_LOG = logging.getLogger(__name__)
+FAILURES: Final = 3  # in a row, before the greedy choice stands in
+_PASSES_WITHOUT: Final = 20  # of the greedy choice, before the solver is tried again
+
+
+@dataclass(slots=True)
+class PoolMemory:
+    """`recall` completes an observation, `decide_pool` decides on it and remembers."""
+
+    solver: Solver
+    count_failure: Callable[[str], None] = lambda cause: None
+    _prices: dict[str, Mapping[str, float]] = field(default_factory=dict)  # by pool
+    _failures: dict[str, int] = field(default_factory=dict)  # in a row, passes without the solver included
+
+    def recall(self, observation: PoolObservation) -> PoolObservation:
+        """The observation with the last plan's prices, and how its program is to be answered."""
+        key = _key(observation)
+        failures = self._failures.get(key, 0)
+        planning = Planning.SOLVED
+        if failures >= FAILURES and (failures - FAILURES) % _PASSES_WITHOUT < _PASSES_WITHOUT - 1:
+            planning, self._failures[key] = Planning.GREEDY, failures + 1
+        return replace(observation, prices=self._prices.get(key, {}), planning=planning)
+
+    def without_solver(self, observation: PoolObservation) -> PoolObservation:
+        """The same observation after the solver failed on it."""
+        greedy = self._failures.get(_key(observation), 0) >= FAILURES
+        return replace(observation, planning=Planning.GREEDY if greedy else Planning.BY_NEED)
+
+    def decide_pool(self, observation: PoolObservation, settings: DecideSettings) -> PoolDecision:
+        """The decision. Raises SolverError, which counts."""
+        key = _key(observation)
+        try:
+            decision = decide_pool(observation, settings, self.solver)
+        except SolverError as error:
+            self._failures[key] = self._failures.get(key, 0) + 1
+            self.count_failure("Failed")
+            _LOG.warning("pool %s: the planner's program was not solved: %s", key, error)
+            raise
+        if decision.unsolved:
+            self.count_failure("Unsolved")
+        if observation.planning is Planning.SOLVED and decision.planned:
+            self._failures.pop(key, None)
+        self._prices[key] = decision.prices
+        return decision
+
+    def keep(self, pools: Collection[str]) -> None:
+        """Forget pools that are gone."""
+        for remembered in (self._prices, self._failures):
+            for key in set(remembered) - set(pools):
+                del remembered[key]
+
+
+def _key(observation: PoolObservation) -> str:
+    return observation.name or observation.resource

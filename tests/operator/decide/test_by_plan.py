@@ -1,0 +1,174 @@
+"""A pool without an AcceleratorPool: a plan worth it is followed, and takes from nobody what carries his own load."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+
+import pytest
+
+from adaptive_operator.decide.by_plan import Planned
+from adaptive_operator.decide.optimize.problem import Problem
+from adaptive_operator.decide.optimize.solve import PoolPlan, solve
+from adaptive_operator.decide.pool import decide_pool
+from adaptive_operator.observe.observation import Planning, PoolObservation, Series
+from adaptive_operator.reasons import Reason
+from adaptive_operator.record import build_record, decode_record, encode_record
+from tests.operator.decide.plant import DEMO_SETTINGS, Model, Plant, demo_spec, metrics, observe_one
+
+NOW = 10_000.0
+GPU = "nvidia.com/gpu"
+# A small replica of its best tier carries all of a calm model's load, at a little less quality.
+CALM, BUSY = {"full": 1, "int4": 1}, {"int8": 1, "int4": 1}
+
+
+def spec(**overrides):
+    return demo_spec(accelerators={}, quality={"floorPermille": 900}, **overrides)
+
+
+def pool(budget: int = 5, **models: tuple[dict[str, int], float]) -> PoolObservation:
+    """Models of one pool; a name's value is (mix, demand)."""
+    seen = [observe_one(spec(), mix, metrics(rate), name=name) for name, (mix, rate) in models.items()]
+    return PoolObservation(NOW, GPU, budget, 1, 0.0, tuple(seen))
+
+
+def never(problem: Problem) -> PoolPlan:
+    raise AssertionError("no program has to be solved for this")
+
+
+def run_two(seconds: float = 600.0, **scaling) -> tuple[Plant, Model, Model]:
+    """A calm model came first and holds its best tier; a busy one is refused requests while it does."""
+    own = spec(scaling={**demo_spec().scaling.model_dump(by_alias=True, exclude_none=True), **scaling})
+    calm = Model("calm", own, lambda now: 0.35)
+    busy = Model("busy", own, lambda now: 0.3 if now < NOW + 200 else 1.6)
+    plant = Plant([calm], budget=5)
+    plant.run(60)
+    assert calm.mix() == CALM
+    plant.models.insert(0, busy)
+    plant.run(seconds)
+    return plant, calm, busy
+
+
+def test_a_model_that_has_the_pool_for_itself_needs_no_program():
+    one = pool(4, a=(BUSY, 9.0))
+    decision = decide_pool(one, DEMO_SETTINGS, never)
+    assert not decision.planned
+    assert decision.decisions[0].pool == ""
+
+
+def test_while_nobody_lacks_anything_no_program_is_solved():
+    assert not decide_pool(pool(8, a=(CALM, 0.3), b=(CALM, 0.3)), DEMO_SETTINGS, never).planned
+
+
+def test_a_calm_model_gives_the_quality_of_its_best_tier_where_others_would_refuse_requests():
+    plant, calm, busy = run_two()
+    assert calm.mix() == {"int8": 1, "int4": 1}
+    assert busy.mix() == {"int8": 2, "int4": 1}
+    gave = next(d for _, d in calm.decisions if d.reason is Reason.SWAPPED_TO_CHEAPER_TIER)
+    assert gave.message.startswith(
+        "others would refuse requests: leaves them 1 accelerator; int8 1 · int4 1 carry 1.17/s"
+    )
+    assert "the pool's plan is int8 1 · int4 1, 2 accelerators; by need it would be 3" in gave.pool
+    assert plant.held() == 5
+
+
+def test_what_carries_the_own_load_is_never_given():
+    plant, calm, busy = run_two()
+    calm.load = lambda now: 1.0
+    plant.run(300)
+    busy.load = lambda now: 9.0
+    plant.run(600)
+    space = {"full": 0.72, "int8": 0.585, "int4": 0.585}
+    assert sum(space[tier] * n for tier, n in calm.mix().items()) >= 1.0
+
+
+@pytest.mark.parametrize(
+    ("change", "because"),
+    [
+        ({"acting_since": NOW - 5}, "the operator has just started"),
+        ({"now": NOW}, "the last change was a moment ago"),
+    ],
+    ids=["freshly started", "dwell"],
+)
+def test_giving_waits_as_an_upgrade_does(change, because):
+    seen = pool(5, busy=(BUSY, 1.6), calm=(CALM, 0.35))
+    late = tuple(replace(m, memory=replace(m.memory, last_change_at=NOW - 5)) for m in seen.models)
+    seen = replace(seen, models=late) if "now" in change else replace(seen, **change)
+    decision = decide_pool(seen, DEMO_SETTINGS)
+    assert decision.decisions[1].replicas == {"full": 1, "int8": 0, "int4": 1}, because
+
+
+def test_giving_needs_plans_in_agreement():
+    seen = pool(5, busy=(BUSY, 1.6), calm=(CALM, 0.35))
+    first = decide_pool(seen, DEMO_SETTINGS).decisions[1]
+    assert (first.reason, first.memory.agreed_count) == (Reason.HELD_FOR_AGREEMENT, 1)
+    assert "others refuse requests for want of what int8 1 · int4 1 would leave them" in first.message
+    later = replace(seen, now=NOW + 5, models=(seen.models[0], replace(seen.models[1], memory=first.memory)))
+    assert decide_pool(later, DEMO_SETTINGS).decisions[1].reason is Reason.SWAPPED_TO_CHEAPER_TIER
+
+
+def test_square_waves_in_antiphase_do_not_flap():
+    """Giving and taking back are both damped: no mix lives shorter than the dwell between two equal ones."""
+    own = spec(scaling={**demo_spec().scaling.model_dump(by_alias=True, exclude_none=True), "dwellSeconds": 120})
+    loads = [lambda now: 0.3 if int(now // 240) % 2 else 2.0, lambda now: 2.0 if int(now // 240) % 2 else 0.3]
+    plant = Plant([Model(f"m{i}", own, load) for i, load in enumerate(loads)], budget=6)
+    plant.run(2400)
+    for model in plant.models:
+        mixes = [(at, dict(d.replicas)) for at, d in model.decisions]
+        changes = [mixes[0], *(new for old, new in itertools.pairwise(mixes) if old[1] != new[1])]
+        for (_, a), (began, b), (ended, c) in zip(changes, changes[1:], changes[2:], strict=False):
+            assert a != c or a == b or ended - began >= 120
+
+
+def test_the_prices_of_a_full_pool_and_its_tiers_are_told_and_are_nothing_when_all_is_well():
+    scarce = decide_pool(pool(5, busy=(BUSY, 2.5), calm=(CALM, 0.35)), DEMO_SETTINGS)
+    assert scarce.planned
+    assert scarce.prices[GPU] > 1
+    assert scarce.tier_prices["demo/busy"]["int8"] > scarce.tier_prices["demo/calm"]["int8"]
+    idle = decide_pool(pool(8, a=(CALM, 0.0), b=(CALM, 0.0)), DEMO_SETTINGS)
+    assert idle.prices == {GPU: 0.0}
+    assert set(idle.tier_prices["demo/a"].values()) == {0.0}
+
+
+def test_a_solver_that_failed_leaves_the_pool_shared_by_need_and_later_to_a_greedy_choice_that_is_told():
+    seen = pool(5, busy=(BUSY, 1.6), calm=(CALM, 0.35))
+    assert not decide_pool(replace(seen, planning=Planning.BY_NEED), DEMO_SETTINGS, never).planned
+    decision = decide_pool(replace(seen, planning=Planning.GREEDY), DEMO_SETTINGS, never)
+    assert decision.unsolved
+    told = [f.message for d in decision.decisions for f in d.findings if f.reason is Reason.POOL_NOT_SOLVED]
+    assert told
+    assert "a greedy choice stands in" in told[0]
+
+
+def test_a_plan_far_from_its_bound_is_told_and_counts():
+    def cut_off(problem: Problem) -> PoolPlan:
+        return replace(solve(problem), gap=0.5)
+
+    decision = decide_pool(pool(5, busy=(BUSY, 1.6), calm=(CALM, 0.35)), DEMO_SETTINGS, cut_off)
+    assert decision.unsolved
+    assert any("the solver stopped early" in f.message for d in decision.decisions for f in d.findings)
+
+
+def test_trust_ends_at_three_per_cent_of_the_demand():
+    problem = Problem((), ())
+    plan = solve(problem)
+    assert Planned(problem, replace(plan, gap=0.03), {}).is_trusted
+    assert not Planned(problem, replace(plan, gap=0.031), {}).is_trusted
+
+
+def test_a_planned_decision_is_the_same_again_from_its_record():
+    seen = pool(5, busy=(BUSY, 2.5), calm=(CALM, 0.35))
+    history = Series((*[None] * 5, *[0.5] * 34, 2.5), 15.0, NOW)
+    models = tuple(replace(m, metrics=replace(m.metrics, history=history)) for m in seen.models)
+    seen = replace(seen, models=models, prices={GPU: 0.4})
+    decided = decide_pool(seen, DEMO_SETTINGS)
+    record = decode_record(encode_record(build_record(seen, DEMO_SETTINGS, decided.decisions)))
+    assert record.observation.prices == {GPU: 0.4}
+    assert decide_pool(record.observation, record.settings) == decided
+
+
+def test_what_is_expected_raises_the_demand_that_is_planned_for():
+    quiet = pool(5, busy=(BUSY, 0.5), calm=(CALM, 0.35))
+    rising = Series((*[0.5] * 38, 0.5, 3.0), 15.0, NOW)
+    busy = replace(quiet.models[0], metrics=replace(quiet.models[0].metrics, history=rising))
+    assert decide_pool(replace(quiet, models=(busy, quiet.models[1])), DEMO_SETTINGS).planned

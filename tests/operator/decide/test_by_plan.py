@@ -23,7 +23,7 @@ CALM, BUSY = {"full": 1, "int4": 1}, {"int8": 1, "int4": 1}
 
 
 def spec(**overrides):
-    return demo_spec(accelerators={}, quality={"floorPermille": 900}, **overrides)
+    return demo_spec(accelerators={}, quality={"floorPermille": 900}, routing={"warmTier": "int4"}, **overrides)
 
 
 def pool(budget: int = 5, **models: tuple[dict[str, int], float]) -> PoolObservation:

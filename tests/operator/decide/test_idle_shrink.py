@@ -87,7 +87,9 @@ def test_it_is_said_what_was_given_up_for_what():
 
 
 def test_a_floor_is_kept_whatever_accelerators_cost():
-    spec = spec_with({**SHRINK, "worthPerQualityPointMilli": 0}, quality={"floorPermille": 900})
+    spec = spec_with(
+        {**SHRINK, "worthPerQualityPointMilli": 0}, quality={"floorPermille": 900}, routing={"warmTier": "int4"}
+    )
     assert dict(decide_one(observe_one(spec, IDLE, metrics(0.2))).replicas) == IDLE
 
 

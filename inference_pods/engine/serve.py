@@ -133,10 +133,13 @@ async def _serve(settings: Settings, started: float) -> int:
 
 
 async def _run_until_stopped(service: Service, settings: Settings, started: float, stop: asyncio.Event) -> int:
-    """Exit code of a replica that was told to stop.
+    """Exit code of a replica: 0 when it was told to stop.
+
+    One whose loop ended by an error ends, too: a restart helps sooner than failing probes do. It leaves no message for
+    the operator, which would take it for one that cannot load and give up the tier.
 
     Raises:
-        LoadError: it could not be loaded, or its loop ended by an error: a restart helps sooner than failing probes do.
+        LoadError: it could not be loaded.
     """
     loading = asyncio.create_task(_load(service, settings, started))
     stopped, crashed = asyncio.create_task(stop.wait()), asyncio.create_task(service.crashed.wait())
@@ -146,7 +149,8 @@ async def _run_until_stopped(service: Service, settings: Settings, started: floa
     await asyncio.wait({stopped, crashed}, return_when=asyncio.FIRST_COMPLETED)
     if not stop.is_set():
         await service.wait_idle(_LAST_WORDS_SECONDS)  # open requests hear of it
-        raise LoadError(LoadReason.ENGINE_FAILED, "the engine's loop ended by an error; the log says where")
+        logger.error("the engine's loop ended by an error; the lines above say where")
+        return LoadReason.ENGINE_FAILED.exit_code
     loading.cancel()  # as far as it still runs
     await asyncio.gather(loading, return_exceptions=True)
     service.phase = Phase.STOPPING

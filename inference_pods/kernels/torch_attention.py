@@ -77,8 +77,10 @@ class PagedAttention:
 
             return paged_attention(q, cache[0], cache[1], batch.block_tables, batch.lengths)
         grouped = q.view(-1, self._heads, self._group, self._head_dim)
-        keys, values = cache[:, batch.block_tables].transpose(2, 3).flatten(3, 4)
-        visible = torch.arange(keys.shape[2], device=q.device) < batch.lengths[:, None]
+        read = cache[:, batch.block_tables].transpose(2, 3).flatten(3, 4)
+        visible = torch.arange(read.shape[3], device=q.device) < batch.lengths[:, None]
+        # A slot that nobody wrote yet keeps what its block's last owner left, perhaps NaN, which no mask outweighs.
+        keys, values = read.masked_fill(~visible[:, None, :, None], 0)
         return scaled_dot_product_attention(grouped, keys, values, attn_mask=visible[:, None, None]).flatten(1, 2)
 
     def _rotate(self, q: Tensor, k: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:

@@ -93,7 +93,8 @@ class Places:
             replica = self._room(lanes[index], demand)
             if replica is not None:
                 self._choice.charge(keys[turn], keys, self._fleet.plan, asked)
-                self._usual.record(demand.work)
+                if not demand.is_pinned:
+                    self._usual.record(demand.work)
                 return self._book(lanes[index].route, replica, demand, _reason(demand, index, turn))
         return None
 

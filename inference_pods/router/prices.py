@@ -15,6 +15,7 @@ from typing import Final
 from inference_pods.router.table import ReferenceRequest
 
 PULL_REQUESTS: Final = 8.0  # usual requests that a route may be ahead of or behind its share to get those that fit it
+_LARGEST_SIZE: Final = 4.0  # of a request, for shares and mean: a body of megabytes would take hundreds of turns
 _USUAL_REQUESTS: Final = 50  # requests over which the usual work is averaged
 _BYTES_PER_TOKEN: Final = 4  # of English text; other languages are off by a factor that their requests have in common
 _OUTPUT_WEIGHT: Final = 2  # work of an output token, where a prompt token is 1: as fair schedulers count (VTC)
@@ -63,9 +64,11 @@ class UsualWork:
         self._count = 0
 
     def size_of(self, work: float) -> float:
-        """A request's work, where the usual one is 1. The first request is usual."""
-        return work / self._mean if self._mean > 0 else 1.0
+        """A request's work, where the usual one is 1, at most `_LARGEST_SIZE`. The first request is usual."""
+        return min(work / self._mean, _LARGEST_SIZE) if self._mean > 0 else 1.0
 
     def record(self, work: float) -> None:
+        if self._mean > 0:
+            work = min(work, _LARGEST_SIZE * self._mean)
         self._count = min(self._count + 1, _USUAL_REQUESTS)
         self._mean += (work - self._mean) / self._count

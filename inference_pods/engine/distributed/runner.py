@@ -46,6 +46,8 @@ def build_alone(spec: RankSpec, shape: DecoderShape) -> TorchDecoder:
 
 
 def _build(spec: RankSpec, shape: DecoderShape, shard: Shard | None, group: Group | None) -> TorchDecoder:
+    if spec.device == Device.CUDA:  # Triton launches and captures go to the current device, not to that of the tensors
+        torch.cuda.set_device(rank_device(spec))
     return TorchDecoder(
         shape,
         spec.limits,

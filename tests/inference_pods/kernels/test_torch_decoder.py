@@ -232,6 +232,12 @@ def test_a_step_out_of_range_is_refused_before_it_runs(chunk, message):
         decoder.step([chunk])
 
 
+def test_what_a_blocks_last_owner_left_reaches_no_answer_not_even_when_it_is_no_number():
+    clean, spoilt = (load_random_weights(TorchDecoder(SHAPE, LIMITS, Precision.FP32)) for _ in range(2))
+    spoilt._attention._cache.fill_(float("nan"))
+    assert_same(run(spoilt, script()), run(clean, script()))
+
+
 def test_a_tensor_of_the_wrong_size_is_refused():
     decoder = TorchDecoder(SHAPE, LIMITS, Precision.FP32)
     with pytest.raises(DecoderUnsupportedError, match=r"tensor Q is \[1, 64\]"):

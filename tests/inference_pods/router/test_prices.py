@@ -69,6 +69,15 @@ def test_the_usual_work_follows_recent_requests():
     assert usual.size_of(2.0) == pytest.approx(0.5, abs=1e-3)
 
 
+def test_one_huge_request_takes_a_few_turns_and_leaves_the_mean_about_where_it_was():
+    usual = UsualWork()
+    for _ in range(50):
+        usual.record(1.0)
+    assert usual.size_of(1024.0) == 4.0
+    usual.record(1024.0)
+    assert usual.size_of(1.0) == pytest.approx(1.0, rel=0.1)
+
+
 def build(tools, prices, shares, qualities=(1000, 950, 780), floor=0):
     """Places with room for everybody on tiers full, int8, int4, whose shares do not move."""
     keys = (FULL, INT8, INT4)[: len(prices)]

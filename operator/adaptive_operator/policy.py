@@ -45,6 +45,8 @@ class Policy:
         held = sum(held_accelerators(m) for m in pool.models if m.key in failed)
         try:
             return self._decide(replace(pool, models=healthy, budget=max(0, pool.budget - held))), failed
+        except SolverError:
+            raise
         except Exception as error:  # noqa: BLE001 they fail together only: nobody moves
             return {}, {**failed, **{model.key: error for model in healthy}}
 

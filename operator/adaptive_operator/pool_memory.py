@@ -13,6 +13,8 @@ from typing import Final
 
 from adaptive_operator.decide.by_plan import Solver
 from adaptive_operator.decide.decision import PoolDecision
+from adaptive_operator.decide.optimize.problem import Problem
+from adaptive_operator.decide.optimize.solve import PoolPlan
 from adaptive_operator.decide.pool import decide_pool
 from adaptive_operator.decide.settings import DecideSettings
 from adaptive_operator.observe.observation import Planning, PoolObservation
@@ -50,7 +52,7 @@ class PoolMemory:
         """The decision. Raises SolverError, which counts."""
         key = _key(observation)
         try:
-            decision = decide_pool(observation, settings, self.solver)
+            decision = decide_pool(observation, settings, self._solve)
         except SolverError as error:
             self._failures[key] = self._failures.get(key, 0) + 1
             self.count_failure("Failed")
@@ -60,8 +62,18 @@ class PoolMemory:
             self.count_failure("Unsolved")
         if observation.planning is Planning.SOLVED and decision.planned:
             self._failures.pop(key, None)
-        self._prices[key] = decision.prices
+        if decision.planned:
+            self._prices[key] = decision.prices
         return decision
+
+    def _solve(self, problem: Problem) -> PoolPlan:
+        """The solver's plan. Raises SolverError whatever the solver fails with: it is no model's defect."""
+        try:
+            return self.solver(problem)
+        except SolverError:
+            raise
+        except Exception as error:
+            raise SolverError(f"{type(error).__name__}: {error}") from error
 
     def keep(self, pools: Collection[str]) -> None:
         """Forget pools that are gone."""

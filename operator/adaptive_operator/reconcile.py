@@ -80,7 +80,7 @@ class Reconciler:
     _faults: dict[str, Fault] = field(default_factory=dict)  # by model key, until a pass succeeds
     _said: dict[str, tuple[str, ...]] = field(default_factory=dict)  # last logged decision by model key
     _turns: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_MODELS_AT_ONCE))
-    _turns_end: float | None = None  # monotonic; None until the first turn of a pass
+    _turns_end: dict[str, float] = field(default_factory=dict)  # monotonic, by pool, from its first turn of a pass on
     _left: set[str] = field(default_factory=set)  # keys of models that the pass does not come to
     _waited: set[str] = field(default_factory=set)  # of those that the pass before did not come to
     _on_unfinished: Callable[[], None] = lambda: None
@@ -95,7 +95,7 @@ class Reconciler:
         Raises NotLeaderError, KubeError or InventoryError when there was nothing to decide on.
         """
         epoch, now = self.lease.epoch, self.wall_clock()
-        self._waited, self._left, self._turns_end = self._left, set(), None
+        self._waited, self._left, self._turns_end = self._left, set(), {}
         snapshot, budgets = await self._read_cluster(epoch, now), self.settings.budgets
         groups = find_groups(snapshot.pools)
         advertised = await self.nodes.read(find_unnamed(snapshot.models, budgets), snapshot.pods, groups)
@@ -156,18 +156,21 @@ class Reconciler:
             self._in_turn(
                 model.key,
                 partial(self._run_model, was, model, decisions.get(model.key), budgets, observation.now, epoch),
+                pool.key,
             )
             for was, model in pairs
         )
         return sum(await asyncio.gather(*runs, self._report_pool(pool, decisions, observation.now, epoch)))
 
-    async def _in_turn(self, key: str, run: Callable[[], Awaitable[int]]) -> int:
-        """A model's part of a pass, when it is its turn; its time limit begins then."""
+    async def _in_turn(self, key: str, run: Callable[[], Awaitable[int]], pool: str = "") -> int:
+        """A model's part of a pass, when it is its turn; its time limit begins then.
+
+        A pool's writing begins with its first turn: what others wrote while it was read and decided is not its time.
+        """
         async with self._turns:
             await asyncio.sleep(0)  # planning never waits: without this, calls under way would wait for all of it
             now = self.monotonic()
-            self._turns_end = self._turns_end or now + _WRITING_SECONDS
-            if now > self._turns_end:
+            if now > self._turns_end.setdefault(pool, now + _WRITING_SECONDS):
                 self._left.add(key)
                 return 0
             return await run()

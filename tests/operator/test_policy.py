@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
 
 from adaptive_operator.decide.decision import Decision, PoolDecision
 from adaptive_operator.decide.settings import DecideSettings
@@ -13,6 +16,7 @@ from adaptive_operator.plan.plan import Plan
 from adaptive_operator.plan.settings import PlanSettings
 from adaptive_operator.policy import Policy
 from adaptive_operator.reasons import Reason
+from adaptive_operator.solving import SolverError
 from tests.operator.raw_objects import build_model, build_pod, build_stateful_set
 
 
@@ -54,3 +58,17 @@ def test_models_that_fail_together_only_are_all_left_as_they_are() -> None:
     decisions, failed = build_policy(lambda pool: len(pool.models) > 1, []).decide(build_pool("a", "b"))
     assert decisions == {}
     assert set(failed) == {"demo/a", "demo/b"}
+
+
+def test_a_solver_that_fails_on_the_healthy_rest_is_no_models_defect() -> None:
+    def decide(pool: PoolObservation, _settings: DecideSettings) -> PoolDecision:
+        names = {m.name for m in pool.models}
+        if "b" in names:
+            raise ZeroDivisionError("defect")
+        if len(names) > 1:
+            raise SolverError("the process ended")
+        return PoolDecision(pool.resource, ())
+
+    policy = replace(build_policy(lambda _pool: False, []), decide_pool=decide)
+    with pytest.raises(SolverError):
+        policy.decide(build_pool("a", "b", "c"))

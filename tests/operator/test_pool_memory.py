@@ -55,6 +55,13 @@ def test_a_failure_is_counted_and_the_pool_is_shared_by_need_and_after_three_gre
     assert memory.recall(SCARCE).planning is Planning.GREEDY
 
 
+def test_whatever_a_solver_fails_with_is_no_models_defect() -> None:
+    def defect(problem: Problem) -> PoolPlan:
+        raise TypeError("no marginals")
+
+    fail(PoolMemory(defect))
+
+
 def test_a_solver_that_was_given_up_is_tried_again_and_trusted_when_it_answers() -> None:
     memory = PoolMemory(broken)
     for _ in range(FAILURES):

@@ -186,6 +186,20 @@ async def test_a_pass_that_wrote_for_long_leaves_the_rest_to_one_that_follows_at
     assert (await scene.run(), scene.kube.writes, again) == (0, [], [])
 
 
+async def test_a_model_that_cannot_be_planned_does_not_use_up_the_time_of_a_pool_that_is_slow_to_decide() -> None:
+    scene = Scene(build_model("a"), build_model("broken", tiers="nonsense"), kube=SlowKube)
+    scene.kube.scene, scene.reconciler.monotonic = scene, lambda: scene.monotonic
+    policy = scene.reconciler.policy
+
+    def decide_slowly(observation: Any, settings: Any) -> Any:
+        scene.monotonic += 60.0
+        return decide_pool(observation, settings)
+
+    scene.reconciler.policy = replace(policy, decide_pool=decide_slowly)
+    await scene.run()
+    assert "a" in {name for _, _, name in scene.kube.writes}
+
+
 async def test_those_that_had_to_wait_come_first_the_next_time() -> None:
     """Else a few models whose writes hang would keep all others waiting for ever."""
     planned: list[str] = []

@@ -56,7 +56,8 @@ def plan_pool(
     if len(situations) < 2 or pool.planning is Planning.BY_NEED:
         return base, None
     models = [s for s in situations if is_plannable(s, base.limits[s.model.key])]
-    others = [s for s in situations if s not in models]
+    planned_keys = {s.model.key for s in models}
+    others = [s for s in situations if s.model.key not in planned_keys]
     left = pool.budget - sum(_kept(s, base.proposals[s.model.key]) for s in others)
     if len(models) < 2 or not _may_gain(models, base, left):
         return base, None
@@ -129,7 +130,8 @@ def _carry_out(models: Sequence[Situation], others: Sequence[Situation], planned
     # What may be chance or a short burst is no reason to take something from others.
     sure = [s for s in lacking if proposals[s.model.key].reason is not Reason.HELD_FOR_AGREEMENT]
     refused = sum(_refused_less(s, planned.mixes[s.model.key]) for s in sure)
-    for s in (s for s in models if s not in lacking):
+    lacking_keys = {s.model.key for s in lacking}
+    for s in (s for s in models if s.model.key not in lacking_keys):
         key = s.model.key
         limits[key] = owned[key] + (0 if waits else min(needs[key], free))
         proposals[key] = _within(s, planned.mixes[key], limits[key])

@@ -188,8 +188,12 @@ def merge_answers(answers: Sequence[Mapping[Query, Answer]]) -> dict[Query, Answ
     for query in answers[0]:
         parts = [one[query] for one in answers]
         failed = next((part for part in parts if isinstance(part, Failed)), None)
-        rows = [part.values for part in parts if isinstance(part, Rows)]
-        merged[query] = failed or Rows({key: value for values in rows for key, value in values.items()})
+        rows = [part for part in parts if isinstance(part, Rows)]
+        merged[query] = failed or Rows(
+            {key: value for part in rows for key, value in part.values.items()},
+            frozenset().union(*(part.duplicates for part in rows)),
+            {key: series for part in rows for key, series in part.series.items()},
+        )
     return merged
 
 

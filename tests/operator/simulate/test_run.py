@@ -49,6 +49,7 @@ def test_every_decision_follows_from_its_observation_alone():
     policy = AdaptivePolicy(keep_records=True)
     run(make_scenario(), generate(step(2.0, 12.0, 200.0), 500.0, seed=3), policy)
     assert len(policy.records) > 30
+    assert policy.records[-1].observation.models[0].metrics.history is not None
     for record in policy.records:
         assert decide_pool(record.observation, DecideSettings()) == record.decision
 

@@ -73,6 +73,7 @@ class AdaptivePolicy:
     _first: World = field(init=False)  # clock and accelerators are the same in all
     _settings: DecideSettings = field(init=False)
     _plan_settings: PlanSettings = field(init=False)
+    _prices: Mapping[str, float] = field(default_factory=dict)  # of the last plan, as the operator remembers them
     _nudged: bool = False
 
     def begin(self, world: World) -> None:
@@ -117,6 +118,8 @@ class AdaptivePolicy:
         observation = self._observe(now)
         started = self.clock()
         decided = decide_pool(observation, self._settings)
+        if decided.planned:
+            self._prices = decided.prices
         seconds = self.clock() - started
         if self.keep_records:
             self.records.append(Record(self._first.events.now, observation, decided))
@@ -137,7 +140,7 @@ class AdaptivePolicy:
         answers = merge_answers([model.world.scraper.answer(queries) for model in self._models.values()])
         readings = Readings(answers, now, lambda _query, _cause: None, windows)
         models = tuple(with_metrics(seen, self._read(readings, seen, pool.budget)) for seen in pool.models)
-        return PoolObservation(now, resource, pool.budget, _LEASE_EPOCH, EPOCH, models)
+        return PoolObservation(now, resource, pool.budget, _LEASE_EPOCH, EPOCH, models, prices=self._prices)
 
     def _read(self, readings: Readings, model: SeenModel, budget: int) -> ModelMetrics:
         seen = model.observation

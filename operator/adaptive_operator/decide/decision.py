@@ -61,8 +61,7 @@ class PoolDecision:
 
     resource: str
     decisions: tuple[Decision, ...] = field(default=())
-    prices: Mapping[str, float] = field(default_factory=dict)  # of one more accelerator, by resource: quality x req/s
-    tier_prices: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # key -> tier -> of one more req/s
+    prices: Mapping[str, float] = field(default_factory=dict)  # the plan's, of one more accelerator: quality x req/s
     planned: bool = False  # a program was asked: somebody lacked something
     followed: bool = False  # its plan was worth more than what the models would do by themselves
     unsolved: bool = False  # the solver stopped too far from the best plan: what runs was kept, or a greedy choice made

@@ -18,7 +18,6 @@ from adaptive_operator.decide.explanation import Explanation, explain
 from adaptive_operator.decide.fairness import Party
 from adaptive_operator.decide.growth import capacity
 from adaptive_operator.decide.optimize.solve import solve
-from adaptive_operator.decide.prices import accelerator_price, tier_prices
 from adaptive_operator.decide.proposal import Proposal
 from adaptive_operator.decide.restoring import wished_mix
 from adaptive_operator.decide.revisions import held_back_revisions, proven_revisions
@@ -64,7 +63,16 @@ def decide_pool(observation: PoolObservation, settings: DecideSettings, solver: 
         key, explained = situation.model.key, _explained(situation, proposal, limits, who)
         decision = _decision(situation, explained, granted[key], limits[key])
         decisions.append(replace(decision, pool=describe_plan(situation, planned, by_need)))
-    return _with_prices(PoolDecision(observation.resource, tuple(decisions)), situations, observation, planned)
+    if planned is None:
+        return PoolDecision(observation.resource, tuple(decisions))
+    return PoolDecision(
+        resource=observation.resource,
+        decisions=tuple(decisions),
+        prices=dict(planned.plan.prices),
+        planned=True,
+        followed=planned.followed,
+        unsolved=not planned.is_trusted,
+    )
 
 
 def _with_doubt(proposal: Proposal, observation: PoolObservation, planned: Planned | None) -> Proposal:
@@ -76,25 +84,6 @@ def _with_doubt(proposal: Proposal, observation: PoolObservation, planned: Plann
         f"the pool's program was not solved, {how}: other divisions of the pool may serve more; see the operator's log"
     )
     return replace(proposal, findings=(*proposal.findings, Finding(Reason.POOL_NOT_SOLVED, told)))
-
-
-def _with_prices(
-    decision: PoolDecision, situations: Sequence[Situation], observation: PoolObservation, planned: Planned | None
-) -> PoolDecision:
-    """The prices beside what was decided: of the program where it was asked, else of the replicas that there are."""
-    mixes = {item.key: item.replicas for item in decision.decisions}
-    tiers = {s.model.key: tier_prices(s, mixes[s.model.key]) for s in situations}
-    if planned is not None:
-        prices = dict(planned.plan.prices)
-    else:
-        spare = observation.budget - sum(s.cost(mixes[s.model.key]) for s in situations)
-        prices = {observation.resource: accelerator_price(situations, tiers, spare)}
-    if planned is None:
-        return replace(decision, prices=prices, tier_prices=tiers)
-    unsolved = not planned.is_trusted
-    return replace(
-        decision, prices=prices, tier_prices=tiers, planned=True, followed=planned.followed, unsolved=unsolved
-    )
 
 
 def _decide_shares(situations: Sequence[Situation], observation: PoolObservation) -> PoolDecision:
@@ -115,7 +104,7 @@ def _decide_shares(situations: Sequence[Situation], observation: PoolObservation
         key = situation.model.key
         decision = _decision(situation, explained, granted[key], contest.limits[key])
         decisions.append(replace(decision, part=part, pool=part.message))
-    return _with_prices(PoolDecision(observation.resource, tuple(decisions)), situations, observation, None)
+    return PoolDecision(observation.resource, tuple(decisions))
 
 
 def _costs(situations: Sequence[Situation], proposals: Sequence[Proposal]) -> dict[str, int]:

@@ -121,13 +121,16 @@ def test_square_waves_in_antiphase_do_not_flap():
 
 
 def test_the_prices_of_a_full_pool_and_its_tiers_are_told_and_are_nothing_when_all_is_well():
+    def price_of(decision, model):
+        return next(d.tier_prices for d in decision.decisions if d.key == f"demo/{model}")
+
     scarce = decide_pool(pool(5, busy=(BUSY, 2.5), calm=(CALM, 0.35)), DEMO_SETTINGS)
     assert scarce.planned
     assert scarce.prices[GPU] > 1
-    assert scarce.tier_prices["demo/busy"]["int8"] > scarce.tier_prices["demo/calm"]["int8"]
+    assert price_of(scarce, "busy")["int8"] > price_of(scarce, "calm")["int8"]
     idle = decide_pool(pool(8, a=(CALM, 0.0), b=(CALM, 0.0)), DEMO_SETTINGS)
-    assert idle.prices == {GPU: 0.0}
-    assert set(idle.tier_prices["demo/a"].values()) == {0.0}
+    assert (idle.planned, idle.prices) == (False, {})  # nobody lacks anything: there is no plan to have prices
+    assert set(price_of(idle, "a").values()) == {0.0}
 
 
 def test_a_solver_that_failed_leaves_the_pool_shared_by_need_and_later_to_a_greedy_choice_that_is_told():

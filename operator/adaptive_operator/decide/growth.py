@@ -12,6 +12,7 @@ from adaptive_operator.decide.damping import agree_on_more, is_agreed, moments, 
 from adaptive_operator.decide.decision import Finding
 from adaptive_operator.decide.exchange import exchange_rate, roomy_plan, staying_rate
 from adaptive_operator.decide.floor import floor_under_load
+from adaptive_operator.decide.optimize.problem import plan_life
 from adaptive_operator.decide.proposal import Proposal
 from adaptive_operator.decide.situation import Mix, Moves, Situation, as_mix, as_plan, can_act_on_demand, plan_space
 from adaptive_operator.decide.swaps import load_seconds
@@ -19,11 +20,10 @@ from adaptive_operator.decide.wording import accelerators_text, mix_text, passes
 from adaptive_operator.observe.observation import PolicyMemory
 from adaptive_operator.reasons import Reason
 
-# Shares of the demand that are too small to act on.
+# A share of the demand that is too small to act on.
 _TOLERANCE = 0.005
+# A demand that surely passes this part of the rate to leave at is acted on without plans in agreement.
 _NEAR = 0.95
-# A plan is assumed to live this long at least when a dip is weighed against it, as the default dwell keeps it.
-_LEAST_PLAN_LIFE_SECONDS = 300.0
 
 
 def growth_demand(situation: Situation) -> float | None:
@@ -110,7 +110,7 @@ def _early_target(
 
 def _gains(situation: Situation, space: PlanSpace, keep: Plan, plan: Plan, limit: int) -> bool:
     """Is what a plan can serve more, over its life, more than what cannot be served while replicas are exchanged?"""
-    load, life = _load_and_life(situation)
+    load, life = load_and_life(situation)
     *steps, after = [space.most(as_plan(space, m)) for m in moments(situation, as_mix(situation, space, plan), limit)]
     now = space.most(keep)
     return sum(max(0.0, now - step) for step in steps) * load < (after - now) * life
@@ -206,17 +206,17 @@ def _target(situation: Situation, space: PlanSpace, limit: int, demand: float) -
 
 def _is_worth_its_dip(situation: Situation, space: PlanSpace, mix: Mix, limit: int, demand: float) -> bool:
     """Requests lost while replicas are exchanged, against requests gained over the plan's life."""
-    load, life = _load_and_life(situation)
+    load, life = load_and_life(situation)
     ready = {t.name: min(t.ready, t.wanted) for t in situation.tiers}
     now = space.fill(as_plan(space, ready), demand).unserved
     *steps, after = [space.fill(as_plan(space, m), demand).unserved for m in moments(situation, mix, limit)]
     return sum(unserved - now for unserved in steps) * load < (now - after) * life
 
 
-def _load_and_life(situation: Situation) -> tuple[float, float]:
+def load_and_life(situation: Situation) -> tuple[float, float]:
     """Seconds that the slowest tier loads, and that a plan is assumed to live."""
     load = max((load_seconds(situation, t) for t in situation.tiers), default=0.0)
-    return load, max(_LEAST_PLAN_LIFE_SECONDS, 5 * load)
+    return load, plan_life(load)
 
 
 def _grown(situation: Situation, space: PlanSpace, mix: dict[str, int], limit: int, demand: float) -> Proposal:

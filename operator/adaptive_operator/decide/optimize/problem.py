@@ -25,6 +25,11 @@ _PLAN_LIFE_LOADS: Final = 5.0
 Counts = Mapping[str, tuple[int, ...]]  # replicas by model key, in the order of the model's columns
 
 
+def plan_life(load: float) -> float:
+    """Seconds that a plan is assumed to live whose replicas load for `load` seconds: max(300 s, 5 loads)."""
+    return max(_LEAST_PLAN_LIFE_SECONDS, _PLAN_LIFE_LOADS * load)
+
+
 @dataclass(frozen=True, slots=True)
 class PlannedTier:
     """A tier's bounds, over all shapes. `high` None: as many as the limits allow."""
@@ -148,7 +153,7 @@ class Problem:
         s = a·v·L/H with H = max(300 s, 5 L). Not L over the planner's period: with 15 s a load of 155 s would cost ten
         times what its accelerators are worth, and nothing would ever be exchanged.
         """
-        life = max(_LEAST_PLAN_LIFE_SECONDS, _PLAN_LIFE_LOADS * column.load_seconds)
+        life = plan_life(column.load_seconds)
         return column.accelerators * self.prices.get(column.shape, 0.0) * column.load_seconds / life
 
     def running_cost(self, column: Column) -> float:

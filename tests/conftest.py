@@ -1,10 +1,19 @@
-"""Says at the end of a run which tests were skipped because something is missing, also when workers ran them."""
+"""What holds for every test: which examples properties are tried on, and what a run says it could not test."""
 
 from __future__ import annotations
 
+import os
+
+import hypothesis
 import pytest
 
 from tests.needed import count_untested
+
+# A gate gives one commit one verdict, so it tries the same examples each time; `make explore` looks for new ones.
+# No example has a time limit of its own (tests have): a busy machine is slow, not wrong.
+hypothesis.settings.register_profile("gate", deadline=None, derandomize=True)
+hypothesis.settings.register_profile("explore", deadline=None, print_blob=True)
+hypothesis.settings.load_profile(os.environ.get("ADAPTIVE_TESTS_PROFILE", "gate"))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

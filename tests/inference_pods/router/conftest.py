@@ -11,7 +11,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
-import hypothesis
 import pytest
 from aiohttp import web
 
@@ -19,10 +18,6 @@ from inference_pods.router.app import RouterApp
 from inference_pods.router.endpoints import EndpointSet, Replica
 from inference_pods.router.settings import RouterSettings
 from inference_pods.router.table import parse_table
-
-# A busy machine is slow, not wrong: examples have no time limit of their own (the tests have).
-hypothesis.settings.register_profile("no-deadline", deadline=None)
-hypothesis.settings.load_profile("no-deadline")
 
 Script = Callable[["FakeEngine", web.Request, dict[str, Any]], Awaitable[web.StreamResponse]]
 

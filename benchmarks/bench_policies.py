@@ -59,9 +59,16 @@ def run_cells(cells: Iterable[Cell], setup: Setup, path: Path, known: dict[str, 
         known[cell.key] = json.loads(json.dumps(record))
         seconds = time.monotonic() - started
         entry = {"key": cell.key, "setup": describe(setup), "seconds": round(seconds, 1), "record": record}
-        with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(entry, allow_nan=False) + "\n")
+        _append(path, json.dumps(entry, allow_nan=False))
         print(f"{number}/{len(todo)} {cell.key}: {seconds:.0f} s", file=sys.stderr, flush=True)
+
+
+def _append(path: Path, line: str) -> None:
+    """A line of its own, also after one that was cut off."""
+    written = path.read_bytes() if path.exists() else b""
+    torn = written != b"" and not written.endswith(b"\n")
+    with path.open("a", encoding="utf-8") as file:
+        file.write("\n" * torn + line + "\n")
 
 
 def _teller(cell: str) -> Callable[[str], Callable[[float], None]]:

@@ -42,6 +42,7 @@ def test_a_cell_that_is_there_is_not_run_again_and_a_line_that_was_cut_off_is(co
     assert list(known) == ["flaps/a/1", "flaps/b/1"]
     run_cells(cells, SETUP, path, known)
     assert counted == ["flaps/a/1", "flaps/b/1", "flaps/a/2", "flaps/a/2", "flaps/b/2"]
+    assert len(read_results(path, SETUP)) == 4, "what follows a line that was cut off is kept"
 
 
 def test_results_of_another_setup_do_not_count(counted, tmp_path):

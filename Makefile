@@ -117,6 +117,10 @@ bench-planner: setup ## Measure how long the pool planner takes and how close it
 bench-policies: setup ## Simulate the policies against their targets, in pieces that are kept; options: BENCH_ARGS=…
 	$(PY) -m benchmarks.bench_policies $(BENCH_ARGS)
 
+.PHONY: bench-simulator
+bench-simulator: setup ## Measure how far the simulator is off a real engine (about 6 minutes); options: BENCH_ARGS=…
+	$(PY) -m benchmarks.bench_simulator $(BENCH_ARGS)
+
 .PHONY: bench-pool
 bench-pool: setup ## Measure what the pool's plan serves beyond sharing by need; options: BENCH_ARGS=…
 	$(PY) -m benchmarks.bench_pool $(BENCH_ARGS)

@@ -73,12 +73,13 @@ class LoadShape:
 
 @dataclass(frozen=True, slots=True)
 class StreamTimes:
-    """One answered request: monotonic seconds of its sending, its first and its last frame."""
+    """One answered request: monotonic seconds of its sending, its first and its last frame, and of all its frames."""
 
     sent: float
     first: float
     last: float
     tokens: int
+    frames: tuple[float, ...] = ()
 
     @property
     def ttft_seconds(self) -> float:
@@ -127,16 +128,17 @@ async def run_load(endpoint: Endpoint, shape: LoadShape, seed: int) -> list[Stre
 async def stream(session: aiohttp.ClientSession, endpoint: Endpoint, shape: LoadShape, prompt: str) -> StreamTimes:
     """Times of one request, after checking that it had as many tokens as its shape says."""
     body = endpoint.dialect.build_body(prompt, shape.new_tokens)
-    sent, first = time.monotonic(), 0.0
+    sent = time.monotonic()
+    frames: list[float] = []
     async with session.post(endpoint.base + endpoint.dialect.path, json=body) as response:
         async for line in response.content:
             if not line.startswith(b"data:"):
                 continue
-            first = first or time.monotonic()
+            frames.append(time.monotonic())
             ending = _read_frame(endpoint.dialect, line[5:])
             if ending is not None:
                 _check(ending, shape)
-                return StreamTimes(sent, first, time.monotonic(), ending.new_tokens)
+                return StreamTimes(sent, frames[0], time.monotonic(), ending.new_tokens, tuple(frames))
         raise SystemExit(f"{endpoint.base}: status {response.status}, the stream ended without its last frame")
 
 

@@ -16,7 +16,7 @@ from e2e.demo.sample import Sample
 from e2e.demo.sampler import Sampler
 from e2e.demo.settings import Settings
 from e2e.demo.timeline import Baseline, find_baseline, find_timeline
-from e2e.demo.view import LoadState, line, render
+from e2e.demo.view import LoadState, explain, find_decisions, line, render
 from e2e.load.arrivals import Pattern, Step, draw_arrivals
 from e2e.load.client import StreamClient
 from e2e.load.open_loop import OpenLoop
@@ -95,8 +95,13 @@ class LoadRun:
 
     async def _show(self, progress: Progress) -> None:
         if not sys.stdout.isatty():
+            told = 0
             while True:
                 await asyncio.sleep(LINE_SECONDS)
+                decisions = find_decisions(self._sampler.samples)
+                for text in (text for sample in decisions[told:] for text in explain(sample)):
+                    progress.tell(f"  {text}")
+                told = len(decisions)
                 progress.tell(line(*self._state()))
         with Live(console=Console(), auto_refresh=False) as live:
             while True:

@@ -32,6 +32,15 @@ class TierSample:
 
 
 @dataclass(frozen=True, slots=True)
+class Explanation:
+    """What the planner says beside its decision, in its own words; empty where it does not know."""
+
+    change: str = ""  # replicas before and after; empty: they stay
+    binding: tuple[str, ...] = ()  # constraints without which the model would be served better
+    alternative: str = ""  # the best other mix, what it would have given, and what it costs
+
+
+@dataclass(frozen=True, slots=True)
 class Sample:
     """The system at `at` seconds of the run."""
 
@@ -47,6 +56,7 @@ class Sample:
     swap_step: str  # empty: no swap in flight
     conditions: Mapping[str, str]  # type -> status
     routers_seen: bool
+    explanation: Explanation = Explanation()
 
     def tier(self, name: str) -> TierSample | None:
         """The tier of that name, if the status lists it."""
@@ -92,6 +102,16 @@ def build_sample(at: float, model: Mapping[str, Any], pods: Iterable[Any], route
         swap_step=(status.get("swap") or {}).get("step", ""),
         conditions={c["type"]: c["status"] for c in status.get("conditions", [])},
         routers_seen=bool(routers),
+        explanation=_explanation(decision),
+    )
+
+
+def _explanation(decision: Mapping[str, Any]) -> Explanation:
+    before, after = decision.get("from", ""), decision.get("to", "")
+    return Explanation(
+        change=f"{before} → {after}" if before != after else "",
+        binding=tuple(decision.get("binding") or ()),
+        alternative=decision.get("alternative") or "",
     )
 
 

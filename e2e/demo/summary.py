@@ -8,6 +8,7 @@ from typing import Any
 
 from e2e.demo.sample import Sample
 from e2e.demo.timeline import Baseline, Timeline, most_held
+from e2e.demo.view import explain, find_decisions
 from e2e.load.accounting import account, account_by_tier, attainment, errors, latency, served_quality_permille
 from e2e.load.arrivals import Step
 from e2e.load.record import RequestRecord
@@ -50,8 +51,8 @@ def faults(run: Run) -> list[str]:
 
 def describe(run: Run) -> str:
     """The summary for the terminal."""
-    lines = ["", "Requests", *_account_lines(run), "", "What happened", *_event_lines(run), "", "Latency by phase"]
-    lines += _phase_lines(run)
+    lines = ["", "Requests", *_account_lines(run), "", "What happened", *_event_lines(run)]
+    lines += ["", "Why, in the planner's words", *_why_lines(run), "", "Latency by phase", *_phase_lines(run)]
     capacity = ", ".join(f"{tier} {rate:.2f}/s" for tier, rate in run.capacities.items())
     lines += [
         "",
@@ -91,6 +92,16 @@ def _account_lines(run: Run) -> list[str]:
 
 def _event_lines(run: Run) -> list[str]:
     return [f"  {name:58} {_seconds(value)}" for name, value in _spans(run)]
+
+
+def _why_lines(run: Run) -> list[str]:
+    """Of each decision that changed replicas: when, what and why, what bound, and the best other mix."""
+    changes = [sample for sample in find_decisions(run.samples) if sample.explanation.change]
+    return [
+        f"  {'' if number else f'{sample.at:.0f} s':>6}  {text}"
+        for sample in changes
+        for number, text in enumerate(explain(sample))
+    ] or ["  no replicas were changed"]
 
 
 def _spans(run: Run) -> list[tuple[str, float | None]]:

@@ -45,7 +45,26 @@ def render(sample: Sample | None, records: Sequence[RequestRecord], load: LoadSt
         f"GPUs {sample.held}/{_or_dash(sample.budget)} · queue {sample.queue:.0f} · served quality {_quality(sample)}"
     )
     swap = f" · swap: {sample.swap_step}" if sample.swap_step else ""
-    return Group(table, Text(state + swap), Text(f"{sample.reason}: {sample.message}", overflow="fold"))
+    why = (Text(text, overflow="fold") for text in explain(sample))
+    return Group(table, Text(state + swap), *why)
+
+
+def explain(sample: Sample) -> list[str]:
+    """What was decided and why, what binds, the best other mix: a line each, as `kubectl adaptive explain` says it."""
+    said = sample.explanation
+    change = f" {said.change};" if said.change else ""
+    lines = [f"{sample.reason}:{change} {sample.message}"]
+    if said.binding:
+        lines.append(f"  binding  {'; '.join(said.binding)}")
+    if said.alternative:
+        lines.append(f"  instead  {said.alternative}")
+    return lines
+
+
+def find_decisions(samples: Sequence[Sample]) -> list[Sample]:
+    """The first look at each decision."""
+    decisions = {sample.decided_at: sample for sample in reversed(samples) if sample.decided_at}
+    return sorted(decisions.values(), key=lambda sample: sample.at)
 
 
 def line(sample: Sample | None, records: Sequence[RequestRecord], load: LoadState, at: float) -> str:

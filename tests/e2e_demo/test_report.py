@@ -11,9 +11,10 @@ import pytest
 from rich.console import Console
 
 from e2e.demo.plot import draw, smoothed_rate
+from e2e.demo.sample import Explanation
 from e2e.demo.summary import Run, as_json, describe, faults
 from e2e.demo.timeline import Baseline, Timeline
-from e2e.demo.view import LoadState, line, render
+from e2e.demo.view import LoadState, explain, line, render
 from e2e.load.arrivals import Step
 
 Build = Callable[..., Any]
@@ -72,6 +73,32 @@ def test_the_live_view_shows_tiers_load_and_reason(sample: Build, record: Build)
         )
     for text in ("full", "1/1", "50%", "GPUs 3/4", "95.0%", "Steady", "swap: Draining", "0.50 s"):
         assert text in shown.get()
+
+
+SWAP = Explanation("full 1 · int4 1 → int8 3 · int4 1", ("the budget of 4 accelerators",), "int4 4: 780 instead of 940")
+
+
+def test_a_decision_is_explained_by_its_reason_what_binds_and_the_best_other_mix(sample: Build) -> None:
+    looked = sample(9.0, {"int8": 3}, reason="SwappedToCheaperTier", message="11 requests/s", explanation=SWAP)
+    assert explain(looked) == [
+        "SwappedToCheaperTier: full 1 · int4 1 → int8 3 · int4 1; 11 requests/s",
+        "  binding  the budget of 4 accelerators",
+        "  instead  int4 4: 780 instead of 940",
+    ]
+
+
+def test_what_the_planner_does_not_know_has_no_line(sample: Build) -> None:
+    assert explain(sample(9.0, {"full": 1})) == ["Steady: what runs is what is wanted"]
+
+
+def test_the_summary_explains_each_decision_that_changed_replicas_once(run: Run, sample: Build) -> None:
+    steady = sample(1.0, {"full": 1}, decided_at="2026-01-01T00:00:01Z")
+    swapped = [sample(at, {"int8": 3}, decided_at="2026-01-01T00:00:09Z", explanation=SWAP) for at in (9.4, 10.4)]
+    text = describe(replace(run, samples=[steady, *swapped]))
+    assert text.count("→ int8 3") == 1
+    assert "     9 s  Steady: full 1 · int4 1 → int8 3 · int4 1; what" in text
+    assert "            binding  the budget of 4" in text
+    assert "no replicas were changed" in describe(replace(run, samples=[steady]))
 
 
 def test_the_line_view_fits_in_one_line(sample: Build, record: Build) -> None:

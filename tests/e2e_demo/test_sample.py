@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from e2e.demo.sample import build_sample, held_accelerators, read_routers, router_pods, unix_seconds
+from e2e.demo.sample import Explanation, build_sample, held_accelerators, read_routers, router_pods, unix_seconds
 
 METRICS = """# HELP adaptive_router_share share
 # TYPE adaptive_router_share gauge
@@ -55,6 +55,23 @@ def test_a_sample_holds_what_status_pods_and_routers_said() -> None:
     assert (sample.held, sample.budget, sample.queue, sample.quality_permille) == (1, 4, 3, 910)
     assert (sample.reason, sample.swap_step, sample.conditions["Ready"]) == ("Steady", "Starting", "True")
     assert not sample.is_settled
+
+
+def test_a_sample_holds_what_the_planner_says_of_its_decision() -> None:
+    decision = {
+        "from": "full 1",
+        "to": "int8 3",
+        "binding": ["the budget of 4 accelerators"],
+        "alternative": "int4 4: …",
+    }
+    status = {**MODEL["status"], "lastDecision": decision}
+    sample = build_sample(3.0, {**MODEL, "status": status}, [], [])
+    assert sample.explanation == Explanation("full 1 → int8 3", ("the budget of 4 accelerators",), "int4 4: …")
+
+
+def test_a_decision_that_changes_nothing_and_knows_nothing_is_explained_by_nothing() -> None:
+    status = {**MODEL["status"], "lastDecision": {"from": "full 1", "to": "full 1", "alternative": None}}
+    assert build_sample(3.0, {**MODEL, "status": status}, [], []).explanation == Explanation()
 
 
 def test_a_model_without_status_is_not_settled_on_anything() -> None:

@@ -27,12 +27,7 @@ class Curve:
 
     def step_milliseconds(self, batch: float) -> float:
         """A decode step with `batch` sequences; beyond the measured sizes the last line goes on."""
-        points = self.decode
-        if len(points) == 1:
-            return points[0][1]
-        index = min(max(1, bisect_left(points, (batch, 0.0))), len(points) - 1)
-        (b0, t0), (b1, t1) = points[index - 1], points[index]
-        return t0 + (t1 - t0) * (batch - b0) / (b1 - b0)
+        return interpolate(self.decode, batch)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +71,23 @@ def saturation_rate(curve: Curve, request: Request, objective: Objective) -> flo
     batch = full_batch(curve, request, objective)
     if batch < 1:
         return 0.0
-    decode = max(0.0, request.output_tokens - 1) * curve.step_milliseconds(batch) / batch
-    return 1000.0 / (_prefill(curve, request) + decode)
+    step = curve.step_milliseconds(batch)
+    return 1000.0 * full_batch_rate(_prefill(curve, request), step, batch, request.output_tokens)
+
+
+def full_batch_rate(prefill: float, step: float, batch: float, output_tokens: float) -> float:
+    """Answers per unit of time of a batch that never empties: each costs its prefill and, per output token after the
+    first, its part of a step: 1 / (prefill + (out - 1) x step / batch)."""
+    return 1.0 / (prefill + max(0.0, output_tokens - 1) * step / batch)
+
+
+def interpolate(points: Sequence[tuple[float, float]], at: float) -> float:
+    """On the lines between points (ascending by their first number); the outer lines go on beyond them."""
+    if len(points) == 1:
+        return points[0][1]
+    index = min(max(1, bisect_left(points, (at, 0.0))), len(points) - 1)
+    (x0, y0), (x1, y1) = points[index - 1], points[index]
+    return y0 + (y1 - y0) * (at - x0) / (x1 - x0)
 
 
 def attaining_rate(curve: Curve, request: Request, objective: Objective, replicas: int = 1) -> float:

@@ -1,25 +1,39 @@
 """How long an engine's steps take, as a function of what it works on: the profile of a tier on one replica.
 
 A prefill of n prompt tokens takes gamma + delta·n; a decode step of b sequences is interpolated between measured points
-(measured steps are convex in b: a straight line through all of them errs by 15 %). Pure; knows no requests.
+(measured steps are convex in b: a straight line through all of them errs by 15 %). An engine that cuts prompts into
+chunks reads them in the steps of the others, which pays a step's own part once. Pure; knows no requests.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from itertools import pairwise
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from adaptive_operator.decide.curve import full_batch_rate, interpolate
+
+# As the engine plans (inference_pods/engine: scheduler, step_room), held to the same numbers by a test.
+TPOT_MARGIN: Final = 0.9  # of the objective is planned for a step
+LEAST_PROMPT_TOKENS: Final = 8  # of prompts are read in a step even where the objective leaves no time
 
 
 @dataclass(frozen=True, slots=True)
 class StepCurve:
-    """Times in seconds. `points`: (sequences, seconds of a decode step), by rising number of sequences."""
+    """Times in seconds. `points`: (sequences, seconds of a decode step), by rising number of sequences.
+
+    `step_tokens`: tokens of a step, decoding sequences included, of an engine that cuts prompts into chunks; None: a
+    prompt is read in one go, and the others wait for it. `planned_seconds`: what such a step may take in all.
+    """
 
     prefill_seconds: float  # gamma
     prefill_seconds_per_token: float  # delta
     points: tuple[tuple[int, float], ...]
     kv_tokens: int
     max_sequences: int
+    step_tokens: int | None = None
+    planned_seconds: float = math.inf
     _steps: tuple[float, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -29,7 +43,10 @@ class StepCurve:
             raise ValueError("points must name at least one number of sequences, each once, in rising order")
         if self.max_sequences < 1 or self.kv_tokens < 1:
             raise ValueError("max_sequences and kv_tokens must be at least 1")
-        steps = tuple(_interpolate(self.points, size) for size in range(self.max_sequences + 1))
+        if self.step_tokens is not None and self.step_tokens < self.max_sequences:
+            raise ValueError("step_tokens must not be below max_sequences: each sequence takes one")
+        least = sizes[0]  # smaller batches take as long
+        steps = tuple(interpolate(self.points, max(size, least)) for size in range(self.max_sequences + 1))
         object.__setattr__(self, "_steps", steps)
 
     def prefill(self, tokens: int) -> float:
@@ -40,23 +57,47 @@ class StepCurve:
         """Seconds of one decode step of so many sequences, at most `max_sequences`."""
         return self._steps[sequences]
 
+    def mixed(self, sequences: int, prompt_tokens: int) -> float:
+        """Seconds of a step in which so many sequences decode and so many tokens of prompts are read beside them.
+
+        A prefill has a step's own part in it already, so the first sequence comes along for nothing and the others add
+        what they add to a decode step: gamma + delta·n + step(b) - step(1), and no less than step(b).
+        """
+        if not sequences:
+            return self.prefill(prompt_tokens)
+        more = self.prefill(prompt_tokens) - self._steps[1] if prompt_tokens else 0.0
+        return self._steps[sequences] + max(0.0, more)
+
+    def prompt_room(self, sequences: int, step_seconds: float) -> int:
+        """Prompt tokens that fit beside `sequences` that decode and take `step_seconds` alone; needs `step_tokens`.
+
+        Without any decoding sequence nobody waits for the step, and only its tokens count.
+        """
+        room = (self.step_tokens or 0) - sequences
+        if not sequences or not self.prefill_seconds_per_token or math.isinf(self.planned_seconds):
+            return room
+        spare = self.planned_seconds - step_seconds + self._steps[1] - self.prefill_seconds
+        return min(room, max(int(spare / self.prefill_seconds_per_token), LEAST_PROMPT_TOKENS))
+
     def with_objective(self, tpot_seconds: float) -> StepCurve:
-        """The curve of an engine that forms no batch whose step is longer than the objective (at least 1 sequence)."""
-        fitting = [size for size in range(1, self.max_sequences + 1) if self._steps[size] <= tpot_seconds]
+        """The curve of an engine that forms no batch whose step is longer than the objective (at least 1 sequence).
+
+        With chunks the step is planned with a margin, and with the fewest tokens of a prompt beside it.
+        """
+        chunked = self.step_tokens is not None
+        planned = TPOT_MARGIN * tpot_seconds if chunked else tpot_seconds
+        beside = LEAST_PROMPT_TOKENS if chunked else 0
+        fitting = [size for size in range(1, self.max_sequences + 1) if self.mixed(size, beside) <= planned]
         largest = fitting[-1] if fitting else 1
-        return StepCurve(
-            self.prefill_seconds, self.prefill_seconds_per_token, self.points, self.kv_tokens, max(largest, 1)
-        )
+        return replace(self, max_sequences=largest, planned_seconds=planned if chunked else math.inf)
 
     def scaled(self, prefill: float, decode: float) -> StepCurve:
         """The curve of a tier that reads prompts and decodes so many times faster. Example: int8, 1.6 and 1.6."""
-        points = tuple((size, seconds / decode) for size, seconds in self.points)
-        return StepCurve(
-            self.prefill_seconds / prefill,
-            self.prefill_seconds_per_token / prefill,
-            points,
-            self.kv_tokens,
-            self.max_sequences,
+        return replace(
+            self,
+            prefill_seconds=self.prefill_seconds / prefill,
+            prefill_seconds_per_token=self.prefill_seconds_per_token / prefill,
+            points=tuple((size, seconds / decode) for size, seconds in self.points),
         )
 
 
@@ -88,17 +129,14 @@ def saturation(curve: StepCurve, lengths: Lengths) -> float:
 
     Every answer costs its prefill and, per output token after the first, its part of a full decode step:
     1 / (gamma + delta·in + (out - 1)·step(B)/B), B = what slots and KV memory allow. An upper bound: nobody attains an
-    objective there. Source: the M/G/1 view of continuous batching with a stalled decode.
+    objective there. Source: the M/G/1 view of continuous batching with a stalled decode. Chunks are read in the steps
+    of the others: of gamma only what is more than step(1) is left, for each of in / step_tokens chunks.
     """
     by_memory = curve.kv_tokens / (lengths.prompt + lengths.output / 2)
     batch = max(1, min(curve.max_sequences, int(by_memory)))
-    work = curve.prefill_seconds + curve.prefill_seconds_per_token * lengths.prompt
-    return 1.0 / (work + max(lengths.output - 1, 0.0) * curve.step(batch) / batch)
-
-
-def _interpolate(points: Sequence[tuple[int, float]], size: int) -> float:
-    """Between points linearly, beyond the last one along the last segment, below the first one as at the first."""
-    if size <= points[0][0] or len(points) == 1:
-        return points[0][1]
-    low, high = next((pair for pair in pairwise(points) if size <= pair[1][0]), (points[-2], points[-1]))
-    return low[1] + (high[1] - low[1]) * (size - low[0]) / (high[0] - low[0])
+    work = curve.prefill_seconds_per_token * lengths.prompt
+    if curve.step_tokens is None:
+        work += curve.prefill_seconds
+    else:
+        work += max(0.0, curve.prefill_seconds - curve.step(1)) * lengths.prompt / curve.step_tokens
+    return full_batch_rate(work, curve.step(batch), batch, lengths.output)

@@ -1,8 +1,9 @@
 """One replica's engine: continuous batching with a KV limit, advanced from event to event, never token by token.
 
 A nested replica computes each level's sequences together, one level after the other: its step takes the sum of theirs.
-Requests are admitted first come, first served while there are slots and KV memory; their prefill stalls the decode of
-the others and ends with their first token. Between two events all running sequences decode the same number of steps.
+Requests are admitted first come, first served while there are slots and KV memory; their prefill ends with their first
+token. It stalls the decode of the others or, with a curve that has `step_tokens`, is cut into chunks that are read
+within their steps. Between two events all running sequences decode the same number of steps.
 Knows nothing of tiers, routers or pods.
 """
 
@@ -52,7 +53,7 @@ class Replica:
         self._levels = dict(levels or {})
         self._decoding: Counter[str] = Counter()  # sequences by level, of a nested replica
         self._waiting: deque[Request] = deque()
-        self._prefilling: list[Request] = []
+        self._prefilling: dict[Request, int] = {}  # tokens of each prompt that are not read yet, in order
         self._running: list[tuple[int, int, Request]] = []  # a heap by the step after which each is finished
         self._kv_used = 0
         self._steps = 0  # decode steps since the start
@@ -90,7 +91,7 @@ class Replica:
         unanswered = [*self._prefilling, *self._waiting]
         cut = [request for _, _, request in sorted(self._running)]
         self._waiting.clear()
-        self._prefilling, self._running, self._kv_used = [], [], 0
+        self._prefilling, self._running, self._kv_used = {}, [], 0
         self._decoding.clear()
         self._phase = _Phase.IDLE
         self._version += 1
@@ -102,8 +103,8 @@ class Replica:
         self._admit()
         if self._prefilling:
             self._phase = _Phase.PREFILL
-            seconds = self._prefill_seconds()
-            self._wake(self._events.now + seconds, self._end_prefill)
+            chunks = self._plan_chunks()
+            self._wake(self._events.now + self._prefill_seconds(chunks), partial(self._end_prefill, chunks))
         elif self._running:
             self._phase = _Phase.DECODE
             self._phase_start = self._events.now
@@ -112,13 +113,31 @@ class Replica:
         else:
             self._phase = _Phase.IDLE
 
-    def _prefill_seconds(self) -> float:
+    def _plan_chunks(self) -> dict[Request, int]:
+        """The tokens of each prompt that are read next: all of them, or what fits into one step."""
+        if self._curve.step_tokens is None:
+            return dict(self._prefilling)
+        room = self._prompt_room()
+        chunks: dict[Request, int] = {}
+        for request, unread in self._prefilling.items():
+            chunks[request] = min(unread, room)
+            room -= chunks[request]
+        return chunks
+
+    def _prompt_room(self) -> int:
+        return self._curve.prompt_room(len(self._running), self._step_seconds())
+
+    def _prefill_seconds(self, chunks: Mapping[Request, int]) -> float:
+        """Seconds of a prefill, or of a step with chunks of prompts in it."""
+        decoding = 0 if self._curve.step_tokens is None else len(self._running)
         if not self._levels:
-            return self._curve.prefill(sum(request.prompt_tokens for request in self._prefilling))
+            return self._curve.mixed(decoding, sum(chunks.values()))
         tokens: Counter[str] = Counter()
-        for request in self._prefilling:
-            tokens[request.level] += request.prompt_tokens
-        return math.fsum(self._curve_of(level).prefill(count) for level, count in tokens.items())
+        for request, count in chunks.items():
+            tokens[request.level] += count
+        beside = self._decoding if decoding else Counter[str]()
+        levels = {level for level in (*tokens, *beside) if tokens[level] or beside[level]}
+        return math.fsum(self._curve_of(level).mixed(beside[level], tokens[level]) for level in sorted(levels))
 
     def _step_seconds(self) -> float:
         if not self._levels:
@@ -130,18 +149,20 @@ class Replica:
 
     def _admit(self) -> None:
         """Fill the next prefill from the queue, in order."""
-        tokens = 0
+        whole = self._curve.step_tokens is None
+        room = PREFILL_TOKENS if whole else self._prompt_room()
+        tokens = sum(self._prefilling.values())
         while self._waiting:
             request = self._waiting[0]
             if self._events.now - request.arrival > self._patience:
                 self._give_up(self._waiting.popleft())
                 continue
-            too_long = bool(self._prefilling) and tokens + request.prompt_tokens > PREFILL_TOKENS
+            too_long = bool(self._prefilling) and tokens + (request.prompt_tokens if whole else 1) > room
             if too_long or not self._fits(request, self.running):
                 return
             tokens += request.prompt_tokens
             self._kv_used += request.tokens
-            self._prefilling.append(self._waiting.popleft())
+            self._prefilling[self._waiting.popleft()] = request.prompt_tokens
 
     def _fits(self, request: Request, running: int) -> bool:
         """Is there a slot and memory? A request larger than the whole memory runs alone rather than never."""
@@ -153,9 +174,15 @@ class Replica:
         request.outcome = Outcome.TIMED_OUT
         self._on_end(request)
 
-    def _end_prefill(self) -> None:
+    def _end_prefill(self, chunks: Mapping[Request, int]) -> None:
         self._phase = _Phase.TURNING
-        started, self._prefilling = self._prefilling, []
+        if self._curve.step_tokens is not None and self._running:
+            self._steps += 1  # the others decoded beside the chunks
+        for request, count in chunks.items():
+            self._prefilling[request] -= count
+        started = [request for request, unread in self._prefilling.items() if not unread]
+        for request in started:
+            del self._prefilling[request]
         now = self._events.now
         for request in started:
             self._order += 1

@@ -136,6 +136,7 @@ class _Curve(_Document):
     step_points: Annotated[list[tuple[int, _Positive]], Field(min_length=1)] | None = None
     kv_tokens: Annotated[int, Field(ge=1)]
     max_sequences: Annotated[int, Field(ge=1, le=4096)] = 64
+    max_tokens_per_step: Annotated[int, Field(ge=1)] | None = None
 
     @model_validator(mode="after")
     def _check_one_form(self) -> _Curve:
@@ -147,6 +148,8 @@ class _Curve(_Document):
         times = [time for _, time in sorted(self.step_points or ())]
         if times != sorted(times):
             raise ValueError("stepPoints fall: a step of more sequences takes no less time; correct the points")
+        if self.max_tokens_per_step is not None and self.max_tokens_per_step < self.max_sequences:
+            raise ValueError("maxTokensPerStep is below maxSequences, each of which takes a token; raise it")
         return self
 
     def build(self) -> StepCurve:
@@ -155,7 +158,7 @@ class _Curve(_Document):
             base, each = self.step_milliseconds or 0.0, self.step_milliseconds_per_sequence or 0.0
             points = linear_points(base / 1000, each / 1000, self.max_sequences)
         gamma, delta = self.prefill_milliseconds / 1000, self.prefill_milliseconds_per_token / 1000
-        return StepCurve(gamma, delta, points, self.kv_tokens, self.max_sequences)
+        return StepCurve(gamma, delta, points, self.kv_tokens, self.max_sequences, self.max_tokens_per_step)
 
 
 class _Speeds(_Document):

@@ -164,6 +164,10 @@ PROFILES = {
         {"base": {**NO_STEP, "stepPoints": [[1, 9], [8, 7]]}, "tiers": {"full": {}}},
         "stepPoints fall",
     ),
+    "a step too small for its sequences": (
+        {"base": {**BASE, "maxTokensPerStep": 8, "maxSequences": 16}, "tiers": {"full": {}}},
+        "maxTokensPerStep is below maxSequences",
+    ),
     "a step without time": ({"base": {**BASE, "stepMilliseconds": 0}}, "has to be greater than 0"),
 }
 

@@ -135,6 +135,97 @@ def test_the_mean_tpot_is_near_the_closed_form_below_saturation(rate):
     assert sum(r.tpot for r in requests) / len(requests) == pytest.approx(expected, rel=0.1)
 
 
+# A step of 20 ms, 30 ms with two sequences; a prefill of 10 ms and 1 ms per token, 64 tokens a step.
+CHUNKED = StepCurve(0.01, 0.001, ((1, 0.02), (2, 0.03)), 1_000_000, 2, step_tokens=64)
+
+
+def test_a_prompt_that_is_cut_into_chunks_pays_a_prefill_for_each():
+    (request,) = serve(CHUNKED, [(0.0, 100, 3)])
+    assert request.ttft == pytest.approx((0.01 + 0.064) + (0.01 + 0.036))
+    assert request.tpot == pytest.approx(0.02)
+
+
+CHUNKS = {
+    # 63 tokens beside the one that decodes, then one: a step alone takes no less.
+    "as much as a step's tokens": (CHUNKED, [0.073, 0.02]),
+    # 45 ms are planned: 35 tokens, 35 tokens, 30 tokens.
+    "as much as the objective leaves time for": (CHUNKED.with_objective(0.05), [0.045, 0.045, 0.04]),
+}
+
+
+@pytest.mark.parametrize("name", CHUNKS)
+def test_the_others_decode_in_the_steps_that_read_chunks_of(name):
+    curve, steps = CHUNKS[name]
+    prompt = 64 if len(steps) == 2 else 100
+    # Steps of 20 ms from 20 ms on; the other one arrives at 30 ms, is read from 40 ms on.
+    first, second = serve(curve, [(0.0, 10, 11), (0.03, prompt, 3)])
+    read = 0.04 + sum(steps)
+    assert first.first_token_at == pytest.approx(0.02)
+    assert second.first_token_at == pytest.approx(read)
+    assert second.finished_at == pytest.approx(read + 2 * 0.03)
+    left = 10 - 1 - len(steps) - 2
+    assert first.finished_at == pytest.approx(read + 2 * 0.03 + left * 0.02)
+
+
+def test_eight_tokens_of_a_prompt_are_read_where_the_objective_leaves_no_time():
+    curve = CHUNKED.with_objective(0.01)
+    assert curve.max_sequences == 1
+    assert curve.prompt_room(1, curve.step(1)) == 8
+
+
+def test_a_step_without_a_prompt_in_it_pays_no_prefill():
+    curve = StepCurve(0.1, 0.001, ((1, 0.02),), 1_000_000, 8, step_tokens=64)
+    assert curve.mixed(3, 0) == curve.step(3)
+    assert curve.mixed(3, 10) == pytest.approx(0.11)
+
+
+def test_the_levels_of_a_nested_replica_read_their_chunks_after_each_other():
+    events = EventQueue()
+    fast = CHUNKED.scaled(2.0, 2.0)
+    replica = Replica(CHUNKED, events, NOTHING, NOTHING, levels={"int8": CHUNKED, "int4": fast})
+    slow_one, fast_one = Request(0.0, 10, 9, level="int8"), Request(0.03, 50, 2, level="int4")
+    for request in (slow_one, fast_one):
+        events.at(request.arrival, lambda request=request: replica.submit(request))
+    events.run_until(10.0)
+    assert fast_one.first_token_at == pytest.approx(0.04 + 0.02 + (0.01 + 0.05) / 2)
+    assert fast_one.finished_at == pytest.approx(fast_one.first_token_at + 0.02 + 0.01)
+
+
+def test_a_replica_that_is_lost_between_two_chunks_forgets_them():
+    events = EventQueue()
+    replica = Replica(CHUNKED, events, NOTHING, NOTHING)
+    half_read = Request(0.0, 100, 5)
+    replica.submit(half_read)
+    events.run_until(0.08)
+    assert replica.drop_all() == ([half_read], [])
+    events.run_until(1.0)
+    assert (half_read.outcome, replica.running) == (Outcome.PENDING, 0)
+
+
+def test_the_closed_form_of_saturation_holds_with_chunks_too():
+    curve = make_curve(step_tokens=512)
+    rng = random.Random(6)
+    rows = [(0.0, rng.randint(200, 2000), rng.randint(50, 400)) for _ in range(4000)]
+    requests = serve(curve, rows)
+    served = len(rows) / max(r.finished_at for r in requests)
+    assert served == pytest.approx(saturation(curve, Lengths.of([(p, o) for _, p, o in rows])), rel=0.05)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    rows=st.lists(st.tuples(st.floats(0, 20), st.integers(1, 900), st.integers(1, 100)), min_size=1, max_size=30),
+    slots=st.integers(1, 8),
+    objective=st.sampled_from([None, 0.0085, 0.02]),
+)
+def test_with_chunks_every_request_ends_once_and_in_no_less_time_than_alone(rows, slots, objective):
+    curve = make_curve(max_sequences=slots, step_tokens=64)
+    curve = curve if objective is None else curve.with_objective(objective)
+    for request in serve(curve, sorted(rows)):
+        assert request.outcome is Outcome.FINISHED
+        assert request.ttft >= curve.prefill(request.prompt_tokens) - 1e-9
+        assert request.tpot == 0 or request.tpot >= curve.step(1) - 1e-9
+
+
 @settings(max_examples=50, deadline=None)
 @given(
     rows=st.lists(st.tuples(st.floats(0, 20), st.integers(1, 9000), st.integers(1, 300)), min_size=1, max_size=40),
@@ -173,6 +264,11 @@ def test_an_engine_forms_no_batch_that_breaks_the_objective():
 def test_a_curve_without_order_is_refused(points):
     with pytest.raises(ValueError, match="rising order"):
         StepCurve(0.0, 0.0, points, 100, 4)
+
+
+def test_a_step_that_is_too_small_for_the_batch_is_refused():
+    with pytest.raises(ValueError, match="step_tokens"):
+        make_curve(step_tokens=63)
 
 
 def test_points_of_a_single_slot_are_one():

@@ -105,7 +105,7 @@ class Reconciler:
             epoch = self.lease.epoch
         self._forget_gone([m for pool in seen.pools for m in pool.models], seen.blocked)
         self.metrics.keep_pools({(pool.resource, pool.name) for pool in seen.pools})
-        self.memory.keep({pool.name or pool.resource for pool in seen.pools})
+        self.memory.expect({pool.name or pool.resource: _planned_models(pool) for pool in seen.pools})
         due = [pool for pool in seen.pools if is_due(pool.key, planner_period(pool))]
         results = await asyncio.gather(
             *(self._run_pool_alone(pool, epoch) for pool in due),
@@ -297,6 +297,11 @@ class Reconciler:
 
 def _key(model: BlockedModel) -> str:
     return f"{model.namespace}/{model.name}"
+
+
+def _planned_models(pool: Pool) -> int:
+    """Models that one program may plan: none where an AcceleratorPool's shares divide the accelerators."""
+    return 0 if pool.name else len(pool.models)
 
 
 def _is_told(model: ModelObservation) -> bool:

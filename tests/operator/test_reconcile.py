@@ -555,3 +555,22 @@ async def test_several_models_are_decided_beside_the_event_loop_and_one_is_decid
         scene.reconciler.policy = replace(scene.reconciler.policy, decide_pool=decide)
         await scene.run()
     assert [thread == threading.get_ident() for thread in threads] == [True, False]
+
+
+async def test_a_solver_hears_of_the_models_that_a_program_may_plan_before_anything_is_asked_of_prometheus() -> None:
+    """It has time to start while metrics are read; the models of an AcceleratorPool are no program's."""
+    told: list[object] = []
+
+    class Listening(NoPrometheus):
+        async def read(self, queries: Sequence[Query]) -> Answers:
+            told.append("read")
+            return await super().read(queries)
+
+    nodes = [build_node("n", {"nvidia.com/gpu": "8"}, gpu="a100")]
+    pool = build_accelerator_pool(budget=4, nodeSelector={"gpu": "a100"})
+    pooled = [build_model(name, accelerators={"pool": "gpu"}) for name in "abc"]
+    scene = Scene(pool, *nodes, *pooled, build_model("d"), build_model("e"))
+    scene.reconciler.prometheus = LastAnswers(Listening(), asyncio.Event())
+    scene.reconciler.memory.prepare = told.append
+    await scene.run()
+    assert told[:2] == [2, "read"]

@@ -64,12 +64,22 @@ def test_a_calm_model_gives_the_quality_of_its_best_tier_where_others_would_refu
     plant, calm, busy = run_two()
     assert calm.mix() == {"int8": 1, "int4": 1}
     assert busy.mix() == {"int8": 2, "int4": 1}
-    gave = next(d for _, d in calm.decisions if d.reason is Reason.SWAPPED_TO_CHEAPER_TIER)
+    gave = next(d for _, d in calm.decisions if d.reason is Reason.GAVE_TO_OTHERS)
     assert gave.message.startswith(
         "others would refuse requests: leaves them 1 accelerator; int8 1 · int4 1 carry 1.17/s"
     )
     assert "the pool's plan is int8 1 · int4 1, 2 accelerators; by need it would be 3" in gave.pool
     assert plant.held() == 5
+
+
+def test_giving_is_no_addition_so_that_what_waits_afterwards_still_counts_as_demand():
+    _, calm, busy = run_two()
+    assert calm.memory.last_restore_at is not None, "it is as careful as an upgrade, and counts as one"
+    assert calm.memory.last_add_at is None
+    assert busy.memory.last_add_at is not None
+    told = [d.reason for _, d in calm.decisions]
+    assert Reason.GAVE_TO_OTHERS in told
+    assert Reason.SWAPPED_TO_CHEAPER_TIER not in told
 
 
 def test_what_carries_the_own_load_is_never_given():
@@ -104,7 +114,7 @@ def test_giving_needs_plans_in_agreement():
     assert (first.reason, first.memory.agreed_count) == (Reason.HELD_FOR_AGREEMENT, 1)
     assert "others refuse requests for want of what int8 1 · int4 1 would leave them" in first.message
     later = replace(seen, now=NOW + 5, models=(seen.models[0], replace(seen.models[1], memory=first.memory)))
-    assert decide_pool(later, DEMO_SETTINGS).decisions[1].reason is Reason.SWAPPED_TO_CHEAPER_TIER
+    assert decide_pool(later, DEMO_SETTINGS).decisions[1].reason is Reason.GAVE_TO_OTHERS
 
 
 def test_square_waves_in_antiphase_do_not_flap():

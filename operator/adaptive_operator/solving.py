@@ -52,7 +52,7 @@ class SolverProcess:
 
     def prepare(self, models: int) -> None:
         """Start the process for a pool of so many models, if it will need one. Waits for nothing."""
-        if models > SMALL_MODELS and self._worker is None and not self._closed:
+        if models > SMALL_MODELS and not self._closed and not self._runs():
             threading.Thread(target=self._start_early, name="solver-start", daemon=True).start()
 
     def solve(self, problem: Problem) -> PoolPlan:
@@ -95,12 +95,16 @@ class SolverProcess:
         with self._lock:
             if self._closed:
                 raise SolverError(_CLOSED)
-            if self._worker is None:
+            if self._worker is None or not self._runs():
                 try:
                     self._worker = _Worker.start()
                 except OSError as error:
                     raise SolverError(f"the process could not be started: {error}") from error
             return self._worker
+
+    def _runs(self) -> bool:
+        worker = self._worker
+        return worker is not None and worker.process.is_alive()
 
     def _start_early(self) -> None:
         try:

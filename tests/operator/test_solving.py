@@ -95,6 +95,18 @@ def test_a_process_that_dies_is_an_error_and_the_next_program_has_a_new_one(solv
     assert solver.solve(LARGE).counts == solve(LARGE).counts
 
 
+@pytest.mark.parametrize("prepared", [True, False])
+def test_a_process_that_died_between_two_programs_costs_no_program(solver: SolverProcess, prepared: bool) -> None:
+    solver.solve(LARGE)
+    worker = worker_of(solver)
+    os.kill(worker, signal.SIGKILL)
+    assert wait_for(lambda: not solver._runs())
+    if prepared:
+        solver.prepare(len(LARGE.models))
+        assert wait_for(lambda: worker_of(solver) != worker)
+    assert solver.solve(LARGE).counts == solve(LARGE).counts
+
+
 def test_a_defect_of_the_solver_is_told_and_the_process_stays(solver: SolverProcess) -> None:
     solver.solve(LARGE)
     worker = worker_of(solver)

@@ -113,6 +113,10 @@ bench-quality: setup ## Measure KL, perplexity and agreement of every tier and l
 bench-planner: setup ## Measure how long the pool planner takes and how close it comes; options: BENCH_ARGS=…
 	$(PY) -m benchmarks.bench_planner $(BENCH_ARGS)
 
+.PHONY: bench-loop
+bench-loop: setup ## Measure how long a pass holds up the operator's event loop; options: BENCH_ARGS=…
+	$(PY) -m benchmarks.bench_loop $(BENCH_ARGS)
+
 .PHONY: bench-policies
 bench-policies: setup ## Simulate the policies against their targets, in pieces that are kept; options: BENCH_ARGS=…
 	$(PY) -m benchmarks.bench_policies $(BENCH_ARGS)

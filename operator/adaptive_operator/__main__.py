@@ -57,7 +57,7 @@ def build_parts(
     metrics = OperatorMetrics(lambda: lease.is_leading)
     events = EventRecorder(kube, lease_settings.identity)
     hurry = asyncio.Event()
-    memory = PoolMemory(solver.solve, metrics.count_solver_failure)
+    memory = PoolMemory(solver.solve, metrics.count_solver_failure, solver.prepare)
     reconciler = Reconciler(
         cluster=ClusterReader(kube, settings.namespaces),
         nodes=NodeInventory(kube, settings.discover_accelerators, settings.engine_node_selector),

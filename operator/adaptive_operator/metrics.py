@@ -125,7 +125,7 @@ class OperatorMetrics:
         if isinstance(reading, Sample):
             self._sample_age.labels(namespace, model, query).set(reading.age_seconds)
         else:
-            self._sample_age.remove_by_labels({"namespace": namespace, "model": model, "query": query})
+            self._sample_age.remove(namespace, model, query)  # by position: by name it looks through all series
 
 
 def _readings(metrics: ModelMetrics) -> Mapping[QueryName, Reading]:

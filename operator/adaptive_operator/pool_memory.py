@@ -7,7 +7,7 @@ hope: both are in the observation that a decision is made from, and so in the de
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -31,6 +31,7 @@ class PoolMemory:
 
     solver: Solver
     count_failure: Callable[[str], None] = lambda cause: None
+    prepare: Callable[[int], None] = lambda models: None  # what a solver needs time for, before its first program
     _prices: dict[str, Mapping[str, float]] = field(default_factory=dict)  # by pool
     _failures: dict[str, int] = field(default_factory=dict)  # in a row, passes without the solver included
 
@@ -75,8 +76,9 @@ class PoolMemory:
         except Exception as error:
             raise SolverError(f"{type(error).__name__}: {error}") from error
 
-    def keep(self, pools: Collection[str]) -> None:
-        """Forget pools that are gone."""
+    def expect(self, pools: Mapping[str, int]) -> None:
+        """These are the pools now, with so many models to plan: forget what is gone, prepare for the largest."""
+        self.prepare(max(pools.values(), default=0))
         for remembered in (self._prices, self._failures):
             for key in set(remembered) - set(pools):
                 del remembered[key]

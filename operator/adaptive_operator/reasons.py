@@ -18,6 +18,7 @@ class Reason(StrEnum):
     SHED_TO_CHEAPER_TIER = "ShedToCheaperTier"  # weights only: the load passed the better tiers' capacity
     ADDED_REPLICA = "AddedReplica"  # the budget had room for one more replica
     SWAPPED_TO_CHEAPER_TIER = "SwappedToCheaperTier"  # replicas exchanged, because the budget is used up
+    GAVE_TO_OTHERS = "GaveToOthers"  # smaller replicas, because other models of the pool would refuse requests
     # Restore: towards a better tier
     RESTORED_WEIGHT = "RestoredWeight"  # weights only
     RESTORED_TIER = "RestoredTier"  # replicas exchanged or added for quality

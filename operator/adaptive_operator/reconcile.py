@@ -79,6 +79,7 @@ class Reconciler:
     monotonic: Callable[[], float] = time.monotonic
     _faults: dict[str, Fault] = field(default_factory=dict)  # by model key, until a pass succeeds
     _said: dict[str, tuple[str, ...]] = field(default_factory=dict)  # last logged decision by model key
+    _gate: asyncio.Lock = field(default_factory=asyncio.Lock)  # lets one model in per turn of the event loop
     _turns: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_MODELS_AT_ONCE))
     _turns_end: dict[str, float] = field(default_factory=dict)  # monotonic, by pool, from its first turn of a pass on
     _left: set[str] = field(default_factory=set)  # keys of models that the pass does not come to
@@ -99,13 +100,14 @@ class Reconciler:
         snapshot, budgets = await self._read_cluster(epoch, now), self.settings.budgets
         groups = find_groups(snapshot.pools)
         advertised = await self.nodes.read(find_unnamed(snapshot.models, budgets), snapshot.pods, groups)
-        seen = build_pools(snapshot, budgets, now, advertised)
+        # Beside the event loop: it takes 0.4 ms for each model.
+        seen = await asyncio.to_thread(build_pools, snapshot, budgets, now, advertised)
         if seen.highest_epoch > epoch:
             await self.lease.raise_epoch(seen.highest_epoch)
             epoch = self.lease.epoch
         self._forget_gone([m for pool in seen.pools for m in pool.models], seen.blocked)
         self.metrics.keep_pools({(pool.resource, pool.name) for pool in seen.pools})
-        self.memory.keep({pool.name or pool.resource for pool in seen.pools})
+        self.memory.expect({pool.name or pool.resource: _planned_models(pool) for pool in seen.pools})
         due = [pool for pool in seen.pools if is_due(pool.key, planner_period(pool))]
         results = await asyncio.gather(
             *(self._run_pool_alone(pool, epoch) for pool in due),
@@ -168,7 +170,9 @@ class Reconciler:
         A pool's writing begins with its first turn: what others wrote while it was read and decided is not its time.
         """
         async with self._turns:
-            await asyncio.sleep(0)  # planning never waits: without this, calls under way would wait for all of it
+            # Planning never waits: calls under way, and the Lease, are to wait for one model's planning at most.
+            async with self._gate:
+                await asyncio.sleep(0)
             now = self.monotonic()
             if now > self._turns_end.setdefault(pool, now + _WRITING_SECONDS):
                 self._left.add(key)
@@ -297,6 +301,11 @@ class Reconciler:
 
 def _key(model: BlockedModel) -> str:
     return f"{model.namespace}/{model.name}"
+
+
+def _planned_models(pool: Pool) -> int:
+    """Models that one program may plan: none where an AcceleratorPool's shares divide the accelerators."""
+    return 0 if pool.name else len(pool.models)
 
 
 def _is_told(model: ModelObservation) -> bool:

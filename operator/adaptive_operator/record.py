@@ -16,7 +16,10 @@ from adaptive_operator.decide.decision import Decision
 from adaptive_operator.decide.settings import DecideSettings
 from adaptive_operator.observe.observation import ModelObservation, PoolObservation
 
-FORMAT: Final = 1
+# Raised when a record that was written before would not be read, or an operator of before would not read one of now.
+FORMAT: Final = 2
+# Reasons that have another name since a format: what is read in an earlier one gets the name of now.
+_RENAMED: Final = {2: {"FloorLimited": "QualityFloorInfeasible"}}
 
 
 class RecordError(ValueError):
@@ -33,7 +36,15 @@ class DecisionRecord:
     decisions: tuple[Decision, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class _Head:
+    """What every format has."""
+
+    format: int
+
+
 _ADAPTER: Final = TypeAdapter(DecisionRecord)
+_HEAD: Final = TypeAdapter(_Head)
 
 
 def build_record(
@@ -50,16 +61,26 @@ def encode_record(record: DecisionRecord) -> str:
 
 
 def decode_record(line: str) -> DecisionRecord:
-    """The inverse of `encode_record`. Raises RecordError."""
+    """The inverse of `encode_record`; records of earlier formats become such of this one. Raises RecordError."""
     try:
-        record = _ADAPTER.validate_json(line)
+        written = _HEAD.validate_json(line).format
+        if not 1 <= written <= FORMAT:
+            raise RecordError(
+                f"format is {written}, this version reads 1 to {FORMAT}: replay it with the version that wrote it"
+            )
+        return replace(_ADAPTER.validate_json(_renamed(line, written)), format=FORMAT)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(step) for step in first["loc"]) or "the line"
         raise RecordError(f"{where}: {first['msg']}") from error
-    if record.format != FORMAT:
-        raise RecordError(f"format is {record.format}, this version reads {FORMAT}: use the operator that wrote it")
-    return record
+
+
+def _renamed(line: str, written: int) -> str:
+    """The line with the names of now. Names stand in quotes of their own: a message that has one keeps its words."""
+    for since, names in _RENAMED.items():
+        for old, new in names.items() if written < since else ():
+            line = line.replace(f'"{old}"', f'"{new}"')
+    return line
 
 
 def _without_manifests(model: ModelObservation) -> ModelObservation:

@@ -39,8 +39,16 @@ def test_the_next_plan_knows_the_last_ones_prices() -> None:
 def test_pools_that_are_gone_are_forgotten() -> None:
     memory = PoolMemory(solve)
     memory.decide_pool(memory.recall(SCARCE), DEMO_SETTINGS)
-    memory.keep([])
+    memory.expect({})
     assert memory.recall(SCARCE).prices == {}
+
+
+def test_a_solver_prepares_for_the_largest_pool_that_is_seen() -> None:
+    told: list[int] = []
+    memory = PoolMemory(solve, prepare=told.append)
+    memory.expect({"nvidia.com/gpu": 40, "npu": 3})
+    memory.expect({})
+    assert told == [40, 0]
 
 
 def test_a_failure_is_counted_and_the_pool_is_shared_by_need_and_after_three_greedily() -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from adaptive_operator.decide.pool import decide_pool
+from adaptive_operator.reasons import Reason
 from adaptive_operator.record import RecordError, build_record, decode_record, encode_record
 from tests.operator.decide.plant import DEMO_SETTINGS, Model, Plant, demo_spec
 
@@ -36,16 +39,28 @@ def test_any_record_comes_back_equal_and_is_decided_again_to_the_same_end(high, 
 
 BAD = {
     "not json": ("{", "Invalid JSON"),
-    "a field is missing": ('{"format":1}', "observation: Field required"),
-    "another format": (None, "format is 2, this version reads 1"),
+    "not a record": ("[]", "the line: "),
+    "no format": ("{}", "format: Field required"),
+    "a field is missing": ('{"format":2}', "observation: Field required"),
+    "a later format, whatever it has": ('{"format":3}', "format is 3, this version reads 1 to 2: replay it with"),
+    "no format that there ever was": ('{"format":0}', "format is 0, this version reads 1 to 2"),
 }
 
 
 @pytest.mark.parametrize("name", BAD)
 def test_a_bad_line_names_what_is_wrong(name):
     line, words = BAD[name]
-    if line is None:
-        observation = two_models(0.3, 0).observe()
-        line = encode_record(build_record(observation, DEMO_SETTINGS, ())).replace('"format":1', '"format":2', 1)
     with pytest.raises(RecordError, match=words):
         decode_record(line)
+
+
+def test_a_record_of_the_first_format_is_read_with_the_names_that_its_reasons_have_now():
+    """Written by the version that still said FloorLimited."""
+    line = (Path(__file__).parent / "records" / "format-1.jsonl").read_text()
+    record = decode_record(line)
+    [told] = record.decisions
+    assert told.reason is Reason.QUALITY_FLOOR_INFEASIBLE
+    assert [finding.reason for finding in told.findings] == [Reason.QUALITY_FLOOR_INFEASIBLE]
+    [again] = decide_pool(record.observation, record.settings).decisions
+    assert (again.reason, again.replicas) == (told.reason, told.replicas)
+    assert decode_record(encode_record(record)) == record

@@ -64,7 +64,7 @@ def _given(situation: Situation, mix: dict[str, int], limit: int, need: float) -
     left = accelerators_text(situation.cost(situation.wanted) - situation.cost(mix))
     during = space.fill(as_plan(space, survivors(situation, mix, limit)), need).unserved
     return Proposal(
-        reason=Reason.SWAPPED_TO_CHEAPER_TIER,
+        reason=Reason.GAVE_TO_OTHERS,
         message=(
             f"others would refuse requests: leaves them {left}; {mix_text(mix)} carry"
             f" {rate_text(capacity(situation, mix))} at {new:.0f} instead of {old:.0f} permille of quality"

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from adaptive_operator.api.v1alpha1 import Mode
+from adaptive_operator.decide.candidates import best_plan
 from adaptive_operator.decide.cards import TierCard
 from adaptive_operator.decide.growth import carries, grow_to, growth_demand
 from adaptive_operator.decide.optimize.problem import (
@@ -100,6 +101,19 @@ def planned_demand(situation: Situation) -> float:
     return max(most, expected.upper or 0.0) if expected is not None and expected.settled else most
 
 
+def _most_wanted(situation: Situation) -> int:
+    """Accelerators that a model may be given: by its budget, and no more than its rules would keep for their price.
+
+    What `scaling.idleShrink` gives back at once would lie idle while others could use it. Replicas of tiers without a
+    card are not counted.
+    """
+    space = plan_space(situation, situation.budget)
+    if space.accelerator_price > 0:
+        kept = best_plan(space, planned_demand(situation), situation.settings.exact_plans)
+        return space.limit if kept is None else space.cost(kept)
+    return space.limit
+
+
 def _model(situation: Situation, resource: str, weights: Mapping[str, float]) -> PlannedModel:
     tiers = [tier for tier in situation.tiers if tier.card is not None and tier.high > 0]
     routes = [route for tier in tiers for route in _routes(tier)]
@@ -112,7 +126,7 @@ def _model(situation: Situation, resource: str, weights: Mapping[str, float]) ->
         classes=(RequestClass("all", planned_demand(situation), tuple(quality for _, quality in routes)),),
         weight=weights.get(key, 1.0),
         floor=situation.floor_permille / 1000,
-        most_accelerators=max(0, situation.budget - _fixed_accelerators(situation)),
+        most_accelerators=_most_wanted(situation),
     )
 
 

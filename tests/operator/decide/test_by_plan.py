@@ -14,7 +14,7 @@ from adaptive_operator.decide.pool import decide_pool
 from adaptive_operator.observe.observation import Planning, PoolObservation, Series
 from adaptive_operator.reasons import Reason
 from adaptive_operator.record import build_record, decode_record, encode_record
-from tests.operator.decide.plant import DEMO_SETTINGS, Model, Plant, demo_spec, metrics, observe_one
+from tests.operator.decide.plant import DEMO_SETTINGS, Model, Plant, demo_spec, metrics, observe_one, tier
 
 NOW = 10_000.0
 GPU = "nvidia.com/gpu"
@@ -64,12 +64,22 @@ def test_a_calm_model_gives_the_quality_of_its_best_tier_where_others_would_refu
     plant, calm, busy = run_two()
     assert calm.mix() == {"int8": 1, "int4": 1}
     assert busy.mix() == {"int8": 2, "int4": 1}
-    gave = next(d for _, d in calm.decisions if d.reason is Reason.SWAPPED_TO_CHEAPER_TIER)
+    gave = next(d for _, d in calm.decisions if d.reason is Reason.GAVE_TO_OTHERS)
     assert gave.message.startswith(
         "others would refuse requests: leaves them 1 accelerator; int8 1 · int4 1 carry 1.17/s"
     )
     assert "the pool's plan is int8 1 · int4 1, 2 accelerators; by need it would be 3" in gave.pool
     assert plant.held() == 5
+
+
+def test_giving_is_no_addition_so_that_what_waits_afterwards_still_counts_as_demand():
+    _, calm, busy = run_two()
+    assert calm.memory.last_restore_at is not None, "it is as careful as an upgrade, and counts as one"
+    assert calm.memory.last_add_at is None
+    assert busy.memory.last_add_at is not None
+    told = [d.reason for _, d in calm.decisions]
+    assert Reason.GAVE_TO_OTHERS in told
+    assert Reason.SWAPPED_TO_CHEAPER_TIER not in told
 
 
 def test_what_carries_the_own_load_is_never_given():
@@ -104,7 +114,21 @@ def test_giving_needs_plans_in_agreement():
     assert (first.reason, first.memory.agreed_count) == (Reason.HELD_FOR_AGREEMENT, 1)
     assert "others refuse requests for want of what int8 1 · int4 1 would leave them" in first.message
     later = replace(seen, now=NOW + 5, models=(seen.models[0], replace(seen.models[1], memory=first.memory)))
-    assert decide_pool(later, DEMO_SETTINGS).decisions[1].reason is Reason.SWAPPED_TO_CHEAPER_TIER
+    assert decide_pool(later, DEMO_SETTINGS).decisions[1].reason is Reason.GAVE_TO_OTHERS
+
+
+def test_what_a_model_would_give_back_for_its_price_goes_to_one_that_uses_it():
+    """Two accelerators for full add more quality to `thrifty` than to `plain`, but less than they are to be worth."""
+    rates = {"full": 16_000, "int4": 13_000}
+    cards = {i: {**tier(i)["card"], "capacityMilliRequestsPerSecond": rates[tier(i)["name"]]} for i in (0, 2)}
+    tiers, scaling = [tier(i, card=card) for i, card in cards.items()], demo_spec().scaling.model_dump(by_alias=True)
+    shrink = {"worthPerQualityPointMilli": 50, "pricePerAcceleratorHourMilli": 20_000}  # full from 10.1/s on
+    thrifty = demo_spec(accelerators={}, tiers=tiers, scaling={**scaling, "idleShrink": shrink})
+    plain = demo_spec(accelerators={}, tiers=tiers)
+    models = [Model("thrifty", thrifty, lambda now: 8.0), Model("plain", plain, lambda now: 20.0)]
+    plant = Plant(models, budget=6)
+    plant.run(400)
+    assert [model.mix() for model in plant.models] == [{"int4": 1}, {"full": 2, "int4": 1}]
 
 
 def test_square_waves_in_antiphase_do_not_flap():

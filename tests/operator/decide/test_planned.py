@@ -18,9 +18,9 @@ from adaptive_operator.decide.planned import (
     planned_mix,
     propose_mix,
 )
-from adaptive_operator.decide.situation import Situation, as_mix, build_situation, plan_space
+from adaptive_operator.decide.situation import Situation, as_mix, as_plan, build_situation, plan_space
 from adaptive_operator.reasons import Reason
-from tests.operator.decide.plant import DEMO_SETTINGS, Model, Plant, demo_spec, tier
+from tests.operator.decide.plant import DEMO_SCALING, DEMO_SETTINGS, Model, Plant, demo_spec, tier
 
 GPU = "nvidia.com/gpu"
 
@@ -77,6 +77,52 @@ def test_levels_of_a_nested_tier_are_routes_that_take_less_of_its_rate():
 
     assert [r.name for r in model.routes] == ["nested/int8", "nested/int4"]
     assert [r.loads[0] for r in model.routes] == [("nested", 1.0), ("nested", pytest.approx(0.75))]
+
+
+# A point for 1,000 requests is worth .05, an accelerator costs 1.00 an hour: full's two are worth it from .505/s on.
+SHRINK = {"worthPerQualityPointMilli": 50, "pricePerAcceleratorHourMilli": 1000}
+
+
+def priced(rate: float, **shrink: int) -> Situation:
+    """A model on full and int4 that weighs quality against money, under a demand (requests/s)."""
+    scaling = {**DEMO_SCALING, "idleShrink": {**SHRINK, **shrink}}
+    own = demo_spec(scaling=scaling, tiers=[tier(0), tier(2)], accelerators={})
+    return under(situations_of(0.1, budget=20, spec=own)[0], rate)
+
+
+WORTH = {
+    "nothing comes": (0.0, {}, {"full": 0, "int4": 1}),
+    "too little comes for full": (0.4, {}, {"full": 0, "int4": 1}),
+    "enough comes for one full replica": (0.5, {}, {"full": 1, "int4": 1}),
+    "enough for one, not for a second": (0.9, {}, {"full": 1, "int4": 1}),
+    "enough for two": (1.2, {}, {"full": 2, "int4": 1}),
+    "an accelerator that costs next to nothing": (0.1, {"pricePerAcceleratorHourMilli": 1}, {"full": 1, "int4": 1}),
+    "one that no quality is worth": (1.2, {"pricePerAcceleratorHourMilli": 10**6}, {"full": 0, "int4": 3}),
+    "quality that is worth nothing": (1.2, {"worthPerQualityPointMilli": 0}, {"full": 0, "int4": 3}),
+}
+
+
+@pytest.mark.parametrize("name", WORTH)
+def test_the_program_gives_what_a_model_would_keep_by_its_price(name):
+    rate, shrink, wanted = WORTH[name]
+    situation = priced(rate, **shrink)
+    problem = build_problem([situation], GPU, 20, {})
+    assert planned_mix(situation, problem, solve(problem)) == wanted
+    space = plan_space(situation, 20)
+    kept = best_plan(space, planned_demand(situation), 10_000)
+    assert as_mix(situation, space, kept) == wanted, "as the model's own rules"
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(rate=st.floats(0.0, 5.0), price=st.integers(0, 10**7), worth=st.integers(0, 10**4), budget=st.integers(1, 12))
+def test_no_price_makes_the_program_refuse_requests_that_it_could_serve(rate, price, worth, budget):
+    situation = priced(rate, pricePerAcceleratorHourMilli=price, worthPerQualityPointMilli=worth)
+    problem = build_problem([situation], GPU, budget, {})
+    mix = planned_mix(situation, problem, solve(problem))
+    demand, space = planned_demand(situation), replace(plan_space(situation, budget), accelerator_price=0.0)
+    best = best_plan(space, demand, 10_000)
+    refused, least = (space.fill(plan, demand).unserved for plan in (as_plan(space, mix), best))
+    assert refused <= least + 0.003 * demand, "but for the gap that the program is solved to"
 
 
 def test_a_model_with_a_swap_in_flight_is_not_planned():

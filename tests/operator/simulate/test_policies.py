@@ -13,7 +13,7 @@ from adaptive_operator.decide.fill import fill
 from adaptive_operator.decide.settings import DecideSettings
 from adaptive_operator.simulate.curve import Lengths, saturation
 from adaptive_operator.simulate.generators import generate, square_wave, steady, step
-from adaptive_operator.simulate.policies.ablations import AblationError, make_variant, parse_variant
+from adaptive_operator.simulate.policies.ablations import AblationError, Variant, make_variant, parse_variant
 from adaptive_operator.simulate.policies.base import Scaler
 from adaptive_operator.simulate.policies.cost_first import CostFirstPolicy, Load, wants_less, wants_more
 from adaptive_operator.simulate.policies.hpa import HpaPolicy, desired_replicas
@@ -327,26 +327,29 @@ def test_infaas_goes_down_in_quality_under_load_and_up_again_within_the_floor():
 
 
 VARIANTS = {
-    "nothing": ("", {}, True, True),
-    "a setting": ("growth_headroom=1.3", {"growth_headroom": 1.3}, True, True),
-    "a whole number": ("exact_plans=10", {"exact_plans": 10}, True, True),
-    "no forecast": ("without-forecast", {"panic_ratio": math.inf}, True, True),
-    "no fast loop, and a setting": ("without-fast-loop+utilisation=0.8", {"utilisation": 0.8}, False, True),
+    "nothing": ("", {}, {}),
+    "a setting": ("growth_headroom=1.3", {"growth_headroom": 1.3}, {}),
+    "a whole number": ("exact_plans=10", {"exact_plans": 10}, {}),
+    "no forecast": ("without-forecast", {"panic_ratio": math.inf}, {}),
+    "no fast loop, and a setting": (
+        "without-fast-loop+utilisation=0.8",
+        {"utilisation": 0.8},
+        {"fast_loop": False},
+    ),
     "no damping": (
         "without-damping",
         {"shrink_headroom": 1.0, "growth_headroom": 1.0, "significance": 0.0},
-        True,
-        False,
+        {"damped": False},
     ),
+    "no swap cost": ("without-swap-cost", {}, {"swap_cost": False}),
 }
 
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_ours_can_do_without(name):
-    text, changed, fast_loop, damped = VARIANTS[name]
-    found = parse_variant(text, 10.0)
-    assert found.settings == replace(DecideSettings(scrape_interval_seconds=10.0), **changed)
-    assert (found.fast_loop, found.damped) == (fast_loop, damped)
+    text, changed, off = VARIANTS[name]
+    settings = replace(DecideSettings(scrape_interval_seconds=10.0), **changed)
+    assert parse_variant(text, 10.0) == replace(Variant(settings), **off)
 
 
 @pytest.mark.parametrize("text", ["without-luck", "growth_headroom", "growth_headroom=x", "luck=1", "utilisation=nan"])

@@ -10,6 +10,7 @@ from adaptive_operator.api.v1alpha1 import AdaptiveModelSpec
 from adaptive_operator.simulate.cards import measure_cards
 from adaptive_operator.simulate.events import EventQueue
 from adaptive_operator.simulate.generators import ahead, generate, sinusoid, steady, step
+from adaptive_operator.simulate.policies.ablations import make_variant
 from adaptive_operator.simulate.policies.base import Separate
 from adaptive_operator.simulate.policies.hpa import HpaPolicy
 from adaptive_operator.simulate.policies.oracle import make_pool_oracle
@@ -62,6 +63,17 @@ def test_in_antiphase_replicas_go_where_the_load_is():
     results = run_pool(three_in_antiphase(budget=8, seconds=2400.0), AdaptivePolicy())
     assert all(len(mixes(result)) > 2 for result in results)
     assert all(served(result, since=120.0) > 0.97 for result in results)
+
+
+def test_without_the_swap_cost_no_plan_hears_of_the_prices_of_the_one_before():
+    heard = []
+    for text in ("", "without-swap-cost"):
+        policy = make_variant(text, 15.0)
+        policy.keep_records = True
+        run_pool(three_in_antiphase(budget=4, seconds=600.0), policy)
+        assert any(record.decision.planned for record in policy.records)
+        heard.append(any(price > 0 for record in policy.records for price in record.observation.prices.values()))
+    assert heard == [True, False]
 
 
 def test_two_models_of_one_name_are_refused():

@@ -255,7 +255,7 @@ def _worth_pairing(tables: Tables, m: int, prices: Floats, columns: Ints) -> lis
 
 def _small_pairs(tables: Tables, m: int, columns: Ints, most: Ints) -> Ints:
     """Up to six of each of two columns, of all columns: with few replicas the fit counts more than the price."""
-    pairs = np.array([(i, j) for i in columns for j in columns if i < j]).reshape(-1, 2)
+    pairs = np.array([(i, j) for i in columns for j in columns if i < j], np.int64).reshape(-1, 2)
     each = np.arange(1, _SMALL + 1)
     cells = _spread(pairs, np.repeat(each, _SMALL)[None, :], np.tile(each, _SMALL)[None, :])
     return _pair_rows(tables, m, cells, most)
@@ -263,7 +263,7 @@ def _small_pairs(tables: Tables, m: int, columns: Ints, most: Ints) -> Ints:
 
 def _large_pairs(tables: Tables, m: int, chosen: list[int], most: Ints) -> Ints:
     """Many of two columns: those that carry the demand together, and those that keep the floor between them."""
-    pairs = np.array([(a, b) for a in chosen for b in chosen if a != b]).reshape(-1, 2)
+    pairs = np.array([(a, b) for a in chosen for b in chosen if a != b], np.int64).reshape(-1, 2)
     pairs = pairs[most[pairs].max(axis=1, initial=0) > _SMALL]
     n = np.round(np.linspace(0, most[pairs[:, 0]], _GRID, axis=1)).astype(np.int64)
     rests = [*_carrying(tables, m, pairs, n), _on_the_floor(tables, m, pairs, n)]

@@ -1,7 +1,7 @@
 """Ours with a part switched off, or with other settings: `without-damping+growth_headroom=1`.
 
-Only what the policy has a switch for can be off: the fast loop, the damping, the forecast's panic window. Knows no
-world.
+Only what the policy has a switch for can be off: the fast loop, the damping, the forecast's panic window, the swap
+cost. Knows no world.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ class Variant:
     settings: DecideSettings
     fast_loop: bool = True
     damped: bool = True
+    swap_cost: bool = True
 
 
 def parse_variant(text: str, scrape_seconds: float) -> Variant:
@@ -47,7 +48,7 @@ def parse_variant(text: str, scrape_seconds: float) -> Variant:
 def make_variant(text: str, scrape_seconds: float, base: AdaptivePolicy | None = None) -> AdaptivePolicy:
     """The policy (`base`, else ours) with these parts off. Raises AblationError."""
     variant, policy = parse_variant(text, scrape_seconds), base or AdaptivePolicy()
-    policy.settings, policy.fast_loop = variant.settings, variant.fast_loop
+    policy.settings, policy.fast_loop, policy.swap_cost = variant.settings, variant.fast_loop, variant.swap_cost
     if not variant.damped:
         policy.edit_spec = lambda spec: undamped(spec, scrape_seconds)
     if text:
@@ -75,10 +76,15 @@ def _without_fast_loop(variant: Variant) -> Variant:
     return replace(variant, fast_loop=False)
 
 
+def _without_swap_cost(variant: Variant) -> Variant:
+    return replace(variant, swap_cost=False)
+
+
 SWITCHES: Final[Mapping[str, Callable[[Variant], Variant]]] = {
     "forecast": _without_forecast,
     "damping": _without_damping,
     "fast-loop": _without_fast_loop,
+    "swap-cost": _without_swap_cost,
 }
 
 

@@ -58,7 +58,7 @@ class _Model:
 class AdaptivePolicy:
     """The operator, of one model or of a pool of them. `settings` None: its defaults with the world's scrape interval.
 
-    `adjust` by model, `edit_spec` and `fast_loop` are for oracles and for runs with a part switched off.
+    `adjust` by model, `edit_spec`, `fast_loop` and `swap_cost` are for oracles and for runs with a part switched off.
     """
 
     name: str = "ours"
@@ -68,6 +68,7 @@ class AdaptivePolicy:
     adjust: Mapping[str, Adjust] = field(default_factory=dict)
     edit_spec: EditSpec = lambda spec: spec
     fast_loop: bool = True
+    swap_cost: bool = True  # whether the pool's program hears of the last plan's prices, by which starts cost
     records: list[Record] = field(default_factory=list)
     _models: dict[str, _Model] = field(init=False)
     _first: World = field(init=False)  # clock and accelerators are the same in all
@@ -118,7 +119,7 @@ class AdaptivePolicy:
         observation = self._observe(now)
         started = self.clock()
         decided = decide_pool(observation, self._settings)
-        if decided.planned:
+        if decided.planned and self.swap_cost:
             self._prices = decided.prices
         seconds = self.clock() - started
         if self.keep_records:

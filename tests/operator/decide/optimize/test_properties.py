@@ -249,3 +249,18 @@ def test_a_model_on_more_columns_than_a_pair_is_found_among_the_neighbours():
     best = route(problem, solve_exact(problem, gap=1e-6).counts or {}).objective
 
     assert route(problem, solve_master(problem).counts or {}).objective == pytest.approx(best)
+
+
+@pytest.mark.parametrize("columns", [0, 1], ids=["no tier with a card", "one tier on one shape"])
+def test_a_large_pool_has_a_plan_although_one_of_its_models_has_nothing_to_pair(columns):
+    first, *others = small_problem(3, models=25).models
+    [whole] = first.classes
+    bare = replace(
+        first,
+        tiers=first.tiers[:columns],
+        columns=first.columns[:columns],
+        routes=first.routes[:columns],
+        classes=(replace(whole, qualities=whole.qualities[:columns]),),
+    )
+    problem = replace(small_problem(3, models=25), models=(bare, *others))
+    assert solve(problem).method is Method.MASTER

@@ -8,10 +8,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from adaptive_operator.decide.candidates import Plan, PlanSpace, best_plan
-from adaptive_operator.decide.damping import agree_on_more, is_agreed, moments, survivors
+from adaptive_operator.decide.damping import agree_on_more, dwell_seconds, is_agreed, moments, survivors
 from adaptive_operator.decide.decision import Finding
 from adaptive_operator.decide.exchange import exchange_rate, roomy_plan, staying_rate
 from adaptive_operator.decide.floor import floor_under_load
+from adaptive_operator.decide.hold import after_growth
 from adaptive_operator.decide.optimize.problem import plan_life
 from adaptive_operator.decide.proposal import Proposal
 from adaptive_operator.decide.situation import Mix, Moves, Situation, as_mix, as_plan, can_act_on_demand, plan_space
@@ -225,7 +226,9 @@ def _grown(situation: Situation, space: PlanSpace, mix: dict[str, int], limit: i
     verb = "go to" if adds else "swap to"
     passes = passes_text(situation, demand, capacity(situation, situation.wanted), situation.wanted)
     during = space.fill(as_plan(space, survivors(situation, mix, limit)), demand).unserved
-    memory = replace(situation.memory, last_add_at=float(int(situation.now)), agreed_plan=None, agreed_count=0)
+    settings, hold = situation.settings, situation.model.hold_seconds
+    held = after_growth(situation.memory, situation.now, hold, dwell_seconds(situation), settings.most_hold_seconds)
+    memory = replace(held, last_add_at=float(int(situation.now)), agreed_plan=None, agreed_count=0)
     before = space.fill(as_plan(space, situation.wanted), demand).unserved
     after = space.fill(as_plan(space, mix), demand).unserved
     return Proposal(

@@ -188,10 +188,11 @@ def _target(situation: Situation, space: PlanSpace, limit: int, demand: float) -
     """The best plan that serves more of the demand than what is wanted, and is worth its dip; None: there is none.
 
     Additions alone come first where they carry the demand with headroom: they are there sooner, and nothing is drained.
+    With the headroom they may be left in time, too: noise of the demand must not ask for an exchange at once.
     """
     need = demand * situation.settings.growth_headroom
     additions = plan_space(situation, limit, Moves.ADDITIONS)
-    plan = roomy_plan(situation, space, need, demand, limit, additions)
+    plan = roomy_plan(situation, space, need, need, limit, additions)
     if plan is not None and carries(additions, plan, need):
         return as_plan(space, as_mix(situation, additions, plan))
     unserved = space.fill(as_plan(space, situation.wanted), demand).unserved

@@ -194,8 +194,7 @@ class Reconciler:
 
     async def _observe(self, pool: Pool, epoch: int) -> PoolObservation:
         scopes = [
-            ModelScope(m.observation.namespace, m.observation.name, m.observation.spec.scaling.hold_seconds)
-            for m in pool.models
+            ModelScope(m.observation.namespace, m.observation.name, m.observation.hold_seconds) for m in pool.models
         ]
         answers = await self.prometheus.read(pool.key, build_queries(scopes, self.settings.windows))
         now = self.wall_clock()
@@ -343,7 +342,7 @@ def _pool_facts(pool: Pool, declared: DeclaredPool, decisions: Mapping[str, Deci
 
 def _build_subject(model: SeenModel, budget: int) -> Subject:
     seen = model.observation
-    return Subject(seen.namespace, seen.name, seen.spec, budget, seen.pods, model.routers)
+    return Subject(seen.namespace, seen.name, seen.spec, budget, seen.pods, model.routers, seen.hold_seconds)
 
 
 def _quote(text: str) -> str:

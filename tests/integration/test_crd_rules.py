@@ -637,6 +637,8 @@ STATUS: dict[str, Any] = {
         "failedStarts": {"int8": 1},
         "plannedDemandMilli": 420,
         "generation": 1,
+        "holdSeconds": 600,
+        "holdChangedAt": "2026-01-02T03:04:05Z",
     },
     "routingGeneration": 12,
 }

@@ -133,7 +133,9 @@ async def read(url: str) -> tuple[ModelMetrics, list[Cause]]:
     failed = {query.name: answer.cause for query, answer in answers.items() if isinstance(answer, Failed)}
     rejected: list[Cause] = []
     readings = Readings(answers, time.time(), lambda _query, cause: rejected.append(cause))
-    metrics = readings.read_model(Subject("demo", "assistant", SPEC, 4, (POD,), (RouterPod("router-0", 0.0),)))
+    metrics = readings.read_model(
+        Subject("demo", "assistant", SPEC, 4, (POD,), (RouterPod("router-0", 0.0),), SPEC.scaling.hold_seconds)
+    )
     assert not any("refused" in cause for cause in failed.values()), failed
     return metrics, rejected
 
@@ -188,6 +190,8 @@ async def test_a_model_that_nobody_scraped_has_no_samples_yet(prometheus_url: st
     reader = PrometheusReader(prometheus_url, 2.0, 10.0)
     answers = await reader.read(build_queries([ModelScope("demo", "other", 20)], Windows(SCRAPE_SECONDS)))
     reader.close()
-    metrics = Readings(answers, time.time(), lambda *_: None).read_model(Subject("demo", "other", SPEC, 4, (), ()))
+    metrics = Readings(answers, time.time(), lambda *_: None).read_model(
+        Subject("demo", "other", SPEC, 4, (), (), SPEC.scaling.hold_seconds)
+    )
     assert isinstance(metrics.arrivals, Unknown)
     assert "no samples yet" in metrics.arrivals.cause

@@ -104,6 +104,10 @@ class MemoryStatus(Api):
         default=None, ge=0, description="Requests per 1000 s that the weights stand on; moves in steps only."
     )
     generation: int | None = Field(default=None, ge=0, description="Generation of the spec that was decided on last.")
+    hold_seconds: int | None = Field(
+        default=None, ge=1, description="The hold window while it is longer than scaling.holdSeconds."
+    )
+    hold_changed_at: str | None = Field(default=None, max_length=32, description="When holdSeconds last changed.")
 
 
 class Condition(Api):

@@ -8,10 +8,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from adaptive_operator.decide.candidates import Plan, PlanSpace, best_plan
-from adaptive_operator.decide.damping import agree_on_more, is_agreed, moments, survivors
+from adaptive_operator.decide.damping import agree_on_more, dwell_seconds, is_agreed, moments, survivors
 from adaptive_operator.decide.decision import Finding
 from adaptive_operator.decide.exchange import exchange_rate, roomy_plan, staying_rate
 from adaptive_operator.decide.floor import floor_under_load
+from adaptive_operator.decide.hold import after_growth
 from adaptive_operator.decide.optimize.problem import plan_life
 from adaptive_operator.decide.proposal import Proposal
 from adaptive_operator.decide.situation import Mix, Moves, Situation, as_mix, as_plan, can_act_on_demand, plan_space
@@ -187,10 +188,11 @@ def _target(situation: Situation, space: PlanSpace, limit: int, demand: float) -
     """The best plan that serves more of the demand than what is wanted, and is worth its dip; None: there is none.
 
     Additions alone come first where they carry the demand with headroom: they are there sooner, and nothing is drained.
+    With the headroom they may be left in time, too: noise of the demand must not ask for an exchange at once.
     """
     need = demand * situation.settings.growth_headroom
     additions = plan_space(situation, limit, Moves.ADDITIONS)
-    plan = roomy_plan(situation, space, need, demand, limit, additions)
+    plan = roomy_plan(situation, space, need, need, limit, additions)
     if plan is not None and carries(additions, plan, need):
         return as_plan(space, as_mix(situation, additions, plan))
     unserved = space.fill(as_plan(space, situation.wanted), demand).unserved
@@ -225,7 +227,9 @@ def _grown(situation: Situation, space: PlanSpace, mix: dict[str, int], limit: i
     verb = "go to" if adds else "swap to"
     passes = passes_text(situation, demand, capacity(situation, situation.wanted), situation.wanted)
     during = space.fill(as_plan(space, survivors(situation, mix, limit)), demand).unserved
-    memory = replace(situation.memory, last_add_at=float(int(situation.now)), agreed_plan=None, agreed_count=0)
+    settings, hold = situation.settings, situation.model.hold_seconds
+    held = after_growth(situation.memory, situation.now, hold, dwell_seconds(situation), settings.most_hold_seconds)
+    memory = replace(held, last_add_at=float(int(situation.now)), agreed_plan=None, agreed_count=0)
     before = space.fill(as_plan(space, situation.wanted), demand).unserved
     after = space.fill(as_plan(space, mix), demand).unserved
     return Proposal(

@@ -17,6 +17,7 @@ from adaptive_operator.decide.decision import Decision, Finding, PoolDecision
 from adaptive_operator.decide.explanation import Explanation, explain
 from adaptive_operator.decide.fairness import Party
 from adaptive_operator.decide.growth import capacity
+from adaptive_operator.decide.hold import after_quiet
 from adaptive_operator.decide.optimize.solve import solve
 from adaptive_operator.decide.proposal import Proposal
 from adaptive_operator.decide.restoring import wished_mix
@@ -202,10 +203,11 @@ def _memory(situation: Situation, proposal: Proposal, weights: Weights, changed:
         seen = situation.memory if changed else proposal.memory
         return replace(seen, planned_demand_milli=planned, generation=generation)
     now = float(int(situation.now))
-    ended = situation.swap_ended
+    ended, settings = situation.swap_ended, situation.settings
+    held = after_quiet(proposal.memory, now, situation.model.spec.scaling.hold_seconds, settings.quiet_holds)
     added = ended is not None and ended.reason in _ADDING
     return replace(
-        proposal.memory,
+        held,
         wanted={tier: n for tier, n in proposal.replicas.items() if n > 0},
         proven=proven_revisions(replace(situation.model, memory=proposal.memory)),
         failed_starts=_failed_starts(situation, proposal),

@@ -39,6 +39,10 @@ class DecideSettings:
     # Dwell of models that do not set one: max(least, factor x load time).
     least_dwell_seconds: float = 300.0
     dwell_load_factor: float = 5.0
+    # The hold window doubles, up to this, when an upgrade lived shorter than the dwell; after so many windows without
+    # that it is halved. A fixed one of 300 s had 5 flaps in two hours of a square wave with half-periods of 600 s.
+    most_hold_seconds: int = 3600
+    quiet_holds: float = 12.0
     # Start deadline of models that do not set one: max(least, factor x load time).
     least_start_deadline_seconds: float = 120.0
     start_deadline_load_factor: float = 3.0

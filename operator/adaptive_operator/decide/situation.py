@@ -380,8 +380,11 @@ def _current_memory(memory: PolicyMemory, now: float, spec_changed: bool) -> Pol
     causes = {t: cause for t, cause in memory.quarantine_causes.items() if t in left_out}
     failed = {} if spec_changed else memory.failed_starts
     agreed = None if spec_changed else memory.agreed_plan
+    hold = (None, None) if spec_changed else (memory.hold_seconds, memory.hold_changed_at)
     return replace(
         memory,
+        hold_seconds=hold[0],
+        hold_changed_at=hold[1],
         agreed_plan=agreed,
         agreed_count=memory.agreed_count if agreed else 0,
         agreed_at=memory.agreed_at if agreed else None,

@@ -155,6 +155,8 @@ class PolicyMemory:
     failed_starts: Mapping[str, int] = field(default_factory=dict)  # tier -> starts in a row that failed
     planned_demand_milli: int | None = None  # demand (requests per 1000 s) that the weights stand on: moves in steps
     generation: int | None = None  # of the spec that was decided on last
+    hold_seconds: int | None = None  # the hold window while it is longer than the spec's
+    hold_changed_at: float | None = None  # when it became longer or shorter
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +188,11 @@ class ModelObservation:
     def key(self) -> str:
         """`namespace/name`, unique in the cluster."""
         return f"{self.namespace}/{self.name}"
+
+    @property
+    def hold_seconds(self) -> int:
+        """The hold window that the peak of the arrivals is asked for: the spec's, or the longer one in memory."""
+        return max(self.spec.scaling.hold_seconds, self.memory.hold_seconds or 0)
 
 
 @dataclass(frozen=True, slots=True)

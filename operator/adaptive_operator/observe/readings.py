@@ -92,6 +92,7 @@ class Subject:
     budget: int
     pods: tuple[PodObservation, ...]
     routers: tuple[RouterPod, ...]
+    hold_seconds: int
 
 
 class Readings:
@@ -110,7 +111,6 @@ class Readings:
         key = (subject.namespace, subject.name)
         age = self._age(subject)
         rate_limit = max_rate(subject.spec, subject.budget)
-        hold = subject.spec.scaling.hold_seconds
 
         def reading(name: QueryName, limit: float, hold: int | None = None) -> Reading:
             if isinstance(age, Unknown):
@@ -122,7 +122,7 @@ class Readings:
         return ModelMetrics(
             arrivals=arrivals,
             recent_arrivals=reading(QueryName.RECENT_ARRIVALS, rate_limit),
-            peak_arrivals=_at_least(reading(QueryName.PEAK_ARRIVALS, rate_limit, hold), arrivals),
+            peak_arrivals=_at_least(reading(QueryName.PEAK_ARRIVALS, rate_limit, subject.hold_seconds), arrivals),
             queue=self._queue(reading(QueryName.ROUTER_QUEUE, _MAX_QUEUE), subject),
             ttft_p95_seconds=reading(QueryName.TTFT_P95, _MAX_LATENCY_SECONDS),
             tpot_p95_seconds=reading(QueryName.TPOT_P95, _MAX_LATENCY_SECONDS),

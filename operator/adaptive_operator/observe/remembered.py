@@ -26,6 +26,8 @@ def recall_memory(status: AdaptiveModelStatus | None) -> PolicyMemory:
         failed_starts=dict(memory.failed_starts),
         planned_demand_milli=memory.planned_demand_milli,
         generation=memory.generation,
+        hold_seconds=memory.hold_seconds,
+        hold_changed_at=parse_time(memory.hold_changed_at),
     )
 
 

@@ -261,6 +261,8 @@ def _memory(memory: PolicyMemory, model: ModelObservation) -> MemoryStatus:
         failed_starts=_counts(memory.failed_starts),
         planned_demand_milli=memory.planned_demand_milli,
         generation=memory.generation,
+        hold_seconds=memory.hold_seconds,
+        hold_changed_at=_optional_time(memory.hold_changed_at),
     )
 
 

@@ -218,7 +218,7 @@ class Plant:
         )
 
     def _measured(self, model: Model) -> ModelMetrics:
-        hold = model.spec.scaling.hold_seconds
+        hold = max(model.spec.scaling.hold_seconds, model.memory.hold_seconds or 0)
         now = model.arrivals[-1][1] if model.arrivals else 0.0
         peak = max((rate for at, rate in model.arrivals if at >= self.now - hold), default=now)
         return metrics(now, peak=peak)

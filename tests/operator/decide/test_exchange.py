@@ -136,9 +136,19 @@ def test_a_mix_that_could_not_be_left_at_the_hold_windows_maximum_is_passed_over
 
 
 def test_capacity_is_added_with_a_way_on():
-    """int8 3 · int4 1 carry 48/s with headroom, but would have to be left at once."""
-    decision = decide_one(observe_one(SPEC, {"int8": 1, "int4": 1}, metrics(49.0)))
+    """int8 3 · int4 1 carry 44/s with headroom, but would have to be left at 47/s."""
+    decision = decide_one(observe_one(SPEC, {"int8": 1, "int4": 1}, metrics(44.0)))
     assert wanted(decision) == DENSER
+
+
+@settings(max_examples=100, deadline=None)
+@given(rate=st.floats(38.0, 49.8), noise=st.floats(0.9, 1.149))
+def test_what_was_added_is_not_exchanged_for_noise_of_the_load_that_it_was_added_for(rate, noise):
+    """At 43/s full 1 · int8 2 · int4 1 would carry 15 % more, but have to be left for it: int8 2 · int4 2 have not."""
+    added = decide_one(observe_one(SPEC, {"int8": 1, "int4": 1}, metrics(rate)))
+    assert added.reason is Reason.ADDED_REPLICA
+    after = decide_one(observe_one(SPEC, wanted(added), metrics(rate * noise)))
+    assert wanted(after) == wanted(added)
 
 
 def ramp(now: float) -> float:

@@ -48,7 +48,7 @@ def read(
     readings = Readings(
         {q: answers[q.name] for q in queries}, NOW, lambda query, cause: rejected.append((query, cause))
     )
-    return readings.read_model(Subject(*MODEL, SPEC, 4, pods, routers)), rejected
+    return readings.read_model(Subject(*MODEL, SPEC, 4, pods, routers, SPEC.scaling.hold_seconds)), rejected
 
 
 def test_healthy_answers_become_samples_with_the_age_of_the_scrape() -> None:

@@ -134,7 +134,7 @@ class AdaptivePolicy:
         resource, shared = self._first.scenario.spec.accelerators.resource, self._first.plant.shared
         snapshot = merge([model.cluster.snapshot() for model in self._models.values()])
         pool = build_pools(snapshot, {resource: shared.available}, now).pools[0]
-        holds = {name: model.cluster.spec.scaling.hold_seconds for name, model in self._models.items()}
+        holds = {seen.observation.name: seen.observation.hold_seconds for seen in pool.models}
         scopes = [ModelScope(NAMESPACE, name, seconds) for name, seconds in sorted(holds.items())]
         windows = Windows(self._first.scrape_seconds)
         queries = build_queries(scopes, windows)
@@ -145,7 +145,8 @@ class AdaptivePolicy:
 
     def _read(self, readings: Readings, model: SeenModel, budget: int) -> ModelMetrics:
         seen = model.observation
-        metrics = readings.read_model(Subject(seen.namespace, seen.name, seen.spec, budget, seen.pods, model.routers))
+        subject = Subject(seen.namespace, seen.name, seen.spec, budget, seen.pods, model.routers, seen.hold_seconds)
+        metrics = readings.read_model(subject)
         adjust = self.adjust.get(seen.name)
         return metrics if adjust is None else adjust(metrics, self._first.events.now)
 

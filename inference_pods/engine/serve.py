@@ -24,6 +24,7 @@ import uvloop
 from inference_pods.engine.distributed.launch import Loss
 from inference_pods.engine.emulated.startup import build_emulated_engine
 from inference_pods.engine.errors import LoadError, LoadReason
+from inference_pods.engine.memory import refuse_memory
 from inference_pods.engine.metrics import EngineMetrics
 from inference_pods.engine.server import start_server
 from inference_pods.engine.service import Engine, Limits, Phase, Service
@@ -173,5 +174,5 @@ def run(started: float) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     try:
         return uvloop.run(_serve(settings, started))
-    except MemoryError:
-        return _report_failure(LoadError(LoadReason.OUT_OF_MEMORY, "not enough memory; raise replica.memory"))
+    except MemoryError as error:
+        return _report_failure(refuse_memory(error))

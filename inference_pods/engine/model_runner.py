@@ -38,7 +38,9 @@ class StepRunner(Protocol):
         """Scores of all tokens that want them, in order.
 
         Raises:
-            RunnerLostError: it is over. Whatever else it raises is a failure of this step alone.
+            RunnerLostError: it is over, and something else ends the process, which it has told.
+            DeviceLostError: it is over, and whoever steps has to end the process.
+            Exception: anything else is a failure of this step alone.
         """
         ...
 

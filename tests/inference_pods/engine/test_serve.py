@@ -14,6 +14,7 @@ from inference_pods.engine.emulated.curve import Curve, LevelCurve
 from inference_pods.engine.emulated.startup import build_emulated_engine
 from inference_pods.engine.errors import GenerationError, LoadError, LoadReason
 from inference_pods.engine.sequence import GenerationRequest
+from inference_pods.kernels.decoder import DeviceLostError
 
 ARGUMENTS = ["engine", "--model-source", "file:///none.gguf", "--precision", "int4", "--port", "0"]
 
@@ -81,8 +82,20 @@ def test_a_stop_signal_amid_loading_ends_the_engine_at_once_and_well(monkeypatch
     assert took < 5
 
 
+def break_books(engine, monkeypatch):
+    monkeypatch.setattr(engine.scheduler, "schedule", lambda: [][0])
+
+
+def break_device(engine, monkeypatch):
+    def step(_):
+        raise DeviceLostError("cuda:0 fails every call")
+
+    monkeypatch.setattr(engine.loop._core._runner, "step", step)
+
+
+@pytest.mark.parametrize("break_engine", [break_books, break_device])
 def test_an_engine_whose_loop_ended_by_an_error_ends_the_process_and_is_not_taken_for_one_that_cannot_load(
-    run_engine, monkeypatch, caplog
+    run_engine, monkeypatch, caplog, break_engine
 ):
     """A crash after the proof; the probes would take minutes to have the container restarted."""
     engines = []
@@ -96,7 +109,7 @@ def test_an_engine_whose_loop_ended_by_an_error_ends_the_process_and_is_not_take
 
     async def prove_then_break(service):
         await proved(service)
-        monkeypatch.setattr(engines[0].scheduler, "schedule", lambda: [][0])
+        break_engine(engines[0], monkeypatch)
         engines[0].loop.submit(1, GenerationRequest((1,), 1))
 
     monkeypatch.setattr(serve.Service, "prove", prove_then_break)

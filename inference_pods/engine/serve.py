@@ -54,6 +54,7 @@ def _report_failure(error: LoadError) -> int:
 
 def _end_lost_replica(service: Service, loss: Loss) -> None:
     """Ends the process however stuck it is in a collective; open requests get a moment to hear of it."""
+    loss = loss.explain(is_loading=service.phase is Phase.LOADING)
     service.phase = Phase.STOPPING
     _report(loss.reason, loss.message)
     time.sleep(_LAST_WORDS_SECONDS)

@@ -24,9 +24,16 @@ from inference_pods.kernels.formats import BLOCK_TOKENS, GROUP, Precision, Sourc
 from inference_pods.kernels.levels import Level, check_levels, default_levels
 from inference_pods.kernels.shards import Shard, divide, whole
 from inference_pods.kernels.step_buffers import count_rows
-from inference_pods.kernels.step_plans import Backend, PlanCache, PlanCounts, PlanKey, round_up_to_bucket
+from inference_pods.kernels.step_plans import (
+    DEFAULT_CAPACITY,
+    Backend,
+    PlanCache,
+    PlanCounts,
+    PlanKey,
+    decoding_buckets,
+)
 from inference_pods.kernels.torch_attention import PagedAttention, plan_kv_bytes
-from inference_pods.kernels.torch_batch import Batch, build_batch
+from inference_pods.kernels.torch_batch import Batch, build_batch, build_filler
 from inference_pods.kernels.torch_device import check_room, ending_if_lost, refusing_for_memory
 from inference_pods.kernels.torch_graph import GraphPlan
 from inference_pods.kernels.torch_norm import AddNorm
@@ -105,7 +112,7 @@ class TorchDecoder:
                 "torch.compile cannot see through the collectives of several ranks: use eager"
             )
         self._backend = backend
-        self.plans = PlanCache(self._build_plan, limits.max_rows, limits.max_rows)
+        self.plans = PlanCache(self._build_plan, limits.max_rows, limits.max_rows, DEFAULT_CAPACITY)
 
     @property
     def paths(self) -> dict[str, str]:
@@ -149,7 +156,8 @@ class TorchDecoder:
 
     @torch.inference_mode()
     def warm(self) -> PlanCounts:
-        """Builds the plans of decoding at each batch size and level; on several ranks all must call it.
+        """Compiles what prompts need and builds the plans of decoding at each batch size and level; on several ranks
+        all must call it.
 
         Raises:
             DeviceMemoryError: the steps do not fit the device beside weights and KV cache.
@@ -162,10 +170,32 @@ class TorchDecoder:
         for operation, path in self.paths.items() if self._target.uses_triton else ():
             if path == "torch" and operation != "prompt_attention":
                 logger.warning("%s has no Triton kernel for this shape: it runs in plain torch, slower", operation)
+        if self._target.uses_triton or self._device.type == "cuda":
+            self._warm_prompts()
         if self._backend is not Backend.EAGER:
-            most, levels = self._limits.max_outputs, range(len(self.levels))
-            sizes = sorted({round_up_to_bucket(count, most) for count in range(1, most + 1)})
-            self.plans.warm(self.plans.bucket(size, size, level) for size in sizes for level in levels)
+            self._warm_plans()
+
+    def _warm_plans(self) -> None:
+        keys = decoding_buckets(self._limits.max_rows, self._limits.max_outputs, len(self.levels))
+        self.plans.warm(keys)
+        if unwarmed := self.plans.counts.unwarmed:
+            first_use = "those of the smallest batches are built by the first step that needs them, which waits for it"
+            logger.warning("%d of %d step plans do not fit the cache: %s", unwarmed, len(keys), first_use)
+
+    def _warm_prompts(self) -> None:
+        """Takes a step with a prompt in each size for which kernels are compiled, and the largest: it needs the most
+        memory. What depends on a level is the precision that it reads."""
+        limits, sizes = self._limits, {self._limits.max_rows}
+        if self._target.uses_triton:
+            from inference_pods.kernels.triton.dispatch import TILE_ROWS
+
+            sizes |= {min(tile, limits.max_rows) for tile in TILE_ROWS}
+        spare_block = self._attention.spare_block
+        for level in {level.precision: level for level in reversed(self.levels)}.values():
+            for rows in sorted(sizes):
+                outputs = min(rows, limits.max_outputs)
+                chunks = build_filler(rows, outputs, limits.max_positions, spare_block)
+                self.forward(build_batch(chunks, self._device), level)
 
     @torch.inference_mode()
     def step(self, chunks: list[Chunk]) -> list[TokenScores]:

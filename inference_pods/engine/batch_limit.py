@@ -1,4 +1,4 @@
-"""How many sequences should run at once, and what binds that number. Pure: from counts and learned rows to a limit."""
+"""How many sequences should run at once, and what binds that number. Pure: from counts and what was learned."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ class BatchState:
     own_blocks: tuple[int, ...]
     # Own blocks of a sequence at its end, learned; None: none has ended yet.
     usual_blocks: float | None
-    # Rows that fit into a step within the objective; None: no objective, or nothing learned yet.
-    tpot_rows: int | None
+    # Sequences that may run within the objective, beside a prompt if there is one; None: none, or nothing learned yet.
+    tpot_sequences: int | None
 
 
 def decide_batch_limit(state: BatchState) -> BatchLimit:
@@ -45,8 +45,8 @@ def decide_batch_limit(state: BatchState) -> BatchLimit:
     the other 6 are room for one more sequence: limit 3.
     """
     sizes = {BatchBound.MAX: state.max_batch_size}
-    if state.tpot_rows is not None:
-        sizes[BatchBound.TPOT] = state.tpot_rows
+    if state.tpot_sequences is not None:
+        sizes[BatchBound.TPOT] = state.tpot_sequences
     if state.usual_blocks:
         growth = sum(max(0.0, state.usual_blocks - own) for own in state.own_blocks)
         sizes[BatchBound.MEMORY] = state.running + int((state.free_blocks - growth) // state.usual_blocks)

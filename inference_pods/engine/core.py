@@ -26,7 +26,7 @@ from inference_pods.engine.sequence import (
     TokenEvent,
 )
 from inference_pods.engine.tokenizer import TextStream, TextTokenizer
-from inference_pods.kernels.decoder import Chunk, TokenScores
+from inference_pods.kernels.decoder import Chunk, DeviceLostError, TokenScores
 
 logger = logging.getLogger(__name__)
 
@@ -121,6 +121,11 @@ class EngineCore:
             logger.error("%s; no sequence was live, so the pool was rebuilt", error)
 
     def step(self) -> StepResult:
+        """Schedules, runs, postprocesses.
+
+        Raises:
+            DeviceLostError: no further step can be taken.
+        """
         expired = self._expire()
         plan = self.scheduler.schedule()
         if not plan:
@@ -132,6 +137,8 @@ class EngineCore:
         started = self._clock()
         try:
             run = self._run(plan)
+        except DeviceLostError:
+            raise  # the loop ends by it, and the process by that: no request could be served any more
         except RunnerLostError as error:
             logger.error("step of %d sequences failed for good: %s", len(plan), error)
             return StepResult(self._fail(plan, str(error), FailureKind.STOPPED), 0, 0)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 class LoadReason(StrEnum):
-    """Why the engine did not start; the operator puts it into the condition `ModelLoaded=False`."""
+    """Why the engine could not load; the operator puts what its termination message says into `ModelLoaded=False`."""
 
     NOT_FOUND = "ModelNotFound"
     CORRUPT = "ModelCorrupt"
@@ -18,7 +18,8 @@ class LoadReason(StrEnum):
 
     @property
     def exit_code(self) -> int:
-        """7 is a lost rank's (distributed/launch.py)."""
+        """Of the process. 8 is also that of an engine that crashed later, which leaves no message; 7 is a lost rank's
+        (distributed/launch.py)."""
         codes = {"ModelNotFound": 3, "ModelCorrupt": 4, "ModelUnsupported": 5, "OutOfMemory": 6, "EngineFailed": 8}
         return codes[self.value]
 

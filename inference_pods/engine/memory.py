@@ -13,12 +13,20 @@ from inference_pods.engine.distributed.placement import Device, Placement
 from inference_pods.engine.errors import LoadError, LoadReason
 from inference_pods.kernels.build import KernelUnavailableError
 from inference_pods.kernels.cpu import cgroup_folders, parse_own_cgroups
-from inference_pods.kernels.decoder import DecoderLimits, DecoderShape, DecoderUnsupportedError, required_bytes
+from inference_pods.kernels.decoder import (
+    DecoderLimits,
+    DecoderShape,
+    DecoderUnsupportedError,
+    DeviceMemoryError,
+    required_bytes,
+)
 from inference_pods.kernels.formats import BLOCK_TOKENS, Precision
 from inference_pods.kernels.levels import readable_precisions
+from inference_pods.kernels.shards import Shard, divide
 
 # Anonymous memory, torch 2.13 on Linux: 121 MiB of its import, 155 MiB of a rank's process before it has any weights.
 _TORCH_BYTES, _RANK_BYTES = 125 * 2**20, 170 * 2**20
+_ROWS_AT_ONCE = 512  # of a tensor, read by torch_weights.py
 ONE_CPU = Placement(Device.CPU, 1)
 _UNLIMITED = 2**62  # version 1 writes the largest multiple of a page that fits in 63 bits
 
@@ -40,7 +48,7 @@ def estimate_needed_bytes(
     `readings`: how many precisions the weights are served as without compiled kernels.
     """
     if placement.needs_torch:
-        return _divided_bytes(shape, limits, placement, len(readable_precisions(precision)))
+        return _divided_bytes(shape, limits, placement, precision)
     try:
         return required_bytes(shape, limits, precision)
     except (KernelUnavailableError, DecoderUnsupportedError):
@@ -57,18 +65,57 @@ def _reference_bytes(shape: DecoderShape, limits: DecoderLimits, readings: int) 
     return 4 * (values + _scratch_values(shape, limits)) + _TORCH_BYTES
 
 
-def _divided_bytes(shape: DecoderShape, limits: DecoderLimits, placement: Placement, readings: int) -> int:
+def _divided_bytes(shape: DecoderShape, limits: DecoderLimits, placement: Placement, precision: Precision) -> int:
     """Ranks on CPUs share fp32 weights and KV cache; on devices only what each loads with is the container's.
 
     They keep every reading that the weights have, whichever levels are served.
     """
     processes = _TORCH_BYTES + (placement.ranks - 1) * _RANK_BYTES
-    values = placement.ranks * _scratch_values(shape, limits)
-    if placement.device is Device.CPU:
-        spare_blocks = 1
-        kv_values = _kv_values(shape, limits.kv_blocks + spare_blocks)
-        values += readings * _block_values(shape) + _head_values(shape) + kv_values
-    return 4 * values + processes
+    readings = len(readable_precisions(precision))
+    if placement.device is Device.CUDA:
+        loading = sum(_device_loading_values(shape, shard, precision) for shard in divide(shape, placement.ranks))
+        scores = limits.max_outputs * shape.vocab
+        return 4 * (loading + scores) + processes
+    spare_blocks = 1
+    held = readings * _block_values(shape) + _head_values(shape) + _kv_values(shape, limits.kv_blocks + spare_blocks)
+    for shard in divide(shape, placement.ranks):
+        fusing = readings * _largest_product_values(shape, shard) + 4 * _ROWS_AT_ONCE * shape.dim
+        held += max(fusing, _row_values(shape, precision), _step_values(shape, shard, limits))
+    return 4 * held + processes
+
+
+def _device_loading_values(shape: DecoderShape, shard: Shard, precision: Precision) -> int:
+    """Numbers that a rank holds at once while it makes a device's weights, at most (copies measured, torch 2.13).
+
+    A fused product stands beside its parts; what packs it needs copies of its own, of one more plane for nested ones.
+    """
+    copies = {Precision.INT8: 5, Precision.INT4: 5, Precision.NESTED: 10}.get(precision, 2)
+    fusing = copies * _largest_product_values(shape, shard) + 4 * _ROWS_AT_ONCE * shape.dim
+    down = len(readable_precisions(precision)) * len(shard.neurons) * shape.dim + _row_values(shape, precision)
+    head = (3 if precision.head.is_grouped else 1) * len(shard.vocabulary) * shape.dim
+    return max(head + 4 * _ROWS_AT_ONCE * shape.dim, fusing, down)
+
+
+def _largest_product_values(shape: DecoderShape, shard: Shard) -> int:
+    """Numbers in the larger one of a rank's fused products, qkv and gate and up."""
+    group = shape.heads // shape.kv_heads
+    return shape.dim * max(2 * len(shard.neurons), len(shard.kv_heads) * (group + 2) * shape.head_dim)
+
+
+def _row_values(shape: DecoderShape, precision: Precision) -> int:
+    """Numbers that reading the longest rows takes at once, those of `down`: copies as read, dequantised, rounded."""
+    copies = 6 if precision.is_grouped else 4
+    return copies * min(_ROWS_AT_ONCE, shape.dim) * shape.ffn
+
+
+def _step_values(shape: DecoderShape, shard: Shard, limits: DecoderLimits) -> int:
+    """Numbers that a step in fp32 holds at once: a layer's rows, the keys and values that attention gathers, scores."""
+    kv_dim = len(shard.kv_heads) * shape.head_dim
+    qkv = kv_dim * (shape.heads // shape.kv_heads + 2)
+    rows = limits.max_rows * (4 * len(shard.neurons) + 6 * shape.dim + 2 * qkv)
+    read = min(limits.max_outputs * limits.max_positions, limits.kv_blocks * BLOCK_TOKENS)
+    gathers = 3 * 2 * kv_dim * read
+    return rows + gathers + 3 * limits.max_outputs * shape.vocab
 
 
 def _block_values(shape: DecoderShape) -> int:
@@ -107,6 +154,14 @@ def check_memory(needed_bytes: int, bounds: MemoryBounds) -> None:
             f"the model needs {needed_bytes} bytes for weights, KV cache and scratch, the machine has "
             f"{bounds.machine_available} left; use a larger node or lower --kv-cache-tokens",
         )
+
+
+def refuse_memory(error: MemoryError) -> LoadError:
+    """The refusal for memory that turned out to be missing while loading: the error's own words, and the remedy."""
+    remedy = "raise replica.memory or lower --kv-cache-tokens"
+    if isinstance(error, DeviceMemoryError):
+        remedy = "use a device with more memory, raise replica.accelerators or lower --kv-cache-tokens"
+    return LoadError(LoadReason.OUT_OF_MEMORY, f"{str(error) or 'not enough memory'}; {remedy}")
 
 
 def _mebibytes(count: int) -> int:

@@ -28,6 +28,7 @@ from inference_pods.protocol import (
     ENGINE_PLAN_EVICTIONS,
     ENGINE_PLAN_HITS,
     ENGINE_PLAN_MISSES,
+    ENGINE_PLAN_UNWARMED,
     ENGINE_PREEMPTIONS,
     ENGINE_PREFIX_HIT_TOKENS,
     ENGINE_PREFIX_MISS_TOKENS,
@@ -77,6 +78,7 @@ class EngineMetrics:
         self._plan_counters = {
             "hits": counter(ENGINE_PLAN_HITS, "Steps that found their plan."),
             "misses": counter(ENGINE_PLAN_MISSES, "Steps that had to wait for their plan to be built."),
+            "unwarmed": counter(ENGINE_PLAN_UNWARMED, "Plans not built before readiness: the cache was full."),
             "evictions": counter(ENGINE_PLAN_EVICTIONS, "Plans dropped because the cache was full."),
             "build_seconds": counter(ENGINE_PLAN_BUILD_SECONDS, "Seconds spent building plans."),
         }

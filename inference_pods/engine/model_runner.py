@@ -10,6 +10,7 @@ from typing import Protocol, runtime_checkable
 
 from inference_pods.engine.checkpoint import ModelFile, TensorSink, load_weights, plan_tensors, read_shape
 from inference_pods.engine.errors import LoadError, LoadReason
+from inference_pods.engine.memory import refuse_memory
 from inference_pods.kernels.build import KernelUnavailableError
 from inference_pods.kernels.decoder import (
     Chunk,
@@ -37,7 +38,9 @@ class StepRunner(Protocol):
         """Scores of all tokens that want them, in order.
 
         Raises:
-            RunnerLostError: it is over. Whatever else it raises is a failure of this step alone.
+            RunnerLostError: it is over, and something else ends the process, which it has told.
+            DeviceLostError: it is over, and whoever steps has to end the process.
+            Exception: anything else is a failure of this step alone.
         """
         ...
 
@@ -123,11 +126,9 @@ def load_model(
         runner = create(shape, limits, precision, levels)
         threads = limits.threads if isinstance(runner, Decoder) else 1
         load_weights(file, shape, runner, permutation_seed, threads)
+        counts = runner.warm() if isinstance(runner, PlanningRunner) else PlanCounts()
     except LevelError as error:
         raise LoadError(LoadReason.UNSUPPORTED, f"{error}; change --levels, --depths or --skip-order") from error
     except MemoryError as error:
-        raise LoadError(
-            LoadReason.OUT_OF_MEMORY, f"{error}; raise replica.memory or lower --kv-cache-tokens"
-        ) from error
-    counts = runner.warm() if isinstance(runner, PlanningRunner) else PlanCounts()
+        raise refuse_memory(error) from error
     return LoadedModel(runner, shape, time.monotonic() - started, counts)

@@ -24,6 +24,7 @@ import uvloop
 from inference_pods.engine.distributed.launch import Loss
 from inference_pods.engine.emulated.startup import build_emulated_engine
 from inference_pods.engine.errors import LoadError, LoadReason
+from inference_pods.engine.memory import refuse_memory
 from inference_pods.engine.metrics import EngineMetrics
 from inference_pods.engine.server import start_server
 from inference_pods.engine.service import Engine, Limits, Phase, Service
@@ -53,6 +54,7 @@ def _report_failure(error: LoadError) -> int:
 
 def _end_lost_replica(service: Service, loss: Loss) -> None:
     """Ends the process however stuck it is in a collective; open requests get a moment to hear of it."""
+    loss = loss.explain(is_loading=service.phase is Phase.LOADING)
     service.phase = Phase.STOPPING
     _report(loss.reason, loss.message)
     time.sleep(_LAST_WORDS_SECONDS)
@@ -173,5 +175,5 @@ def run(started: float) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     try:
         return uvloop.run(_serve(settings, started))
-    except MemoryError:
-        return _report_failure(LoadError(LoadReason.OUT_OF_MEMORY, "not enough memory; raise replica.memory"))
+    except MemoryError as error:
+        return _report_failure(refuse_memory(error))

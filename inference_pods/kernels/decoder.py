@@ -91,6 +91,14 @@ class DecoderUnsupportedError(ValueError):
     """The shape cannot run on the compiled decoder; the message says what does not fit."""
 
 
+class DeviceMemoryError(MemoryError):
+    """An accelerator's memory is too small; the message names the bytes needed and those that it has."""
+
+
+class DeviceLostError(RuntimeError):
+    """An accelerator failed for good: no further call to it succeeds in this process."""
+
+
 def required_bytes(shape: DecoderShape, limits: DecoderLimits, precision: Precision, variant: str | None = None) -> int:
     """Bytes that a Decoder of this kind takes when its KV cache is full, at any levels. Maps nothing.
 

@@ -41,6 +41,7 @@ class PlanCounts:
 
     hits: int = 0
     misses: int = 0
+    unwarmed: int = 0  # left out when building ahead, because the cache was full
     evictions: int = 0
     build_seconds: float = 0.0
 
@@ -95,10 +96,12 @@ class PlanCache(Generic[PlanT]):
         return self._add(key)
 
     def warm(self, keys: Iterable[PlanKey]) -> None:
-        """Builds plans ahead of need, as far as the cache can hold them."""
-        for key in keys:
-            if key not in self._plans and len(self._plans) < self._capacity:
-                self._add(key)
+        """Builds plans ahead of need, the first ones as far as the cache can hold them; counts those left out."""
+        missing = [key for key in dict.fromkeys(keys) if key not in self._plans]
+        room = self._capacity - len(self._plans)
+        for key in missing[:room]:
+            self._add(key)
+        self.counts.unwarmed += len(missing[room:])
 
     def clear(self) -> None:
         """Drops all plans, and with them what they hold."""
@@ -113,6 +116,15 @@ class PlanCache(Generic[PlanT]):
             self._plans.popitem(last=False)
             self.counts.evictions += 1
         return plan
+
+
+def decoding_buckets(max_rows: int, max_outputs: int, levels: int) -> list[PlanKey]:
+    """Buckets of decoding at each batch size up to `max_outputs` and each level, the largest batches first.
+
+    The one that is left out stalls a batch while its plan is built: better a small one.
+    """
+    sizes = {round_up_to_bucket(count, max_rows) for count in range(1, min(max_rows, max_outputs) + 1)}
+    return [PlanKey(size, size, level) for size in sorted(sizes, reverse=True) for level in range(levels)]
 
 
 def common_buckets(max_rows: int, max_outputs: int, levels: int = 1) -> list[PlanKey]:

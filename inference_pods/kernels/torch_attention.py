@@ -5,6 +5,8 @@ Rotation and decoding go through Triton's kernels where these know the size of a
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
@@ -23,8 +25,7 @@ class PagedAttention:
     def __init__(self, shape: DecoderShape, limits: DecoderLimits, kv_heads: int, target: Target) -> None:
         self._heads, self._group, self._head_dim = kv_heads, shape.heads // shape.kv_heads, shape.head_dim
         self.spare_block = limits.kv_blocks
-        size = (shape.layers, 2, limits.kv_blocks + 1, kv_heads, BLOCK_TOKENS, shape.head_dim)
-        self._cache = torch.zeros(size, device=target.device, dtype=target.compute)
+        self._cache = torch.zeros(_cache_size(shape, limits, kv_heads), device=target.device, dtype=target.compute)
         exponents = torch.arange(0, shape.head_dim, 2, dtype=torch.float32) / shape.head_dim
         angles = torch.arange(limits.max_positions, dtype=torch.float32)[:, None] / shape.rope_base**exponents
         self._rotations = torch.stack([angles.cos(), angles.sin()], 1).to(target.device)
@@ -91,6 +92,16 @@ class PagedAttention:
             return norm_rope(q.contiguous(), k.contiguous(), positions, self._rotations)
         cos, sin = self._rotations[positions, None].unbind(2)
         return _turn(q, cos, sin), _turn(k, cos, sin)
+
+
+def plan_kv_bytes(shape: DecoderShape, limits: DecoderLimits, kv_heads: int, target: Target) -> int:
+    """Bytes that the KV cache of `kv_heads` heads will take."""
+    return math.prod(_cache_size(shape, limits, kv_heads)) * target.compute.itemsize
+
+
+def _cache_size(shape: DecoderShape, limits: DecoderLimits, kv_heads: int) -> tuple[int, ...]:
+    spare_blocks = 1
+    return shape.layers, 2, limits.kv_blocks + spare_blocks, kv_heads, BLOCK_TOKENS, shape.head_dim
 
 
 def _turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

@@ -85,6 +85,20 @@ def build_batch(chunks: Sequence[Chunk], device: torch.device) -> Batch:
     )
 
 
+def build_filler(rows: int, outputs: int, longest: int, block: int) -> list[Chunk]:
+    """A step of `rows` rows and `outputs` scores, at most one per row, that reads and writes one KV block only.
+
+    One row decodes, the others are prompts of up to `longest` tokens. Its scores mean nothing.
+    """
+    lengths = [1] + [min(longest, rows - first) for first in range(1, rows, longest)]
+    chunks = []
+    for length in lengths:
+        scores = min(length, outputs)
+        outputs -= scores
+        chunks.append(Chunk([0] * length, 0, [block] * -(-length // BLOCK_TOKENS), scores))
+    return chunks
+
+
 def _read_blocks(chunk: Chunk) -> list[int]:
     """The blocks that hold the sequence's positions up to the chunk's end; a table may have more."""
     return chunk.block_table[: -(-(chunk.start + len(chunk.token_ids)) // BLOCK_TOKENS)]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from itertools import islice
 from typing import Protocol
@@ -23,13 +24,21 @@ from inference_pods.kernels.formats import BLOCK_TOKENS, GROUP, Precision, Sourc
 from inference_pods.kernels.levels import Level, check_levels, default_levels
 from inference_pods.kernels.shards import Shard, divide, whole
 from inference_pods.kernels.step_buffers import count_rows
-from inference_pods.kernels.step_plans import Backend, PlanCache, PlanCounts, PlanKey, round_up_to_bucket
-from inference_pods.kernels.torch_attention import PagedAttention
-from inference_pods.kernels.torch_batch import Batch, build_batch
+from inference_pods.kernels.step_plans import (
+    DEFAULT_CAPACITY,
+    Backend,
+    PlanCache,
+    PlanCounts,
+    PlanKey,
+    decoding_buckets,
+)
+from inference_pods.kernels.torch_attention import PagedAttention, plan_kv_bytes
+from inference_pods.kernels.torch_batch import Batch, build_batch, build_filler
+from inference_pods.kernels.torch_device import check_room, ending_if_lost, refusing_for_memory
 from inference_pods.kernels.torch_graph import GraphPlan
 from inference_pods.kernels.torch_norm import AddNorm
 from inference_pods.kernels.torch_target import Kernels, choose_target
-from inference_pods.kernels.torch_weights import TorchWeights
+from inference_pods.kernels.torch_weights import TorchWeights, plan_weight_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +72,7 @@ class TorchDecoder:
         LevelError: the weights cannot be read as a level says.
         DecoderUnsupportedError: a backend that cannot specialise these steps.
         ValueError: Triton's kernels are asked for and cannot run here.
+        DeviceMemoryError: weights and KV cache do not fit the device.
     """
 
     def __init__(
@@ -88,8 +98,13 @@ class TorchDecoder:
         self.variant = f"torch {device}" if device != "cpu" else "torch"
         if self._target.uses_triton:
             self.variant += " with triton"
+        kv_heads = len(self._shard.kv_heads)
+        self.needed_bytes = plan_weight_bytes(shape, self._shard, precision, self._target)
+        self.needed_bytes += plan_kv_bytes(shape, limits, kv_heads, self._target)
+        check_room(self._device, self.needed_bytes)
         self._weights = TorchWeights(shape, self._shard, precision, self._target)
-        self._attention = PagedAttention(shape, limits, len(self._shard.kv_heads), self._target)
+        with self._refusing_for_memory():
+            self._attention = PagedAttention(shape, limits, kv_heads, self._target)
         self._add_norm = AddNorm(shape.rms_eps, self._target)
         self._vocabulary = [len(other.vocabulary) for other in divide(shape, self._shard.ranks)]
         if backend is Backend.COMPILE and self._shard.ranks > 1:
@@ -97,7 +112,7 @@ class TorchDecoder:
                 "torch.compile cannot see through the collectives of several ranks: use eager"
             )
         self._backend = backend
-        self.plans = PlanCache(self._build_plan, limits.max_rows, limits.max_rows)
+        self.plans = PlanCache(self._build_plan, limits.max_rows, limits.max_rows, DEFAULT_CAPACITY)
 
     @property
     def paths(self) -> dict[str, str]:
@@ -128,25 +143,73 @@ class TorchDecoder:
         row_map: NDArray[np.int32] | None = None,
         column_map: NDArray[np.int32] | None = None,
     ) -> None:
-        """See Decoder.load."""
-        self._weights.load(role, layer, source, kind, rows, columns, row_map, column_map)
+        """See Decoder.load.
+
+        Raises:
+            DeviceMemoryError: the weights do not fit the device.
+        """
+        with self._refusing_for_memory():
+            self._weights.load(role, layer, source, kind, rows, columns, row_map, column_map)
+
+    def _refusing_for_memory(self) -> AbstractContextManager[None]:
+        return refusing_for_memory(self._device, self.needed_bytes)
 
     @torch.inference_mode()
     def warm(self) -> PlanCounts:
-        """Builds the plans of decoding at each batch size and level; on several ranks all must call it."""
+        """Compiles what prompts need and builds the plans of decoding at each batch size and level; on several ranks
+        all must call it.
+
+        Raises:
+            DeviceMemoryError: the steps do not fit the device beside weights and KV cache.
+        """
+        with self._refusing_for_memory():
+            self._warm()
+        return self.plans.counts
+
+    def _warm(self) -> None:
         for operation, path in self.paths.items() if self._target.uses_triton else ():
             if path == "torch" and operation != "prompt_attention":
                 logger.warning("%s has no Triton kernel for this shape: it runs in plain torch, slower", operation)
+        if self._target.uses_triton or self._device.type == "cuda":
+            self._warm_prompts()
         if self._backend is not Backend.EAGER:
-            most, levels = self._limits.max_outputs, range(len(self.levels))
-            sizes = sorted({round_up_to_bucket(count, most) for count in range(1, most + 1)})
-            self.plans.warm(self.plans.bucket(size, size, level) for size in sizes for level in levels)
-        return self.plans.counts
+            self._warm_plans()
+
+    def _warm_plans(self) -> None:
+        keys = decoding_buckets(self._limits.max_rows, self._limits.max_outputs, len(self.levels))
+        self.plans.warm(keys)
+        if unwarmed := self.plans.counts.unwarmed:
+            first_use = "those of the smallest batches are built by the first step that needs them, which waits for it"
+            logger.warning("%d of %d step plans do not fit the cache: %s", unwarmed, len(keys), first_use)
+
+    def _warm_prompts(self) -> None:
+        """Takes a step with a prompt in each size for which kernels are compiled, and the largest: it needs the most
+        memory. What depends on a level is the precision that it reads."""
+        limits, sizes = self._limits, {self._limits.max_rows}
+        if self._target.uses_triton:
+            from inference_pods.kernels.triton.dispatch import TILE_ROWS
+
+            sizes |= {min(tile, limits.max_rows) for tile in TILE_ROWS}
+        spare_block = self._attention.spare_block
+        for level in {level.precision: level for level in reversed(self.levels)}.values():
+            for rows in sorted(sizes):
+                outputs = min(rows, limits.max_outputs)
+                chunks = build_filler(rows, outputs, limits.max_positions, spare_block)
+                self.forward(build_batch(chunks, self._device), level)
 
     @torch.inference_mode()
     def step(self, chunks: list[Chunk]) -> list[TokenScores]:
-        """See Decoder.step."""
+        """See Decoder.step.
+
+        Raises:
+            ValueError: the step does not fit; nothing was computed.
+            DeviceLostError: the device can take no further step.
+        """
         self.check(chunks)
+        with ending_if_lost(self._device):
+            return self._step(chunks)
+
+    def _step(self, chunks: list[Chunk]) -> list[TokenScores]:
         scores: dict[int, list[TokenScores]] = {}
         for level in sorted({chunk.level for chunk in chunks}):
             chosen = [index for index, chunk in enumerate(chunks) if chunk.level == level]

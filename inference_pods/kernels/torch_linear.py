@@ -20,6 +20,7 @@ from inference_pods.kernels.torch_target import Target
 if TYPE_CHECKING:
     from inference_pods.kernels.triton.linear import Weights
 
+_SCALE_BYTES = 2  # fp16, as minima are
 _DENSE_TYPES = {Precision.BF16: torch.bfloat16, Precision.FP16: torch.float16}
 
 
@@ -182,8 +183,12 @@ def build_linear(parts: Mapping[Precision, Tensor], precision: Precision, cut: C
     """The product with what `read_weights` made of all rows of a cut, [out, kept columns]."""
     if packs(precision, cut, target):
         return TritonLinear(parts[precision], precision, target)
-    kind = _DENSE_TYPES.get(precision, torch.float32) if target.uses_triton else torch.float32
+    kind = _dense_type(precision, target)
     return DenseLinear({read_as: part.to(target.device, kind) for read_as, part in parts.items()})
+
+
+def _dense_type(precision: Precision, target: Target) -> torch.dtype:
+    return _DENSE_TYPES.get(precision, torch.float32) if target.uses_triton else torch.float32
 
 
 def build_head(parts: Mapping[Precision, Tensor], precision: Precision, cut: Cut, target: Target) -> Head:
@@ -191,6 +196,24 @@ def build_head(parts: Mapping[Precision, Tensor], precision: Precision, cut: Cut
     if packs(precision, cut, target):
         return TritonHead(parts[precision], target.device)
     return DenseHead(parts[precision].to(target.device))
+
+
+def plan_linear_bytes(rows: int, precision: Precision, cut: Cut, target: Target) -> int:
+    """Bytes that `build_linear` will take for `rows` rows of a cut."""
+    columns = len(cut.kept)
+    if not packs(precision, cut, target):
+        return rows * columns * _dense_type(precision, target).itemsize * len(readable_precisions(precision))
+    if precision is Precision.INT8:
+        return rows * (columns + columns // GROUP * _SCALE_BYTES)
+    planes = 2 if precision is Precision.NESTED else 1
+    pairs = -(-columns // (2 * GROUP))  # a tile of nibbles holds two groups: scale and minimum of each
+    return rows * pairs * (planes * GROUP + 4 * _SCALE_BYTES)
+
+
+def plan_head_bytes(rows: int, precision: Precision, cut: Cut, target: Target) -> int:
+    """The same for `build_head`."""
+    packed = packs(precision, cut, target)
+    return plan_linear_bytes(rows, precision, cut, target) if packed else rows * len(cut.kept) * torch.float32.itemsize
 
 
 def _count_bytes(matrix: Weights) -> int:

@@ -17,7 +17,17 @@ from inference_pods.kernels.decoder import DecoderShape, DecoderUnsupportedError
 from inference_pods.kernels.formats import Precision, SourceType, TensorRole
 from inference_pods.kernels.reference import dequantise
 from inference_pods.kernels.shards import Shard
-from inference_pods.kernels.torch_linear import Cut, Head, Linear, build_head, build_linear, list_readings, read_weights
+from inference_pods.kernels.torch_linear import (
+    Cut,
+    Head,
+    Linear,
+    build_head,
+    build_linear,
+    list_readings,
+    plan_head_bytes,
+    plan_linear_bytes,
+    read_weights,
+)
 from inference_pods.kernels.torch_target import Target
 
 _ROWS_AT_ONCE = 512
@@ -87,30 +97,10 @@ class TorchWeights:
 
     def _cut(self, role: TensorRole, rows: int, columns: int) -> tuple[range, range]:
         """The rank's rows and columns of a tensor."""
-        shape, shard = self._shape, self._shard
-        queries = _scale(shard.kv_heads, shape.heads // shape.kv_heads * shape.head_dim)
-        full = {
-            TensorRole.Q: (shape.heads * shape.head_dim, shape.dim),
-            TensorRole.K: (shape.kv_heads * shape.head_dim, shape.dim),
-            TensorRole.V: (shape.kv_heads * shape.head_dim, shape.dim),
-            TensorRole.O: (shape.dim, shape.heads * shape.head_dim),
-            TensorRole.GATE: (shape.ffn, shape.dim),
-            TensorRole.UP: (shape.ffn, shape.dim),
-            TensorRole.DOWN: (shape.dim, shape.ffn),
-            TensorRole.HEAD: (shape.vocab, shape.dim),
-        }.get(role, (1, shape.dim))
+        full = _full_size(self._shape, role)
         if (rows, columns) != full:
             raise DecoderUnsupportedError(f"tensor {role.name} is [{rows}, {columns}], expected {list(full)}")
-        kept_rows = {
-            TensorRole.Q: queries,
-            TensorRole.K: _scale(shard.kv_heads, shape.head_dim),
-            TensorRole.V: _scale(shard.kv_heads, shape.head_dim),
-            TensorRole.GATE: shard.neurons,
-            TensorRole.UP: shard.neurons,
-            TensorRole.HEAD: shard.vocabulary,
-        }
-        kept_columns = {TensorRole.O: queries, TensorRole.DOWN: shard.neurons}
-        return kept_rows.get(role, range(rows)), kept_columns.get(role, range(columns))
+        return _kept(self._shape, self._shard, role)
 
     def _place(self, role: TensorRole, layer: int, kept: _Readings, cut: Cut) -> None:
         """Keeps a part; a product is built as soon as its last part is there."""
@@ -124,6 +114,51 @@ class TorchWeights:
             del self._parts[name, layer]
             fused = {read_as: torch.cat([parts[part][read_as] for part in _FUSED[name]]) for read_as in kept}
             self.products[name, layer] = build_linear(fused, self._precision, cut, self._target)
+
+
+def plan_weight_bytes(shape: DecoderShape, shard: Shard, precision: Precision, target: Target) -> int:
+    """Bytes that a rank's weights will take once all are loaded."""
+    layer = 2 * shape.dim * torch.float32.itemsize
+    for roles in _FUSED.values():
+        rows = sum(len(_kept(shape, shard, role)[0]) for role in roles)
+        layer += plan_linear_bytes(rows, precision, _cut_columns(shape, shard, roles[0]), target)
+    vocabulary, head_cut = len(shard.vocabulary), _cut_columns(shape, shard, TensorRole.HEAD)
+    head = plan_head_bytes(vocabulary, precision.head, head_cut, target)
+    return shape.layers * layer + shape.dim * torch.float32.itemsize + head
+
+
+def _cut_columns(shape: DecoderShape, shard: Shard, role: TensorRole) -> Cut:
+    return Cut(_kept(shape, shard, role)[1], _full_size(shape, role)[1])
+
+
+def _full_size(shape: DecoderShape, role: TensorRole) -> tuple[int, int]:
+    """Rows and columns of a whole tensor."""
+    return {
+        TensorRole.Q: (shape.heads * shape.head_dim, shape.dim),
+        TensorRole.K: (shape.kv_heads * shape.head_dim, shape.dim),
+        TensorRole.V: (shape.kv_heads * shape.head_dim, shape.dim),
+        TensorRole.O: (shape.dim, shape.heads * shape.head_dim),
+        TensorRole.GATE: (shape.ffn, shape.dim),
+        TensorRole.UP: (shape.ffn, shape.dim),
+        TensorRole.DOWN: (shape.dim, shape.ffn),
+        TensorRole.HEAD: (shape.vocab, shape.dim),
+    }.get(role, (1, shape.dim))
+
+
+def _kept(shape: DecoderShape, shard: Shard, role: TensorRole) -> tuple[range, range]:
+    """A rank's rows and columns of a tensor."""
+    rows, columns = _full_size(shape, role)
+    queries = _scale(shard.kv_heads, shape.heads // shape.kv_heads * shape.head_dim)
+    kept_rows = {
+        TensorRole.Q: queries,
+        TensorRole.K: _scale(shard.kv_heads, shape.head_dim),
+        TensorRole.V: _scale(shard.kv_heads, shape.head_dim),
+        TensorRole.GATE: shard.neurons,
+        TensorRole.UP: shard.neurons,
+        TensorRole.HEAD: shard.vocabulary,
+    }
+    kept_columns = {TensorRole.O: queries, TensorRole.DOWN: shard.neurons}
+    return kept_rows.get(role, range(rows)), kept_columns.get(role, range(columns))
 
 
 def _scale(span: range, factor: int) -> range:

@@ -12,6 +12,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from inference_pods import protocol
+from inference_pods.engine.distributed.launch import EXIT_RANK_LOST, RANK_LOST
 from inference_pods.engine.emulated.curve import Curve
 from inference_pods.engine.emulated.startup import build_emulated_engine
 from inference_pods.engine.errors import HeaderError, LoadReason
@@ -151,6 +152,10 @@ async def test_a_router_shows_its_metrics_with_the_contracts_labels_once_it_has_
 
 def test_load_failures_end_with_the_contracts_exit_codes() -> None:
     assert {reason.value: reason.exit_code for reason in LoadReason} == CONTRACT["loadFailures"]
+
+
+def test_a_lost_rank_has_a_reason_and_an_exit_code_of_its_own() -> None:
+    assert CONTRACT["rankLost"] == {RANK_LOST: EXIT_RANK_LOST}
 
 
 @pytest.mark.parametrize("path", [protocol.ROUTE_GENERATE, protocol.ROUTE_CHAT_COMPLETIONS])

@@ -12,6 +12,7 @@ import pytest
 from adaptive_operator import names
 from adaptive_operator.levels import levels_of
 from adaptive_operator.observe import queries
+from adaptive_operator.observe.pods import RANK_LOST
 from adaptive_operator.plan import plan_model
 from adaptive_operator.plan.plan import ApplyObject
 from adaptive_operator.plan.routing import parse_written_table, plan_table
@@ -163,6 +164,11 @@ def test_queries_ask_for_metrics_of_the_contract_only() -> None:
     }
     assert asked
     assert asked <= known
+
+
+def test_a_lost_rank_is_known_by_the_engines_word() -> None:
+    assert list(CONTRACT["rankLost"]) == [RANK_LOST]
+    assert RANK_LOST not in CONTRACT["loadFailures"]
 
 
 def test_every_load_failure_of_an_engine_is_a_reason_of_model_loaded() -> None:

@@ -16,7 +16,7 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from inference_pods.engine.errors import LoadReason
@@ -28,7 +28,7 @@ from inference_pods.kernels.step_plans import Backend
 logger = logging.getLogger(__name__)
 
 WORKER_COMMAND = (sys.executable, "-m", "inference_pods.engine.distributed.worker")
-EXIT_RANK_LOST = 7
+RANK_LOST, EXIT_RANK_LOST = "RankLost", 7
 _PACKAGE_ROOT = Path(__file__).parents[3]
 
 
@@ -71,6 +71,16 @@ class Loss:
     message: str
     exit_code: int = EXIT_RANK_LOST
 
+    def explain(self, is_loading: bool) -> Loss:
+        """The same in the operator's words: a reason to load (LoadReason) counts against the tier, RANK_LOST doesn't.
+
+        So a rank that is killed while loading has failed to load, and one that later lacks memory for a step has not.
+        """
+        if not is_loading:
+            return Loss(RANK_LOST, self.message)
+        reason = LoadReason.ENGINE_FAILED if self.reason == RANK_LOST else self.reason
+        return replace(self, reason=str(reason))
+
 
 def describe_exit(rank: int, code: int) -> Loss:
     """What a rank's exit code (negative: a signal) means for the replica."""
@@ -83,7 +93,7 @@ def describe_exit(rank: int, code: int) -> Loss:
         cause = f"was ended by {signal.Signals(-code).name}"
     else:
         cause = f"ended with exit code {code}; its own message says why"
-    return Loss("RankLost", f"rank {rank} {cause}. A replica cannot go on without one of its ranks: it ends")
+    return Loss(RANK_LOST, f"rank {rank} {cause}. A replica cannot go on without one of its ranks: it ends")
 
 
 def listen_for_ranks() -> socket.socket:

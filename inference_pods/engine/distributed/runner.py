@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from inference_pods.engine.distributed.group import Group
-from inference_pods.engine.distributed.launch import Loss, RankProcesses, RankSpec, listen_for_ranks
+from inference_pods.engine.distributed.launch import RANK_LOST, Loss, RankProcesses, RankSpec, listen_for_ranks
 from inference_pods.engine.distributed.placement import Device
 from inference_pods.engine.distributed.wire import Command, encode_chunks
 from inference_pods.engine.model_runner import RunnerLostError
@@ -107,7 +107,7 @@ class DistributedRunner:
         except Exception as error:
             if not self.processes.wait_for_loss(_CAUSE_SECONDS):
                 message = f"a step failed between the ranks ({type(error).__name__}: {error}): the replica ends"
-                self.processes.report(Loss("RankLost", message))
+                self.processes.report(Loss(RANK_LOST, message))
             raise RunnerLostError("the ranks of this replica are no longer together") from error
 
     def close(self) -> None:

@@ -14,7 +14,8 @@ import threading
 from typing import TYPE_CHECKING
 
 from inference_pods.engine.distributed.launch import RankSpec
-from inference_pods.engine.errors import LoadError, LoadReason
+from inference_pods.engine.errors import LoadError
+from inference_pods.engine.memory import refuse_memory
 
 if TYPE_CHECKING:
     from inference_pods.engine.distributed.group import Group
@@ -72,6 +73,12 @@ def follow(spec: RankSpec) -> None:
             decoder.step(decode_chunks(payload))
 
 
+def _report(error: LoadError) -> int:
+    """Says on stderr why the rank cannot load; returns the exit code, which is all that rank 0 hears."""
+    sys.stderr.write(json.dumps({"reason": error.reason.value, "message": error.message}) + "\n")
+    return error.reason.exit_code
+
+
 def main() -> int:
     """Exit code of the rank."""
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -84,10 +91,9 @@ def main() -> int:
     try:
         follow(RankSpec.from_json(line))
     except LoadError as error:
-        sys.stderr.write(json.dumps({"reason": error.reason.value, "message": error.message}) + "\n")
-        return error.reason.exit_code
-    except MemoryError:
-        return LoadReason.OUT_OF_MEMORY.exit_code
+        return _report(error)
+    except MemoryError as error:
+        return _report(refuse_memory(error))
     except Exception:
         logger.exception("the rank ends")
         return 1

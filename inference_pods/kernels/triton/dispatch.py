@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 
 import torch
-import triton
 
 ACTIVATION_TYPES = (torch.float16, torch.bfloat16)
 
@@ -15,6 +14,12 @@ INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 # bf16 operands of tl.dot are silently wrong when interpreted (numpy has no bf16): there the tiles are widened first.
 WIDEN = INTERPRETED
 
+# Arguments that change from step to step. Triton would compile a version of its own for 1 and for multiples of 16,
+# in the middle of serving; no access is faster for knowing these two.
+PER_STEP = ("M", "max_blocks")
+
+TILE_ROWS = (16, 32, 64)  # of activations: each is a version of its own, made before the replica is ready
+
 
 def runs_triton(tensor: torch.Tensor) -> bool:
     """Whether a kernel on this tensor's device is the Triton one; the CPU has the C++ kernels and the reference."""
@@ -22,8 +27,8 @@ def runs_triton(tensor: torch.Tensor) -> bool:
 
 
 def block_rows(rows: int) -> int:
-    """Rows of activations per program: the smallest tile of the tensor cores that holds them, 64 at most."""
-    return min(64, max(16, triton.next_power_of_2(rows)))
+    """Rows of activations per program: the smallest tile of the tensor cores that holds them, or the largest."""
+    return next((tile for tile in TILE_ROWS if rows <= tile), TILE_ROWS[-1])
 
 
 def matmul_warps(rows: int) -> int:

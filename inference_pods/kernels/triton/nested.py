@@ -16,7 +16,14 @@ import triton
 import triton.language as tl
 
 from inference_pods.kernels.reference import inverse
-from inference_pods.kernels.triton.dispatch import WIDEN, block_rows, check_activations, matmul_warps, runs_triton
+from inference_pods.kernels.triton.dispatch import (
+    PER_STEP,
+    WIDEN,
+    block_rows,
+    check_activations,
+    matmul_warps,
+    runs_triton,
+)
 from inference_pods.kernels.triton.tiles import (
     GROUP,
     check_weights,
@@ -80,7 +87,7 @@ def reference_nested(x: torch.Tensor, matrix: NestedWeights, level: NestedLevel)
     return (x.float() @ unpack_nested(matrix, level).T).to(x.dtype)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=PER_STEP)
 def nested_kernel(
     x, high, low, scales, minima, y, M, N, K,
     LEVEL: tl.constexpr, STEP: tl.constexpr, WIDEN: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,

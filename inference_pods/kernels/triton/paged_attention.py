@@ -12,7 +12,7 @@ import torch
 import triton
 import triton.language as tl
 
-from inference_pods.kernels.triton.dispatch import ACTIVATION_TYPES, WIDEN, runs_triton
+from inference_pods.kernels.triton.dispatch import ACTIVATION_TYPES, PER_STEP, WIDEN, runs_triton
 
 TOKENS_PER_STEP = 64
 
@@ -54,7 +54,7 @@ def reference_paged_attention(
     return out
 
 
-@triton.jit
+@triton.jit(do_not_specialize=PER_STEP)
 def paged_attention_kernel(
     q, keys, values, block_tables, lengths, out, max_blocks, scale,
     KV_HEADS: tl.constexpr, HEADS_PER_KV: tl.constexpr, HEAD_DIM: tl.constexpr, BLOCK_TOKENS: tl.constexpr,

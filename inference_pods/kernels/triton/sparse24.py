@@ -16,7 +16,7 @@ import triton
 import triton.language as tl
 
 from inference_pods.kernels.reference import inverse
-from inference_pods.kernels.triton.dispatch import WIDEN, block_rows, check_activations, runs_triton
+from inference_pods.kernels.triton.dispatch import PER_STEP, WIDEN, block_rows, check_activations, runs_triton
 from inference_pods.kernels.triton.tiles import check_weights, spread_groups, tile, untile
 
 TILE = 64  # weights of a row in a tile, and weights that share one scale
@@ -74,7 +74,7 @@ def place(first, second, nibbles, POSITION: tl.constexpr):
     return tl.where(((nibbles >> 2) & 3) == POSITION, second, kept)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=PER_STEP)
 def sparse24_kernel(
     x, values, positions, scales, y, M, N, K,
     WIDEN: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,

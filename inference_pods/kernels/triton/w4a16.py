@@ -16,7 +16,7 @@ import triton
 import triton.language as tl
 
 from inference_pods.kernels.reference import inverse
-from inference_pods.kernels.triton.dispatch import WIDEN, block_rows, check_activations, runs_triton
+from inference_pods.kernels.triton.dispatch import PER_STEP, WIDEN, block_rows, check_activations, runs_triton
 from inference_pods.kernels.triton.tiles import (
     GROUP,
     check_weights,
@@ -87,7 +87,7 @@ def add_group(total, a, codes, scales, minima, output_mask, STEP: tl.constexpr, 
     return total + tl.dot(a, w) * scale[None, :] + sums[:, None] * minimum[None, :]
 
 
-@triton.jit
+@triton.jit(do_not_specialize=PER_STEP)
 def w4a16_kernel(
     x, plane, scales, minima, y, M, N, K,
     WIDEN: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,

@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 
 from inference_pods.kernels.reference import inverse
-from inference_pods.kernels.triton.dispatch import WIDEN, block_rows, check_activations, runs_triton
+from inference_pods.kernels.triton.dispatch import PER_STEP, WIDEN, block_rows, check_activations, runs_triton
 from inference_pods.kernels.triton.tiles import GROUP, check_weights, spread_groups, tile, untile
 
 
@@ -64,7 +64,7 @@ def reference_w8a16(x: torch.Tensor, matrix: Int8Weights, out_type: torch.dtype 
     return (x.float() @ unpack_int8(matrix).T).to(out_type or x.dtype)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=PER_STEP)
 def w8a16_kernel(
     x, codes, scales, y, M, N, K,
     PER_ROW: tl.constexpr, WIDEN: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,

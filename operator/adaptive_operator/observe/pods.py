@@ -12,6 +12,7 @@ from adaptive_operator.observe.observation import PodObservation, PodPhase
 from adaptive_operator.observe.readings import RouterPod
 
 OUT_OF_MEMORY: Final = "OutOfMemory"
+RANK_LOST: Final = "RankLost"  # the last word of an engine that had served: it can load, and does so again
 # Reasons of a waiting container that do not pass by themselves.
 _STUCK: Final = frozenset(
     {
@@ -34,7 +35,8 @@ def parse_pod(raw: Raw, resource: str) -> PodObservation:
     """One engine pod; `resource` is the accelerator that its model's pool is about."""
     metadata, labels = metadata_of(raw), labels_of(raw)
     ready_since = _ready_since(raw)
-    failure = _load_failure(raw) if ready_since is None else None
+    words = _last_words(raw) if ready_since is None else None
+    failure = words if words is not None and words[0] != RANK_LOST else None
     name = str(metadata.get("name", ""))
     return PodObservation(
         name=name,
@@ -47,7 +49,7 @@ def parse_pod(raw: Raw, resource: str) -> PodObservation:
         phase=_phase(raw, ready_since, failure),
         created_at=parse_time(metadata.get("creationTimestamp")) or 0.0,
         ready_since=ready_since,
-        trouble=failure[1] if failure else _trouble(raw, ready_since),
+        trouble=words[1] if words else _trouble(raw, ready_since),
         load_failure_reason=failure[0] if failure else None,
         lost_at=parse_time(metadata.get("deletionTimestamp")) if _is_lost(raw) else None,
         started=any(status.get("started") for status in _container_statuses(raw)),
@@ -122,8 +124,8 @@ def _leaving_trouble(raw: Raw) -> str | None:
     )
 
 
-def _load_failure(raw: Raw) -> tuple[str, str] | None:
-    """Reason and message that the engine left when it could not load, while the pod has not become ready since."""
+def _last_words(raw: Raw) -> tuple[str, str] | None:
+    """Reason and message that the engine left when it ended: why it could not load, or RANK_LOST."""
     for status in _container_statuses(raw):
         for key in ("state", "lastState"):
             ended = (status.get(key) or {}).get("terminated") or {}

@@ -5,7 +5,7 @@ import pytest
 from inference_pods.engine.batch_limit import BatchBound, BatchLimit, BatchState, decide_batch_limit
 
 BASE = BatchState(
-    max_batch_size=8, running=2, waiting=9, free_blocks=10, own_blocks=(3, 5), usual_blocks=None, tpot_rows=None
+    max_batch_size=8, running=2, waiting=9, free_blocks=10, own_blocks=(3, 5), usual_blocks=None, tpot_sequences=None
 )
 
 
@@ -16,12 +16,12 @@ BASE = BatchState(
         ("nobody waits", {"waiting": 0}, 8, BatchBound.QUEUE),
         ("all who wait will fit", {"waiting": 6}, 8, BatchBound.QUEUE),
         ("one more than fits waits", {"waiting": 7}, 8, BatchBound.MAX),
-        ("the objective allows five rows", {"tpot_rows": 5}, 5, BatchBound.TPOT),
-        ("the objective is out of reach: one runs", {"tpot_rows": -3}, 1, BatchBound.TPOT),
+        ("the objective allows five rows", {"tpot_sequences": 5}, 5, BatchBound.TPOT),
+        ("the objective is out of reach: one runs", {"tpot_sequences": -3}, 1, BatchBound.TPOT),
         ("the docstring's example", {"usual_blocks": 6.0}, 3, BatchBound.MEMORY),
         ("running ones will need more than there is", {"usual_blocks": 12.0}, 1, BatchBound.MEMORY),
         ("short sequences leave room", {"usual_blocks": 1.0}, 8, BatchBound.MAX),
-        ("the tighter of two binds", {"usual_blocks": 6.0, "tpot_rows": 2}, 2, BatchBound.TPOT),
+        ("the tighter of two binds", {"usual_blocks": 6.0, "tpot_sequences": 2}, 2, BatchBound.TPOT),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

@@ -6,6 +6,7 @@ from inference_pods.engine.block_manager import IntegrityError
 from inference_pods.engine.model_runner import RunnerLostError
 from inference_pods.engine.sequence import FailureKind, FinishReason, GenerationRequest
 from inference_pods.engine.speculation import DraftSettings
+from inference_pods.kernels.decoder import DeviceLostError
 
 
 def request(tokenizer, text="Hello", max_new_tokens=4, **fields):
@@ -296,6 +297,25 @@ def test_a_request_that_fails_amid_drafts_leaves_its_neighbours_and_no_blocks(
         assert "".join(event.token.text for event in events[number]) == "abcdefghijkl"
     core.scheduler.check_integrity()
     assert core.scheduler.blocks.used_blocks == 0
+
+
+def test_a_lost_device_ends_the_step_for_all_and_is_not_tried_apart(
+    build_core, scripted_runner, tokenizer, monkeypatch
+):
+    calls = []
+
+    def lose(chunks):
+        calls.append(len(chunks))
+        raise DeviceLostError("cuda:0 fails every call")
+
+    monkeypatch.setattr(scripted_runner, "step", lose)
+    core = build_core(scripted_runner)
+    for number in range(3):
+        core.add(number, request(tokenizer))
+    with pytest.raises(DeviceLostError):
+        core.step()
+    assert calls == [3]
+    assert sorted(core.abandon()) == [0, 1, 2]
 
 
 def test_a_runner_that_is_lost_is_not_asked_again(build_core, scripted_runner, tokenizer, monkeypatch):

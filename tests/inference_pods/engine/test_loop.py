@@ -2,9 +2,12 @@
 
 import threading
 
+import torch
+
 from inference_pods.engine.loop import EngineLoop
 from inference_pods.engine.metrics import EngineMetrics
 from inference_pods.engine.sequence import FailureKind, FinishReason, GenerationRequest, SamplingParams
+from inference_pods.kernels.decoder import DeviceLostError
 
 
 def start_loop(core):
@@ -113,4 +116,32 @@ def test_requests_are_failed_even_if_the_books_that_crashed_the_loop_cannot_be_c
     for _ in range(2):
         assert ended.acquire(timeout=5)
     assert {events[number][-1].failure for number in (1, 2)} == {FailureKind.STOPPED}
+    loop.stop()
+
+
+def test_a_lost_device_crashes_the_loop_and_a_device_that_lacked_memory_once_goes_on(
+    build_core, scripted_runner, tokenizer, monkeypatch
+):
+    errors = [torch.OutOfMemoryError("CUDA out of memory"), DeviceLostError("cuda:0 fails every call")]
+    calls = []
+
+    def fail(chunks):
+        calls.append(len(chunks))
+        raise errors[len(calls) - 1]
+
+    monkeypatch.setattr(scripted_runner, "step", fail)
+    loop, events, ended = collect_events(build_core(scripted_runner))
+    loop.start()
+    prompt = tuple(tokenizer.encode("Hello"))
+    loop.submit(1, GenerationRequest(prompt, 2))
+    assert ended.acquire(timeout=5)
+    assert not loop.has_crashed
+    loop.submit(2, GenerationRequest(prompt, 2))
+    assert ended.acquire(timeout=5)
+    loop.submit(3, GenerationRequest(prompt, 2))
+    assert ended.acquire(timeout=5)
+    assert loop.has_crashed
+    failures = [events[number][-1].failure for number in (1, 2, 3)]
+    assert failures == [FailureKind.MODEL, FailureKind.STOPPED, FailureKind.STOPPED]
+    assert len(calls) == 2
     loop.stop()

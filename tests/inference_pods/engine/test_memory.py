@@ -1,4 +1,5 @@
 import pytest
+import torch
 
 from inference_pods.engine.distributed.placement import Device, Placement
 from inference_pods.engine.errors import LoadError, LoadReason
@@ -10,8 +11,12 @@ from inference_pods.engine.memory import (
     read_memory_bounds,
 )
 from inference_pods.kernels.build import KernelUnavailableError
-from inference_pods.kernels.decoder import DecoderLimits, DecoderShape
-from inference_pods.kernels.formats import Precision
+from inference_pods.kernels.decoder import Chunk, DecoderLimits, DecoderShape
+from inference_pods.kernels.formats import BLOCK_TOKENS, Precision
+from inference_pods.kernels.shards import divide
+from inference_pods.kernels.step_plans import Backend
+from inference_pods.kernels.torch_decoder import TorchDecoder
+from inference_pods.kernels.torch_target import Kernels
 
 MIB = 2**20
 SHAPE = DecoderShape(30, 576, 1536, 9, 3, 64, 49152, 1e-5, 1e5)
@@ -106,8 +111,81 @@ def test_without_compiled_kernels_everything_counts_as_fp32(monkeypatch):
     assert two - one == blocks * 4 * 7 // 5, "blocks of both readings, one head"
 
 
-def test_ranks_on_devices_need_this_container_for_their_processes_and_for_loading_only():
-    needed = estimate_needed_bytes(SHAPE, LIMITS, Precision.FP32, Placement(Device.CUDA, 2))
-    on_cpus = estimate_needed_bytes(SHAPE, LIMITS, Precision.FP32, Placement(Device.CPU, 2))
-    assert on_cpus - needed == 134_515_008 * 4 + 257 * 16 * 30 * 2 * 192 * 4, "weights, and KV with a spare block"
-    assert needed > (125 + 170) * MIB + 2 * 49152 * 576 * 4
+WIDE = DecoderShape(1, 512, 3072, 8, 4, 64, 1000, 1e-5, 1e4)  # gate and up are the largest product
+TALL = DecoderShape(1, 256, 512, 8, 4, 32, 30000, 1e-5, 1e4)  # the head is
+SMALL_STEPS = DecoderLimits(max_rows=64, max_outputs=8, max_positions=256, kv_blocks=16, threads=1)
+LONG_STEPS = DecoderLimits(max_rows=2048, max_outputs=8, max_positions=2048, kv_blocks=16, threads=1)
+
+
+def measure(shape, limits, precision, placement):
+    """Bytes of tensors in this process that all ranks together need, each at its peak; a device's are not counted."""
+    from tests.inference_pods.kernels import random_model
+    from tests.inference_pods.kernels.allocations import Allocations
+
+    on_device = placement.device is Device.CUDA
+    options = {"device": "meta", "kernels": Kernels.TRITON} if on_device else {"kernels": Kernels.TORCH}
+    taken = 0
+    for shard in divide(shape, placement.ranks):
+        with Allocations() as allocations:
+            collectives = OfOneRank() if placement.ranks > 1 else None
+            decoder = TorchDecoder(shape, limits, precision, shard, collectives, **options)
+            random_model.load_random_weights(decoder, shape=shape)
+            if not on_device:
+                run_full_step(decoder, limits)
+        taken += allocations.peak
+    return taken
+
+
+class OfOneRank:
+    """A rank of several that computes without the others: as much memory, other values."""
+
+    def sum(self, x):
+        return x
+
+    def gather_columns(self, x, widths):
+        parts = [torch.zeros(x.shape[0], width) for width in widths]
+        return torch.cat(parts, 1)
+
+
+def run_full_step(decoder, limits):
+    """A prompt that takes all rows but those of the other sequences, which decode."""
+    others = limits.max_outputs - 1
+    prompt = min(limits.max_rows - others, 8 * BLOCK_TOKENS)
+    chunks = [Chunk([1] * prompt, 0, list(range(8)), 1)]
+    decoder.step(chunks + [Chunk([1], 0, [8 + i], 1) for i in range(others)])
+
+
+def in_processes(ranks):
+    return (125 + (ranks - 1) * 170) * MIB
+
+
+@pytest.mark.parametrize("shape", [WIDE, TALL], ids=["wide", "tall"])
+@pytest.mark.parametrize("precision", list(Precision))
+@pytest.mark.parametrize(
+    "placement",
+    [
+        Placement(Device.CPU, 1, Backend.COMPILE),
+        Placement(Device.CPU, 2),
+        Placement(Device.CUDA, 1),
+        Placement(Device.CUDA, 2),
+    ],
+    ids=["one CPU rank", "two CPU ranks", "one device", "two devices"],
+)
+def test_the_estimate_for_torch_covers_what_it_allocates_and_not_much_more(shape, precision, placement, monkeypatch):
+    """Loading holds a fused product beside its parts, and packing for a device several copies of them.
+
+    Nothing is computed on the device that "meta" stands for, so that Triton's kernels need not run here.
+    """
+    if placement.device is Device.CUDA:
+        pytest.importorskip("triton")
+    monkeypatch.setattr("inference_pods.kernels.torch_target._find_obstacle", lambda device: None)
+    measured = measure(shape, SMALL_STEPS, precision, placement)
+    estimate = estimate_needed_bytes(shape, SMALL_STEPS, precision, placement) - in_processes(placement.ranks)
+    assert measured <= estimate < 1.6 * measured
+
+
+def test_long_steps_of_a_cpu_rank_are_counted():
+    """What the rows of a prompt take in a layer outgrows what loading took."""
+    placement = Placement(Device.CPU, 1, Backend.COMPILE)
+    few, many = (estimate_needed_bytes(WIDE, one, Precision.FP32, placement) for one in (SMALL_STEPS, LONG_STEPS))
+    assert many - few > (2048 - 64) * 2 * WIDE.ffn * 4

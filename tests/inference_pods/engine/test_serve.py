@@ -6,14 +6,18 @@ import signal
 import threading
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
 from inference_pods.engine import serve
+from inference_pods.engine.distributed.launch import Loss
 from inference_pods.engine.emulated.curve import Curve, LevelCurve
 from inference_pods.engine.emulated.startup import build_emulated_engine
 from inference_pods.engine.errors import GenerationError, LoadError, LoadReason
 from inference_pods.engine.sequence import GenerationRequest
+from inference_pods.engine.service import Phase
+from inference_pods.kernels.decoder import DeviceLostError
 
 ARGUMENTS = ["engine", "--model-source", "file:///none.gguf", "--precision", "int4", "--port", "0"]
 
@@ -81,8 +85,20 @@ def test_a_stop_signal_amid_loading_ends_the_engine_at_once_and_well(monkeypatch
     assert took < 5
 
 
+def break_books(engine, monkeypatch):
+    monkeypatch.setattr(engine.scheduler, "schedule", lambda: [][0])
+
+
+def break_device(engine, monkeypatch):
+    def step(_):
+        raise DeviceLostError("cuda:0 fails every call")
+
+    monkeypatch.setattr(engine.loop._core._runner, "step", step)
+
+
+@pytest.mark.parametrize("break_engine", [break_books, break_device])
 def test_an_engine_whose_loop_ended_by_an_error_ends_the_process_and_is_not_taken_for_one_that_cannot_load(
-    run_engine, monkeypatch, caplog
+    run_engine, monkeypatch, caplog, break_engine
 ):
     """A crash after the proof; the probes would take minutes to have the container restarted."""
     engines = []
@@ -96,9 +112,36 @@ def test_an_engine_whose_loop_ended_by_an_error_ends_the_process_and_is_not_take
 
     async def prove_then_break(service):
         await proved(service)
-        monkeypatch.setattr(engines[0].scheduler, "schedule", lambda: [][0])
+        break_engine(engines[0], monkeypatch)
         engines[0].loop.submit(1, GenerationRequest((1,), 1))
 
     monkeypatch.setattr(serve.Service, "prove", prove_then_break)
     assert run_engine(build) == (8, None, None)
     assert "the engine's loop ended by an error" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("phase", "loss", "left"),
+    [
+        (Phase.LOADING, Loss("ModelCorrupt", "cut short", 4), ("ModelCorrupt", 4)),
+        (Phase.LOADING, Loss("RankLost", "rank 1 was killed"), ("EngineFailed", 7)),
+        (Phase.READY, Loss("RankLost", "rank 1 was killed"), ("RankLost", 7)),
+        (Phase.READY, Loss("OutOfMemory", "rank 1 could not load its part", 6), ("RankLost", 7)),
+        (Phase.STOPPING, Loss("EngineFailed", "rank 1 could not load its part", 8), ("RankLost", 7)),
+    ],
+    ids=[
+        "it could not load", "it was killed while it loaded", "it was killed when the replica served",
+        "it had no memory for a step", "it failed when the replica was told to stop",
+    ],
+)  # fmt: skip
+def test_a_lost_rank_is_a_failed_load_only_while_the_replica_loads(monkeypatch, tmp_path, phase, loss, left):
+    log, codes = tmp_path / "termination-log", []
+    log.touch()
+    monkeypatch.setattr(serve, "TERMINATION_LOG", log)
+    monkeypatch.setattr(serve, "_LAST_WORDS_SECONDS", 0.0)
+    monkeypatch.setattr(serve.os, "_exit", codes.append)
+    service = SimpleNamespace(phase=phase)
+    serve._end_lost_replica(service, loss)
+    assert (json.loads(log.read_text())["reason"], codes) == (left[0], [left[1]])
+    assert loss.message in json.loads(log.read_text())["message"]
+    assert service.phase is Phase.STOPPING

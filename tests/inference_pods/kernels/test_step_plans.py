@@ -4,7 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inference_pods.kernels.step_plans import PlanCache, PlanCounts, PlanKey, common_buckets, round_up_to_bucket
+from inference_pods.kernels.step_plans import (
+    PlanCache,
+    PlanCounts,
+    PlanKey,
+    common_buckets,
+    decoding_buckets,
+    round_up_to_bucket,
+)
 
 
 @pytest.mark.parametrize(
@@ -57,6 +64,36 @@ def test_warming_counts_no_miss_and_never_evicts():
     assert (len(cache), cache.counts.misses, cache.counts.evictions) == (3, 0, 0)
     cache.get(1, 1)
     assert cache.counts.hits == 1
+
+
+def test_what_warming_leaves_out_is_counted_once_per_plan():
+    cache = PlanCache(lambda key: key, 64, 8, capacity=3)
+    keys = [PlanKey(size, size) for size in (8, 4, 2, 1)]
+    cache.warm([*keys, keys[0], keys[3]])
+    assert (len(cache), cache.counts.unwarmed, cache.counts.misses) == (3, 1, 0)
+    cache.warm(keys[:3])
+    assert cache.counts.unwarmed == 1
+    cache.get(8, 8)
+    assert cache.counts.hits == 1
+
+
+def test_decoding_is_warmed_at_the_largest_batches_first_at_every_level_of_it():
+    """A large batch that waits for its plan stalls the most requests, and it comes at the worst time."""
+    keys = decoding_buckets(max_rows=512, max_outputs=48, levels=2)
+    assert [(key.rows, key.level) for key in keys[:4]] == [(64, 0), (64, 1), (32, 0), (32, 1)]
+    assert [key.rows for key in keys[::2]] == [64, 32, 16, 8, 4, 2, 1]
+
+
+@given(max_rows=st.integers(1, 600), max_outputs=st.integers(1, 600), levels=st.integers(1, 3))
+def test_every_decoding_step_finds_its_plan_after_warming_as_far_as_the_cache_reaches(max_rows, max_outputs, levels):
+    most = min(max_rows, max_outputs)
+    keys = decoding_buckets(max_rows, most, levels)
+    cache = PlanCache(lambda key: key, max_rows, max_rows, capacity=len(keys))
+    cache.warm(keys)
+    for level in range(levels):
+        for count in range(1, most + 1):
+            cache.get(count, count, level)
+    assert (cache.counts.misses, cache.counts.unwarmed) == (0, 0)
 
 
 def test_a_plan_that_cannot_be_built_is_not_kept_and_the_error_is_seen():

@@ -106,6 +106,29 @@ def test_other_last_words_are_no_load_failure(message: str) -> None:
     assert (parsed.phase, parsed.load_failure_reason) == (PodPhase.STARTING, None)
 
 
+RANK_LOST = json.dumps({"reason": "RankLost", "message": "rank 1 was killed"})
+
+
+@pytest.mark.parametrize("key", ["state", "lastState"])
+def test_a_replica_that_lost_a_rank_restarts_and_is_no_load_failure(key: str) -> None:
+    parsed = parse_pod(build_pod(conditions=NOT_READY, containers=[ended(f"log\n{RANK_LOST}\n", key)]), RESOURCE)
+    assert (parsed.phase, parsed.load_failure_reason) == (PodPhase.STARTING, None)
+    assert parsed.trouble == "RankLost: rank 1 was killed"
+
+
+def test_a_replica_that_cannot_load_after_it_lost_a_rank_is_a_load_failure() -> None:
+    container = ended(RANK_LOST) | ended(NOT_FOUND, "state")
+    parsed = parse_pod(build_pod(conditions=NOT_READY, containers=[container]), RESOURCE)
+    assert (parsed.phase, parsed.load_failure_reason) == (PodPhase.FAILED, "ModelNotFound")
+
+
+def test_a_replica_that_loses_a_rank_again_and_again_says_why_it_waits() -> None:
+    container = waiting("CrashLoopBackOff", "back-off 5m0s") | {"restartCount": 3} | ended(RANK_LOST)
+    parsed = parse_pod(build_pod(conditions=NOT_READY, containers=[container]), RESOURCE)
+    assert (parsed.phase, parsed.load_failure_reason) == (PodPhase.FAILED, None)
+    assert parsed.trouble == "RankLost: rank 1 was killed"
+
+
 @pytest.mark.parametrize(("restarts", "reason"), [(1, None), (2, "OutOfMemory")])
 def test_killed_for_memory_twice_is_a_load_failure(restarts: int, reason: str | None) -> None:
     pod = build_pod(conditions=NOT_READY, containers=[ended("", reason="OOMKilled", restarts=restarts)])

@@ -9,12 +9,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from inference_pods.engine.checkpoint import load_weights
 from inference_pods.engine.distributed.launch import RankProcesses, RankSpec
-from inference_pods.engine.distributed.placement import Device, Placement
-from inference_pods.engine.distributed.runner import DistributedRunner, build_alone, build_rank
+from inference_pods.engine.distributed.runner import DistributedRunner, build_alone
 from inference_pods.engine.gguf import GgufFile
-from inference_pods.engine.memory import estimate_needed_bytes
 from inference_pods.engine.model_runner import RunnerLostError, load_model
 from inference_pods.kernels.decoder import Chunk
 from inference_pods.kernels.formats import Precision
@@ -131,21 +128,3 @@ def test_a_rank_that_cannot_load_ends_the_replica_with_its_reason(tiny_model, tm
     assert lost.wait(30)
     processes.close()
     assert losses[0].reason == "ModelNotFound"
-
-
-@pytest.mark.parametrize("ranks", [2, 4])
-@pytest.mark.parametrize("precision", [Precision.INT4, Precision.NESTED])
-def test_the_estimate_of_memory_covers_what_all_ranks_hold(tiny_model, precision, ranks):
-    """The rest of it is for processes and loading, as with devices."""
-    file, shape, limits, held = GgufFile(tiny_model.path), tiny_model.shape, tiny_model.limits, 0
-    for rank in range(ranks):
-        levels = default_levels(precision)
-        spec = RankSpec(rank, ranks, 0, Device.CPU, tiny_model.source, SEED, precision, limits, levels)
-        decoder = build_rank(spec, shape, None)
-        load_weights(file, shape, decoder, SEED)
-        held += decoder.weight_bytes + decoder.kv_bytes
-    on_cpus, on_devices = (
-        estimate_needed_bytes(shape, limits, precision, Placement(device, ranks))
-        for device in (Device.CPU, Device.CUDA)
-    )
-    assert held == pytest.approx(on_cpus - on_devices, rel=0.02)

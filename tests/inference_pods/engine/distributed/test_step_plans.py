@@ -97,6 +97,21 @@ def test_a_plan_that_the_cache_drops_is_freed(tiny_model, monkeypatch):
     assert (len(decoder.plans), decoder.plans.counts.evictions) == (1, 2)
 
 
+def test_plans_that_the_cache_cannot_hold_are_told_in_log_and_metrics(tiny_model, monkeypatch, caplog):
+    trace_only(monkeypatch)
+    monkeypatch.setattr("inference_pods.kernels.torch_decoder.DEFAULT_CAPACITY", 4)
+    flags = ("--step-plans", "compile", "--device", "cpu")
+    with caplog.at_level("WARNING"):
+        loaded = load(tiny_model, *flags, precision=Precision.NESTED)
+    assert "2 of 6 step plans" in caplog.text, "batches of 1 at two levels"
+    metrics = EngineMetrics("m", "t", 1)
+    metrics.follow_plans(loaded.plan_counts)
+    assert 'adaptive_engine_plan_unwarmed_total{model="m",tier="t"} 2.0' in metrics.render().decode()
+    for count, misses in ((4, 0), (2, 0), (1, 1)):
+        loaded.runner.step([Chunk([7], 0, [row], 1, level=1) for row in range(count)])
+        assert loaded.plan_counts.misses == misses
+
+
 def test_torch_compiles_more_plans_than_it_keeps_versions_of_one_function(tiny_model, monkeypatch):
     """torch gives up at the eighth version, so every plan must be a function of its own."""
     import torch._dynamo.config as config  # brings Triton, whose tests have to be collected first

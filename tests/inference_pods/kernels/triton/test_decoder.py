@@ -10,6 +10,7 @@ import torch
 
 from inference_pods.kernels.decoder import DecoderShape
 from inference_pods.kernels.formats import Precision
+from inference_pods.kernels.shards import divide
 from inference_pods.kernels.torch_linear import Cut, packs
 from inference_pods.kernels.torch_target import Kernels, Target, choose_target
 from tests.inference_pods.kernels import device_script
@@ -116,3 +117,11 @@ def test_a_gpu_with_triton_gets_its_kernels(monkeypatch):
     assert choose_target(gpu, Precision.INT4) == Target(gpu, torch.bfloat16, uses_triton=True)
     assert choose_target(gpu, Precision.FP16) == Target(gpu, torch.float16, uses_triton=True)
     assert not choose_target(gpu, Precision.INT4, Kernels.TORCH).uses_triton
+
+
+@pytest.mark.parametrize("precision", list(Precision))
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_the_bytes_asked_of_a_device_are_those_that_the_kernels_weights_take(precision, ranks):
+    for shard in divide(device_script.SHAPE, ranks):
+        decoder = build(precision, Kernels.TRITON, shard=shard)
+        assert decoder.needed_bytes == decoder.weight_bytes + decoder.kv_bytes

@@ -1,0 +1,69 @@
+"""What a CUDA device's errors mean for a decoder: too little memory, a step that failed, or the end of the process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from inference_pods.kernels.decoder import DeviceLostError, DeviceMemoryError
+
+_NO_MEMORY = ("out of memory", "ALLOC_FAILED")  # in the words of the driver, Triton, cuBLAS
+
+
+def check_room(device: torch.device, needed_bytes: int) -> None:
+    """Raises DeviceMemoryError unless `needed_bytes` are free on a CUDA device; the CPU's memory is the container's."""
+    if device.type == "cuda" and needed_bytes > torch.cuda.mem_get_info(device)[0]:
+        raise _refuse(device, f"weights and KV cache need {needed_bytes} bytes of {device}'s memory")
+
+
+@contextmanager
+def refusing_for_memory(device: torch.device, needed_bytes: int) -> Iterator[None]:
+    """Makes a DeviceMemoryError of whatever error says, inside, that a CUDA device has no memory left.
+
+    `needed_bytes`: what weights and KV cache take.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if device.type != "cuda" or not _is_out_of_memory(error):
+            raise
+        taken = f"weights and KV cache take {needed_bytes} bytes of {device}'s memory, the rest is too small for steps"
+        raise _refuse(device, taken) from error
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    """Only torch's own allocator has a type for it."""
+    message = str(error)
+    is_of_device = "CUDA" in message
+    return isinstance(error, torch.OutOfMemoryError) or (is_of_device and any(one in message for one in _NO_MEMORY))
+
+
+def _refuse(device: torch.device, what: str) -> DeviceMemoryError:
+    free, total = torch.cuda.mem_get_info(device)
+    return DeviceMemoryError(f"{what}; {free} of its {total} bytes are free")
+
+
+@contextmanager
+def ending_if_lost(device: torch.device) -> Iterator[None]:
+    """Raises DeviceLostError for an error, inside, that a CUDA device does not get over.
+
+    What a kernel does wrong (an illegal access, a failed assertion) stays with the process: every later call reports it
+    again. Too little memory or a wrong argument is reported once. So the device is asked once more.
+    """
+    try:
+        yield
+    except Exception as error:
+        if device.type == "cuda" and (lasting := _find_lasting_error(device)):
+            message = f"{device} fails every call ({lasting}); only a new process can use it"
+            raise DeviceLostError(message) from error
+        raise
+
+
+def _find_lasting_error(device: torch.device) -> str | None:
+    try:
+        torch.cuda.synchronize(device)
+    except RuntimeError as error:
+        return str(error).partition("\n")[0]  # torch appends advice on debugging
+    return None

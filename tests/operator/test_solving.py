@@ -144,9 +144,12 @@ def test_a_program_that_gets_no_turn_is_an_error(solver: SolverProcess) -> None:
 def test_a_large_program_costs_this_process_next_to_nothing(solver: SolverProcess) -> None:
     problem = small_problem(2, models=60)
     solver.solve(problem)
-    before = time.process_time()
+    start = time.process_time()
     solver.solve(problem)
-    assert time.process_time() - before < 0.05
+    elsewhere = time.process_time() - start
+    solve(problem)
+    here = time.process_time() - start - elsewhere
+    assert elsewhere < here / 4
 
 
 def test_a_closed_solver_starts_no_process_any_more(solver: SolverProcess) -> None:
@@ -178,9 +181,10 @@ def test_a_process_is_made_ready_beforehand_where_a_pool_is_large(solver: Solver
     assert solver._worker is None
     began = time.perf_counter()
     solver.prepare(len(LARGE.models))
-    assert time.perf_counter() - began < 0.05, "nobody waits for it"
+    asked = time.perf_counter()
     worker = worker_of(solver)
     assert wait_for(lambda: has_loaded_the_solver(worker))
+    assert asked - began < (time.perf_counter() - asked) / 2, "nobody waits for it"
     solver.prepare(len(LARGE.models))
     solver.solve(LARGE)
     assert worker_of(solver) == worker

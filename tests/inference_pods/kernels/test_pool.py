@@ -19,7 +19,7 @@ STEPS = 40
 
 
 def cpu_seconds_on_one_core(threads):
-    """CPU seconds of STEPS steps of a team whose threads all share one core, the smallest of six tries (others only add to it)."""
+    """CPU seconds of STEPS steps of a team whose threads all share one core: the smallest of six tries."""
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # of this thread and of those it starts
     decoder = Decoder(SHAPE, DecoderLimits(1, 1, 64, 4, threads), Precision.FP32)
     ones = np.ones((SHAPE.vocab, SHAPE.dim), np.float32)

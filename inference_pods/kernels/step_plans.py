@@ -96,11 +96,16 @@ class PlanCache(Generic[PlanT]):
         return self._add(key)
 
     def warm(self, keys: Iterable[PlanKey]) -> None:
-        """Builds plans ahead of need, the first ones as far as the cache can hold them; counts those left out."""
+        """Builds plans ahead of need, the first ones as far as the cache can hold them; counts those left out.
+
+        The first are also the last to be dropped, as long as none is used.
+        """
         missing = [key for key in dict.fromkeys(keys) if key not in self._plans]
         room = self._capacity - len(self._plans)
         for key in missing[:room]:
             self._add(key)
+        for key in reversed(missing[:room]):
+            self._plans.move_to_end(key)
         self.counts.unwarmed += len(missing[room:])
 
     def clear(self) -> None:

@@ -23,6 +23,7 @@ from inference_pods.kernels.decoder import Chunk, DecoderShape, TokenScores
 from inference_pods.kernels.shards import Shard, divide
 from inference_pods.kernels.step_plans import PlanCounts
 from inference_pods.kernels.torch_decoder import TorchDecoder
+from inference_pods.kernels.torch_device import refusing_for_memory
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +48,8 @@ def build_alone(spec: RankSpec, shape: DecoderShape) -> TorchDecoder:
 
 def _build(spec: RankSpec, shape: DecoderShape, shard: Shard | None, group: Group | None) -> TorchDecoder:
     if spec.device == Device.CUDA:  # Triton launches and captures go to the current device, not to that of the tensors
-        torch.cuda.set_device(rank_device(spec))
+        with refusing_for_memory(rank_device(spec)):
+            torch.cuda.set_device(rank_device(spec))
     return TorchDecoder(
         shape,
         spec.limits,

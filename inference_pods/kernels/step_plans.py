@@ -123,12 +123,12 @@ class PlanCache(Generic[PlanT]):
         return plan
 
 
-def decoding_buckets(max_rows: int, max_outputs: int, levels: int) -> list[PlanKey]:
-    """Buckets of decoding at each batch size up to `max_outputs` and each level, the largest batches first.
+def decoding_buckets(max_rows: int, max_sequences: int, levels: int) -> list[PlanKey]:
+    """Buckets of decoding at each batch size up to `max_sequences` and each level, the largest batches first.
 
     The one that is left out stalls a batch while its plan is built: better a small one.
     """
-    sizes = {round_up_to_bucket(count, max_rows) for count in range(1, min(max_rows, max_outputs) + 1)}
+    sizes = {round_up_to_bucket(count, max_rows) for count in range(1, min(max_rows, max_sequences) + 1)}
     return [PlanKey(size, size, level) for size in sorted(sizes, reverse=True) for level in range(levels)]
 
 

@@ -89,7 +89,7 @@ def build_engine(settings: Settings, deliver: Deliver, observe: Observe, on_lost
     tokenizer = TextTokenizer(read_vocabulary(file))
     template = ChatTemplate(read_chat_template(file), tokenizer.bos_token, tokenizer.eos_token)
     placement = detect_placement(settings.device, settings.tensor_parallel, settings.step_plans)
-    limits = _build_limits(settings, file, placement)
+    limits = build_limits(settings, file, placement)
     skip_order = find_skip_order(settings.skip_order, settings.depths, read_shape(file).layers, digest.finish)
     plan = LevelPlan(settings.levels, settings.depths, skip_order)
     readings = len(set(plan.precisions or readable_precisions(settings.precision)))
@@ -127,7 +127,8 @@ def build_scheduler(settings: Settings, drafts: DraftSettings | None = None) -> 
     )
 
 
-def _build_limits(settings: Settings, file: ModelFile, placement: Placement) -> DecoderLimits:
+def build_limits(settings: Settings, file: ModelFile, placement: Placement) -> DecoderLimits:
+    """What the decoder has to reserve for these settings."""
     return DecoderLimits(
         max_rows=settings.max_step_tokens,
         max_outputs=_most_outputs(settings),
@@ -135,6 +136,7 @@ def _build_limits(settings: Settings, file: ModelFile, placement: Placement) -> 
         kv_blocks=settings.kv_blocks,
         threads=placement.divide_threads(settings.threads or detect_threads()),
         kv_precision=settings.kv_precision,
+        max_sequences=settings.max_batch_size,
     )
 
 

@@ -62,9 +62,10 @@ class DecoderShape:
 
 @dataclass(frozen=True, slots=True)
 class DecoderLimits:
-    """What a decoder reserves: rows (tokens) and outputs (sequences) per step, positions per sequence, KV blocks.
+    """What a decoder reserves: rows (tokens) and outputs (scores) per step, positions per sequence, KV blocks.
 
     `kv_precision`: FP32, or INT8 with one scale per token and head, in 27 % of the memory.
+    `max_sequences`: of a step; fewer than outputs where drafts are verified. None: as many as outputs.
     """
 
     max_rows: int
@@ -73,6 +74,7 @@ class DecoderLimits:
     kv_blocks: int
     threads: int
     kv_precision: Precision = Precision.FP32
+    max_sequences: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

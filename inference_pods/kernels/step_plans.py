@@ -96,11 +96,16 @@ class PlanCache(Generic[PlanT]):
         return self._add(key)
 
     def warm(self, keys: Iterable[PlanKey]) -> None:
-        """Builds plans ahead of need, the first ones as far as the cache can hold them; counts those left out."""
+        """Builds plans ahead of need, the first ones as far as the cache can hold them; counts those left out.
+
+        The first are also the last to be dropped, as long as none is used.
+        """
         missing = [key for key in dict.fromkeys(keys) if key not in self._plans]
         room = self._capacity - len(self._plans)
         for key in missing[:room]:
             self._add(key)
+        for key in reversed(missing[:room]):
+            self._plans.move_to_end(key)
         self.counts.unwarmed += len(missing[room:])
 
     def clear(self) -> None:
@@ -118,12 +123,12 @@ class PlanCache(Generic[PlanT]):
         return plan
 
 
-def decoding_buckets(max_rows: int, max_outputs: int, levels: int) -> list[PlanKey]:
-    """Buckets of decoding at each batch size up to `max_outputs` and each level, the largest batches first.
+def decoding_buckets(max_rows: int, max_sequences: int, levels: int) -> list[PlanKey]:
+    """Buckets of decoding at each batch size up to `max_sequences` and each level, the largest batches first.
 
     The one that is left out stalls a batch while its plan is built: better a small one.
     """
-    sizes = {round_up_to_bucket(count, max_rows) for count in range(1, min(max_rows, max_outputs) + 1)}
+    sizes = {round_up_to_bucket(count, max_rows) for count in range(1, min(max_rows, max_sequences) + 1)}
     return [PlanKey(size, size, level) for size in sorted(sizes, reverse=True) for level in range(levels)]
 
 

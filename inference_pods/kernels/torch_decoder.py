@@ -176,7 +176,8 @@ class TorchDecoder:
             self._warm_plans()
 
     def _warm_plans(self) -> None:
-        keys = decoding_buckets(self._limits.max_rows, self._limits.max_outputs, len(self.levels))
+        sequences = self._limits.max_sequences or self._limits.max_outputs
+        keys = decoding_buckets(self._limits.max_rows, sequences, len(self.levels))
         self.plans.warm(keys)
         if unwarmed := self.plans.counts.unwarmed:
             first_use = "those of the smallest batches are built by the first step that needs them, which waits for it"

@@ -9,40 +9,55 @@ import torch
 
 from inference_pods.kernels.decoder import DeviceLostError, DeviceMemoryError
 
-_NO_MEMORY = ("out of memory", "ALLOC_FAILED")  # in the words of the driver, Triton, cuBLAS
+_NO_MEMORY = ("out of memory", "ALLOC_FAILED")  # in the words of the driver, Triton and nccl; of cuBLAS
 
 
 def check_room(device: torch.device, needed_bytes: int) -> None:
     """Raises DeviceMemoryError unless `needed_bytes` are free on a CUDA device; the CPU's memory is the container's."""
-    if device.type == "cuda" and needed_bytes > torch.cuda.mem_get_info(device)[0]:
-        raise _refuse(device, f"weights and KV cache need {needed_bytes} bytes of {device}'s memory")
+    if device.type != "cuda":
+        return
+    with refusing_for_memory(device, needed_bytes):
+        free, _ = torch.cuda.mem_get_info(device)
+    if needed_bytes > free:
+        raise _refuse(device, needed_bytes)
 
 
 @contextmanager
-def refusing_for_memory(device: torch.device, needed_bytes: int) -> Iterator[None]:
+def refusing_for_memory(device: torch.device, needed_bytes: int | None = None) -> Iterator[None]:
     """Makes a DeviceMemoryError of whatever error says, inside, that a CUDA device has no memory left.
 
-    `needed_bytes`: what weights and KV cache take.
+    `needed_bytes`: what weights and KV cache take; None: they are not planned yet.
     """
     try:
         yield
     except RuntimeError as error:
         if device.type != "cuda" or not _is_out_of_memory(error):
             raise
-        taken = f"weights and KV cache take {needed_bytes} bytes of {device}'s memory, the rest is too small for steps"
-        raise _refuse(device, taken) from error
+        raise _refuse(device, needed_bytes) from error
 
 
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    """Only torch's own allocator has a type for it."""
+def _is_out_of_memory(error: BaseException | None) -> bool:
+    """Only torch's own allocator has a type for it. The end of a capture raises an error of its own on top of it."""
+    if error is None:
+        return False
     message = str(error)
-    is_of_device = "CUDA" in message
-    return isinstance(error, torch.OutOfMemoryError) or (is_of_device and any(one in message for one in _NO_MEMORY))
+    is_said = "CUDA" in message and any(words in message for words in _NO_MEMORY)
+    return isinstance(error, torch.OutOfMemoryError) or is_said or _is_out_of_memory(error.__context__)
 
 
-def _refuse(device: torch.device, what: str) -> DeviceMemoryError:
-    free, total = torch.cuda.mem_get_info(device)
-    return DeviceMemoryError(f"{what}; {free} of its {total} bytes are free")
+def _refuse(device: torch.device, needed_bytes: int | None) -> DeviceMemoryError:
+    if needed_bytes is None:
+        return DeviceMemoryError(f"{device}'s memory is too full for its own driver; {_describe_memory(device)}")
+    needed = f"weights and KV cache need {needed_bytes} bytes of {device}'s memory, driver and steps some more"
+    return DeviceMemoryError(f"{needed}; {_describe_memory(device)}")
+
+
+def _describe_memory(device: torch.device) -> str:
+    try:
+        free, total = torch.cuda.mem_get_info(device)
+    except RuntimeError:  # asking takes some memory, too
+        return "it does not tell how much is free"
+    return f"{free} of its {total} bytes are free"
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from inference_pods.engine.distributed.wire import Command
+from inference_pods.kernels.torch_device import refusing_for_memory
 
 _JOIN = timedelta(minutes=5)  # importing torch on a quarter of a core takes most of a minute
 _IDLE = timedelta(days=365)
@@ -29,6 +30,7 @@ class Group:
 
     Raises:
         RuntimeError: a peer is gone or did not come in time.
+        DeviceMemoryError: the device is too full to meet the others on it.
     """
 
     def __init__(self, rank: int, ranks: int, port: int, device: torch.device, listener: socket.socket | None) -> None:
@@ -39,10 +41,11 @@ class Group:
             master_listen_fd=None if listener is None else listener.detach(),
         )  # fmt: skip
         is_cuda = device.type == "cuda"
-        dist.init_process_group(
-            "nccl" if is_cuda else "gloo", store=store, rank=rank, world_size=ranks, timeout=_JOIN,
-            device_id=device if is_cuda else None,
-        )  # fmt: skip
+        with refusing_for_memory(device):
+            dist.init_process_group(
+                "nccl" if is_cuda else "gloo", store=store, rank=rank, world_size=ranks, timeout=_JOIN,
+                device_id=device if is_cuda else None,
+            )  # fmt: skip
         self._control = dist.new_group(backend="gloo", timeout=_IDLE)
 
     def sum(self, x: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from inference_pods.engine.errors import LoadReason
@@ -29,12 +30,16 @@ logger = logging.getLogger(__name__)
 
 WORKER_COMMAND = (sys.executable, "-m", "inference_pods.engine.distributed.worker")
 RANK_LOST, EXIT_RANK_LOST = "RankLost", 7
+_MOST_WORDS = 4096  # bytes: what fits a pipe at once, and what the kubelet keeps of a termination message
 _PACKAGE_ROOT = Path(__file__).parents[3]
 
 
 @dataclass(frozen=True, slots=True)
 class RankSpec:
-    """Everything that a rank is told. `port`: the rendezvous on the loopback interface."""
+    """Everything that a rank is told.
+
+    `port`: the rendezvous on the loopback interface. `words_to`: the file descriptor for why it cannot load.
+    """
 
     rank: int
     ranks: int
@@ -47,6 +52,7 @@ class RankSpec:
     levels: tuple[Level, ...]
     backend: Backend = Backend.EAGER
     span: int = GROUP
+    words_to: int | None = None
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -82,11 +88,12 @@ class Loss:
         return replace(self, reason=str(reason))
 
 
-def describe_exit(rank: int, code: int) -> Loss:
-    """What a rank's exit code (negative: a signal) means for the replica."""
+def describe_exit(rank: int, code: int, words: str = "") -> Loss:
+    """What a rank's exit code (negative: a signal) and its last words mean for the replica."""
     for reason in LoadReason:
         if code == reason.exit_code:
-            return Loss(reason.value, f"rank {rank} could not load its part; its own message says why", code)
+            message = f"rank {rank}: {words}" if words else f"rank {rank} could not load its part; the log says why"
+            return Loss(reason.value, message, code)
     if code == -signal.SIGKILL:
         cause = "was killed; if the memory limit did it, raise replica.memory"
     elif code < 0:
@@ -104,6 +111,13 @@ def listen_for_ranks() -> socket.socket:
     return listener
 
 
+def _read_words(source: int) -> str:
+    """What a rank that has ended wrote; not waited for, because its children may still hold the other end."""
+    with os.fdopen(source, "rb", buffering=0) as words:
+        os.set_blocking(source, False)
+        return (words.read(_MOST_WORDS) or b"").decode(errors="replace")
+
+
 class RankProcesses:
     """The processes of the other ranks. `on_lost` is called once, in a thread of its own, unless `close` came first."""
 
@@ -112,6 +126,7 @@ class RankProcesses:
     ) -> None:
         self._on_lost = on_lost
         self._lock = threading.Lock()
+        self._loss: Loss | None = None
         self._settled = threading.Event()  # lost or closed: nothing further is reported
         self._processes: list[subprocess.Popen[str]] = []
         try:
@@ -128,11 +143,21 @@ class RankProcesses:
     def _start(self, spec: RankSpec, command: Sequence[str]) -> None:
         paths = [str(_PACKAGE_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
-        process = subprocess.Popen(list(command), stdin=subprocess.PIPE, text=True, env=environment)
+        words_from, words_to = os.pipe()
+        try:
+            process = subprocess.Popen(
+                list(command), stdin=subprocess.PIPE, text=True, env=environment, pass_fds=(words_to,)
+            )
+        except OSError:
+            os.close(words_from)
+            raise
+        finally:
+            os.close(words_to)
         self._processes.append(process)
-        threading.Thread(target=self._watch, args=(spec.rank, process), name=f"rank-{spec.rank}", daemon=True).start()
+        watch = partial(self._watch, spec.rank, process, words_from)
+        threading.Thread(target=watch, name=f"rank-{spec.rank}", daemon=True).start()
         with suppress(BrokenPipeError):  # it died at once; its watcher says so
-            self._tell(process, spec.to_json())
+            self._tell(process, replace(spec, words_to=words_to).to_json())
 
     @staticmethod
     def _tell(process: subprocess.Popen[str], line: str) -> None:
@@ -140,20 +165,23 @@ class RankProcesses:
             process.stdin.write(line + "\n")
             process.stdin.flush()
 
-    def _watch(self, rank: int, process: subprocess.Popen[str]) -> None:
-        self.report(describe_exit(rank, process.wait()))
+    def _watch(self, rank: int, process: subprocess.Popen[str], words_from: int) -> None:
+        code = process.wait()
+        self.report(describe_exit(rank, code, _read_words(words_from)))
 
     def report(self, loss: Loss) -> None:
         """Says that the replica cannot go on; only the first loss counts, the others follow from it."""
         with self._lock:
             if self._settled.is_set():
                 return
+            self._loss = loss
             self._settled.set()
         threading.Thread(target=self._on_lost, args=(loss,), name="rank-lost", daemon=True).start()
 
-    def wait_for_loss(self, seconds: float) -> bool:
-        """Whether a loss was reported, after at most `seconds`: the cause behind a failed collective."""
-        return self._settled.wait(seconds)
+    def wait_for_loss(self, seconds: float) -> Loss | None:
+        """The loss that is reported within `seconds`, if one is: the cause behind a failed collective."""
+        self._settled.wait(seconds)
+        return self._loss
 
     def close(self, seconds: float = 5.0) -> None:
         """Ends all ranks: by the end of their input, and by SIGKILL whichever is still there after `seconds`."""

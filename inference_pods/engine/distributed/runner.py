@@ -7,8 +7,8 @@ places, so it ends the replica instead of the request.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -18,11 +18,13 @@ from inference_pods.engine.distributed.group import Group
 from inference_pods.engine.distributed.launch import RANK_LOST, Loss, RankProcesses, RankSpec, listen_for_ranks
 from inference_pods.engine.distributed.placement import Device
 from inference_pods.engine.distributed.wire import Command, encode_chunks
+from inference_pods.engine.errors import LoadError, LoadReason
 from inference_pods.engine.model_runner import RunnerLostError
 from inference_pods.kernels.decoder import Chunk, DecoderShape, TokenScores
 from inference_pods.kernels.shards import Shard, divide
 from inference_pods.kernels.step_plans import PlanCounts
 from inference_pods.kernels.torch_decoder import TorchDecoder
+from inference_pods.kernels.torch_device import refusing_for_memory
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +49,8 @@ def build_alone(spec: RankSpec, shape: DecoderShape) -> TorchDecoder:
 
 def _build(spec: RankSpec, shape: DecoderShape, shard: Shard | None, group: Group | None) -> TorchDecoder:
     if spec.device == Device.CUDA:  # Triton launches and captures go to the current device, not to that of the tensors
-        torch.cuda.set_device(rank_device(spec))
+        with refusing_for_memory(rank_device(spec)):
+            torch.cuda.set_device(rank_device(spec))
     return TorchDecoder(
         shape,
         spec.limits,
@@ -62,15 +65,20 @@ def _build(spec: RankSpec, shape: DecoderShape, shard: Shard | None, group: Grou
 
 
 class DistributedRunner:
-    """All ranks of one replica as one decoder; `spec` is rank 0's, its port is chosen here."""
+    """All ranks of one replica as one decoder; `spec` is rank 0's, its port is chosen here.
+
+    Raises:
+        LoadError: another rank cannot load, with its reason.
+    """
 
     def __init__(self, spec: RankSpec, shape: DecoderShape, on_lost: Callable[[Loss], None]) -> None:
         listener = listen_for_ranks()
         spec = replace(spec, port=listener.getsockname()[1])
         self.processes = RankProcesses([replace(spec, rank=rank) for rank in range(1, spec.ranks)], on_lost)
         try:
-            self._group = Group(0, spec.ranks, spec.port, rank_device(spec), listener)
-            self._decoder = build_rank(spec, shape, self._group)
+            with self._blaming_ranks():
+                self._group = Group(0, spec.ranks, spec.port, rank_device(spec), listener)
+                self._decoder = build_rank(spec, shape, self._group)
         except Exception:
             self.processes.close()
             raise
@@ -88,10 +96,26 @@ class DistributedRunner:
         self._decoder.load(*arguments, **named)
 
     def warm(self) -> PlanCounts:
-        """Waits until every rank has its weights, then lets all build their plans."""
-        self.weight_bytes, self.kv_bytes = self._group.total([self._decoder.weight_bytes, self._decoder.kv_bytes])
-        self._group.send(Command.WARM)
-        return self._decoder.warm()
+        """Waits until every rank has its weights, then lets all build their plans.
+
+        Raises:
+            LoadError: another rank cannot load, with its reason.
+        """
+        with self._blaming_ranks():
+            self.weight_bytes, self.kv_bytes = self._group.total([self._decoder.weight_bytes, self._decoder.kv_bytes])
+            self._group.send(Command.WARM)
+            return self._decoder.warm()
+
+    @contextmanager
+    def _blaming_ranks(self) -> Iterator[None]:
+        """While loading: an error between the ranks comes of the one that says why it cannot load, if one does."""
+        try:
+            yield
+        except RuntimeError as error:
+            loss = self.processes.wait_for_loss(_CAUSE_SECONDS)
+            if loss is None or loss.reason == RANK_LOST:
+                raise
+            raise LoadError(LoadReason(loss.reason), loss.message) from error
 
     def step(self, chunks: list[Chunk]) -> list[TokenScores]:
         """See Decoder.step.
@@ -105,7 +129,7 @@ class DistributedRunner:
             self._group.send(Command.STEP, encode_chunks(chunks))
             return self._decoder.step(chunks)
         except Exception as error:
-            if not self.processes.wait_for_loss(_CAUSE_SECONDS):
+            if self.processes.wait_for_loss(_CAUSE_SECONDS) is None:
                 message = f"a step failed between the ranks ({type(error).__name__}: {error}): the replica ends"
                 self.processes.report(Loss(RANK_LOST, message))
             raise RunnerLostError("the ranks of this replica are no longer together") from error

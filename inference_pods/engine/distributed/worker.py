@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from inference_pods.engine.distributed.launch import RankSpec
@@ -73,9 +74,23 @@ def follow(spec: RankSpec) -> None:
             decoder.step(decode_chunks(payload))
 
 
-def _report(error: LoadError) -> int:
-    """Says on stderr why the rank cannot load; returns the exit code, which is all that rank 0 hears."""
+def _follow_or_explain(spec: RankSpec) -> int:
+    """Exit code of a rank, which rank 0 hears with what was said to it."""
+    try:
+        follow(spec)
+    except LoadError as error:
+        return _report(error, spec.words_to)
+    except MemoryError as error:
+        return _report(refuse_memory(error), spec.words_to)
+    return 0
+
+
+def _report(error: LoadError, words_to: int | None) -> int:
+    """Says why the rank cannot load, on stderr and to rank 0; returns the exit code."""
     sys.stderr.write(json.dumps({"reason": error.reason.value, "message": error.message}) + "\n")
+    if words_to is not None:
+        with suppress(OSError):  # rank 0 is gone
+            os.write(words_to, error.message.encode())
     return error.reason.exit_code
 
 
@@ -89,15 +104,10 @@ def main() -> int:
     threading.Thread(target=_end_with_rank_0, name="rank-0-watch", daemon=True).start()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     try:
-        follow(RankSpec.from_json(line))
-    except LoadError as error:
-        return _report(error)
-    except MemoryError as error:
-        return _report(refuse_memory(error))
+        return _follow_or_explain(RankSpec.from_json(line))
     except Exception:
         logger.exception("the rank ends")
         return 1
-    return 0
 
 
 if __name__ == "__main__":

@@ -76,7 +76,7 @@ def _pod_failure(situation: Situation, tier: TierState, pod: PodObservation) -> 
         return None
     since = max(pod.created_at, situation.swap.started_at if situation.swap else 0.0)
     deadline = start_deadline_seconds(situation, tier)
-    if pod.started or situation.now - since <= deadline:
+    if pod.started or pod.has_served or situation.now - since <= deadline:
         return None
     return f"not ready within {deadline:.0f} s: {pod.trouble or pod.phase.value}"
 

@@ -53,6 +53,7 @@ def parse_pod(raw: Raw, resource: str) -> PodObservation:
         load_failure_reason=failure[0] if failure else None,
         lost_at=parse_time(metadata.get("deletionTimestamp")) if _is_lost(raw) else None,
         started=any(status.get("started") for status in _container_statuses(raw)),
+        has_served=words is not None and words[0] == RANK_LOST,
     )
 
 

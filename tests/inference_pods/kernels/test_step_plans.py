@@ -77,9 +77,22 @@ def test_what_warming_leaves_out_is_counted_once_per_plan():
     assert cache.counts.hits == 1
 
 
+def test_what_was_warmed_first_is_dropped_last():
+    """A small batch that was left out must not cost the plan of the largest one."""
+    keys = decoding_buckets(max_rows=64, max_sequences=8, levels=2)
+    cache = PlanCache(lambda key: key, 64, 64, capacity=len(keys) - 2)
+    cache.warm(keys)
+    missed = keys[-2:]
+    for key in missed:
+        cache.get(key.rows, key.outputs, key.level)
+    for key in keys[:-4]:
+        cache.get(key.rows, key.outputs, key.level)
+    assert (cache.counts.misses, cache.counts.evictions) == (len(missed), len(missed))
+
+
 def test_decoding_is_warmed_at_the_largest_batches_first_at_every_level_of_it():
     """A large batch that waits for its plan stalls the most requests, and it comes at the worst time."""
-    keys = decoding_buckets(max_rows=512, max_outputs=48, levels=2)
+    keys = decoding_buckets(max_rows=512, max_sequences=48, levels=2)
     assert [(key.rows, key.level) for key in keys[:4]] == [(64, 0), (64, 1), (32, 0), (32, 1)]
     assert [key.rows for key in keys[::2]] == [64, 32, 16, 8, 4, 2, 1]
 

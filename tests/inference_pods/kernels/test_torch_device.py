@@ -12,6 +12,7 @@ from tests.inference_pods.kernels import random_model
 
 CUDA, CPU = torch.device("cuda", 0), torch.device("cpu")
 STICKY = torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+NO_DRIVER = torch.AcceleratorError("CUDA error: out of memory")
 NO_MEMORY = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
 
@@ -73,11 +74,12 @@ def test_a_cpu_has_no_sticky_errors(driver):
     "error",
     [
         NO_MEMORY,
-        torch.AcceleratorError("CUDA error: out of memory"),
+        NO_DRIVER,
         RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
         RuntimeError("Triton Error [CUDA]: out of memory"),
+        RuntimeError("ncclUnhandledCudaError: Call to CUDA function failed. Last error: Cuda failure 'out of memory'"),
     ],
-    ids=["torch's allocator", "the driver", "cuBLAS", "triton"],
+    ids=["torch's allocator", "the driver", "cuBLAS", "triton", "nccl"],
 )
 def test_whoever_lacks_memory_on_a_device_the_refusal_names_bytes_and_limit(driver, error):
     words = r"500 bytes.*700 of its 1000 bytes"
@@ -85,6 +87,34 @@ def test_whoever_lacks_memory_on_a_device_the_refusal_names_bytes_and_limit(driv
         raise error
     assert isinstance(caught.value, MemoryError)
     assert caught.value.__cause__ is error
+
+
+def capture(error):
+    """As torch does: the end of a recording that an error broke raises one of its own."""
+    try:
+        raise error
+    finally:
+        raise torch.AcceleratorError("CUDA error: operation failed due to a previous error during capture")
+
+
+def test_missing_memory_is_seen_behind_the_error_of_the_capture_that_it_broke(driver):
+    with pytest.raises(DeviceMemoryError, match=r"700 of its 1000 bytes"), refusing_for_memory(CUDA, 500):
+        capture(NO_MEMORY)
+    with pytest.raises(torch.AcceleratorError, match="during capture"), refusing_for_memory(CUDA, 500):
+        capture(ValueError("an odd shape"))
+
+
+def test_a_device_too_full_to_tell_how_full_it_is_is_refused_all_the_same(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", fail_with(NO_DRIVER))
+    with pytest.raises(DeviceMemoryError, match=r"500 bytes.*cuda:0's memory.*does not tell") as caught:
+        check_room(CUDA, 500)
+    assert caught.value.__cause__ is NO_DRIVER
+
+
+def test_a_device_that_fails_otherwise_when_asked_for_room_is_no_lack_of_memory(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", fail_with(STICKY))
+    with pytest.raises(torch.AcceleratorError, match="illegal"):
+        check_room(CUDA, 500)
 
 
 @pytest.mark.parametrize("error", [STICKY, ValueError("CUDA error: no word of memory"), RuntimeError("out of luck")])

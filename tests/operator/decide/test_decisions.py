@@ -559,6 +559,23 @@ def test_a_ready_pod_that_restarts_for_a_moment_is_not_a_failed_start():
     assert decide_one(replace(model, pods=pods)).reason is Reason.STEADY
 
 
+@pytest.mark.parametrize("phase", [PodPhase.FAILED, PodPhase.STARTING])
+def test_a_replica_that_served_before_its_container_ended_is_no_failed_start(phase):
+    """A lost rank, again and again: the pod waits in a crash loop, long after it was created."""
+    model = observe_one(demo_spec(), IDLE, metrics(0.4))
+    lost = {"phase": phase, "ready_since": None, "has_served": True, "trouble": "RankLost: rank 1 was killed"}
+    pods = tuple(replace(p, created_at=NOW - 9999, **lost) if p.tier == "full" else p for p in model.pods)
+    decision = decide_one(replace(model, pods=pods))
+    assert decision.memory.quarantined_until == {}
+    assert wanted(decision) == IDLE
+
+
+def test_a_swap_goes_on_although_one_of_its_replicas_served_and_loads_again_after_the_start_deadline():
+    decision = decide_one(loading(PodPhase.STARTING, has_served=True, trouble="RankLost: rank 1 was killed"))
+    assert (decision.reason, wanted(decision)) == (Reason.SWAPPED_TO_CHEAPER_TIER, CHEAP)
+    assert decision.memory.quarantined_until == {}
+
+
 def test_a_lowered_budget_starts_nothing_and_gives_up_what_is_worth_least():
     decision = decide_one(
         observe_one(demo_spec(accelerators={}), {"full": 1, "int8": 1, "int4": 1}, metrics(0.5)), budget=3

@@ -114,12 +114,14 @@ def test_a_replica_that_lost_a_rank_restarts_and_is_no_load_failure(key: str) ->
     parsed = parse_pod(build_pod(conditions=NOT_READY, containers=[ended(f"log\n{RANK_LOST}\n", key)]), RESOURCE)
     assert (parsed.phase, parsed.load_failure_reason) == (PodPhase.STARTING, None)
     assert parsed.trouble == "RankLost: rank 1 was killed"
+    assert parsed.has_served
 
 
 def test_a_replica_that_cannot_load_after_it_lost_a_rank_is_a_load_failure() -> None:
     container = ended(RANK_LOST) | ended(NOT_FOUND, "state")
     parsed = parse_pod(build_pod(conditions=NOT_READY, containers=[container]), RESOURCE)
     assert (parsed.phase, parsed.load_failure_reason) == (PodPhase.FAILED, "ModelNotFound")
+    assert not parsed.has_served
 
 
 def test_a_replica_that_loses_a_rank_again_and_again_says_why_it_waits() -> None:
@@ -127,6 +129,7 @@ def test_a_replica_that_loses_a_rank_again_and_again_says_why_it_waits() -> None
     parsed = parse_pod(build_pod(conditions=NOT_READY, containers=[container]), RESOURCE)
     assert (parsed.phase, parsed.load_failure_reason) == (PodPhase.FAILED, None)
     assert parsed.trouble == "RankLost: rank 1 was killed"
+    assert parsed.has_served
 
 
 @pytest.mark.parametrize(("restarts", "reason"), [(1, None), (2, "OutOfMemory")])

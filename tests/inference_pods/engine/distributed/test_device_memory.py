@@ -7,8 +7,9 @@ import json
 import pytest
 import torch
 
-from inference_pods.engine.distributed import worker
-from inference_pods.engine.distributed.launch import RankSpec
+from inference_pods.engine.distributed import group, worker
+from inference_pods.engine.distributed.launch import RankSpec, listen_for_ranks
+from inference_pods.engine.distributed.runner import build_alone, build_rank
 from inference_pods.engine.errors import LoadError, LoadReason
 from inference_pods.engine.gguf import GgufFile
 from inference_pods.engine.model_runner import load_model
@@ -47,6 +48,33 @@ def test_a_gpu_without_memory_for_weights_or_plans_is_a_memory_refusal(tiny_mode
     assert caught.value.reason.exit_code == 6
     for words in ("bytes of cuda:0's memory", "700 of its 1000 bytes", "replica.accelerators", "--kv-cache-tokens"):
         assert words in caught.value.message
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_device_too_full_for_its_driver_is_a_memory_refusal(tiny_model, full_device, monkeypatch, ranks):
+    """CUDA takes some hundred MB for itself when a device is chosen, and nccl when ranks meet."""
+
+    def choose(device):
+        raise torch.AcceleratorError("CUDA error: out of memory")
+
+    monkeypatch.setattr(torch.cuda, "set_device", choose)
+    spec = RankSpec(0, ranks, 9, "cuda", tiny_model.source, 0, Precision.INT4, tiny_model.limits, ())
+    build = build_alone if ranks == 1 else lambda spec, shape: build_rank(spec, shape, None)
+    with pytest.raises(LoadError, match=r"cuda:0.*700 of its 1000 bytes.*replica.accelerators") as caught:
+        load_model(
+            GgufFile(tiny_model.path), tiny_model.limits, Precision.INT4, 0,
+            create=lambda shape, limits, precision, levels: build(spec, shape),
+        )  # fmt: skip
+    assert caught.value.reason is LoadReason.OUT_OF_MEMORY
+
+
+def test_ranks_without_memory_to_meet_on_their_devices_are_a_memory_refusal(full_device, monkeypatch):
+    def meet(*_, **__):
+        raise RuntimeError("ncclUnhandledCudaError: Call to CUDA function failed. Last error: 'out of memory'")
+
+    monkeypatch.setattr(group.dist, "init_process_group", meet)
+    with listen_for_ranks() as listener, pytest.raises(DeviceMemoryError, match=r"cuda:0.*700 of its 1000 bytes"):
+        group.Group(0, 2, listener.getsockname()[1], torch.device("cuda", 0), listener)
 
 
 def test_the_host_without_memory_for_plans_is_a_memory_refusal(tiny_model):

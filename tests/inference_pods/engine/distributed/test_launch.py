@@ -13,6 +13,7 @@ import pytest
 from inference_pods.engine.distributed.launch import (
     EXIT_RANK_LOST,
     WORKER_COMMAND,
+    Loss,
     RankProcesses,
     RankSpec,
     describe_exit,
@@ -69,6 +70,27 @@ def test_a_rank_that_ends_is_reported_with_its_cause(body, reason, code, message
     (loss,) = losses.seen
     assert (loss.reason, loss.exit_code) == (reason, code)
     assert message in loss.message
+
+
+def test_a_rank_that_cannot_load_is_reported_with_its_own_words():
+    say = "import json; os.write(json.loads(line)['words_to'], b'9 bytes needed, 7 free')"
+    body = f"line = sys.stdin.readline(); {say}; os._exit(6)"
+    losses = Losses()
+    processes = RankProcesses([SPEC], losses, (sys.executable, "-c", f"import sys, os; {body}"))
+    assert losses.happened.wait(10)
+    assert processes.wait_for_loss(0) == losses.seen[0]
+    processes.close()
+    assert losses.seen == [Loss("OutOfMemory", "rank 1: 9 bytes needed, 7 free", 6)]
+
+
+def test_a_rank_whose_child_still_runs_is_reported_at_once():
+    """The child inherited what the rank writes its words to: its end cannot be waited for."""
+    body = "import subprocess; subprocess.Popen(['sleep', '5'], close_fds=False); os._exit(4)"
+    losses, started = Losses(), time.monotonic()
+    processes = RankProcesses([SPEC], losses, script(body))
+    assert losses.happened.wait(10)
+    assert time.monotonic() - started < 4
+    processes.close()
 
 
 def test_only_the_first_loss_is_reported():

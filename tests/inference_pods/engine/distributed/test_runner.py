@@ -2,15 +2,19 @@
 
 import os
 import signal
+import sys
 import threading
 import time
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 
+from inference_pods.engine.distributed import runner
 from inference_pods.engine.distributed.launch import RankProcesses, RankSpec
 from inference_pods.engine.distributed.runner import DistributedRunner, build_alone
+from inference_pods.engine.errors import LoadError, LoadReason
 from inference_pods.engine.gguf import GgufFile
 from inference_pods.engine.model_runner import RunnerLostError, load_model
 from inference_pods.kernels.decoder import Chunk
@@ -128,3 +132,37 @@ def test_a_rank_that_cannot_load_ends_the_replica_with_its_reason(tiny_model, tm
     assert lost.wait(30)
     processes.close()
     assert losses[0].reason == "ModelNotFound"
+
+
+WITHOUT_MEMORY = """
+import sys
+from inference_pods.engine.distributed import worker
+from inference_pods.kernels.decoder import DeviceMemoryError
+from inference_pods.kernels.torch_decoder import TorchDecoder
+
+def load(*_, **__):
+    raise DeviceMemoryError("900 bytes needed, 700 free")
+
+TorchDecoder.load = load
+sys.exit(worker.main())
+"""
+
+
+def test_a_rank_without_memory_makes_loading_a_memory_refusal_in_its_words(tiny_model, monkeypatch):
+    """Rank 0 hears of it by a broken collective first."""
+    lost, losses, runners = threading.Event(), [], []
+    command = (sys.executable, "-c", WITHOUT_MEMORY)
+    monkeypatch.setattr(runner, "RankProcesses", partial(RankProcesses, command=command))
+    precision = Precision.FP32
+    spec = RankSpec(0, 2, 0, "cpu", tiny_model.source, SEED, precision, tiny_model.limits, default_levels(precision))
+
+    def create(*_):
+        runners.append(DistributedRunner(spec, tiny_model.shape, lambda loss: (losses.append(loss), lost.set())))
+        return runners[0]
+
+    with pytest.raises(LoadError, match=r"rank 1: 900 bytes needed.*replica.accelerators") as caught:
+        load_model(GgufFile(tiny_model.path), tiny_model.limits, precision, SEED, create=create)
+    runners[0].close()
+    assert caught.value.reason is LoadReason.OUT_OF_MEMORY
+    assert lost.wait(10)
+    assert [(loss.reason, loss.exit_code) for loss in losses] == [("OutOfMemory", 6)]

@@ -14,7 +14,7 @@ from inference_pods.engine.gguf import GgufFile
 from inference_pods.engine.metrics import EngineMetrics
 from inference_pods.engine.model_runner import load_model
 from inference_pods.engine.settings import parse_settings
-from inference_pods.engine.startup import choose_runner
+from inference_pods.engine.startup import build_limits, choose_runner
 from inference_pods.kernels.decoder import Chunk
 from inference_pods.kernels.formats import Precision
 from inference_pods.kernels.step_plans import PlanCache
@@ -24,14 +24,14 @@ pytestmark = pytest.mark.timeout(300)  # torch compiles for seconds per plan
 SEED = 5
 
 
-def load(model, *flags, precision=Precision.FP32, outputs=4):
+def load(model, *flags, precision=Precision.FP32, max_outputs=4, **reserved):
     """What the engine would load with these flags."""
     settings = parse_settings(
         ["--model-source", model.source, "--precision", precision, "--permutation-seed", str(SEED), *flags]
     )
     placement = detect_placement(settings.device, settings.tensor_parallel, settings.step_plans)
     create = choose_runner(settings, placement, lambda loss: None)
-    limits = replace(model.limits, max_outputs=outputs)
+    limits = replace(model.limits, max_outputs=max_outputs, **reserved)
     return load_model(GgufFile(model.path), limits, settings.precision, SEED, create=create)
 
 
@@ -50,7 +50,7 @@ def greedy(runner, steps=6):
 @pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")  # torch's compiler, when it is first imported
 @pytest.mark.skipif(shutil.which("g++") is None, reason="NO C++ COMPILER: torch.compile was not tested")
 def test_the_flag_compiles_steps_before_the_engine_is_ready_and_they_give_the_eager_tokens(tiny_model):
-    loaded = load(tiny_model, "--step-plans", "compile", "--device", "cpu", outputs=2)
+    loaded = load(tiny_model, "--step-plans", "compile", "--device", "cpu", max_outputs=2)
     counts = loaded.plan_counts
     assert isinstance(loaded.runner, TorchDecoder)
     assert len(loaded.runner.plans) == 2  # 1 and 2 rows
@@ -86,7 +86,7 @@ def trace_only(monkeypatch):
 
 def test_a_plan_that_the_cache_drops_is_freed(tiny_model, monkeypatch):
     graphs = trace_only(monkeypatch)
-    decoder = load(tiny_model, "--device", "cpu", "--step-plans", "compile", outputs=1).runner
+    decoder = load(tiny_model, "--device", "cpu", "--step-plans", "compile", max_outputs=1).runner
     decoder.plans.clear()
     graphs.clear()
     decoder.plans = PlanCache(decoder._build_plan, 4, 4, capacity=1)
@@ -110,6 +110,22 @@ def test_plans_that_the_cache_cannot_hold_are_told_in_log_and_metrics(tiny_model
     for count, misses in ((4, 0), (2, 0), (1, 1)):
         loaded.runner.step([Chunk([7], 0, [row], 1, level=1) for row in range(count)])
         assert loaded.plan_counts.misses == misses
+
+
+def test_no_plan_is_built_for_batches_that_only_drafts_would_fill(tiny_model, monkeypatch):
+    """Drafts are verified in chunks of several tokens, which have no plan; a batch decodes one token per sequence."""
+    trace_only(monkeypatch)
+    flags = ("--max-batch-size", "2", "--draft-level", "int4", "--draft-tokens", "3")
+    backend = ("--step-plans", "compile", "--device", "cpu")
+    settings = parse_settings(["--model-source", tiny_model.source, "--precision", "nested", *flags, *backend])
+    limits = build_limits(settings, GgufFile(tiny_model.path), detect_placement("cpu", 0, "compile"))
+    assert (limits.max_outputs, limits.max_sequences) == (8, 2)
+    sequences = {"max_outputs": 8, "max_sequences": 2}
+    decoder = load(tiny_model, *backend, precision=Precision.NESTED, **sequences).runner
+    assert len(decoder.plans) == 4, "1 and 2 sequences at two levels"
+    for count in (1, 2):
+        decoder.step([Chunk([7], 0, [row], 1) for row in range(count)])
+    assert decoder.plans.counts.misses == 0
 
 
 def test_torch_compiles_more_plans_than_it_keeps_versions_of_one_function(tiny_model, monkeypatch):

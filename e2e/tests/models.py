@@ -24,6 +24,8 @@ NAMESPACES = (
     "killed",
     "minimal",
     "nested",
+    "pool",
+    "shedding",
     "two-models",
     "unschedulable",
 )  # the tests' own

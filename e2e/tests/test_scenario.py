@@ -16,7 +16,8 @@ from e2e.load.accounting import account, account_by_tier
 from e2e.tests.budget import BudgetWatch
 from e2e.tests.models import namespace
 
-# Not the 2 s of the goal: at a few requests per second two seconds hold too few arrivals to tell a step from chance.
+# Not the 2 s of the goal (test_shedding.py asserts them): at a few requests/s they hold too few arrivals to tell a step
+# from chance.
 # Simulated at 1.4 -> 3.5 requests/s (docs/benchmarks.md) it takes 4.7 s in the median, and one run in ten over 9.3 s.
 SHED_WITHIN_SECONDS = 15
 SWAP_WITHIN_SECONDS = 80

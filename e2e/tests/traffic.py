@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
@@ -44,6 +44,18 @@ async def traffic(settings: Settings, kube: Kube, namespace: str, model: str, ra
     assert load.sent > 0
     assert account(load.records).failed == 0, errors(load.records)
     assert account(load.records).sent == load.sent
+
+
+async def run_steps(
+    settings: Settings, kube: Kube, namespace: str, model: str, steps: Sequence[Step], output_tokens: int
+) -> tuple[float, list[RequestRecord]]:
+    """Constant load step by step: when the first step began, and every request, on the same clock in seconds."""
+    async with _client(settings, kube, namespace, model, time.monotonic()) as (client, now):
+        load = OpenLoop(client, now, output_tokens)
+        begun = now()
+        await load.run(draw_arrivals(steps, Pattern.CONSTANT, seed=1), asyncio.Event())
+    assert account(load.records).sent == load.sent
+    return begun, load.records
 
 
 async def ask(settings: Settings, kube: Kube, namespace: str, model: str, tier: str = "") -> RequestRecord:

@@ -39,7 +39,7 @@ from adaptive_operator.plan.pool_status import (
     dump_pool_status,
     is_told_already,
 )
-from adaptive_operator.policy import Policy
+from adaptive_operator.policy import Policy, PoolOutcome
 from adaptive_operator.pool_memory import PoolMemory
 from adaptive_operator.solving import SolverError
 
@@ -142,12 +142,14 @@ class Reconciler:
     async def _run_pool(self, pool: Pool, epoch: int) -> int:
         observation = await self._observe(pool, epoch)
         self.metrics.note_pool(observation, pool.held_by_others)
-        observation, decisions, failed = await self._decide(observation)
-        if self.decision_log is not None and observation.models:
-            self.decision_log.note(observation, self.policy.decide_settings, tuple(decisions.values()))
+        outcome = await self._decide(observation)
+        decisions = outcome.decisions
+        # Only what was decided on can be decided again: with a model that failed, a replay would fail too.
+        if self.decision_log is not None and outcome.observation.models:
+            self.decision_log.note(outcome.observation, self.policy.decide_settings, tuple(decisions.values()))
         for model in observation.models:
-            if model.key in failed:
-                self._note_failure(model.key, failed[model.key], model.generation)
+            if model.key in outcome.failed:
+                self._note_failure(model.key, outcome.failed[model.key], model.generation)
         # First those that had to wait, then those that somebody waits for.
         pairs = sorted(
             zip(pool.models, observation.models, strict=True),
@@ -179,18 +181,15 @@ class Reconciler:
                 return 0
             return await run()
 
-    async def _decide(
-        self, observation: PoolObservation
-    ) -> tuple[PoolObservation, Mapping[str, Decision], Mapping[str, Exception]]:
+    async def _decide(self, observation: PoolObservation) -> PoolOutcome:
         """What was decided, and what upon. Several models are decided beside the event loop, which has to go on."""
         seen = self.memory.recall(observation)
         if len(seen.models) < _BESIDE_MODELS:
-            return seen, *self.policy.decide(seen)
+            return self.policy.decide(seen)
         try:
-            return seen, *await asyncio.to_thread(self.policy.decide, seen)
+            return await asyncio.to_thread(self.policy.decide, seen)
         except SolverError:
-            seen = self.memory.without_solver(seen)
-            return seen, *await asyncio.to_thread(self.policy.decide, seen)
+            return await asyncio.to_thread(self.policy.decide, self.memory.without_solver(seen))
 
     async def _observe(self, pool: Pool, epoch: int) -> PoolObservation:
         scopes = [

@@ -620,6 +620,29 @@ async def test_where_no_model_can_be_decided_the_log_gets_no_record(
     assert not (tmp_path / "log.jsonl").exists()
 
 
+@pytest.mark.parametrize(
+    ("edit", "told"),
+    [
+        ({}, 'binding=["floor of quality"] alternative="int8 2: 3.1/s for 2 accelerators"'),
+        ({"to": "full 3"}, 'binding=[] alternative=""'),
+        ({"reason": "Steady"}, 'binding=[] alternative=""'),
+    ],
+    ids=["told already", "other replicas", "another reason"],
+)
+async def test_the_line_of_a_decision_that_the_status_has_already_tells_the_explanation_there(
+    edit: dict[str, str], told: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is worked out for a new decision only: the first pass of an operator that started anew logged an empty one."""
+    scene = Scene(build_model())
+    await scene.run(3)
+    last = scene.kube.objects["AdaptiveModel", "demo", "assistant"]["status"]["lastDecision"]
+    last |= {"binding": ["floor of quality"], "alternative": "int8 2: 3.1/s for 2 accelerators", **edit}
+    scene.reconciler._said.clear()  # as in an operator that has just started
+    with caplog.at_level(logging.INFO, logger="adaptive_operator.reconcile"):
+        await scene.run()
+    assert told in caplog.text
+
+
 async def test_models_are_parsed_beside_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     threads: list[int] = []
 

@@ -21,6 +21,15 @@ PlanModel = Callable[[ModelObservation, Decision, PlanSettings, float, int], Pla
 
 
 @dataclass(frozen=True, slots=True)
+class PoolOutcome:
+    """What was decided for a pool, upon what, and for whom nothing could be."""
+
+    observation: PoolObservation  # decided on: without the models that failed, and without what they hold
+    decisions: Mapping[str, Decision]  # by model key
+    failed: Mapping[str, Exception]  # by model key
+
+
+@dataclass(frozen=True, slots=True)
 class Policy:
     """Decide for a pool, plan for a model."""
 
@@ -29,26 +38,28 @@ class Policy:
     decide_settings: DecideSettings
     plan_settings: PlanSettings
 
-    def decide(self, pool: PoolObservation) -> tuple[Mapping[str, Decision], Mapping[str, Exception]]:
-        """Decisions by model key, and the errors of models for which none could be made.
+    def decide(self, pool: PoolObservation) -> PoolOutcome:
+        """Decisions by model key, the errors of models for which none could be made, and what was decided on.
 
         When the pool as a whole fails, the models that fail alone are set aside; what they hold leaves the budget.
         Raises SolverError when the pool's program has no answer: that is no model's fault.
         """
         try:
-            return self._decide(pool), {}
+            return PoolOutcome(pool, self._decide(pool), {})
         except SolverError:
             raise
         except Exception as error:  # noqa: BLE001 a defect in one model's decision must not stop the others
             failed = self._find_failing(pool) or {model.key: error for model in pool.models}
         healthy = tuple(m for m in pool.models if m.key not in failed)
         held = sum(held_accelerators(m) for m in pool.models if m.key in failed)
+        rest = replace(pool, models=healthy, budget=max(0, pool.budget - held))
         try:
-            return self._decide(replace(pool, models=healthy, budget=max(0, pool.budget - held))), failed
+            return PoolOutcome(rest, self._decide(rest), failed)
         except SolverError:
             raise
         except Exception as error:  # noqa: BLE001 they fail together only: nobody moves
-            return {}, {**failed, **{model.key: error for model in healthy}}
+            together = {model.key: error for model in healthy}
+            return PoolOutcome(replace(rest, models=()), {}, {**failed, **together})
 
     def plan(
         self, model: ModelObservation, decision: Decision, budgets: Mapping[str, int], now: float, epoch: int

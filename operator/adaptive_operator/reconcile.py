@@ -17,7 +17,9 @@ from typing import Final
 from adaptive_operator.apply.lease import LeaseHolder, NotLeaderError
 from adaptive_operator.apply.steps import ModelTarget, PoolTarget, StepTaker
 from adaptive_operator.decide.decision import Decision
+from adaptive_operator.decide.explanation import Explanation
 from adaptive_operator.decide.optimize.solve import solve
+from adaptive_operator.decide.wording import mix_text
 from adaptive_operator.decision_log import DecisionLog
 from adaptive_operator.faults import Fault, FaultReason, build_fault, is_told
 from adaptive_operator.kube import ConflictError, KubeError, NotFoundError
@@ -39,7 +41,7 @@ from adaptive_operator.plan.pool_status import (
     dump_pool_status,
     is_told_already,
 )
-from adaptive_operator.policy import Policy
+from adaptive_operator.policy import Policy, PoolOutcome
 from adaptive_operator.pool_memory import PoolMemory
 from adaptive_operator.solving import SolverError
 
@@ -142,12 +144,14 @@ class Reconciler:
     async def _run_pool(self, pool: Pool, epoch: int) -> int:
         observation = await self._observe(pool, epoch)
         self.metrics.note_pool(observation, pool.held_by_others)
-        observation, decisions, failed = await self._decide(observation)
-        if self.decision_log is not None and observation.models:
-            self.decision_log.note(observation, self.policy.decide_settings, tuple(decisions.values()))
+        outcome = await self._decide(observation)
+        decisions = outcome.decisions
+        # Only what was decided on can be decided again: with a model that failed, a replay would fail too.
+        if self.decision_log is not None and outcome.observation.models:
+            self.decision_log.note(outcome.observation, self.policy.decide_settings, tuple(decisions.values()))
         for model in observation.models:
-            if model.key in failed:
-                self._note_failure(model.key, failed[model.key], model.generation)
+            if model.key in outcome.failed:
+                self._note_failure(model.key, outcome.failed[model.key], model.generation)
         # First those that had to wait, then those that somebody waits for.
         pairs = sorted(
             zip(pool.models, observation.models, strict=True),
@@ -179,18 +183,15 @@ class Reconciler:
                 return 0
             return await run()
 
-    async def _decide(
-        self, observation: PoolObservation
-    ) -> tuple[PoolObservation, Mapping[str, Decision], Mapping[str, Exception]]:
+    async def _decide(self, observation: PoolObservation) -> PoolOutcome:
         """What was decided, and what upon. Several models are decided beside the event loop, which has to go on."""
         seen = self.memory.recall(observation)
         if len(seen.models) < _BESIDE_MODELS:
-            return seen, *self.policy.decide(seen)
+            return self.policy.decide(seen)
         try:
-            return seen, *await asyncio.to_thread(self.policy.decide, seen)
+            return await asyncio.to_thread(self.policy.decide, seen)
         except SolverError:
-            seen = self.memory.without_solver(seen)
-            return seen, *await asyncio.to_thread(self.policy.decide, seen)
+            return await asyncio.to_thread(self.policy.decide, self.memory.without_solver(seen))
 
     async def _observe(self, pool: Pool, epoch: int) -> PoolObservation:
         scopes = [
@@ -219,7 +220,7 @@ class Reconciler:
         try:
             if decision is None:
                 return await self._tell_fault(target, raw.raw_status, epoch)
-            self._say_decision(seen.namespace, seen.name, decision)
+            self._say_decision(seen, decision)
             async with asyncio.timeout(self.settings.model_timeout_seconds):
                 plan = self.policy.plan(seen, decision, budgets, now, epoch)
                 changed = await self.steps.take_all(plan, target, epoch)
@@ -275,17 +276,18 @@ class Reconciler:
             _LOG.warning("fault of %s/%s could not be reported: %s", target.namespace, target.name, error)
             return 0
 
-    def _say_decision(self, namespace: str, name: str, decision: Decision) -> None:
+    def _say_decision(self, model: ModelObservation, decision: Decision) -> None:
         """One line per change of decision."""
-        self.metrics.note_decision(namespace, name, decision)
+        self.metrics.note_decision(model.namespace, model.name, decision)
         said = (decision.reason, decision.message, json.dumps(dict(decision.replicas)))
         if self._said.get(decision.key) == said:
             return
         self._said[decision.key] = said
+        why = _explanation(model, decision)
         _LOG.info(
             "decision model=%s reason=%s replicas=%s message=%s inputs=%s binding=%s alternative=%s",
             *(decision.key, decision.reason, said[2], _quote(decision.message), _quote(decision.inputs)),
-            *(json.dumps(decision.binding, ensure_ascii=False), _quote(decision.alternative)),
+            *(json.dumps(why.binding, ensure_ascii=False), _quote(why.alternative)),
         )
 
     def _forget_gone(self, seen: Sequence[SeenModel], blocked: Sequence[BlockedModel]) -> None:
@@ -310,6 +312,17 @@ def _planned_models(pool: Pool) -> int:
 def _is_told(model: ModelObservation) -> bool:
     """Whether the status is about the spec as it is now."""
     return model.status is not None and model.status.observed_generation == model.generation
+
+
+def _explanation(model: ModelObservation, decision: Decision) -> Explanation:
+    """The decision's own, or the status's where that tells the decision already: then it was not worked out again."""
+    last = model.status.last_decision if model.status is not None else None
+    own = Explanation(decision.binding, decision.alternative)
+    if own != Explanation() or last is None or not _is_told(model):
+        return own
+    if (last.reason, last.to) != (decision.reason.value, mix_text(decision.replicas)):
+        return own
+    return Explanation(last.binding, last.alternative or "")
 
 
 def planner_period(pool: Pool) -> float | None:

@@ -26,7 +26,16 @@ class Replayed:
         return tuple(name for name in names if getattr(self.then, name) != getattr(self.again, name))
 
 
-def replay_lines(lines: Iterable[str]) -> Iterator[Replayed]:
+@dataclass(frozen=True, slots=True)
+class Undecided:
+    """A record on which this version cannot decide: it raises, whatever the cause."""
+
+    line: int
+    now: float
+    error: Exception
+
+
+def replay_lines(lines: Iterable[str]) -> Iterator[Replayed | Undecided]:
     """All decisions of a log, made again. Raises RecordError with the line's number."""
     for number, line in enumerate(lines, start=1):
         if not line.strip():
@@ -38,8 +47,13 @@ def replay_lines(lines: Iterable[str]) -> Iterator[Replayed]:
         yield from _replay(number, record)
 
 
-def _replay(number: int, record: DecisionRecord) -> Iterator[Replayed]:
+def _replay(number: int, record: DecisionRecord) -> Iterator[Replayed | Undecided]:
     told = {decision.key: decision for decision in record.decisions}
-    for again in decide_pool(record.observation, record.settings).decisions:
-        if again.key in told:  # the others failed then
+    try:
+        decided = decide_pool(record.observation, record.settings).decisions
+    except Exception as error:  # noqa: BLE001 a defect on one record must not hide what comes after it
+        yield Undecided(number, record.observation.now, error)
+        return
+    for again in decided:
+        if again.key in told:  # earlier versions also recorded models that failed
             yield Replayed(number, record.observation.now, told[again.key], again)

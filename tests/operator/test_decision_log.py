@@ -5,12 +5,17 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import pytest
+
+from adaptive_operator import replay
 from adaptive_operator.cli.__main__ import main
+from adaptive_operator.decide.decision import PoolDecision
 from adaptive_operator.decide.pool import decide_pool
 from adaptive_operator.decision_log import DecisionLog
 from adaptive_operator.record import decode_record
-from adaptive_operator.replay import replay_lines
+from adaptive_operator.replay import Replayed, replay_lines
 from tests.operator.decide.plant import DEMO_SETTINGS, Model, Plant, demo_spec
 
 
@@ -85,9 +90,34 @@ def test_a_replay_names_what_comes_out_differently(tmp_path: Path, capsys):
     log.note(observation, DEMO_SETTINGS, [replace(decision, replicas={**decision.replicas, "int8": 9})])
     log.close()
     [replayed] = replay_lines((tmp_path / "log.jsonl").read_text().splitlines())
+    assert isinstance(replayed, Replayed)
     assert replayed.differs_in == ("replicas",)
     assert main(["replay", str(tmp_path / "log.jsonl")]) == 1
     assert "differs in replicas" in capsys.readouterr().out
+
+
+def test_a_record_that_cannot_be_decided_again_is_told_and_the_rest_is_replayed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    log = DecisionLog(tmp_path / "log.jsonl", 1 << 20)
+    play(log)
+    log.close()
+    lines = len((tmp_path / "log.jsonl").read_text().splitlines())
+    calls = 0
+
+    def decide(*seen: Any) -> PoolDecision:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            raise ZeroDivisionError("defect")
+        return decide_pool(*seen)
+
+    monkeypatch.setattr(replay, "decide_pool", decide)
+    assert main(["replay", str(tmp_path / "log.jsonl")]) == 1
+    told = capsys.readouterr()
+    assert "line 2: could not be decided again: ZeroDivisionError: defect" in told.out
+    assert f"{lines - 1} decisions, 0 come out differently; lines that could not be decided again: 1\n" in told.out
+    assert told.err == ""
 
 
 def test_a_file_that_cannot_be_read_is_named_with_the_line(tmp_path: Path, capsys):

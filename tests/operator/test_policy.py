@@ -41,23 +41,42 @@ def build_policy(fails: Callable[[PoolObservation], bool], budgets: list[int]) -
 
 
 def test_all_is_well() -> None:
-    decisions, failed = build_policy(lambda _pool: False, []).decide(build_pool("a", "b"))
-    assert (list(decisions), failed) == (["demo/a", "demo/b"], {})
+    pool = build_pool("a", "b")
+    outcome = build_policy(lambda _pool: False, []).decide(pool)
+    assert (list(outcome.decisions), outcome.failed) == (["demo/a", "demo/b"], {})
+    assert outcome.observation == pool
 
 
 def test_the_failing_model_is_set_aside_and_what_it_holds_leaves_the_budget() -> None:
     budgets: list[int] = []
     policy = build_policy(lambda pool: any(m.name == "b" for m in pool.models), budgets)
-    decisions, failed = policy.decide(build_pool("a", "b", "c"))
-    assert list(decisions) == ["demo/a", "demo/c"]
-    assert list(failed) == ["demo/b"]
+    outcome = policy.decide(build_pool("a", "b", "c"))
+    assert list(outcome.decisions) == ["demo/a", "demo/c"]
+    assert list(outcome.failed) == ["demo/b"]
     assert budgets[-1] == 6
 
 
+def test_what_was_decided_on_is_told_without_the_failing_model_and_what_it_holds() -> None:
+    pool = build_pool("a", "b", "c")
+    policy = build_policy(lambda pool: any(m.name == "b" for m in pool.models), [])
+    healthy = tuple(m for m in pool.models if m.name != "b")
+    assert policy.decide(pool).observation == replace(pool, models=healthy, budget=6)
+
+
 def test_models_that_fail_together_only_are_all_left_as_they_are() -> None:
-    decisions, failed = build_policy(lambda pool: len(pool.models) > 1, []).decide(build_pool("a", "b"))
-    assert decisions == {}
-    assert set(failed) == {"demo/a", "demo/b"}
+    outcome = build_policy(lambda pool: len(pool.models) > 1, []).decide(build_pool("a", "b"))
+    assert outcome.decisions == {}
+    assert set(outcome.failed) == {"demo/a", "demo/b"}
+    assert outcome.observation.models == ()
+
+
+def test_healthy_models_that_fail_together_only_are_left_as_they_are_too() -> None:
+    outcome = build_policy(lambda pool: len(pool.models) > 1 or pool.models[0].name == "b", []).decide(
+        build_pool("a", "b", "c")
+    )
+    assert outcome.decisions == {}
+    assert set(outcome.failed) == {"demo/a", "demo/b", "demo/c"}
+    assert outcome.observation.models == ()
 
 
 def test_a_solver_that_fails_on_the_healthy_rest_is_no_models_defect() -> None:

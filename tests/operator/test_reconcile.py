@@ -17,6 +17,7 @@ from adaptive_operator import reconcile
 from adaptive_operator.apply.events import EventRecorder
 from adaptive_operator.apply.lease import LeaseHolder, LeaseSettings, NotLeaderError
 from adaptive_operator.apply.steps import StepTaker
+from adaptive_operator.decide import pool as pool_decisions
 from adaptive_operator.decide.decision import PoolDecision
 from adaptive_operator.decide.pool import decide_pool
 from adaptive_operator.decide.settings import DecideSettings
@@ -35,6 +36,7 @@ from adaptive_operator.plan.settings import PlanSettings
 from adaptive_operator.policy import Policy
 from adaptive_operator.reconcile import PassSettings, Reconciler
 from adaptive_operator.record import decode_record
+from adaptive_operator.replay import Replayed, replay_lines
 from adaptive_operator.solving import SolverError
 from tests.operator.decide.plant import demo_spec, metrics, observe_one
 from tests.operator.fake_kube import FakeKube
@@ -577,6 +579,68 @@ async def test_a_solver_that_fails_costs_nobody_the_pass_and_the_log_has_what_wa
     assert "TiersReady" in scene.conditions("b")
     record = decode_record((tmp_path / "log.jsonl").read_text())
     assert record.observation.planning is Planning.BY_NEED
+
+
+def break_decisions_of(name: str, patch: pytest.MonkeyPatch) -> None:
+    """From now on no pool with this model can be decided, in a replay neither."""
+    build = pool_decisions.build_situation
+
+    def build_or_raise(model: Any, *rest: Any) -> Any:
+        if model.name == name:
+            raise ZeroDivisionError("defect")
+        return build(model, *rest)
+
+    patch.setattr(pool_decisions, "build_situation", build_or_raise)
+
+
+async def test_a_decision_beside_a_model_that_cannot_be_decided_is_replayed_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene = Scene(build_model("odd"), build_model("a"), build_model("b"))
+    await scene.run(3)
+    break_decisions_of("odd", monkeypatch)
+    scene.reconciler.decision_log = DecisionLog(tmp_path / "log.jsonl", 1 << 20)
+    await scene.run()
+    scene.reconciler.decision_log.close()
+    assert scene.conditions("odd")["Degraded"] == ("True", "InternalError")
+    [line] = (tmp_path / "log.jsonl").read_text().splitlines()
+    assert decode_record(line).observation.budget < 8
+    replayed = [item for item in replay_lines([line]) if isinstance(item, Replayed)]
+    assert [(item.again.key, item.differs_in) for item in replayed] == [("demo/a", ()), ("demo/b", ())]
+
+
+async def test_where_no_model_can_be_decided_the_log_gets_no_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene = Scene(build_model("odd"))
+    break_decisions_of("odd", monkeypatch)
+    scene.reconciler.decision_log = DecisionLog(tmp_path / "log.jsonl", 1 << 20)
+    await scene.run()
+    scene.reconciler.decision_log.close()
+    assert not (tmp_path / "log.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("edit", "told"),
+    [
+        ({}, 'binding=["floor of quality"] alternative="int8 2: 3.1/s for 2 accelerators"'),
+        ({"to": "full 3"}, 'binding=[] alternative=""'),
+        ({"reason": "Steady"}, 'binding=[] alternative=""'),
+    ],
+    ids=["told already", "other replicas", "another reason"],
+)
+async def test_the_line_of_a_decision_that_the_status_has_already_tells_the_explanation_there(
+    edit: dict[str, str], told: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is worked out for a new decision only: the first pass of an operator that started anew logged an empty one."""
+    scene = Scene(build_model())
+    await scene.run(3)
+    last = scene.kube.objects["AdaptiveModel", "demo", "assistant"]["status"]["lastDecision"]
+    last |= {"binding": ["floor of quality"], "alternative": "int8 2: 3.1/s for 2 accelerators", **edit}
+    scene.reconciler._said.clear()  # as in an operator that has just started
+    with caplog.at_level(logging.INFO, logger="adaptive_operator.reconcile"):
+        await scene.run()
+    assert told in caplog.text
 
 
 async def test_models_are_parsed_beside_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:

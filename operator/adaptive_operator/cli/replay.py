@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from adaptive_operator.record import RecordError
-from adaptive_operator.replay import Replayed, replay_lines
+from adaptive_operator.replay import Replayed, Undecided, replay_lines
 
 
 def add_command(commands: Any) -> None:
@@ -24,21 +25,32 @@ def add_command(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """0 when all decisions come out the same; 1 when some differ, or the file cannot be read (the cause on stderr)."""
+    """0 when all decisions come out the same.
+
+    1 when some differ or cannot be made again, or the file cannot be read (the cause on stderr).
+    """
     try:
         with options.file.open(encoding="utf-8") as lines:
             replayed = list(replay_lines(lines))
     except (OSError, UnicodeError, RecordError) as error:
         sys.stderr.write(f"error: {options.file}: {error}\n")
         return 1
-    different = [item for item in replayed if item.differs_in]
-    sys.stdout.writelines(f"{_tell(item)}\n" for item in (different or replayed))
-    sys.stdout.write(f"{len(replayed)} decisions, {len(different)} come out differently\n")
-    return 1 if different else 0
+    news = [item for item in replayed if isinstance(item, Undecided) or item.differs_in]
+    sys.stdout.writelines(f"{_tell(item)}\n" for item in (news or replayed))
+    sys.stdout.write(_count(replayed, news))
+    return 1 if news else 0
 
 
-def _tell(item: Replayed) -> str:
+def _count(replayed: Sequence[Replayed | Undecided], news: Sequence[Replayed | Undecided]) -> str:
+    undecided = sum(isinstance(item, Undecided) for item in news)
+    told = f"{len(replayed) - undecided} decisions, {len(news) - undecided} come out differently"
+    return f"{told}; lines that could not be decided again: {undecided}\n" if undecided else f"{told}\n"
+
+
+def _tell(item: Replayed | Undecided) -> str:
     at = datetime.fromtimestamp(item.now, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    if isinstance(item, Undecided):
+        return f"{at} line {item.line}: could not be decided again: {type(item.error).__name__}: {item.error}"
     start = f"{at} {item.then.key} {item.then.reason}: {item.then.message}"
     if not item.differs_in:
         return start

@@ -118,7 +118,8 @@ def test_a_longer_window_is_told_with_the_reason_and_outlives_a_restart_of_the_o
     model = observe(demo_spec(), {"int8": 3, "int4": 1}, metrics(0.2, peak=1.8), memory=memory)
     decision = decide_one(model)
     assert decision.reason.value == "HeldByHoldWindow"
-    assert "the last 40 s, longer than scaling.holdSeconds (20 s)" in decision.message
+    longer = "longer than scaling.holdSeconds (20 s) because an upgrade or a smaller plan was undone soon"
+    assert f"the last 40 s, {longer}, does not allow it yet" in decision.message
     assert decision.memory.hold_seconds == 40
 
 

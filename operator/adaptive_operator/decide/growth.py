@@ -227,7 +227,7 @@ def _grown(situation: Situation, space: PlanSpace, mix: dict[str, int], limit: i
     verb = "go to" if adds else "swap to"
     passes = passes_text(situation, demand, capacity(situation, situation.wanted), situation.wanted)
     during = space.fill(as_plan(space, survivors(situation, mix, limit)), demand).unserved
-    settings, hold = situation.settings, situation.model.hold_seconds
+    settings, hold = situation.settings, situation.hold_seconds
     held = after_growth(situation.memory, situation.now, hold, dwell_seconds(situation), settings.most_hold_seconds)
     memory = replace(held, last_add_at=float(int(situation.now)), agreed_plan=None, agreed_count=0)
     before = space.fill(as_plan(space, situation.wanted), demand).unserved

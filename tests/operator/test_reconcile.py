@@ -575,6 +575,7 @@ async def test_a_solver_that_fails_costs_nobody_the_pass_and_the_log_has_what_wa
     await scene.run()
     scene.reconciler.decision_log.close()
     assert asked == [Planning.SOLVED, Planning.BY_NEED]
+    assert [scene.conditions(name)["Degraded"] for name in ("a", "b")] == [("True", "PoolNotSolved")] * 2
     assert "TiersReady" in scene.conditions("a")
     assert "TiersReady" in scene.conditions("b")
     record = decode_record((tmp_path / "log.jsonl").read_text())

@@ -16,7 +16,7 @@ from adaptive_operator.decide.hold import after_growth
 from adaptive_operator.decide.optimize.problem import plan_life
 from adaptive_operator.decide.proposal import Proposal
 from adaptive_operator.decide.situation import Mix, Moves, Situation, as_mix, as_plan, can_act_on_demand, plan_space
-from adaptive_operator.decide.swaps import load_seconds
+from adaptive_operator.decide.swaps import DOWNWARD, load_seconds
 from adaptive_operator.decide.wording import accelerators_text, mix_text, passes_text, rate_text
 from adaptive_operator.observe.observation import PolicyMemory
 from adaptive_operator.reasons import Reason
@@ -156,7 +156,7 @@ def grow_further(situation: Situation, limit: int) -> Proposal | None:
     demand = growth_demand(situation)
     if demand is None or situation.swap is None or situation.demand.is_burst:
         return None
-    downward = situation.swap.reason in (Reason.RESTORED_TIER, Reason.REMOVED_REPLICA)
+    downward = situation.swap.reason in DOWNWARD
     base = replace_wanted(situation, situation.existing) if downward else situation
     space = plan_space(base, limit, Moves.ANY if downward else Moves.KEEP_LOADING)
     keep = as_plan(space, situation.wanted)
@@ -227,7 +227,7 @@ def _grown(situation: Situation, space: PlanSpace, mix: dict[str, int], limit: i
     verb = "go to" if adds else "swap to"
     passes = passes_text(situation, demand, capacity(situation, situation.wanted), situation.wanted)
     during = space.fill(as_plan(space, survivors(situation, mix, limit)), demand).unserved
-    settings, hold = situation.settings, situation.model.hold_seconds
+    settings, hold = situation.settings, situation.hold_seconds
     held = after_growth(situation.memory, situation.now, hold, dwell_seconds(situation), settings.most_hold_seconds)
     memory = replace(held, last_add_at=float(int(situation.now)), agreed_plan=None, agreed_count=0)
     before = space.fill(as_plan(space, situation.wanted), demand).unserved

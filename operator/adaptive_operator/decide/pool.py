@@ -78,13 +78,22 @@ def decide_pool(observation: PoolObservation, settings: DecideSettings, solver: 
 
 def _with_doubt(proposal: Proposal, observation: PoolObservation, planned: Planned | None) -> Proposal:
     """Say it where the pool's program was not solved: what was decided may be less than what is possible."""
-    if planned is None or planned.is_trusted:
+    how = _stand_in(observation.planning, planned)
+    if how is None:
         return proposal
-    how = "a greedy choice stands in" if observation.planning is Planning.GREEDY else "the solver stopped early"
     told = (
         f"the pool's program was not solved, {how}: other divisions of the pool may serve more; see the operator's log"
     )
     return replace(proposal, findings=(*proposal.findings, Finding(Reason.POOL_NOT_SOLVED, told)))
+
+
+def _stand_in(planning: Planning, planned: Planned | None) -> str | None:
+    """What divides the pool in place of a solved program; None where it was solved, or not needed."""
+    if planning is Planning.BY_NEED:  # only a solver that failed in this pass leads to it
+        return "the solver failed and what is free is shared by need"
+    if planned is None or planned.is_trusted:
+        return None
+    return "a greedy choice stands in" if planning is Planning.GREEDY else "the solver stopped early"
 
 
 def _decide_shares(situations: Sequence[Situation], observation: PoolObservation) -> PoolDecision:

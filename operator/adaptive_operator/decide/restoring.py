@@ -103,7 +103,8 @@ def _held_for_metrics(situation: Situation, mix: dict[str, int]) -> Proposal:
 
 def _held_by_window(situation: Situation, mix: dict[str, int]) -> Proposal:
     hold, own = situation.model.hold_seconds, situation.model.spec.scaling.hold_seconds
-    longer = f", longer than scaling.holdSeconds ({own} s) because an upgrade was undone soon," if hold > own else ""
+    because = f"longer than scaling.holdSeconds ({own} s) because an upgrade or a smaller plan was undone soon"
+    longer = f", {because}," if hold > own else ""
     cause = f"the maximum of the last {hold} s{longer} does not allow it yet"
     return _held(situation, Reason.HELD_BY_HOLD_WINDOW, mix, cause)
 

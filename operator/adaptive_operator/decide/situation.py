@@ -113,6 +113,11 @@ class Situation:
         return held_accelerators(self.model)
 
     @property
+    def hold_seconds(self) -> int:
+        """The hold window from now on: the longer one of `model.hold_seconds` is gone where an edit has ended it."""
+        return replace(self.model, memory=self.memory).hold_seconds
+
+    @property
     def floor_permille(self) -> float:
         """The quality floor to plan with: at most the best tier's quality. The routers keep to the spec's."""
         known = [tier.card.quality_permille for tier in self.tiers if tier.card and tier.most > 0]

@@ -6,6 +6,7 @@ Knows replicas and pods, not demand.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
 from adaptive_operator.decide.situation import Situation, TierState
 from adaptive_operator.decide.wording import fingerprint
@@ -14,6 +15,8 @@ from adaptive_operator.observe.observation import PodObservation, PodPhase, Swap
 from adaptive_operator.reasons import Reason
 
 STEP_STARTING = "Starting"
+# Swaps to a better or smaller mix: they give capacity up, and more load undoes them.
+DOWNWARD: Final = frozenset({Reason.RESTORED_TIER, Reason.REMOVED_REPLICA, Reason.GAVE_TO_OTHERS})
 _WORDS_AT_MOST = 300
 
 
@@ -84,11 +87,12 @@ def _pod_failure(situation: Situation, tier: TierState, pod: PodObservation) -> 
 def new_swap(situation: Situation, reason: Reason, target: Mapping[str, int], gain: float, dip: float) -> SwapRecord:
     """The record of a swap that begins now.
 
-    A swap that replaces another one of the same direction keeps its origin and start, so that a rollback leads to what
-    last served and a failing tier is not given more time.
+    A swap that replaces another one towards more keeps its origin and start, so that a rollback leads to what last
+    served and a failing tier is not given more time. What replaces one of `DOWNWARD` begins with what still exists: the
+    accelerators that the old origin holds more may be another model's by now.
     """
     model, running = situation.model, situation.swap
-    extends = running is not None and reason is not Reason.SWAP_ROLLED_BACK and running.reason != Reason.RESTORED_TIER
+    extends = running is not None and reason is not Reason.SWAP_ROLLED_BACK and running.reason not in DOWNWARD
     now = float(int(situation.now))
     return SwapRecord(
         id=short_hash(model.uid, str(model.generation), str(int(now)), fingerprint(target)),

@@ -157,14 +157,16 @@ def test_the_prices_of_a_full_pool_and_its_tiers_are_told_and_are_nothing_when_a
     assert set(price_of(idle, "a").values()) == {0.0}
 
 
-def test_a_solver_that_failed_leaves_the_pool_shared_by_need_and_later_to_a_greedy_choice_that_is_told():
+def test_a_solver_that_failed_leaves_the_pool_shared_by_need_and_later_to_a_greedy_choice_and_is_told():
     seen = pool(5, busy=(BUSY, 1.6), calm=(CALM, 0.35))
-    assert not decide_pool(replace(seen, planning=Planning.BY_NEED), DEMO_SETTINGS, never).planned
-    decision = decide_pool(replace(seen, planning=Planning.GREEDY), DEMO_SETTINGS, never)
-    assert decision.unsolved
-    told = [f.message for d in decision.decisions for f in d.findings if f.reason is Reason.POOL_NOT_SOLVED]
-    assert told
-    assert "a greedy choice stands in" in told[0]
+    by_need = decide_pool(replace(seen, planning=Planning.BY_NEED), DEMO_SETTINGS, never)
+    assert not by_need.planned
+    greedy = decide_pool(replace(seen, planning=Planning.GREEDY), DEMO_SETTINGS, never)
+    assert greedy.unsolved
+    for decision, how in ((by_need, "what is free is shared by need"), (greedy, "a greedy choice stands in")):
+        told = [[f.message for f in d.findings if f.reason is Reason.POOL_NOT_SOLVED] for d in decision.decisions]
+        assert [len(messages) for messages in told] == [1, 1], "each model of the pool says so, once"
+        assert how in told[0][0]
 
 
 def test_a_plan_far_from_its_bound_is_told_and_counts():

@@ -481,6 +481,18 @@ def test_load_that_returns_overtakes_a_restore_in_flight():
     assert (decision.reason, wanted(decision)) == (Reason.ADDED_REPLICA, CHEAP)
 
 
+@pytest.mark.parametrize("reason", ["RestoredTier", "RemovedReplica", "GaveToOthers"])
+def test_load_that_overtakes_a_swap_to_less_chooses_freely_and_starts_anew_from_what_still_exists(reason):
+    """What the old origin holds more may be another model's by now; what loads for less is no reason to keep it."""
+    slow = tier(1, card={"qualityPermille": 998, "capacityMilliRequestsPerSecond": 300})
+    there, target = {"full": 1, "int8": 1, "int4": 1}, {"int8": 1, "int4": 1}
+    model = replace(in_flight(reason, {"full": 2}, target, there, 1.6), spec=demo_spec(tiers=[tier(0), slow, tier(2)]))
+    decision = decide_one(model)
+    assert wanted(decision) == {"full": 1, "int4": 2}
+    assert decision.swap is not None
+    assert (decision.swap.origin, decision.swap.started_at) == (there, NOW)
+
+
 FAILURES = {
     "the scheduler's words at the deadline": (
         {"phase": PodPhase.PENDING, "trouble": "0/1 nodes are available: 1 Insufficient cpu"},

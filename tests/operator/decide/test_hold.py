@@ -118,7 +118,8 @@ def test_a_longer_window_is_told_with_the_reason_and_outlives_a_restart_of_the_o
     model = observe(demo_spec(), {"int8": 3, "int4": 1}, metrics(0.2, peak=1.8), memory=memory)
     decision = decide_one(model)
     assert decision.reason.value == "HeldByHoldWindow"
-    assert "the last 40 s, longer than scaling.holdSeconds (20 s)" in decision.message
+    longer = "longer than scaling.holdSeconds (20 s) because an upgrade or a smaller plan was undone soon"
+    assert f"the last 40 s, {longer}, does not allow it yet" in decision.message
     assert decision.memory.hold_seconds == 40
 
 
@@ -126,3 +127,21 @@ def test_an_edit_of_the_spec_ends_the_longer_window() -> None:
     memory = PolicyMemory(wanted={"int8": 3, "int4": 1}, generation=0, hold_seconds=40, hold_changed_at=NOW - 60)
     model = observe(demo_spec(), {"int8": 3, "int4": 1}, metrics(0.2, peak=1.8), memory=memory)
     assert decide_one(model).memory.hold_seconds is None
+
+
+def test_more_capacity_in_the_pass_of_an_edit_doubles_the_specs_own_window_not_the_one_that_the_edit_ended() -> None:
+    memory = PolicyMemory(
+        wanted={"full": 1, "int4": 1}, generation=0, last_restore_at=NOW - 10, hold_seconds=1200, hold_changed_at=NOW
+    )
+    model = observe(demo_spec(), {"full": 1, "int4": 1}, metrics(1.8), memory=memory)
+    decision = decide_one(model)
+    assert decision.reason.value == "SwappedToCheaperTier"
+    assert decision.memory.hold_seconds == 40
+
+
+def test_more_capacity_without_an_edit_doubles_the_window_as_it_is() -> None:
+    memory = PolicyMemory(
+        wanted={"full": 1, "int4": 1}, generation=1, last_restore_at=NOW - 10, hold_seconds=1200, hold_changed_at=NOW
+    )
+    model = observe(demo_spec(), {"full": 1, "int4": 1}, metrics(1.8), memory=memory)
+    assert decide_one(model).memory.hold_seconds == 2400

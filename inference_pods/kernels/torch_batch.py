@@ -88,14 +88,16 @@ def build_batch(chunks: Sequence[Chunk], device: torch.device) -> Batch:
 def build_filler(rows: int, outputs: int, longest: int, block: int) -> list[Chunk]:
     """A step of `rows` rows and `outputs` scores, at most one per row, that reads and writes one KV block only.
 
-    One row decodes, the others are prompts of up to `longest` tokens. Its scores mean nothing.
+    One row decodes, the others are prompts of up to `longest` tokens. All end at position `longest`: the last chunk of
+    a long prompt gathers the most keys and values. Its scores mean nothing.
     """
     lengths = [1] + [min(longest, rows - first) for first in range(1, rows, longest)]
+    table = [block] * -(-longest // BLOCK_TOKENS)
     chunks = []
     for length in lengths:
         scores = min(length, outputs)
         outputs -= scores
-        chunks.append(Chunk([0] * length, 0, [block] * -(-length // BLOCK_TOKENS), scores))
+        chunks.append(Chunk([0] * length, longest - length, table, scores))
     return chunks
 
 

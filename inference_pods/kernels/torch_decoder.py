@@ -184,8 +184,8 @@ class TorchDecoder:
             logger.warning("%d of %d step plans do not fit the cache: %s", unwarmed, len(keys), first_use)
 
     def _warm_prompts(self) -> None:
-        """Takes a step with a prompt in each size for which kernels are compiled, and the largest: it needs the most
-        memory. What depends on a level is the precision that it reads."""
+        """Takes a step with a prompt in each size for which kernels are compiled, and the largest: up to the last
+        position it needs the most memory. What depends on a level is the precision that it reads."""
         limits, sizes = self._limits, {self._limits.max_rows}
         if self._target.uses_triton:
             from inference_pods.kernels.triton.dispatch import TILE_ROWS

@@ -68,7 +68,7 @@ class DistributedRunner:
     """All ranks of one replica as one decoder; `spec` is rank 0's, its port is chosen here.
 
     Raises:
-        LoadError: another rank cannot load, with its reason.
+        LoadError: another rank cannot load, with its reason, or is lost.
     """
 
     def __init__(self, spec: RankSpec, shape: DecoderShape, on_lost: Callable[[Loss], None]) -> None:
@@ -99,7 +99,7 @@ class DistributedRunner:
         """Waits until every rank has its weights, then lets all build their plans.
 
         Raises:
-            LoadError: another rank cannot load, with its reason.
+            LoadError: another rank cannot load, with its reason, or is lost.
         """
         with self._blaming_ranks():
             self.weight_bytes, self.kv_bytes = self._group.total([self._decoder.weight_bytes, self._decoder.kv_bytes])
@@ -108,13 +108,15 @@ class DistributedRunner:
 
     @contextmanager
     def _blaming_ranks(self) -> Iterator[None]:
-        """While loading: an error between the ranks comes of the one that says why it cannot load, if one does."""
+        """While loading: an error between the ranks comes of the one that is lost, if one is, and is told in its words:
+        what broke between them would hide the cause."""
         try:
             yield
         except RuntimeError as error:
             loss = self.processes.wait_for_loss(_CAUSE_SECONDS)
-            if loss is None or loss.reason == RANK_LOST:
+            if loss is None:
                 raise
+            loss = loss.explain(is_loading=True)
             raise LoadError(LoadReason(loss.reason), loss.message) from error
 
     def step(self, chunks: list[Chunk]) -> list[TokenScores]:

@@ -134,24 +134,46 @@ def test_a_rank_that_cannot_load_ends_the_replica_with_its_reason(tiny_model, tm
     assert losses[0].reason == "ModelNotFound"
 
 
-WITHOUT_MEMORY = """
+WORKER = """
+import os
 import sys
 from inference_pods.engine.distributed import worker
 from inference_pods.kernels.decoder import DeviceMemoryError
 from inference_pods.kernels.torch_decoder import TorchDecoder
 
 def load(*_, **__):
-    raise DeviceMemoryError("900 bytes needed, 700 free")
+    {fate}
 
 TorchDecoder.load = load
 sys.exit(worker.main())
 """
 
 
-def test_a_rank_without_memory_makes_loading_a_memory_refusal_in_its_words(tiny_model, monkeypatch):
+@pytest.mark.parametrize(
+    ("fate", "words", "reason", "reported"),
+    [
+        pytest.param(
+            'raise DeviceMemoryError("900 bytes needed, 700 free")',
+            r"rank 1: 900 bytes needed.*replica.accelerators",
+            LoadReason.OUT_OF_MEMORY,
+            ("OutOfMemory", 6),
+            id="without memory",
+        ),
+        pytest.param(
+            "os.kill(os.getpid(), 9)",
+            r"rank 1 was killed.*raise replica.memory",
+            LoadReason.ENGINE_FAILED,
+            ("RankLost", 7),
+            id="killed",
+        ),
+    ],
+)
+def test_a_rank_that_is_lost_while_loading_makes_it_a_refusal_in_its_words(
+    tiny_model, monkeypatch, fate, words, reason, reported
+):
     """Rank 0 hears of it by a broken collective first."""
     lost, losses, runners = threading.Event(), [], []
-    command = (sys.executable, "-c", WITHOUT_MEMORY)
+    command = (sys.executable, "-c", WORKER.format(fate=fate))
     monkeypatch.setattr(runner, "RankProcesses", partial(RankProcesses, command=command))
     precision = Precision.FP32
     spec = RankSpec(0, 2, 0, "cpu", tiny_model.source, SEED, precision, tiny_model.limits, default_levels(precision))
@@ -160,9 +182,9 @@ def test_a_rank_without_memory_makes_loading_a_memory_refusal_in_its_words(tiny_
         runners.append(DistributedRunner(spec, tiny_model.shape, lambda loss: (losses.append(loss), lost.set())))
         return runners[0]
 
-    with pytest.raises(LoadError, match=r"rank 1: 900 bytes needed.*replica.accelerators") as caught:
+    with pytest.raises(LoadError, match=words) as caught:
         load_model(GgufFile(tiny_model.path), tiny_model.limits, precision, SEED, create=create)
     runners[0].close()
-    assert caught.value.reason is LoadReason.OUT_OF_MEMORY
+    assert caught.value.reason is reason
     assert lost.wait(10)
-    assert [(loss.reason, loss.exit_code) for loss in losses] == [("OutOfMemory", 6)]
+    assert [(loss.reason, loss.exit_code) for loss in losses] == [reported]

@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 from compiled import Case, compile_case, find_faults
 
-from inference_pods.kernels.triton.dispatch import matmul_warps
+from inference_pods.kernels.triton.dispatch import TILE_ROWS, matmul_warps
 from inference_pods.kernels.triton.nested import nested_kernel
 from inference_pods.kernels.triton.norm_rope import norm_rope_kernel
 from inference_pods.kernels.triton.paged_attention import TOKENS_PER_STEP, paged_attention_kernel
@@ -121,11 +121,11 @@ FAULTY = [
 
 
 def shipped_cases() -> list[Case]:
-    """Both types at the smallest tile, fp16 at the largest: types change instructions, tiles change resources."""
-    matmuls = matmul_cases("fp16", 16) + matmul_cases("bf16", 16) + matmul_cases("fp16", 64)
+    """bf16, the type of most tiers, at every tile; fp16 at the largest, which needs the most resources."""
     return [
-        *matmuls,
-        head_case("bf16", 16),
+        *(case for rows in TILE_ROWS for case in matmul_cases("bf16", rows)),
+        *matmul_cases("fp16", TILE_ROWS[-1]),
+        *(head_case("bf16", rows) for rows in TILE_ROWS),
         attention_case("fp16", 64),
         attention_case("bf16", 128),
         *norm_cases("bf16"),

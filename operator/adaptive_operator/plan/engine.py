@@ -25,6 +25,7 @@ from adaptive_operator.plan.revisions import TierRevision
 from adaptive_operator.plan.settings import PlanSettings
 
 NESTED = "nested"  # the engine's word for weights that serve several levels
+_ENGINE_STEP_TOKENS = 64  # an engine's own --max-step-tokens
 _PROBE_PERIOD_SECONDS = 2
 _GRACE_BEYOND_DRAIN_SECONDS = 15
 _OWNED_SPEC_FIELDS = ("serviceName", "podManagementPolicy", "updateStrategy", "selector", "template")
@@ -172,7 +173,10 @@ def _recipe_arguments(recipe: Recipe) -> list[str]:
 def _pace_arguments(curve: Curve | None, settings: PlanSettings) -> list[str]:
     """How many sequences decode together; of an emulated engine all else that hardware would decide too."""
     if curve is None:
-        return ["--max-batch-size", str(settings.max_batch_size)]
+        batch = settings.max_batch_size
+        # An engine refuses steps smaller than its batch. Below its default nothing is said: it would restart all pods.
+        steps = ["--max-step-tokens", str(batch)] if batch > _ENGINE_STEP_TOKENS else []
+        return ["--max-batch-size", str(batch), *steps]
     levels = [part for level in curve.levels for part in ("--emulate", f"{level.name}={_step_time(level)}")]
     return [
         "--max-batch-size", str(curve.max_sequences or defaults.DEFAULT_MAX_SEQUENCES),

@@ -34,7 +34,14 @@ CONTRACT: dict[str, Any] = json.loads((Path(__file__).parents[1] / "fixtures" / 
 SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 NESTED_TIER: dict[str, Any] = {
     "name": "nested",
-    "recipe": {"nested": {"levels": ["int8", "int4"], "depths": [30, 28], "skipOrder": [17, 14]}},
+    "recipe": {
+        "nested": {
+            "levels": ["int8", "int4"],
+            "depths": [30, 28],
+            "skipOrder": [17, 14],
+            "draft": {"level": "int4-d28", "tokens": 3},
+        }
+    },
     "replica": {
         "accelerators": 2,
         "cpu": "500m",

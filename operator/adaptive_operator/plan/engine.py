@@ -12,7 +12,7 @@ from typing import Any
 from adaptive_operator import names
 from adaptive_operator.api import curve as defaults
 from adaptive_operator.api.curve import Curve, StepTime
-from adaptive_operator.api.recipe import Recipe
+from adaptive_operator.api.recipe import Draft, Recipe
 from adaptive_operator.api.tiers import Replica, Tier
 from adaptive_operator.decide.revisions import inputs_of
 from adaptive_operator.levels import Level, format_levels, levels_of
@@ -144,6 +144,7 @@ def _arguments(model: ModelObservation, tier: Tier, settings: PlanSettings) -> l
         "--model-source", source.source,
         *(["--model-sha256", digest] if digest else []),
         *_recipe_arguments(tier.recipe),
+        *(_draft_arguments(tier.recipe.nested.draft) if tier.curve is None and tier.recipe.nested else []),
         *_replica_arguments(tier.replica),
         *(["--permutation-seed", str(seed)] if seed is not None else []),
         "--served-model-name", model.name,
@@ -168,6 +169,14 @@ def _recipe_arguments(recipe: Recipe) -> list[str]:
         "--levels", ",".join(level.value for level in recipe.nested.levels),
         *(part for flag, given in numbers.items() if given for part in (flag, ",".join(map(str, given)))),
     ]  # fmt: skip
+
+
+def _draft_arguments(draft: Draft | None) -> list[str]:
+    """Speculative decoding; the number of tokens is the engine's own unless the user chose one."""
+    if draft is None:
+        return []
+    tokens = ["--draft-tokens", str(draft.tokens)] if draft.tokens is not None else []
+    return ["--draft-level", draft.level, *tokens]
 
 
 def _pace_arguments(curve: Curve | None, settings: PlanSettings) -> list[str]:

@@ -170,7 +170,7 @@ SPEC: dict[str, Any] = {
     "tiers": [
         {
             "name": "nested",
-            "recipe": {"nested": {"levels": ["int8", "int4"]}},
+            "recipe": {"nested": {"levels": ["int8", "int4"], "depths": [30, 28], "draft": {"level": "int4"}}},
             "replica": {"accelerators": 1, "cpu": "500m", "memory": "1Gi"},
             "card": {"levels": [{"name": "int8", "qualityPermille": 998, "capacityMilliRequestsPerSecond": 650}]},
         }
@@ -189,6 +189,7 @@ STRINGS = {
     ".spec.tiers[].name": (("int8", "a-b"), ("Full", "8bit", "a-", "a_b", "a.b", "a\n")),
     ".spec.tiers[].replica.cpu": (("4", "0.5", "500m"), ("4 cores", "-1", "four", "1e3", ".5")),
     ".spec.tiers[].replica.memory": (("1Gi", "512Mi", "1.5G"), ("1 GB", "1GB", "1gi", "Gi")),
+    ".spec.tiers[].recipe.nested.draft.level": (("int4", "int8-d28"), ("fp4", "int4-d0", "int4-28", "INT4")),
     ".spec.tiers[].card.levels[].name": (("int4", "int8-d28"), ("fp4", "int4-d0", "int4-28", "INT4")),
 }
 
@@ -215,6 +216,12 @@ def test_the_rule_that_is_told_and_the_operator_refuse_the_same_strings(path):
         assert not re.search(pattern.removesuffix("$") + r"\Z", value)
         with pytest.raises(ValidationError):
             AdaptiveModelSpec.model_validate(with_value(path, value))
+
+
+@pytest.mark.parametrize("level", ["int8", "int8-d30", "int4-d27", "int4-d2"])
+def test_a_draft_of_the_top_level_or_of_none_of_the_recipes_is_refused(level):
+    with pytest.raises(ValidationError, match=r"draft.level must be a level of recipe.nested below the top one"):
+        AdaptiveModelSpec.model_validate(with_value(".spec.tiers[].recipe.nested.draft.level", level))
 
 
 def test_a_spec_without_tiers_is_no_spec():

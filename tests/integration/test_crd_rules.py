@@ -205,6 +205,10 @@ RULES: dict[str, tuple[Spec, str]] = {
         changed("tiers.0.replica.tensorParallel", 4),
         r"replica.tensorParallel must not be greater than replica.accelerators.*raise accelerators",
     ),
+    "keys and values in int8 of several ranks": (
+        changed("tiers.0.replica", {**MINIMAL["tiers"][0]["replica"], "tensorParallel": 2, "kvPrecision": "int8"}),
+        r"replica.kvPrecision: int8 needs replica.tensorParallel: 1.*leave kvPrecision out",
+    ),
     "cards of levels of a plain tier": (
         changed("tiers.0.card", {**CARD, "levels": [level("int8")]}),
         r"tiers\[\].card.levels is for nested tiers only; use recipe.nested",
@@ -456,6 +460,10 @@ ALL_LEVELS = [f"{precision}{depth}" for precision in ("int8", "int4") for depth 
             nested({**FULL_RECIPE, "draft": {"level": "int4-d24", "tokens": 8}}), id="a draft of fewer layers"
         ),
         pytest.param(changed("tiers.0.replica.tensorParallel", 2), id="a rank per accelerator"),
+        pytest.param(
+            changed("tiers.0.replica", {**MINIMAL["tiers"][0]["replica"], "tensorParallel": 1, "kvPrecision": "int8"}),
+            id="keys and values in int8 of one rank",
+        ),
         pytest.param(changed("tiers.0.recipe.precision", "bf16"), id="weights in 16 bits"),
         pytest.param(changed("tiers.0.recipe", {"precision": "int4", "groupSize": 128}), id="an int4 grid of 128"),
         pytest.param(emulated(CURVE), id="an emulated tier"),

@@ -47,7 +47,7 @@ NESTED_TIER: dict[str, Any] = {
         "cpu": "500m",
         "memory": "1Gi",
         "tensorParallel": 2,
-        "kvPrecision": "int8",
+        "kvPrecision": "fp32",
     },
 }
 EMULATED_TIER: dict[str, Any] = {

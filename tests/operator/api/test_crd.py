@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -222,6 +223,32 @@ def test_the_rule_that_is_told_and_the_operator_refuse_the_same_strings(path):
 def test_a_draft_of_the_top_level_or_of_none_of_the_recipes_is_refused(level):
     with pytest.raises(ValidationError, match=r"draft.level must be a level of recipe.nested below the top one"):
         AdaptiveModelSpec.model_validate(with_value(".spec.tiers[].recipe.nested.draft.level", level))
+
+
+PACE = {"stepMicroseconds": 7000, "decodeMicrosecondsPerSequence": 30, "prefillMicrosecondsPerToken": 50}
+
+
+@pytest.mark.parametrize(
+    ("tier", "replica", "refused"),
+    [
+        pytest.param({}, {"kvPrecision": "int8", "tensorParallel": 2}, True, id="int8 of two ranks"),
+        pytest.param({}, {"kvPrecision": "int8", "tensorParallel": 1}, False, id="int8 of one rank"),
+        pytest.param({}, {"kvPrecision": "int8"}, False, id="int8 of as many ranks as there are devices"),
+        pytest.param({}, {"kvPrecision": "fp32", "tensorParallel": 2}, False, id="fp32 of two ranks"),
+        pytest.param(
+            {"engine": "emulated", "curve": PACE},
+            {"kvPrecision": "int8", "tensorParallel": 2},
+            False,
+            id="an emulated tier, which has neither",
+        ),
+    ],
+)
+def test_keys_and_values_in_int8_need_one_rank(tier, replica, refused):
+    spec = copy.deepcopy(SPEC)
+    spec["tiers"][0] |= tier
+    spec["tiers"][0]["replica"] |= {"accelerators": 2, **replica}
+    with pytest.raises(ValidationError, match=r"needs replica\.tensorParallel: 1") if refused else nullcontext():
+        AdaptiveModelSpec.model_validate(spec)
 
 
 def test_a_spec_without_tiers_is_no_spec():

@@ -95,6 +95,13 @@ def test_a_pod_gets_longer_to_end_than_its_engine_to_drain() -> None:
     assert pod["terminationGracePeriodSeconds"] > int(arguments[arguments.index("--drain-seconds") + 1]) == 40
 
 
+def test_keys_and_values_in_int8_reach_the_engine() -> None:
+    tier = demo_tiers()[0]
+    tier["replica"]["kvPrecision"] = "int8"
+    args = stateful_set(tiers=[tier])["spec"]["template"]["spec"]["containers"][0]["args"]
+    assert args[args.index("--kv-precision") + 1] == "int8"
+
+
 def test_no_seed_gives_no_argument() -> None:
     container = stateful_set(model={"source": "file:///models/a.gguf"})["spec"]["template"]["spec"]["containers"][0]
     assert "--permutation-seed" not in container["args"]

@@ -76,6 +76,7 @@ def build_request(
         options.level,
         options.priority,
         options.deadline_seconds,
+        options.speculate,
     )
 
 

@@ -63,6 +63,7 @@ async def build_request(service: Service, body: GenerateBody, options: RequestOp
         options.level,
         options.priority,
         options.deadline_seconds,
+        options.speculate,
     )
 
 

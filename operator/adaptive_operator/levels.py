@@ -14,7 +14,7 @@ from typing import Annotated, Final
 from pydantic import Field, TypeAdapter, ValidationError
 
 from adaptive_operator.api.card import DeclaredCard
-from adaptive_operator.api.recipe import Nested
+from adaptive_operator.api.recipe import level_names
 from adaptive_operator.api.tiers import Tier
 
 _Row = tuple[str, Annotated[int, Field(ge=0, le=1000)] | None, Annotated[int, Field(ge=1)] | None]
@@ -44,12 +44,6 @@ def levels_of(tier: Tier) -> tuple[Level, ...]:
 def top_of(tier: Tier) -> Level:
     """The tier's top level: what its own card says, else its entry among the levels."""
     return levels_of(tier)[0]
-
-
-def level_names(nested: Nested) -> tuple[str, ...]:
-    """`int8, int8-d28, int4, int4-d28` for the levels int8, int4 and the depths 30, 28."""
-    suffixes = ("", *(f"-d{depth}" for depth in nested.depths[1:]))
-    return tuple(f"{precision.value}{suffix}" for precision in nested.levels for suffix in suffixes)
 
 
 def format_levels(levels: Sequence[Level]) -> str:

@@ -14,9 +14,9 @@ import yaml
 from kubernetes import client
 from kubernetes.client.exceptions import ApiException
 
+from adaptive_operator.api.recipe import level_names
 from adaptive_operator.api.status import AdaptiveModelStatus
 from adaptive_operator.api.v1alpha1 import AdaptiveModelSpec
-from adaptive_operator.levels import level_names
 from adaptive_operator.names import GROUP, PLURAL, VERSION
 
 pytestmark = pytest.mark.usefixtures("crd")
@@ -189,9 +189,25 @@ RULES: dict[str, tuple[Spec, str]] = {
         nested({**LEVELS, "depths": [], "skipOrder": [17]}),
         r"nested.skipOrder says which layers depths leave out; set depths too",
     ),
+    "a draft of no known precision": (
+        nested({**LEVELS, "draft": {"level": "fp4"}}),
+        r"nested.draft.level must be the name of a level; use a precision",
+    ),
+    "a draft of the top level": (
+        nested({**LEVELS, "draft": {"level": "int8"}}),
+        r"nested.draft.level must be a level of recipe.nested below the top one; correct it",
+    ),
+    "a draft of a depth that is not there": (
+        nested({**LEVELS, "depths": [30, 28], "draft": {"level": "int4-d27"}}),
+        r"nested.draft.level must be a level of recipe.nested below the top one; correct it",
+    ),
     "more ranks than accelerators": (
         changed("tiers.0.replica.tensorParallel", 4),
         r"replica.tensorParallel must not be greater than replica.accelerators.*raise accelerators",
+    ),
+    "keys and values in int8 of several ranks": (
+        changed("tiers.0.replica", {**MINIMAL["tiers"][0]["replica"], "tensorParallel": 2, "kvPrecision": "int8"}),
+        r"replica.kvPrecision: int8 needs replica.tensorParallel: 1.*leave kvPrecision out",
     ),
     "cards of levels of a plain tier": (
         changed("tiers.0.card", {**CARD, "levels": [level("int8")]}),
@@ -310,6 +326,10 @@ CONSTRAINTS: dict[str, tuple[Spec, str]] = {
         r"nested.skipOrder\[0\].*greater than or equal to 0",
     ),
     "a depth of no layers": (nested({**LEVELS, "depths": [0]}), r"nested.depths\[0\].*greater than or equal to 1"),
+    "a draft of nine tokens": (
+        nested({**LEVELS, "draft": {"level": "int4", "tokens": 9}}),
+        r"draft.tokens.*less than or equal to 8",
+    ),
     "nine ranks": (changed("tiers.0.replica.tensorParallel", 9), r"tensorParallel.*less than or equal to 8"),
     "keys and values in an unknown precision": (
         changed("tiers.0.replica.kvPrecision", "int4"),
@@ -435,7 +455,15 @@ ALL_LEVELS = [f"{precision}{depth}" for precision in ("int8", "int4") for depth 
             nested(LEVELS, {"levels": [level("int8"), level("int4", 700)]}, quality={"floorPermille": 900}),
             id="a floor that a level reaches",
         ),
+        pytest.param(nested({**LEVELS, "draft": {"level": "int4"}}), id="a draft"),
+        pytest.param(
+            nested({**FULL_RECIPE, "draft": {"level": "int4-d24", "tokens": 8}}), id="a draft of fewer layers"
+        ),
         pytest.param(changed("tiers.0.replica.tensorParallel", 2), id="a rank per accelerator"),
+        pytest.param(
+            changed("tiers.0.replica", {**MINIMAL["tiers"][0]["replica"], "tensorParallel": 1, "kvPrecision": "int8"}),
+            id="keys and values in int8 of one rank",
+        ),
         pytest.param(changed("tiers.0.recipe.precision", "bf16"), id="weights in 16 bits"),
         pytest.param(changed("tiers.0.recipe", {"precision": "int4", "groupSize": 128}), id="an int4 grid of 128"),
         pytest.param(emulated(CURVE), id="an emulated tier"),

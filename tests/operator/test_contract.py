@@ -13,7 +13,7 @@ from adaptive_operator import names
 from adaptive_operator.levels import levels_of
 from adaptive_operator.observe import queries
 from adaptive_operator.observe.pods import RANK_LOST
-from adaptive_operator.plan import plan_model
+from adaptive_operator.plan import PlanSettings, plan_model
 from adaptive_operator.plan.plan import ApplyObject
 from adaptive_operator.plan.routing import parse_written_table, plan_table
 from adaptive_operator.reasons import ConditionReason
@@ -34,13 +34,20 @@ CONTRACT: dict[str, Any] = json.loads((Path(__file__).parents[1] / "fixtures" / 
 SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 NESTED_TIER: dict[str, Any] = {
     "name": "nested",
-    "recipe": {"nested": {"levels": ["int8", "int4"], "depths": [30, 28], "skipOrder": [17, 14]}},
+    "recipe": {
+        "nested": {
+            "levels": ["int8", "int4"],
+            "depths": [30, 28],
+            "skipOrder": [17, 14],
+            "draft": {"level": "int4-d28", "tokens": 3},
+        }
+    },
     "replica": {
         "accelerators": 2,
         "cpu": "500m",
         "memory": "1Gi",
         "tensorParallel": 2,
-        "kvPrecision": "int8",
+        "kvPrecision": "fp32",
     },
 }
 EMULATED_TIER: dict[str, Any] = {
@@ -66,11 +73,11 @@ EMULATED_TIER: dict[str, Any] = {
 }
 
 
-def containers(tier: dict[str, Any] | None = None, **spec: Any) -> dict[str, Any]:
+def containers(tier: dict[str, Any] | None = None, settings: PlanSettings = SETTINGS, **spec: Any) -> dict[str, Any]:
     """The engine container of a tier (int4 unless given) and the router container, by name."""
     tier = tier or make_tier("int4", "int4", 1)
     model = make_model(make_spec([tier], **spec))
-    steps = plan_model(model, make_decision({tier["name"]: 1}), SETTINGS, NOW, 1).steps
+    steps = plan_model(model, make_decision({tier["name"]: 1}), settings, NOW, 1).steps
     manifests = [step.manifest for step in steps if isinstance(step, ApplyObject)]
     specs = [item["spec"]["template"]["spec"] for item in manifests if "template" in item.get("spec", {})]
     return {container["name"]: container for spec in specs for container in spec["containers"]}
@@ -97,6 +104,18 @@ def test_containers_get_the_arguments_ports_and_probes_of_the_contract(component
     assert container["args"] == CONTRACT[f"{component}Arguments"]
     assert [port["containerPort"] for port in container["ports"]] == [CONTRACT["ports"][component]]
     assert container["readinessProbe"]["httpGet"]["path"] == CONTRACT["probes"]["ready"]
+
+
+def test_an_engine_with_the_largest_batch_gets_steps_that_hold_it_as_in_the_contract() -> None:
+    largest = replace(SETTINGS, max_batch_size=1024)
+    assert containers(settings=largest)["engine"]["args"] == CONTRACT["largestBatchEngineArguments"]
+
+
+@pytest.mark.parametrize(("batch", "steps"), [(1, None), (8, None), (64, None), (65, "65"), (1024, "1024")])
+def test_only_a_batch_above_an_engines_own_steps_says_how_large_they_are(batch: int, steps: str | None) -> None:
+    args = containers(settings=replace(SETTINGS, max_batch_size=batch))["engine"]["args"]
+    told = args[args.index("--max-step-tokens") + 1] if "--max-step-tokens" in args else None
+    assert told == steps
 
 
 def test_the_engine_of_a_nested_tier_gets_digest_levels_depths_and_shape_as_in_the_contract() -> None:

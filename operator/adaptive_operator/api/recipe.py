@@ -6,11 +6,11 @@ Part of the single source of the CRD (see `v1alpha1.py` for its conventions).
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, model_validator
 
-from adaptive_operator.api.base import CEL, Api, rule
+from adaptive_operator.api.base import CEL, LEVEL_NAME, Api, match, rule, told
 
 
 class Precision(StrEnum):
@@ -32,6 +32,35 @@ class LevelPrecision(StrEnum):
 
 # Depths that are missing are a rule's own matter.
 _NO_ORDER = "!has(self.skipOrder) || !has(self.depths) || self.depths.size() == 0"
+
+
+_DRAFT_LEVEL = (
+    "tiers[].recipe.nested.draft.level must be a level of recipe.nested below the top one; correct it: a name is a"
+    " precision of levels, then -d and a depth unless it is the first, e.g. int4 or int4-d28"
+)
+
+
+class Draft(Api):
+    """Speculative decoding: a lower level drafts tokens, the top level verifies them all in one step.
+
+    The answers are the top level's own.
+    """
+
+    level: str = Field(
+        min_length=1,
+        max_length=16,
+        pattern=LEVEL_NAME,
+        json_schema_extra=told(
+            "pattern",
+            match(
+                LEVEL_NAME,
+                "tiers[].recipe.nested.draft.level must be the name of a level; use a precision, then -d and a depth"
+                " unless it is the first, e.g. int4 or int4-d28",
+            ),
+        ),
+        description="Level that drafts, one below the top level, e.g. int4 or int4-d28.",
+    )
+    tokens: int | None = Field(default=None, ge=1, le=8, description="Tokens per draft. Unset: 4.")
 
 
 class Nested(Api):
@@ -74,6 +103,11 @@ class Nested(Api):
         " python -m inference_pods.engine.rank_layers measures it of the model. Unset: the order that was measured of"
         " exactly these weights, if the engine knows them; else it refuses depths that leave layers out.",
     )
+    draft: Draft | None = Field(
+        default=None,
+        description="Speculative decoding of greedy requests of the top level, while the engine measures that it gains"
+        " time; the header x-speculate: off exempts a request. An emulated tier does not draft. Unset: none.",
+    )
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -110,9 +144,28 @@ class Nested(Api):
                     "tiers[].recipe.nested.skipOrder says which layers depths leave out; set depths too, e.g. [30, 28],"
                     " or leave both out",
                 ),
+                rule(
+                    "!has(self.draft) || (self.draft.level != self.levels[0]"
+                    " && self.levels.exists(p, self.draft.level.startsWith(p)) && (!self.draft.level.contains('-d')"
+                    " || (has(self.depths) && self.depths.exists(d,"
+                    " d == int(self.draft.level.substring(6)) && d != self.depths[0]))))",
+                    _DRAFT_LEVEL,
+                ),
             ]
         }
     )
+
+    @model_validator(mode="after")
+    def _check_draft(self) -> Self:
+        if self.draft is not None and self.draft.level not in level_names(self)[1:]:
+            raise ValueError(_DRAFT_LEVEL)
+        return self
+
+
+def level_names(nested: Nested) -> tuple[str, ...]:
+    """`int8, int8-d28, int4, int4-d28` for the levels int8, int4 and the depths 30, 28."""
+    suffixes = ("", *(f"-d{depth}" for depth in nested.depths[1:]))
+    return tuple(f"{precision.value}{suffix}" for precision in nested.levels for suffix in suffixes)
 
 
 class Recipe(Api):

@@ -6,13 +6,19 @@ Part of the single source of the CRD (see `v1alpha1.py` for its conventions).
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Self
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, model_validator
 
 from adaptive_operator.api.base import CEL, DNS_LABEL, QUANTITY, Api, match, rule, told
 from adaptive_operator.api.card import DeclaredCard
 from adaptive_operator.api.curve import Curve
 from adaptive_operator.api.recipe import Recipe
+
+_KV_OF_ONE_RANK = (
+    "tiers[].replica.kvPrecision: int8 needs replica.tensorParallel: 1, keys and values of several ranks are fp32;"
+    " lower tensorParallel to 1, or leave kvPrecision out"
+)
 
 
 class KvPrecision(StrEnum):
@@ -61,12 +67,13 @@ class Replica(Api):
         default=None,
         ge=1,
         le=8,
-        description="Ranks that split the weights of one replica among its accelerators. Unset: 1.",
+        description="Ranks that split the weights of one replica among its accelerators. Unset: one rank per GPU,"
+        " 1 on a CPU.",
     )
     kv_precision: KvPrecision | None = Field(
         default=None,
         description="Numeric form of the keys and values of running requests: int8 takes about a quarter of the"
-        " memory of fp32. Unset: fp32.",
+        " memory of fp32; CPU, one rank only. Unset: fp32.",
     )
 
     model_config = ConfigDict(
@@ -146,6 +153,11 @@ class Tier(Api):
                     " native tier goes into card",
                 ),
                 rule(
+                    "!has(self.replica.kvPrecision) || self.replica.kvPrecision != 'int8'"
+                    " || !has(self.replica.tensorParallel) || self.replica.tensorParallel == 1 || has(self.curve)",
+                    _KV_OF_ONE_RANK,
+                ),
+                rule(
                     "!has(self.curve) || !has(self.curve.levels) || (has(self.recipe.nested) &&"
                     " self.curve.levels.all(c, c.name != self.recipe.nested.levels[0]"
                     " && self.recipe.nested.levels.exists(p, c.name.startsWith(p))"
@@ -180,3 +192,10 @@ class Tier(Api):
             ]
         }
     )
+
+    @model_validator(mode="after")
+    def _check_kv_precision(self) -> Self:
+        several = (self.replica.tensor_parallel or 1) > 1
+        if several and self.replica.kv_precision is KvPrecision.INT8 and self.curve is None:
+            raise ValueError(_KV_OF_ONE_RANK)
+        return self

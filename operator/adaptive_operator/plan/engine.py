@@ -12,7 +12,7 @@ from typing import Any
 from adaptive_operator import names
 from adaptive_operator.api import curve as defaults
 from adaptive_operator.api.curve import Curve, StepTime
-from adaptive_operator.api.recipe import Recipe
+from adaptive_operator.api.recipe import Draft, Recipe
 from adaptive_operator.api.tiers import Replica, Tier
 from adaptive_operator.decide.revisions import inputs_of
 from adaptive_operator.levels import Level, format_levels, levels_of
@@ -25,6 +25,7 @@ from adaptive_operator.plan.revisions import TierRevision
 from adaptive_operator.plan.settings import PlanSettings
 
 NESTED = "nested"  # the engine's word for weights that serve several levels
+_ENGINE_STEP_TOKENS = 64  # an engine's own --max-step-tokens
 _PROBE_PERIOD_SECONDS = 2
 _GRACE_BEYOND_DRAIN_SECONDS = 15
 _OWNED_SPEC_FIELDS = ("serviceName", "podManagementPolicy", "updateStrategy", "selector", "template")
@@ -143,6 +144,7 @@ def _arguments(model: ModelObservation, tier: Tier, settings: PlanSettings) -> l
         "--model-source", source.source,
         *(["--model-sha256", digest] if digest else []),
         *_recipe_arguments(tier.recipe),
+        *(_draft_arguments(tier.recipe.nested.draft) if tier.curve is None and tier.recipe.nested else []),
         *_replica_arguments(tier.replica),
         *(["--permutation-seed", str(seed)] if seed is not None else []),
         "--served-model-name", model.name,
@@ -169,10 +171,21 @@ def _recipe_arguments(recipe: Recipe) -> list[str]:
     ]  # fmt: skip
 
 
+def _draft_arguments(draft: Draft | None) -> list[str]:
+    """Speculative decoding; the number of tokens is the engine's own unless the user chose one."""
+    if draft is None:
+        return []
+    tokens = ["--draft-tokens", str(draft.tokens)] if draft.tokens is not None else []
+    return ["--draft-level", draft.level, *tokens]
+
+
 def _pace_arguments(curve: Curve | None, settings: PlanSettings) -> list[str]:
     """How many sequences decode together; of an emulated engine all else that hardware would decide too."""
     if curve is None:
-        return ["--max-batch-size", str(settings.max_batch_size)]
+        batch = settings.max_batch_size
+        # An engine refuses steps smaller than its batch. Below its default nothing is said: it would restart all pods.
+        steps = ["--max-step-tokens", str(batch)] if batch > _ENGINE_STEP_TOKENS else []
+        return ["--max-batch-size", str(batch), *steps]
     levels = [part for level in curve.levels for part in ("--emulate", f"{level.name}={_step_time(level)}")]
     return [
         "--max-batch-size", str(curve.max_sequences or defaults.DEFAULT_MAX_SEQUENCES),

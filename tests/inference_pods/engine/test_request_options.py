@@ -37,6 +37,9 @@ def test_headers_are_read_and_the_deadline_counts_from_now():
         ({"x-deadline-ms": "-5"}, "x-deadline-ms"),
         ({"x-deadline-ms": "soon"}, "x-deadline-ms"),
         ({"x-deadline-ms": "9" * 5000}, "x-deadline-ms"),
+        ({"x-speculate": "on"}, "x-speculate"),
+        ({"x-speculate": ""}, "x-speculate"),
+        ({"x-speculate": "o" * 5000}, "x-speculate"),
     ],
 )
 def test_a_bad_header_is_named_with_the_remedy(headers, words):
@@ -86,6 +89,35 @@ async def test_a_request_carries_its_options_to_the_engine(serve, scripted_runne
         assert (await post(http, engine.url + path, body, headers))[0] == 200
     assert [(request.level, request.priority) for request in seen] == [(1, 7), (1, 7)]
     assert all(request.deadline_seconds is not None for request in seen)
+
+
+@pytest.mark.parametrize(("headers", "speculate"), [({}, True), ({"x-speculate": " off "}, False)])
+def test_a_request_may_be_drafted_unless_it_says_off(headers, speculate):
+    assert parse_options(headers, LEVELS).speculate is speculate
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/generate", GENERATE),
+        ("/generate_stream", GENERATE),
+        ("/", GENERATE),
+        (CHAT, CHAT_BODY),
+        ("/v1/completions", {"prompt": "a", "max_tokens": 2}),
+    ],
+)
+async def test_every_route_hears_that_a_request_must_not_be_drafted(
+    serve, scripted_runner, http, monkeypatch, path, body
+):
+    engine = await serve(scripted_runner, levels=LEVELS)
+    seen = []
+    submit = engine.service.engine.loop.submit
+    monkeypatch.setattr(engine.service.engine.loop, "submit", lambda i, r: (seen.append(r), submit(i, r)))
+    for headers in ({}, {"x-speculate": "off"}):
+        assert (await post(http, engine.url + path, body, headers))[0] == 200
+    assert [request.speculate for request in seen] == [True, False]
+    status, text, _ = await post(http, engine.url + path, body, {"x-speculate": "never"})
+    assert (status, "x-speculate" in text) == (400, True)
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,12 @@ def test_fields_that_belong_to_one_connection_stay_behind_also_those_that_it_nam
     assert outgoing.getall("X-Twice") == ["1", "2"]
 
 
+def test_what_only_the_engine_decides_on_reaches_it():
+    incoming = CIMultiDict({"x-speculate": "off", "x-priority": "3"})
+    outgoing = request_headers(incoming, "id-1", "int8")
+    assert (outgoing["x-speculate"], outgoing["x-priority"]) == ("off", "3")
+
+
 @pytest.mark.parametrize(("quality", "shown"), [(990, "990"), (None, None)])
 def test_the_answer_says_who_served_and_never_an_unknown_quality(quality, shown):
     upstream = SimpleNamespace(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -170,7 +171,7 @@ SPEC: dict[str, Any] = {
     "tiers": [
         {
             "name": "nested",
-            "recipe": {"nested": {"levels": ["int8", "int4"]}},
+            "recipe": {"nested": {"levels": ["int8", "int4"], "depths": [30, 28], "draft": {"level": "int4"}}},
             "replica": {"accelerators": 1, "cpu": "500m", "memory": "1Gi"},
             "card": {"levels": [{"name": "int8", "qualityPermille": 998, "capacityMilliRequestsPerSecond": 650}]},
         }
@@ -189,6 +190,7 @@ STRINGS = {
     ".spec.tiers[].name": (("int8", "a-b"), ("Full", "8bit", "a-", "a_b", "a.b", "a\n")),
     ".spec.tiers[].replica.cpu": (("4", "0.5", "500m"), ("4 cores", "-1", "four", "1e3", ".5")),
     ".spec.tiers[].replica.memory": (("1Gi", "512Mi", "1.5G"), ("1 GB", "1GB", "1gi", "Gi")),
+    ".spec.tiers[].recipe.nested.draft.level": (("int4", "int8-d28"), ("fp4", "int4-d0", "int4-28", "INT4")),
     ".spec.tiers[].card.levels[].name": (("int4", "int8-d28"), ("fp4", "int4-d0", "int4-28", "INT4")),
 }
 
@@ -215,6 +217,38 @@ def test_the_rule_that_is_told_and_the_operator_refuse_the_same_strings(path):
         assert not re.search(pattern.removesuffix("$") + r"\Z", value)
         with pytest.raises(ValidationError):
             AdaptiveModelSpec.model_validate(with_value(path, value))
+
+
+@pytest.mark.parametrize("level", ["int8", "int8-d30", "int4-d27", "int4-d2"])
+def test_a_draft_of_the_top_level_or_of_none_of_the_recipes_is_refused(level):
+    with pytest.raises(ValidationError, match=r"draft.level must be a level of recipe.nested below the top one"):
+        AdaptiveModelSpec.model_validate(with_value(".spec.tiers[].recipe.nested.draft.level", level))
+
+
+PACE = {"stepMicroseconds": 7000, "decodeMicrosecondsPerSequence": 30, "prefillMicrosecondsPerToken": 50}
+
+
+@pytest.mark.parametrize(
+    ("tier", "replica", "refused"),
+    [
+        pytest.param({}, {"kvPrecision": "int8", "tensorParallel": 2}, True, id="int8 of two ranks"),
+        pytest.param({}, {"kvPrecision": "int8", "tensorParallel": 1}, False, id="int8 of one rank"),
+        pytest.param({}, {"kvPrecision": "int8"}, False, id="int8 of as many ranks as there are devices"),
+        pytest.param({}, {"kvPrecision": "fp32", "tensorParallel": 2}, False, id="fp32 of two ranks"),
+        pytest.param(
+            {"engine": "emulated", "curve": PACE},
+            {"kvPrecision": "int8", "tensorParallel": 2},
+            False,
+            id="an emulated tier, which has neither",
+        ),
+    ],
+)
+def test_keys_and_values_in_int8_need_one_rank(tier, replica, refused):
+    spec = copy.deepcopy(SPEC)
+    spec["tiers"][0] |= tier
+    spec["tiers"][0]["replica"] |= {"accelerators": 2, **replica}
+    with pytest.raises(ValidationError, match=r"needs replica\.tensorParallel: 1") if refused else nullcontext():
+        AdaptiveModelSpec.model_validate(spec)
 
 
 def test_a_spec_without_tiers_is_no_spec():

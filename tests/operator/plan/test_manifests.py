@@ -95,6 +95,13 @@ def test_a_pod_gets_longer_to_end_than_its_engine_to_drain() -> None:
     assert pod["terminationGracePeriodSeconds"] > int(arguments[arguments.index("--drain-seconds") + 1]) == 40
 
 
+def test_keys_and_values_in_int8_reach_the_engine() -> None:
+    tier = demo_tiers()[0]
+    tier["replica"]["kvPrecision"] = "int8"
+    args = stateful_set(tiers=[tier])["spec"]["template"]["spec"]["containers"][0]["args"]
+    assert args[args.index("--kv-precision") + 1] == "int8"
+
+
 def test_no_seed_gives_no_argument() -> None:
     container = stateful_set(model={"source": "file:///models/a.gguf"})["spec"]["template"]["spec"]["containers"][0]
     assert "--permutation-seed" not in container["args"]
@@ -135,6 +142,30 @@ def test_another_skip_order_makes_a_new_revision() -> None:
     orders = [{}, {"skipOrder": [17, 14]}, {"skipOrder": [14, 17]}]
     specs = [make_spec([make_nested(depths=[30, 28], **order)]) for order in orders]
     assert len({tier_inputs(spec, spec.tiers[0]) for spec in specs}) == 3
+
+
+def test_another_draft_makes_a_new_revision() -> None:
+    drafts: list[dict[str, Any]] = [{}, {"draft": {"level": "int4"}}, {"draft": {"level": "int4", "tokens": 2}}]
+    specs = [make_spec([make_nested(**draft)]) for draft in drafts]
+    assert len({tier_inputs(spec, spec.tiers[0]) for spec in specs}) == 3
+
+
+@pytest.mark.parametrize(
+    ("draft", "told"),
+    [
+        pytest.param({"level": "int4"}, ["--draft-level", "int4"], id="the number is the engine's own"),
+        pytest.param(
+            {"level": "int4", "tokens": 2}, ["--draft-level", "int4", "--draft-tokens", "2"], id="a number is chosen"
+        ),
+    ],
+)
+def test_a_native_engine_is_told_what_drafts_and_an_emulated_one_is_not(draft: dict[str, Any], told: list[str]) -> None:
+    native = make_nested(draft=draft)
+    for tier, expected in ((native, told), ({**native, "engine": "emulated", "curve": CURVE}, [])):
+        args = stateful_set(tiers=[tier])["spec"]["template"]["spec"]["containers"][0]["args"]
+        at = args.index("--draft-level") if expected else 0
+        assert args[at : at + len(expected)] == expected
+        assert sum(part.startswith("--draft") for part in args) == len(expected) // 2
 
 
 def test_the_revisions_of_tiers_that_exist_are_never_renamed_by_an_upgrade() -> None:

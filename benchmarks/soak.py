@@ -5,7 +5,8 @@ that running requests are preempted; the run fails if none was.
 
 Clients send prompts and outputs of random lengths at random levels, priorities and deadlines, cancel, disconnect in the
 middle of streams, and ask for what is refused. In the end the engine must be as it was: nothing running, no KV block
-held, memory bounded, every request ended, greedy answers unchanged (soak_verdict.py). Exits 1 with the reasons if not.
+held, memory bounded, every request ended, greedy answers unchanged, and it must have worked: completions at each level,
+cancels, disconnects and deadlines (soak_verdict.py). Exits 1 with the reasons if not.
 """
 
 from __future__ import annotations
@@ -25,7 +26,14 @@ import aiohttp
 
 from benchmarks.engine_process import read_metrics, run_engine
 from benchmarks.server_process import ServerProcess
-from benchmarks.soak_verdict import SoakRecord, find_faults
+from benchmarks.soak_verdict import (
+    CANCELLED,
+    COMPLETED,
+    DEADLINE_PASSED,
+    DISCONNECTED,
+    SoakRecord,
+    find_faults,
+)
 from inference_pods.protocol import (
     ENGINE_KV_BLOCKS_USED,
     ENGINE_PREEMPTIONS,
@@ -51,20 +59,6 @@ REQUEST_SECONDS = 180.0  # a request that takes longer hangs
 _WORDS = ("the", "engine", "keeps", "serving", "while", "clients", "come", "and", "go", "or", "ask", "for", "more")
 
 
-@dataclass(slots=True)
-class Tally:
-    """What became of the requests."""
-
-    started: int = 0
-    outcomes: Counter[str] = field(default_factory=Counter)
-    failures: list[str] = field(default_factory=list)
-
-    def end(self, outcome: str, expected: bool) -> None:
-        self.outcomes[outcome] += 1
-        if not expected:
-            self.failures.append(outcome)
-
-
 @dataclass(frozen=True, slots=True)
 class Plan:
     """One request, and what its client does with it."""
@@ -75,6 +69,23 @@ class Plan:
     leave_after_frames: int | None  # of a stream; None: stays
     leave_after_seconds: float | None
     refused_status: int | None  # the refusal that this request must get
+
+
+@dataclass(slots=True)
+class Tally:
+    """What became of the requests; `completed`: by level."""
+
+    started: int = 0
+    outcomes: Counter[str] = field(default_factory=Counter)
+    completed: Counter[str] = field(default_factory=Counter)
+    failures: list[str] = field(default_factory=list)
+
+    def end(self, plan: Plan, outcome: str, expected: bool) -> None:
+        self.outcomes[outcome] += 1
+        if outcome == COMPLETED:
+            self.completed[plan.headers[HEADER_LEVEL]] += 1
+        if not expected:
+            self.failures.append(outcome)
 
 
 def draw_plan(draw: random.Random) -> Plan:
@@ -135,7 +146,7 @@ class Soak:
                 outcome, expected = f"{plan.path} did not end within {REQUEST_SECONDS:.0f} s", False
             except aiohttp.ClientError as error:
                 outcome, expected = f"{plan.path}: {type(error).__name__}", False
-            self.tally.end(outcome, expected)
+            self.tally.end(plan, outcome, expected)
             await asyncio.sleep(draw.choice((0.0, 0.0, 0.1, 0.5)))
 
     async def _send(self, plan: Plan) -> tuple[str, bool]:
@@ -145,7 +156,7 @@ class Soak:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(plan.leave_after_seconds), request as response:
                     return judge_status(plan, response.status, await response.json())
-            return "cancelled", True
+            return CANCELLED, True
         async with request as response:
             if plan.path == "/generate" or response.status != 200:
                 return judge_status(plan, response.status, await response.json())
@@ -158,7 +169,7 @@ class Soak:
                 continue
             if frames == plan.leave_after_frames:
                 response.close()
-                return "disconnected", True
+                return DISCONNECTED, True
             frames += 1
             frame = json.loads(line[5:])
             if "error" in frame:
@@ -180,9 +191,9 @@ def judge_status(plan: Plan, status: int, body: dict[str, Any]) -> tuple[str, bo
     if plan.refused_status is not None:
         return f"refused {status}", status == plan.refused_status
     if status == 424 and HEADER_DEADLINE_MS in plan.headers:
-        return "deadline passed", True
+        return DEADLINE_PASSED, True
     if status == 200 and (body.get("generated_text") is not None):
-        return "completed", True
+        return COMPLETED, True
     return f"status {status}: {str(body.get('error'))[:200]}", False
 
 
@@ -217,8 +228,8 @@ async def soak(engine: ServerProcess, seconds: float, seed: int) -> tuple[SoakRe
         metrics = await wait_until_quiet(engine) if exit_code is None else {}
         last = await ask_probes(engine, session) if exit_code is None else {}
     tally = run.tally
-    ended = sum(tally.outcomes.values())
-    return SoakRecord(run.rss_bytes, metrics, tally.started, ended, tally.failures, first, last, exit_code), tally
+    work = tally.started, tally.outcomes, tally.completed, tally.failures
+    return SoakRecord(run.rss_bytes, metrics, *work, first, last, exit_code), tally
 
 
 def main() -> None:
@@ -230,7 +241,7 @@ def main() -> None:
     OUTPUT.mkdir(parents=True, exist_ok=True)
     with run_engine(PRESSURE_FLAGS if options.pressure else FLAGS, OUTPUT / "soak-engine.log") as engine:
         record, tally = asyncio.run(soak(engine, options.minutes * 60, options.seed))
-    faults = find_faults(record, must_preempt=options.pressure)
+    faults = find_faults(record, levels=LEVELS, must_preempt=options.pressure)
     (OUTPUT / "soak.json").write_text(json.dumps({"faults": faults, **asdict(record)}, indent=1))
     print(f"{tally.started} requests: {dict(tally.outcomes)}")
     lowest, highest = min(record.rss_bytes) / 2**20, max(record.rss_bytes) / 2**20

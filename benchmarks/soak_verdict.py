@@ -15,33 +15,41 @@ from inference_pods.protocol import (
 
 WARM_SHARE = 0.25  # of the samples: buffers, plans and the KV cache fill in this time
 _GROWTH, _SLACK_BYTES = 1.05, 8 * 2**20
+COMPLETED, CANCELLED, DISCONNECTED, DEADLINE_PASSED = "completed", "cancelled", "disconnected", "deadline passed"
+_MUST_HAPPEN = {
+    CANCELLED: "no request was cancelled",
+    DISCONNECTED: "no stream was left in the middle",
+    DEADLINE_PASSED: "no deadline passed",
+}
 _ZERO_WHEN_IDLE = (ENGINE_RUNNING, ENGINE_WAITING, ENGINE_KV_BLOCKS_USED, ENGINE_INTEGRITY_FAILURES)
 
 
 @dataclass(frozen=True, slots=True)
 class SoakRecord:
     """`rss_bytes`: one sample per second. `idle_metrics`: read after the last request, or at the end of the patience
-    for it. `failures`: requests that did not end as they should, in words. `exit_code`: None while it runs.
+    for it. `outcomes`: requests by how they ended; `completed`: by level. `failures`: requests that did not end as they
+    should, in words. `exit_code`: None while it runs.
     """
 
     rss_bytes: Sequence[int]
     idle_metrics: Mapping[str, float]
     started: int
-    ended: int
+    outcomes: Mapping[str, int]
+    completed: Mapping[str, int]
     failures: Sequence[str]
     first_answers: Mapping[str, str]
     last_answers: Mapping[str, str]
     exit_code: int | None
 
 
-def find_faults(record: SoakRecord, *, must_preempt: bool = False) -> list[str]:
-    """Everything that is wrong, one sentence each; empty means passed. `must_preempt`: a load that is meant to."""
+def find_faults(record: SoakRecord, *, levels: Sequence[str], must_preempt: bool = False) -> list[str]:
+    """Everything that is wrong, one sentence each; empty means passed. `levels`: those that the load asks for.
+    `must_preempt`: a load that is meant to."""
     if record.exit_code is not None:
         return [f"the engine ended with exit code {record.exit_code}"]
     faults = [f"{name} is {record.idle_metrics.get(name)} when idle, not 0" for name in _ZERO_WHEN_IDLE
               if record.idle_metrics.get(name) != 0]  # fmt: skip
-    if record.started != record.ended or not record.started:
-        faults.append(f"{record.started} requests were started, {record.ended} ended")
+    faults += _judge_work(record, levels)
     faults += [f"{len(record.failures)} requests failed, first: {record.failures[0]}"] if record.failures else []
     if must_preempt and not record.idle_metrics.get(ENGINE_PREEMPTIONS):
         faults.append("nothing was preempted: the load put no pressure on the KV cache")
@@ -50,6 +58,16 @@ def find_faults(record: SoakRecord, *, must_preempt: bool = False) -> list[str]:
         if record.last_answers.get(level) != answer
     ]  # fmt: skip
     return faults + _judge_memory(record.rss_bytes)
+
+
+def _judge_work(record: SoakRecord, levels: Sequence[str]) -> list[str]:
+    """An engine that refuses everything leaks nothing either: the run counts only if it did all that it is meant to."""
+    ended = sum(record.outcomes.values())
+    faults = []
+    if record.started != ended or not record.started:
+        faults.append(f"{record.started} requests were started, {ended} ended")
+    faults += [f"nothing was completed at level {level}" for level in levels if not record.completed.get(level)]
+    return faults + [words for outcome, words in _MUST_HAPPEN.items() if not record.outcomes.get(outcome)]
 
 
 def _judge_memory(rss_bytes: Sequence[int]) -> list[str]:

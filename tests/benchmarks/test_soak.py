@@ -1,10 +1,11 @@
 import dataclasses
+import functools
 import random
 
 import pytest
 
 from benchmarks.engine_process import parse_metrics
-from benchmarks.soak import FLAGS, LEVELS, PRESSURE_FLAGS, Plan, draw_plan, judge_status
+from benchmarks.soak import FLAGS, LEVELS, PRESSURE_FLAGS, Plan, Tally, draw_plan, judge_status
 from benchmarks.soak_verdict import SoakRecord, find_faults
 from inference_pods.engine.settings import parse_settings
 
@@ -15,11 +16,20 @@ IDLE = {
     "adaptive_engine_kv_blocks_used": 0.0,
     "adaptive_engine_integrity_failures_total": 0.0,
 }
-GOOD = SoakRecord([300 * MIB] * 100, IDLE, 50, 50, [], {"int8": "Paris"}, {"int8": "Paris"}, None)
+OUTCOMES = {"completed": 30, "cancelled": 8, "disconnected": 7, "deadline passed": 5}
+GOOD = SoakRecord(
+    [300 * MIB] * 100, IDLE, 50, OUTCOMES, {"int8": 20, "int4": 10}, [], {"int8": "Paris"}, {"int8": "Paris"}, None
+)
+judge = functools.partial(find_faults, levels=("int8", "int4"))
+
+
+def without(outcome):
+    """Other outcomes took its place."""
+    return {**OUTCOMES, outcome: 0, "overloaded": OUTCOMES[outcome]}
 
 
 def test_a_run_that_leaves_everything_as_it_was_passes():
-    assert find_faults(GOOD) == []
+    assert judge(GOOD) == []
 
 
 @pytest.mark.parametrize(
@@ -27,8 +37,13 @@ def test_a_run_that_leaves_everything_as_it_was_passes():
     [
         ({"idle_metrics": {**IDLE, "adaptive_engine_kv_blocks_used": 3.0}}, "kv_blocks_used is 3.0"),
         ({"idle_metrics": {}}, "integrity_failures_total is None"),
-        ({"ended": 49}, "50 requests were started, 49 ended"),
-        ({"started": 0, "ended": 0}, "0 requests were started"),
+        ({"started": 51}, "51 requests were started, 50 ended"),
+        ({"started": 0, "outcomes": {}}, "0 requests were started"),
+        ({"completed": {"int8": 20, "int4": 0}}, "nothing was completed at level int4"),
+        ({"completed": {"int8": 20}}, "nothing was completed at level int4"),
+        ({"outcomes": without("cancelled")}, "no request was cancelled"),
+        ({"outcomes": without("disconnected")}, "no stream was left"),
+        ({"outcomes": without("deadline passed")}, "no deadline passed"),
         ({"failures": ["status 500: x"]}, "1 requests failed, first: status 500: x"),
         ({"last_answers": {"int8": "Rome"}}, "answer at level int8 changed"),
         ({"last_answers": {}}, "answer at level int8 changed"),
@@ -38,14 +53,14 @@ def test_a_run_that_leaves_everything_as_it_was_passes():
     ],
 )
 def test_each_fault_fails_the_run(change, words):
-    assert any(words in fault for fault in find_faults(dataclasses.replace(GOOD, **change)))
+    assert any(words in fault for fault in judge(dataclasses.replace(GOOD, **change)))
 
 
 @pytest.mark.parametrize(("preemptions", "faults"), [(3.0, 0), (0.0, 1), (None, 1)])
 def test_a_run_under_pressure_fails_unless_something_was_preempted(preemptions, faults):
     metrics = IDLE if preemptions is None else {**IDLE, "adaptive_engine_preemptions_total": preemptions}
 
-    assert len(find_faults(dataclasses.replace(GOOD, idle_metrics=metrics), must_preempt=True)) == faults
+    assert len(judge(dataclasses.replace(GOOD, idle_metrics=metrics), must_preempt=True)) == faults
 
 
 def test_pressure_changes_only_the_room_to_wait_and_the_kv_cache():
@@ -57,7 +72,7 @@ def test_pressure_changes_only_the_room_to_wait_and_the_kv_cache():
 def test_memory_that_fills_during_the_warm_up_is_no_leak():
     growing = [(200 + i * 10) * MIB for i in range(20)]
 
-    assert find_faults(dataclasses.replace(GOOD, rss_bytes=growing + [400 * MIB] * 80)) == []
+    assert judge(dataclasses.replace(GOOD, rss_bytes=growing + [400 * MIB] * 80)) == []
 
 
 @pytest.mark.parametrize(
@@ -77,6 +92,17 @@ def test_each_request_must_end_as_its_plan_says(headers, refused, status, right)
     plan = Plan("/generate", {}, headers, None, None, refused)
 
     assert judge_status(plan, status, {"generated_text": "x"})[1] is right
+
+
+def test_only_completed_requests_count_as_work_at_their_level():
+    tally, plan = Tally(), Plan("/generate", {}, {"x-level": "int4"}, None, None, None)
+
+    tally.end(plan, "completed", True)
+    tally.end(plan, "overloaded", True)
+    tally.end(plan, "status 500: x", False)
+
+    assert tally.completed == {"int4": 1}
+    assert tally.failures == ["status 500: x"]
 
 
 def test_plans_cover_levels_leaving_deadlines_and_refusals():

@@ -30,6 +30,8 @@ _ROWS_AT_ONCE = 512  # of a tensor, read by torch_weights.py
 ONE_CPU = Placement(Device.CPU, 1)
 _UNLIMITED = 2**62  # version 1 writes the largest multiple of a page that fits in 63 bits
 
+_LESS_CACHE = "lower replica.kvCacheTokens (--kv-cache-tokens)"
+
 
 @dataclass(frozen=True, slots=True)
 class MemoryBounds:
@@ -146,21 +148,21 @@ def check_memory(needed_bytes: int, bounds: MemoryBounds) -> None:
             LoadReason.OUT_OF_MEMORY,
             f"the model needs {in_all} bytes ({needed_bytes} for weights, KV cache and scratch, {bounds.used} for the "
             f"process), the container's limit is {bounds.container_limit}; raise replica.memory to at least "
-            f"{_mebibytes(in_all)}Mi or lower --kv-cache-tokens",
+            f"{_mebibytes(in_all)}Mi or {_LESS_CACHE}",
         )
     if bounds.machine_available is not None and needed_bytes > bounds.machine_available:
         raise LoadError(
             LoadReason.OUT_OF_MEMORY,
             f"the model needs {needed_bytes} bytes for weights, KV cache and scratch, the machine has "
-            f"{bounds.machine_available} left; use a larger node or lower --kv-cache-tokens",
+            f"{bounds.machine_available} left; use a larger node or {_LESS_CACHE}",
         )
 
 
 def refuse_memory(error: MemoryError) -> LoadError:
     """The refusal for memory that turned out to be missing while loading: the error's own words, and the remedy."""
-    remedy = "raise replica.memory or lower --kv-cache-tokens"
+    remedy = f"raise replica.memory or {_LESS_CACHE}"
     if isinstance(error, DeviceMemoryError):
-        remedy = "use a device with more memory, raise replica.accelerators or lower --kv-cache-tokens"
+        remedy = f"use a device with more memory, raise replica.accelerators or {_LESS_CACHE}"
     return LoadError(LoadReason.OUT_OF_MEMORY, f"{str(error) or 'not enough memory'}; {remedy}")
 
 

@@ -209,6 +209,10 @@ RULES: dict[str, tuple[Spec, str]] = {
         changed("tiers.0.replica", {**MINIMAL["tiers"][0]["replica"], "tensorParallel": 2, "kvPrecision": "int8"}),
         r"replica.kvPrecision: int8 needs replica.tensorParallel: 1.*leave kvPrecision out",
     ),
+    "a request longer than the KV cache of a replica": (
+        changed("tiers.0.replica.contextTokens", 4097),
+        r"replica.kvCacheTokens must not be less than contextTokens.*raise it or lower contextTokens",
+    ),
     "cards of levels of a plain tier": (
         changed("tiers.0.card", {**CARD, "levels": [level("int8")]}),
         r"tiers\[\].card.levels is for nested tiers only; use recipe.nested",
@@ -326,6 +330,10 @@ CONSTRAINTS: dict[str, tuple[Spec, str]] = {
         r"nested.skipOrder\[0\].*greater than or equal to 0",
     ),
     "a depth of no layers": (nested({**LEVELS, "depths": [0]}), r"nested.depths\[0\].*greater than or equal to 1"),
+    "a context of no length": (
+        changed("tiers.0.replica.contextTokens", 127),
+        r"contextTokens.*greater than or equal to 128",
+    ),
     "a draft of nine tokens": (
         nested({**LEVELS, "draft": {"level": "int4", "tokens": 9}}),
         r"draft.tokens.*less than or equal to 8",
@@ -463,6 +471,12 @@ ALL_LEVELS = [f"{precision}{depth}" for precision in ("int8", "int4") for depth 
         pytest.param(
             changed("tiers.0.replica", {**MINIMAL["tiers"][0]["replica"], "tensorParallel": 1, "kvPrecision": "int8"}),
             id="keys and values in int8 of one rank",
+        ),
+        pytest.param(
+            changed(
+                "tiers.0.replica", {**MINIMAL["tiers"][0]["replica"], "contextTokens": 8192, "kvCacheTokens": 8192}
+            ),
+            id="a longer context and room for it",
         ),
         pytest.param(changed("tiers.0.recipe.precision", "bf16"), id="weights in 16 bits"),
         pytest.param(changed("tiers.0.recipe", {"precision": "int4", "groupSize": 128}), id="an int4 grid of 128"),

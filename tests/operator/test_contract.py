@@ -48,6 +48,8 @@ NESTED_TIER: dict[str, Any] = {
         "memory": "1Gi",
         "tensorParallel": 2,
         "kvPrecision": "fp32",
+        "contextTokens": 8192,
+        "kvCacheTokens": 32_768,
     },
 }
 EMULATED_TIER: dict[str, Any] = {

@@ -21,6 +21,15 @@ _KV_OF_ONE_RANK = (
 )
 
 
+# What an engine takes by itself.
+_CONTEXT_TOKENS = 2048
+_KV_CACHE_TOKENS = 4096
+_KV_CACHE_ROOM = (
+    "tiers[].replica.kvCacheTokens must not be less than contextTokens, or the longest request would never fit; raise"
+    f" it or lower contextTokens (unset: {_KV_CACHE_TOKENS} and {_CONTEXT_TOKENS})"
+)
+
+
 class KvPrecision(StrEnum):
     """Numeric form of the keys and values of running requests."""
 
@@ -75,6 +84,20 @@ class Replica(Api):
         description="Numeric form of the keys and values of running requests: int8 takes about a quarter of the"
         " memory of fp32; CPU, one rank only. Unset: fp32.",
     )
+    context_tokens: int | None = Field(
+        default=None,
+        ge=128,
+        le=131_072,
+        description="Longest prompt plus output of one request of a native engine, at most what the model was trained"
+        f" for. Unset: {_CONTEXT_TOKENS}.",
+    )
+    kv_cache_tokens: int | None = Field(
+        default=None,
+        ge=128,
+        le=100_000_000,
+        description="Tokens that the KV cache of a native engine holds, all requests together; replica.memory has to"
+        f" have room for it. Unset: {_KV_CACHE_TOKENS}.",
+    )
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -83,6 +106,11 @@ class Replica(Api):
                     "!has(self.tensorParallel) || self.tensorParallel <= self.accelerators",
                     "tiers[].replica.tensorParallel must not be greater than replica.accelerators, one for each rank;"
                     " lower it or raise accelerators",
+                ),
+                rule(
+                    f"(has(self.contextTokens) ? self.contextTokens : {_CONTEXT_TOKENS})"
+                    f" <= (has(self.kvCacheTokens) ? self.kvCacheTokens : {_KV_CACHE_TOKENS})",
+                    _KV_CACHE_ROOM,
                 ),
                 rule(
                     "!isQuantity(self.cpu) || quantity(self.cpu).isGreaterThan(quantity('0'))",
@@ -95,6 +123,12 @@ class Replica(Api):
             ]
         }
     )
+
+    @model_validator(mode="after")
+    def _check_kv_cache(self) -> Self:
+        if (self.context_tokens or _CONTEXT_TOKENS) > (self.kv_cache_tokens or _KV_CACHE_TOKENS):
+            raise ValueError(_KV_CACHE_ROOM)
+        return self
 
 
 class ReplicaBounds(Api):

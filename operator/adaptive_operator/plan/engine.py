@@ -152,6 +152,7 @@ def _arguments(model: ModelObservation, tier: Tier, settings: PlanSettings) -> l
         "--host", "0.0.0.0",  # noqa: S104 - a pod's only network is the cluster's
         "--port", str(names.ENGINE_PORT),
         *_pace_arguments(tier.curve, settings),
+        *(_room_arguments(tier.replica) if tier.curve is None else []),
         "--max-waiting", str(settings.max_waiting),
         "--tpot-milliseconds", str(model.spec.slo.tpot_milliseconds),
         "--drain-seconds", str(model.spec.scaling.drain_deadline_seconds),
@@ -209,4 +210,13 @@ def _replica_arguments(replica: Replica) -> list[str]:
         "--kv-precision": replica.kv_precision,
         "--tensor-parallel": replica.tensor_parallel,
     }
+    return _flags(chosen)
+
+
+def _room_arguments(replica: Replica) -> list[str]:
+    """Lengths that a native engine keeps memory for, where the user chose them; an emulated one's are in its curve."""
+    return _flags({"--max-total-tokens": replica.context_tokens, "--kv-cache-tokens": replica.kv_cache_tokens})
+
+
+def _flags(chosen: Mapping[str, str | int | None]) -> list[str]:
     return [part for flag, value in chosen.items() if value is not None for part in (flag, str(value))]

@@ -72,7 +72,10 @@ def test_bounds_come_from_the_process_and_the_machine(tmp_path):
             MemoryBounds(139 * MIB, 40 * MIB, None),
             f"needs {140 * MIB} bytes.*limit is {139 * MIB}.*replica.memory to.*154Mi",
         ),
-        (MemoryBounds(None, 40 * MIB, 99 * MIB), f"{100 * MIB} bytes.*{99 * MIB} left.*--kv-cache-tokens"),
+        (
+            MemoryBounds(None, 40 * MIB, 99 * MIB),
+            f"{100 * MIB} bytes.*{99 * MIB} left.*lower replica.kvCacheTokens .--kv",
+        ),
     ],
     ids=["container", "machine"],
 )

@@ -251,6 +251,24 @@ def test_keys_and_values_in_int8_need_one_rank(tier, replica, refused):
         AdaptiveModelSpec.model_validate(spec)
 
 
+@pytest.mark.parametrize(
+    ("replica", "refused"),
+    [
+        pytest.param({"contextTokens": 4096}, False, id="as long as the cache is by itself"),
+        pytest.param({"contextTokens": 4097}, True, id="longer than the cache is by itself"),
+        pytest.param({"kvCacheTokens": 2048}, False, id="a cache as long as a request is by itself"),
+        pytest.param({"kvCacheTokens": 2047}, True, id="a cache shorter than that"),
+        pytest.param({"contextTokens": 8192, "kvCacheTokens": 8192}, False, id="one request of the longest"),
+        pytest.param({"contextTokens": 8192, "kvCacheTokens": 8191}, True, id="one token short"),
+    ],
+)
+def test_the_longest_request_fits_into_the_kv_cache(replica, refused):
+    spec = copy.deepcopy(SPEC)
+    spec["tiers"][0]["replica"] |= replica
+    with pytest.raises(ValidationError, match=r"kvCacheTokens must not be less") if refused else nullcontext():
+        AdaptiveModelSpec.model_validate(spec)
+
+
 def test_a_spec_without_tiers_is_no_spec():
     with pytest.raises(ValidationError):
         AdaptiveModelSpec.model_validate(SPEC | {"tiers": []})

@@ -183,6 +183,8 @@ EDITS: list[tuple[str, Any, bool]] = [
     ("accelerators", lambda tier: tier["replica"].update(accelerators=3), True),
     ("tensor-parallel", lambda tier: tier["replica"].update(tensorParallel=2), True),
     ("kv-precision", lambda tier: tier["replica"].update(kvPrecision="int8"), True),
+    ("context", lambda tier: tier["replica"].update(contextTokens=1024), True),
+    ("kv-cache", lambda tier: tier["replica"].update(kvCacheTokens=8192), True),
     ("group size", lambda tier: tier["recipe"].update(precision="int4", groupSize=64), True),
     ("nested", lambda tier: tier.update(recipe={"nested": {"levels": ["int8", "int4"]}}), True),
     ("bounds", lambda tier: tier.update(replicas={"min": 1, "max": 2}), False),
@@ -270,6 +272,14 @@ def test_what_the_curve_says_of_the_engine_reaches_it() -> None:
     flags = ["--max-batch-size", "--max-step-tokens", "--kv-cache-tokens", "--max-total-tokens"]
     values = [arguments[arguments.index(flag) + 1] for flag in [*flags, "--emulate-load-seconds"]]
     assert values == ["3", "4", "6", "5", "2"]
+
+
+def test_an_emulated_engine_takes_its_lengths_from_its_curve_alone() -> None:
+    tier = {**demo_tiers()[0], "engine": "emulated", "curve": CURVE}
+    tier["replica"] = {**tier["replica"], "contextTokens": 1024, "kvCacheTokens": 2048}
+    args = stateful_set(tiers=[tier])["spec"]["template"]["spec"]["containers"][0]["args"]
+    assert [args.count(flag) for flag in ("--kv-cache-tokens", "--max-total-tokens")] == [1, 1]
+    assert args[args.index("--kv-cache-tokens") + 1] == "65536"
 
 
 def test_a_native_engine_hears_nothing_of_emulation() -> None:

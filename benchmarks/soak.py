@@ -18,7 +18,7 @@ import json
 import random
 import time
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -232,6 +232,12 @@ async def soak(engine: ServerProcess, seconds: float, seed: int) -> tuple[SoakRe
     return SoakRecord(run.rss_bytes, metrics, *work, first, last, exit_code), tally
 
 
+def render(record: SoakRecord, faults: list[str]) -> str:
+    """JSON of a run and of what is wrong with it."""
+    counted = {each.name: getattr(record, each.name) for each in fields(record)}  # asdict breaks a Counter's keys
+    return json.dumps({"faults": faults, **counted}, indent=1)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Random load on one nested engine, then a check that nothing leaked.")
     parser.add_argument("--minutes", type=float, default=20.0)
@@ -242,7 +248,7 @@ def main() -> None:
     with run_engine(PRESSURE_FLAGS if options.pressure else FLAGS, OUTPUT / "soak-engine.log") as engine:
         record, tally = asyncio.run(soak(engine, options.minutes * 60, options.seed))
     faults = find_faults(record, levels=LEVELS, must_preempt=options.pressure)
-    (OUTPUT / "soak.json").write_text(json.dumps({"faults": faults, **asdict(record)}, indent=1))
+    (OUTPUT / "soak.json").write_text(render(record, faults))
     print(f"{tally.started} requests: {dict(tally.outcomes)}")
     lowest, highest = min(record.rss_bytes) / 2**20, max(record.rss_bytes) / 2**20
     print(f"preemptions: {record.idle_metrics.get(ENGINE_PREEMPTIONS)}, resident {lowest:.0f} to {highest:.0f} MiB")

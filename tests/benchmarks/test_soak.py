@@ -1,11 +1,12 @@
 import dataclasses
 import functools
+import json
 import random
 
 import pytest
 
 from benchmarks.engine_process import parse_metrics
-from benchmarks.soak import FLAGS, LEVELS, PRESSURE_FLAGS, Plan, Tally, draw_plan, judge_status
+from benchmarks.soak import FLAGS, LEVELS, PRESSURE_FLAGS, Plan, Tally, draw_plan, judge_status, render
 from benchmarks.soak_verdict import SoakRecord, find_faults
 from inference_pods.engine.settings import parse_settings
 
@@ -103,6 +104,15 @@ def test_only_completed_requests_count_as_work_at_their_level():
 
     assert tally.completed == {"int4": 1}
     assert tally.failures == ["status 500: x"]
+
+
+def test_what_a_run_counted_can_be_written_as_json():
+    tally, plan = Tally(), Plan("/generate", {}, {"x-level": "int8"}, None, None, None)
+    tally.end(plan, "completed", True)
+
+    record = dataclasses.replace(GOOD, outcomes=tally.outcomes, completed=tally.completed)
+
+    assert json.loads(render(record, ["a fault"]))["completed"] == {"int8": 1}
 
 
 def test_plans_cover_levels_leaving_deadlines_and_refusals():

@@ -77,6 +77,7 @@ def test_an_engine_takes_the_arguments_of_a_nested_tier_and_both_sides_name_its_
     assert (settings.precision, settings.kv_precision, settings.tensor_parallel) == ("nested", "fp32", 2)
     assert settings.model_sha256 == "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
     assert (settings.max_total_tokens, settings.kv_cache_tokens) == (8192, 32_768)
+    assert (settings.max_batch_size, settings.max_step_tokens) == (8, 512)
     assert (settings.draft_level, settings.draft_tokens) == ("int4-d28", 3)
     plan = LevelPlan(settings.levels, settings.depths, settings.skip_order)
     assert {level.name for level in plan.build(settings.precision, 30)} == set(CONTRACT["levelNames"])

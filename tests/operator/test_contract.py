@@ -50,6 +50,7 @@ NESTED_TIER: dict[str, Any] = {
         "kvPrecision": "fp32",
         "contextTokens": 8192,
         "kvCacheTokens": 32_768,
+        "maxTokensPerStep": 512,
     },
 }
 EMULATED_TIER: dict[str, Any] = {
@@ -113,9 +114,25 @@ def test_an_engine_with_the_largest_batch_gets_steps_that_hold_it_as_in_the_cont
     assert containers(settings=largest)["engine"]["args"] == CONTRACT["largestBatchEngineArguments"]
 
 
-@pytest.mark.parametrize(("batch", "steps"), [(1, None), (8, None), (64, None), (65, "65"), (1024, "1024")])
-def test_only_a_batch_above_an_engines_own_steps_says_how_large_they_are(batch: int, steps: str | None) -> None:
-    args = containers(settings=replace(SETTINGS, max_batch_size=batch))["engine"]["args"]
+@pytest.mark.parametrize(
+    ("batch", "chosen", "steps"),
+    [
+        pytest.param(1, None, None, id="the smallest batch"),
+        pytest.param(64, None, None, id="a batch as large as an engine's own steps"),
+        pytest.param(65, None, "65", id="a batch above them"),
+        pytest.param(1024, None, "1024", id="the largest batch"),
+        pytest.param(8, 512, "512", id="larger steps, as chosen"),
+        pytest.param(8, 16, "16", id="smaller steps, as chosen"),
+        pytest.param(8, 64, "64", id="chosen as they are anyway"),
+        pytest.param(32, 16, "32", id="smaller than the batch"),
+    ],
+)
+def test_an_engine_hears_of_its_steps_only_what_was_chosen_or_its_batch_needs(
+    batch: int, chosen: int | None, steps: str | None
+) -> None:
+    tier = make_tier("int4", "int4", 1)
+    tier["replica"] |= {"maxTokensPerStep": chosen} if chosen else {}
+    args = containers(tier, replace(SETTINGS, max_batch_size=batch))["engine"]["args"]
     told = args[args.index("--max-step-tokens") + 1] if "--max-step-tokens" in args else None
     assert told == steps
 

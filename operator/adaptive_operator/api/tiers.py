@@ -24,6 +24,7 @@ _KV_OF_ONE_RANK = (
 # What an engine takes by itself.
 _CONTEXT_TOKENS = 2048
 _KV_CACHE_TOKENS = 4096
+MAX_TOKENS_PER_STEP = 64
 _KV_CACHE_ROOM = (
     "tiers[].replica.kvCacheTokens must not be less than contextTokens, or the longest request would never fit; raise"
     f" it or lower contextTokens (unset: {_KV_CACHE_TOKENS} and {_CONTEXT_TOKENS})"
@@ -97,6 +98,15 @@ class Replica(Api):
         le=100_000_000,
         description="Tokens that the KV cache of a native engine holds, all requests together; replica.memory has to"
         f" have room for it. Unset: {_KV_CACHE_TOKENS}.",
+    )
+    max_tokens_per_step: int | None = Field(
+        default=None,
+        ge=8,
+        le=16_384,
+        description="Tokens that a native engine computes per step, of all requests together: a longer prompt is cut"
+        " into chunks. More reads prompts faster, where replica.memory has room for it and slo.tpotMilliseconds leaves"
+        " time; fewer keeps streams steadier. Never fewer than the requests that an engine decodes at once. Unset:"
+        f" {MAX_TOKENS_PER_STEP}.",
     )
 
     model_config = ConfigDict(

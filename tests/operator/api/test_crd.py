@@ -251,6 +251,14 @@ def test_keys_and_values_in_int8_need_one_rank(tier, replica, refused):
         AdaptiveModelSpec.model_validate(spec)
 
 
+@pytest.mark.parametrize(("tokens", "refused"), [(7, True), (8, False), (512, False), (16_384, False), (16_385, True)])
+def test_steps_have_a_least_and_a_most_size(tokens, refused):
+    spec = copy.deepcopy(SPEC)
+    spec["tiers"][0]["replica"] |= {"maxTokensPerStep": tokens}
+    with pytest.raises(ValidationError, match=r"maxTokensPerStep") if refused else nullcontext():
+        AdaptiveModelSpec.model_validate(spec)
+
+
 @pytest.mark.parametrize(
     ("replica", "refused"),
     [

@@ -185,6 +185,7 @@ EDITS: list[tuple[str, Any, bool]] = [
     ("kv-precision", lambda tier: tier["replica"].update(kvPrecision="int8"), True),
     ("context", lambda tier: tier["replica"].update(contextTokens=1024), True),
     ("kv-cache", lambda tier: tier["replica"].update(kvCacheTokens=8192), True),
+    ("step", lambda tier: tier["replica"].update(maxTokensPerStep=512), True),
     ("group size", lambda tier: tier["recipe"].update(precision="int4", groupSize=64), True),
     ("nested", lambda tier: tier.update(recipe={"nested": {"levels": ["int8", "int4"]}}), True),
     ("bounds", lambda tier: tier.update(replicas={"min": 1, "max": 2}), False),

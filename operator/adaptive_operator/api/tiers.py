@@ -243,3 +243,19 @@ class Tier(Api):
         if several and self.replica.kv_precision is KvPrecision.INT8 and self.curve is None:
             raise ValueError(_KV_OF_ONE_RANK)
         return self
+
+
+_ONLY_NATIVE = ("tensor_parallel", "kv_precision", "context_tokens", "kv_cache_tokens", "max_tokens_per_step")
+
+
+def effective_tier(tier: Tier) -> Tier:
+    """The tier without what its engine does not heed: an emulated one has its curve instead, and does not draft.
+
+    Pods are told this and no more, so that an edit of the rest exchanges none of them.
+    """
+    if tier.curve is None:
+        return tier
+    nested = tier.recipe.nested and tier.recipe.nested.model_copy(update={"draft": None})
+    recipe = tier.recipe.model_copy(update={"nested": nested, "group_size": None})
+    replica = tier.replica.model_copy(update=dict.fromkeys(_ONLY_NATIVE))
+    return tier.model_copy(update={"recipe": recipe, "replica": replica})

@@ -13,7 +13,7 @@ from adaptive_operator import names
 from adaptive_operator.api import curve as defaults
 from adaptive_operator.api.curve import Curve, StepTime
 from adaptive_operator.api.recipe import Draft, Recipe
-from adaptive_operator.api.tiers import MAX_TOKENS_PER_STEP, Replica, Tier
+from adaptive_operator.api.tiers import MAX_TOKENS_PER_STEP, Replica, Tier, effective_tier
 from adaptive_operator.decide.revisions import inputs_of
 from adaptive_operator.levels import Level, format_levels, levels_of
 from adaptive_operator.observe.manifests import labels_of
@@ -137,13 +137,13 @@ def _container(model: ModelObservation, tier: Tier, image: str, settings: PlanSe
 
 
 def _arguments(model: ModelObservation, tier: Tier, settings: PlanSettings) -> list[str]:
-    source = model.spec.model
+    tier, source = effective_tier(tier), model.spec.model
     seed, digest = source.permutation_seed, source.sha256
     return [
         "--model-source", source.source,
         *(["--model-sha256", digest] if digest else []),
         *_recipe_arguments(tier.recipe),
-        *(_draft_arguments(tier.recipe.nested.draft) if tier.curve is None and tier.recipe.nested else []),
+        *(_draft_arguments(tier.recipe.nested.draft) if tier.recipe.nested else []),
         *_replica_arguments(tier.replica),
         *(["--permutation-seed", str(seed)] if seed is not None else []),
         "--served-model-name", model.name,
@@ -151,7 +151,7 @@ def _arguments(model: ModelObservation, tier: Tier, settings: PlanSettings) -> l
         "--host", "0.0.0.0",  # noqa: S104 - a pod's only network is the cluster's
         "--port", str(names.ENGINE_PORT),
         *(_batch_arguments(tier.replica, settings) if tier.curve is None else _curve_arguments(tier.curve)),
-        *(_room_arguments(tier.replica) if tier.curve is None else []),
+        *_room_arguments(tier.replica),
         "--max-waiting", str(settings.max_waiting),
         "--tpot-milliseconds", str(model.spec.slo.tpot_milliseconds),
         "--drain-seconds", str(model.spec.scaling.drain_deadline_seconds),
@@ -217,7 +217,7 @@ def _replica_arguments(replica: Replica) -> list[str]:
 
 
 def _room_arguments(replica: Replica) -> list[str]:
-    """Lengths that a native engine keeps memory for, where the user chose them; an emulated one's are in its curve."""
+    """Lengths that a native engine keeps memory for, where the user chose them."""
     return _flags({"--max-total-tokens": replica.context_tokens, "--kv-cache-tokens": replica.kv_cache_tokens})
 
 

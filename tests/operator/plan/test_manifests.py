@@ -427,3 +427,10 @@ def test_a_new_leader_changes_the_epoch_and_nothing_else() -> None:
     assert old["metadata"]["annotations"].pop(names.ANNOTATION_EPOCH) == "4"
     assert new["metadata"]["annotations"].pop(names.ANNOTATION_EPOCH) == "5"
     assert old == new
+
+
+@pytest.mark.parametrize("has_served", [True, False])
+def test_an_image_is_kept_that_a_replica_served_from_before_it_fell_into_a_crash_loop(has_served: bool) -> None:
+    model = with_set(make_model(), "int4", [FAILED], has_served=has_served)
+    tier = next(item for item in model.spec.tiers if item.name == "int4")
+    assert (current_revision(model, tier, "registry.example/engine:2").image == SETTINGS.engine_image) is has_served

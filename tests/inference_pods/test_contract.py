@@ -65,6 +65,12 @@ def test_an_engine_takes_the_operators_arguments() -> None:
     assert (settings.port, settings.drain_seconds) == (protocol.ENGINE_PORT, 120.0)
 
 
+def test_an_engine_that_is_told_nothing_takes_what_the_operator_says_it_does() -> None:
+    settings = asdict(parse_settings(["--model-source", "file:///model.gguf"]))
+    flags = CONTRACT["engineDefaults"]
+    assert {flag: settings[flag.removeprefix("--").replace("-", "_")] for flag in flags} == flags
+
+
 def test_an_engine_takes_the_arguments_of_the_largest_batch_and_needs_none_for_its_steps_up_to_64() -> None:
     settings = parse_settings(CONTRACT["largestBatchEngineArguments"])
     assert (settings.max_batch_size, settings.max_step_tokens) == (1024, 1024)

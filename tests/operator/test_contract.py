@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from adaptive_operator import names
+from adaptive_operator.api.base import Api
+from adaptive_operator.api.recipe import Draft, Recipe
+from adaptive_operator.api.tiers import MAX_TOKENS_PER_STEP, Replica
 from adaptive_operator.levels import levels_of
 from adaptive_operator.observe import queries
 from adaptive_operator.observe.pods import RANK_LOST
@@ -107,6 +112,40 @@ def test_containers_get_the_arguments_ports_and_probes_of_the_contract(component
     assert container["args"] == CONTRACT[f"{component}Arguments"]
     assert [port["containerPort"] for port in container["ports"]] == [CONTRACT["ports"][component]]
     assert container["readinessProbe"]["httpGet"]["path"] == CONTRACT["probes"]["ready"]
+
+
+UNSET: dict[str, tuple[type[Api], str]] = {
+    "--max-total-tokens": (Replica, "context_tokens"),
+    "--kv-cache-tokens": (Replica, "kv_cache_tokens"),
+    "--max-step-tokens": (Replica, "max_tokens_per_step"),
+    "--kv-precision": (Replica, "kv_precision"),
+    "--draft-tokens": (Draft, "tokens"),
+    "--group-size": (Recipe, "group_size"),
+}
+
+
+@pytest.mark.parametrize("flag", UNSET)
+def test_what_the_reference_says_of_an_unset_field_is_what_the_engine_takes_then(flag: str) -> None:
+    model, field = UNSET[flag]
+    assert re.search(rf"[Uu]nset: {CONTRACT['engineDefaults'][flag]}\b", str(model.model_fields[field].description))
+
+
+def test_every_default_of_an_engine_in_the_contract_is_one_of_a_field() -> None:
+    assert set(UNSET) == set(CONTRACT["engineDefaults"])
+
+
+def test_rules_and_arguments_count_with_the_engines_defaults() -> None:
+    defaults = CONTRACT["engineDefaults"]
+    shape = {"accelerators": 1, "cpu": "1", "memory": "1Gi"}
+    Replica.model_validate({**shape, "contextTokens": defaults["--kv-cache-tokens"]})
+    Replica.model_validate({**shape, "kvCacheTokens": defaults["--max-total-tokens"]})
+    for beyond in (
+        {"contextTokens": defaults["--kv-cache-tokens"] + 1},
+        {"kvCacheTokens": defaults["--max-total-tokens"] - 1},
+    ):
+        with pytest.raises(ValidationError, match="kvCacheTokens must not be less"):
+            Replica.model_validate(shape | beyond)
+    assert defaults["--max-step-tokens"] == MAX_TOKENS_PER_STEP
 
 
 def test_an_engine_with_the_largest_batch_gets_steps_that_hold_it_as_in_the_contract() -> None:

@@ -196,6 +196,7 @@ class Tier(Api):
                     "tiers[].curve and engine: emulated belong together; set both, or neither: what is known of a"
                     " native tier goes into card",
                 ),
+                # No check of the operator's own: what is stored already is read, and the engine says why it refuses.
                 rule(
                     "!has(self.replica.kvPrecision) || self.replica.kvPrecision != 'int8'"
                     " || !has(self.replica.tensorParallel) || self.replica.tensorParallel == 1 || has(self.curve)",
@@ -236,13 +237,6 @@ class Tier(Api):
             ]
         }
     )
-
-    @model_validator(mode="after")
-    def _check_kv_precision(self) -> Self:
-        several = (self.replica.tensor_parallel or 1) > 1
-        if several and self.replica.kv_precision is KvPrecision.INT8 and self.curve is None:
-            raise ValueError(_KV_OF_ONE_RANK)
-        return self
 
 
 _ONLY_NATIVE = ("tensor_parallel", "kv_precision", "context_tokens", "kv_cache_tokens", "max_tokens_per_step")

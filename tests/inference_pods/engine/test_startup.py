@@ -84,6 +84,12 @@ def test_on_torch_too_a_container_that_is_too_small_is_refused_with_the_bytes_be
     assert at_least < needed < 1.6 * at_least
 
 
+def test_int8_keys_and_values_of_several_ranks_are_refused_with_field_and_remedy(model_source, model_path):
+    with pytest.raises(LoadError, match=r"replica\.kvPrecision .*leave it out, or set .*tensorParallel: 1") as caught:
+        build(model_source, "--device", "cpu", "--tensor-parallel", "2", "--kv-precision", "int8")
+    assert caught.value.reason is LoadReason.UNSUPPORTED
+
+
 def test_longer_steps_are_reserved_and_warm_before_the_first_of_them(model_source, model_path, monkeypatch):
     runners = []
 

@@ -434,3 +434,19 @@ def test_an_image_is_kept_that_a_replica_served_from_before_it_fell_into_a_crash
     model = with_set(make_model(), "int4", [FAILED], has_served=has_served)
     tier = next(item for item in model.spec.tiers if item.name == "int4")
     assert (current_revision(model, tier, "registry.example/engine:2").image == SETTINGS.engine_image) is has_served
+
+
+def test_a_tier_that_no_engine_can_serve_has_a_pod_that_says_so_beside_neighbours_that_serve() -> None:
+    tiers = demo_tiers()
+    tiers[0]["replica"] |= {"kvPrecision": "int8", "tensorParallel": 2}
+    model = with_set(make_model(make_spec(tiers)), "int4", [READY])
+    decision = make_decision({"full": 1, "int4": 1}, {"int4": 1.0})
+    steps = plan_model(model, decision, SETTINGS, NOW, 1).steps
+    manifests = [step.manifest for step in steps if isinstance(step, ApplyObject)]
+    sets = {item["metadata"]["name"]: item for item in manifests if item["kind"] == "StatefulSet"}
+    full = next(item for name, item in sets.items() if name.startswith("assistant-full-"))
+    args = full["spec"]["template"]["spec"]["containers"][0]["args"]
+    assert args[args.index("--kv-precision") + 1] == "int8"
+    assert args[args.index("--tensor-parallel") + 1] == "2"
+    table = next(item for item in manifests if item["metadata"]["name"].endswith("-routing"))
+    assert '"int4"' in table["data"]["table.json"]

@@ -13,6 +13,7 @@ import argparse
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,14 +24,14 @@ from benchmarks.peer import SOURCE
 from inference_pods.engine.checkpoint import read_shape
 from inference_pods.engine.digest import compute_digest
 from inference_pods.engine.gguf import GgufFile
-from inference_pods.engine.model_runner import Runner, load_model
+from inference_pods.engine.model_runner import Runner, create_runner, load_model
 from inference_pods.engine.skip_orders import find_skip_order
 from inference_pods.engine.source import resolve_source
 from inference_pods.engine.tokenizer import TextTokenizer
 from inference_pods.engine.vocabulary import read_vocabulary
 from inference_pods.kernels.cpu import detect_cpu, detect_threads
 from inference_pods.kernels.decoder import Chunk, DecoderLimits
-from inference_pods.kernels.formats import BLOCK_TOKENS, Precision
+from inference_pods.kernels.formats import BLOCK_TOKENS, GROUP, Precision
 from inference_pods.kernels.levels import LevelPlan
 
 WINDOW, PROMPT = 512, 256
@@ -46,6 +47,11 @@ class Candidate:
     kv: Precision = Precision.FP32
     seed: int = 1
     depths: tuple[int, ...] = ()
+    group_size: int = GROUP
+
+    @property
+    def weights(self) -> str:
+        return self.precision if self.group_size == GROUP else f"{self.precision} g{self.group_size}"
 
     @property
     def grid(self) -> str:
@@ -57,6 +63,8 @@ CANDIDATES = (
     Candidate(Precision.FP16),
     Candidate(Precision.INT8),
     Candidate(Precision.INT4),
+    Candidate(Precision.INT4, group_size=64),
+    Candidate(Precision.INT4, group_size=128),
     Candidate(Precision.NESTED, depths=(30, 28)),
     Candidate(Precision.FP32, kv=Precision.INT8),
     Candidate(Precision.INT8, kv=Precision.INT8),
@@ -72,7 +80,8 @@ def load(candidate: Candidate) -> Runner:
     file = GgufFile(resolve_source(SOURCE))
     order = find_skip_order((), candidate.depths, read_shape(file).layers, lambda: compute_digest(file.weights_files))
     plan = LevelPlan(depths=candidate.depths, skip_order=order)
-    return load_model(file, limits, candidate.precision, candidate.seed, plan).runner
+    create = partial(create_runner, span=candidate.group_size)
+    return load_model(file, limits, candidate.precision, candidate.seed, plan, create).runner
 
 
 def score(runner: Runner, windows: list[list[int]], level: int) -> Iterator[Array]:
@@ -116,7 +125,9 @@ def read_windows(count: int) -> list[list[int]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description="KL, perplexity and top-1 agreement of all tiers and levels.")
     parser.add_argument("--windows", type=int, default=8)
-    count = parser.parse_args().windows
+    parser.add_argument("--only", choices=[*dict.fromkeys(each.weights for each in CANDIDATES)], help="these weights")
+    options = parser.parse_args()
+    count = options.windows
     windows = read_windows(count)
     runner = load(Candidate(Precision.FP32))
     references = list(score(runner, windows, 0))
@@ -129,10 +140,10 @@ def main() -> None:
         "| weights | level | KV | channels | KL to fp32 | perplexity | same top token |\n|---|---|---|---|---|---|---|"
     )
     records = []
-    for candidate in CANDIDATES:
+    for candidate in (each for each in CANDIDATES if options.only in (None, each.weights)):
         for level, quality in measure(candidate, windows, references).items():
             records.append({**asdict(candidate), "level": level, **asdict(quality)})
-            print(f"| {candidate.precision} | {level} | {candidate.kv} | {candidate.grid} | {quality.divergence:.4f} ± "
+            print(f"| {candidate.weights} | {level} | {candidate.kv} | {candidate.grid} | {quality.divergence:.4f} ± "
                   f"{quality.divergence_error:.4f} | x{quality.perplexity_ratio:.4f} | {quality.agreement:.1%} |",
                   flush=True)  # fmt: skip
     OUTPUT.parent.mkdir(parents=True, exist_ok=True)

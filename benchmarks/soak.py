@@ -3,9 +3,10 @@
 Most of the load is refused, on purpose. `--pressure` lets it wait instead, before a KV cache of one longest request, so
 that running requests are preempted; the run fails if none was.
 
-Clients send prompts and outputs of random lengths at random levels, priorities and deadlines, cancel, disconnect in the
-middle of streams, and ask for what is refused. In the end the engine must be as it was: nothing running, no KV block
-held, memory bounded, every request ended, greedy answers unchanged, and it must have worked: completions at each level,
+Clients send prompts and outputs of random lengths on all routes at random levels, priorities and deadlines, with drafts
+and without, change levels in the middle, cancel, disconnect in the middle of streams, and ask for what is refused. In
+the end the engine must be as it was: nothing running, no KV block held, memory bounded, every request ended, greedy
+answers unchanged, and it must have worked: completions on each route and at each level, drafts, changes of levels,
 cancels, disconnects and deadlines (soak_verdict.py). Exits 1 with the reasons if not.
 """
 
@@ -35,6 +36,7 @@ from benchmarks.soak_verdict import (
     find_faults,
 )
 from inference_pods.protocol import (
+    ENGINE_DRAFT_TOKENS,
     ENGINE_KV_BLOCKS_USED,
     ENGINE_PREEMPTIONS,
     ENGINE_RUNNING,
@@ -42,21 +44,41 @@ from inference_pods.protocol import (
     HEADER_DEADLINE_MS,
     HEADER_LEVEL,
     HEADER_PRIORITY,
+    HEADER_REQUEST_ID,
+    HEADER_SPECULATE,
+    ROUTE_CHAT_COMPLETIONS,
+    ROUTE_COMPLETIONS,
+    ROUTE_GENERATE,
+    ROUTE_GENERATE_STREAM,
+    ROUTE_REQUEST_LEVEL,
 )
 
 OUTPUT = Path("out/bench")
-# A small KV cache. Admission foresees how long sequences get, so this load does not preempt (measured: 0 times).
+# A small KV cache. Admission foresees how long sequences get, so this load hardly preempts (measured: twice a minute).
 FLAGS = (
     "--precision", "nested", "--levels", "int8,int4", "--depths", "30,28", "--permutation-seed", "7",
     "--max-batch-size", "8", "--max-waiting", "6", "--max-total-tokens", "512", "--kv-cache-tokens", "1536",
+    "--draft-level", "int4",
 )  # fmt: skip
 # A KV cache that holds no more than one longest request, and room to wait: lengths that admission did not foresee now
 # take blocks from others. The last of two equal flags counts.
 PRESSURE_FLAGS = (*FLAGS, "--max-waiting", "64", "--kv-cache-tokens", "512")
 LEVELS = ("int8", "int4", "int8-d28", "int4-d28")
+ROUTES = (ROUTE_GENERATE, ROUTE_GENERATE_STREAM, ROUTE_COMPLETIONS, ROUTE_CHAT_COMPLETIONS)
+_STREAMED = " streamed"
+# Each way to ask: OpenAI's routes stream when the body says so.
+WAYS = (*ROUTES, ROUTE_COMPLETIONS + _STREAMED, ROUTE_CHAT_COMPLETIONS + _STREAMED)
 CLIENTS = 16
 REQUEST_SECONDS = 180.0  # a request that takes longer hangs
 _WORDS = ("the", "engine", "keeps", "serving", "while", "clients", "come", "and", "go", "or", "ask", "for", "more")
+
+
+@dataclass(frozen=True, slots=True)
+class LevelChange:
+    """Another level for a request that waits or runs, if it still does then."""
+
+    after_seconds: float
+    level: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,51 +91,92 @@ class Plan:
     leave_after_frames: int | None  # of a stream; None: stays
     leave_after_seconds: float | None
     refused_status: int | None  # the refusal that this request must get
+    change: LevelChange | None = None
+
+    @property
+    def is_openai(self) -> bool:
+        return self.path.startswith("/v1/")
+
+    @property
+    def streams(self) -> bool:
+        return self.path == ROUTE_GENERATE_STREAM or bool(self.body.get("stream"))
+
+    @property
+    def way(self) -> str:
+        """One of WAYS."""
+        return self.path + (_STREAMED if self.is_openai and self.streams else "")
 
 
 @dataclass(slots=True)
 class Tally:
-    """What became of the requests; `completed`: by level."""
+    """What became of the requests; `completed`: by level. The other counts: see SoakRecord."""
 
     started: int = 0
     outcomes: Counter[str] = field(default_factory=Counter)
     completed: Counter[str] = field(default_factory=Counter)
     failures: list[str] = field(default_factory=list)
+    ways: Counter[str] = field(default_factory=Counter)
+    level_changes: int = 0
+    undrafted: int = 0
 
     def end(self, plan: Plan, outcome: str, expected: bool) -> None:
         self.outcomes[outcome] += 1
         if outcome == COMPLETED:
             self.completed[plan.headers[HEADER_LEVEL]] += 1
+            self.ways[plan.way] += 1
+            self.undrafted += HEADER_SPECULATE in plan.headers and plan.headers[HEADER_LEVEL] == LEVELS[0]
         if not expected:
             self.failures.append(outcome)
 
 
 def draw_plan(draw: random.Random) -> Plan:
-    stream = draw.random() < 0.6
+    way = draw.choice(WAYS)
+    headers = draw_headers(draw)
+    tokens, refused = draw.choice((1, 2, 8, 32, 64, 150)), None
+    if draw.random() < 0.04:
+        tokens, refused = 100_000, 422
+    elif draw.random() < 0.04:
+        headers[HEADER_LEVEL], refused = "int2", 400
+    change = None
+    if draw.random() < 0.15:
+        headers[HEADER_REQUEST_ID] = f"soak-{draw.getrandbits(64):x}"
+        change = LevelChange(draw.uniform(0.0, 0.5), draw.choice(LEVELS))
+    path, streams = way.removesuffix(_STREAMED), way == ROUTE_GENERATE_STREAM or way.endswith(_STREAMED)
+    leaves = refused is None and draw.random() < 0.3
+    return Plan(
+        path,
+        draw_body(draw, path, tokens, streams),
+        headers,
+        draw.randint(0, 20) if leaves and streams else None,
+        draw.uniform(0.0, 2.0) if leaves and not streams else None,
+        refused,
+        change,
+    )
+
+
+def draw_headers(draw: random.Random) -> dict[str, str]:
     headers = {HEADER_LEVEL: draw.choice(LEVELS)}
     if draw.random() < 0.3:
         headers[HEADER_PRIORITY] = str(draw.randint(-2, 2))
     if draw.random() < 0.1:
         headers[HEADER_DEADLINE_MS] = str(draw.randint(1, 3000))
-    parameters: dict[str, Any] = {"max_new_tokens": draw.choice((1, 2, 8, 32, 64, 150)), "ignore_eos": True}
-    if draw.random() < 0.5:
-        parameters |= {"do_sample": True, "temperature": 0.8, "top_p": 0.9, "seed": draw.randrange(1000)}
-    if draw.random() < 0.2:
-        parameters["stop"] = [draw.choice(_WORDS)]
-    refused = None
-    if draw.random() < 0.04:
-        parameters["max_new_tokens"], refused = 100_000, 422
-    elif draw.random() < 0.04:
-        headers[HEADER_LEVEL], refused = "int2", 400
-    leaves = refused is None and draw.random() < 0.3
-    return Plan(
-        "/generate_stream" if stream else "/generate",
-        {"inputs": " ".join(draw.choices(_WORDS, k=draw.choice((1, 5, 40, 200)))), "parameters": parameters},
-        headers,
-        draw.randint(0, 20) if leaves and stream else None,
-        draw.uniform(0.0, 2.0) if leaves and not stream else None,
-        refused,
-    )
+    if draw.random() < 0.3:
+        headers[HEADER_SPECULATE] = "off"
+    return headers
+
+
+def draw_body(draw: random.Random, path: str, tokens: int, streams: bool) -> dict[str, Any]:
+    """A body of the route's family; half are greedy, which is what drafts are for."""
+    prompt = " ".join(draw.choices(_WORDS, k=draw.choice((1, 5, 40, 200))))
+    sampling: dict[str, Any] = {"temperature": 0.8, "top_p": 0.9, "seed": draw.randrange(1000)}
+    greedy = draw.random() < 0.5
+    stop = {"stop": [draw.choice(_WORDS)]} if draw.random() < 0.2 else {}
+    if path in (ROUTE_GENERATE, ROUTE_GENERATE_STREAM):
+        chosen = {} if greedy else {"do_sample": True, **sampling}
+        return {"inputs": prompt, "parameters": {"max_new_tokens": tokens, "ignore_eos": True, **chosen, **stop}}
+    asked = {"prompt": prompt} if path == ROUTE_COMPLETIONS else {"messages": [{"role": "user", "content": prompt}]}
+    chosen = {"temperature": 0.0} if greedy else sampling
+    return {**asked, "max_tokens": tokens, "ignore_eos": True, "stream": streams, **chosen, **stop}
 
 
 class Soak:
@@ -139,15 +202,33 @@ class Soak:
         while time.monotonic() < stop_at and self._engine.process.poll() is None:
             plan = draw_plan(draw)
             self.tally.started += 1
-            try:
-                async with asyncio.timeout(REQUEST_SECONDS):
-                    outcome, expected = await self._send(plan)
-            except TimeoutError:
-                outcome, expected = f"{plan.path} did not end within {REQUEST_SECONDS:.0f} s", False
-            except aiohttp.ClientError as error:
-                outcome, expected = f"{plan.path}: {type(error).__name__}", False
+            (outcome, expected), _ = await asyncio.gather(self._send_in_time(plan), self._change_level(plan))
             self.tally.end(plan, outcome, expected)
             await asyncio.sleep(draw.choice((0.0, 0.0, 0.1, 0.5)))
+
+    async def _change_level(self, plan: Plan) -> None:
+        """Changes the level of the plan's request, if it has a change; one that has ended already has no level."""
+        if plan.change is None:
+            return
+        await asyncio.sleep(plan.change.after_seconds)
+        path = ROUTE_REQUEST_LEVEL.format(request_id=plan.headers[HEADER_REQUEST_ID])
+        try:
+            async with self._session.put(self._engine.base + path, json={"level": plan.change.level}) as response:
+                if response.status == 200:
+                    self.tally.level_changes += 1
+                elif response.status != 404:
+                    self.tally.failures.append(f"PUT of a level: status {response.status}")
+        except aiohttp.ClientError as error:
+            self.tally.failures.append(f"PUT of a level: {type(error).__name__}")
+
+    async def _send_in_time(self, plan: Plan) -> tuple[str, bool]:
+        try:
+            async with asyncio.timeout(REQUEST_SECONDS):
+                return await self._send(plan)
+        except TimeoutError:
+            return f"{plan.path} did not end within {REQUEST_SECONDS:.0f} s", False
+        except aiohttp.ClientError as error:
+            return f"{plan.path}: {type(error).__name__}", False
 
     async def _send(self, plan: Plan) -> tuple[str, bool]:
         """What became of the request, and whether that was right."""
@@ -158,12 +239,12 @@ class Soak:
                     return judge_status(plan, response.status, await response.json())
             return CANCELLED, True
         async with request as response:
-            if plan.path == "/generate" or response.status != 200:
+            if not plan.streams or response.status != 200:
                 return judge_status(plan, response.status, await response.json())
             return await self._read_stream(plan, response)
 
     async def _read_stream(self, plan: Plan, response: aiohttp.ClientResponse) -> tuple[str, bool]:
-        frames = 0
+        frames, last = 0, None
         async for line in response.content:
             if not line.startswith(b"data:"):
                 continue
@@ -171,17 +252,33 @@ class Soak:
                 response.close()
                 return DISCONNECTED, True
             frames += 1
-            frame = json.loads(line[5:])
-            if "error" in frame:
-                return judge_status(plan, _status_of(frame), frame)
-            if frame["details"] is not None:
-                return judge_status(plan, 200, frame)
-        return "a stream ended without its last frame", False
+            if line[5:].strip() == b"[DONE]":
+                break
+            last = json.loads(line[5:])
+        return judge_last_frame(plan, last)
+
+
+def judge_last_frame(plan: Plan, frame: dict[str, Any] | None) -> tuple[str, bool]:
+    """The outcome of a stream by the last frame that is no end mark, and whether it was right."""
+    if frame is not None and "error" in frame:
+        return judge_status(plan, _status_of(frame), frame)
+    if frame is not None and _is_complete(frame):
+        return judge_status(plan, 200, frame)
+    return "a stream ended without its last frame", False
+
+
+def _is_complete(body: dict[str, Any]) -> bool:
+    """Whether a whole answer or the last frame of a stream says that the text is complete, in either family."""
+    if "choices" in body:
+        return bool(body["choices"]) and body["choices"][0]["finish_reason"] is not None
+    return body.get("generated_text") is not None
 
 
 def _status_of(frame: dict[str, Any]) -> int:
     """The status that an error frame stands for: streams have answered 200 before."""
-    return {"validation": 422, "overloaded": 429, "generation": 424, "unhealthy": 503}.get(frame["error_type"], 500)
+    kind = frame["error"]["code"] if isinstance(frame["error"], dict) else frame["error_type"]
+    known = {"validation": 422, "overloaded": 429, "generation": 424, "unhealthy": 503, "deadline_exceeded": 504}
+    return known.get(kind, 500)
 
 
 def judge_status(plan: Plan, status: int, body: dict[str, Any]) -> tuple[str, bool]:
@@ -190,19 +287,21 @@ def judge_status(plan: Plan, status: int, body: dict[str, Any]) -> tuple[str, bo
         return "overloaded", True
     if plan.refused_status is not None:
         return f"refused {status}", status == plan.refused_status
-    if status == 424 and HEADER_DEADLINE_MS in plan.headers:
+    if status == (504 if plan.is_openai else 424) and HEADER_DEADLINE_MS in plan.headers:
         return DEADLINE_PASSED, True
-    if status == 200 and (body.get("generated_text") is not None):
+    if status == 200 and _is_complete(body):
         return COMPLETED, True
     return f"status {status}: {str(body.get('error'))[:200]}", False
 
 
 async def ask_probes(engine: ServerProcess, session: aiohttp.ClientSession) -> dict[str, str]:
-    """Greedy answers of an idle engine by level."""
+    """Greedy answers of an idle engine by level, those of the top level without drafts too."""
+    asked = {level: {HEADER_LEVEL: level} for level in LEVELS}
+    asked[f"{LEVELS[0]} without drafts"] = {HEADER_LEVEL: LEVELS[0], HEADER_SPECULATE: "off"}
     body = {"inputs": "The capital of France is", "parameters": {"max_new_tokens": 48, "ignore_eos": True}}
     answers = {}
-    for level in LEVELS:
-        async with session.post(engine.base + "/generate", json=body, headers={HEADER_LEVEL: level}) as response:
+    for level, headers in asked.items():
+        async with session.post(engine.base + ROUTE_GENERATE, json=body, headers=headers) as response:
             assert response.status == 200, await response.text()
             answers[level] = (await response.json())["generated_text"]
     return answers
@@ -229,7 +328,8 @@ async def soak(engine: ServerProcess, seconds: float, seed: int) -> tuple[SoakRe
         last = await ask_probes(engine, session) if exit_code is None else {}
     tally = run.tally
     work = tally.started, tally.outcomes, tally.completed, tally.failures
-    return SoakRecord(run.rss_bytes, metrics, *work, first, last, exit_code), tally
+    mix = tally.ways, tally.level_changes, tally.undrafted
+    return SoakRecord(run.rss_bytes, metrics, *work, first, last, exit_code, *mix), tally
 
 
 def render(record: SoakRecord, faults: list[str]) -> str:
@@ -247,10 +347,12 @@ def main() -> None:
     OUTPUT.mkdir(parents=True, exist_ok=True)
     with run_engine(PRESSURE_FLAGS if options.pressure else FLAGS, OUTPUT / "soak-engine.log") as engine:
         record, tally = asyncio.run(soak(engine, options.minutes * 60, options.seed))
-    faults = find_faults(record, levels=LEVELS, must_preempt=options.pressure)
+    faults = find_faults(record, levels=LEVELS, ways=WAYS, must_preempt=options.pressure)
     (OUTPUT / "soak.json").write_text(render(record, faults))
     print(f"{tally.started} requests: {dict(tally.outcomes)}")
     lowest, highest = min(record.rss_bytes) / 2**20, max(record.rss_bytes) / 2**20
+    drafted = record.idle_metrics.get(ENGINE_DRAFT_TOKENS)
+    print(f"completed {dict(tally.ways)}; {tally.level_changes} levels changed; {drafted} tokens drafted")
     print(f"preemptions: {record.idle_metrics.get(ENGINE_PREEMPTIONS)}, resident {lowest:.0f} to {highest:.0f} MiB")
     if faults:
         raise SystemExit("soak failed:\n" + "\n".join(f"- {fault}" for fault in faults))

@@ -10,6 +10,7 @@ from inference_pods.protocol import (
     ENGINE_KV_BLOCKS_USED,
     ENGINE_PREEMPTIONS,
     ENGINE_RUNNING,
+    ENGINE_VERIFICATIONS,
     ENGINE_WAITING,
 )
 
@@ -28,7 +29,9 @@ _ZERO_WHEN_IDLE = (ENGINE_RUNNING, ENGINE_WAITING, ENGINE_KV_BLOCKS_USED, ENGINE
 class SoakRecord:
     """`rss_bytes`: one sample per second. `idle_metrics`: read after the last request, or at the end of the patience
     for it. `outcomes`: requests by how they ended; `completed`: by level. `failures`: requests that did not end as they
-    should, in words. `exit_code`: None while it runs.
+    should, in words. `exit_code`: None while it runs. `ways`: completed requests by route and whether they streamed.
+    `level_changes`: requests that changed their level while they waited or ran. `undrafted`: completed requests of the
+    top level that were exempt from drafts.
     """
 
     rss_bytes: Sequence[int]
@@ -40,16 +43,21 @@ class SoakRecord:
     first_answers: Mapping[str, str]
     last_answers: Mapping[str, str]
     exit_code: int | None
+    ways: Mapping[str, int]
+    level_changes: int
+    undrafted: int
 
 
-def find_faults(record: SoakRecord, *, levels: Sequence[str], must_preempt: bool = False) -> list[str]:
-    """Everything that is wrong, one sentence each; empty means passed. `levels`: those that the load asks for.
+def find_faults(
+    record: SoakRecord, *, levels: Sequence[str], ways: Sequence[str], must_preempt: bool = False
+) -> list[str]:
+    """Everything that is wrong, one sentence each; empty means passed. `levels`, `ways`: those that the load asks for.
     `must_preempt`: a load that is meant to."""
     if record.exit_code is not None:
         return [f"the engine ended with exit code {record.exit_code}"]
     faults = [f"{name} is {record.idle_metrics.get(name)} when idle, not 0" for name in _ZERO_WHEN_IDLE
               if record.idle_metrics.get(name) != 0]  # fmt: skip
-    faults += _judge_work(record, levels)
+    faults += _judge_work(record, levels, ways)
     faults += [f"{len(record.failures)} requests failed, first: {record.failures[0]}"] if record.failures else []
     if must_preempt and not record.idle_metrics.get(ENGINE_PREEMPTIONS):
         faults.append("nothing was preempted: the load put no pressure on the KV cache")
@@ -60,13 +68,20 @@ def find_faults(record: SoakRecord, *, levels: Sequence[str], must_preempt: bool
     return faults + _judge_memory(record.rss_bytes)
 
 
-def _judge_work(record: SoakRecord, levels: Sequence[str]) -> list[str]:
+def _judge_work(record: SoakRecord, levels: Sequence[str], ways: Sequence[str]) -> list[str]:
     """An engine that refuses everything leaks nothing either: the run counts only if it did all that it is meant to."""
     ended = sum(record.outcomes.values())
     faults = []
     if record.started != ended or not record.started:
         faults.append(f"{record.started} requests were started, {ended} ended")
     faults += [f"nothing was completed at level {level}" for level in levels if not record.completed.get(level)]
+    faults += [f"nothing was completed on {way}" for way in ways if not record.ways.get(way)]
+    exercised = {
+        "no request changed its level while it waited or ran": record.level_changes,
+        "no draft was verified": record.idle_metrics.get(ENGINE_VERIFICATIONS),
+        "nothing was completed at the top level without drafts": record.undrafted,
+    }
+    faults += [words for words, count in exercised.items() if not count]
     return faults + [words for outcome, words in _MUST_HAPPEN.items() if not record.outcomes.get(outcome)]
 
 

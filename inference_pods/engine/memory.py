@@ -30,7 +30,7 @@ _ROWS_AT_ONCE = 512  # of a tensor, read by torch_weights.py
 ONE_CPU = Placement(Device.CPU, 1)
 _UNLIMITED = 2**62  # version 1 writes the largest multiple of a page that fits in 63 bits
 
-_LESS_CACHE = "lower replica.kvCacheTokens (--kv-cache-tokens)"
+_LESS_ROOM = "lower replica.kvCacheTokens (--kv-cache-tokens) or maxTokensPerStep (--max-step-tokens)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,8 +136,12 @@ def _kv_values(shape: DecoderShape, blocks: int) -> int:
 
 
 def _scratch_values(shape: DecoderShape, limits: DecoderLimits) -> int:
-    """The larger of what loading the largest tensor and what a step's scores take beside weights and cache."""
-    return max(shape.vocab, shape.ffn) * shape.dim + limits.max_outputs * shape.vocab
+    """The larger of what loading the largest tensor and what a step takes beside weights and cache."""
+    loading = max(shape.vocab, shape.ffn) * shape.dim + limits.max_outputs * shape.vocab
+    rows, attended = limits.max_rows, min(limits.max_rows, limits.max_positions) * limits.max_positions
+    q_dim, kv_dim = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+    step = rows * (4 * shape.ffn + 6 * shape.dim + 2 * (q_dim + 2 * kv_dim)) + 3 * shape.heads * attended
+    return max(loading, step)
 
 
 def check_memory(needed_bytes: int, bounds: MemoryBounds) -> None:
@@ -148,21 +152,21 @@ def check_memory(needed_bytes: int, bounds: MemoryBounds) -> None:
             LoadReason.OUT_OF_MEMORY,
             f"the model needs {in_all} bytes ({needed_bytes} for weights, KV cache and scratch, {bounds.used} for the "
             f"process), the container's limit is {bounds.container_limit}; raise replica.memory to at least "
-            f"{_mebibytes(in_all)}Mi or {_LESS_CACHE}",
+            f"{_mebibytes(in_all)}Mi or {_LESS_ROOM}",
         )
     if bounds.machine_available is not None and needed_bytes > bounds.machine_available:
         raise LoadError(
             LoadReason.OUT_OF_MEMORY,
             f"the model needs {needed_bytes} bytes for weights, KV cache and scratch, the machine has "
-            f"{bounds.machine_available} left; use a larger node or {_LESS_CACHE}",
+            f"{bounds.machine_available} left; use a larger node or {_LESS_ROOM}",
         )
 
 
 def refuse_memory(error: MemoryError) -> LoadError:
     """The refusal for memory that turned out to be missing while loading: the error's own words, and the remedy."""
-    remedy = f"raise replica.memory or {_LESS_CACHE}"
+    remedy = f"raise replica.memory or {_LESS_ROOM}"
     if isinstance(error, DeviceMemoryError):
-        remedy = f"use a device with more memory, raise replica.accelerators or {_LESS_CACHE}"
+        remedy = f"use a device with more memory, raise replica.accelerators or {_LESS_ROOM}"
     return LoadError(LoadReason.OUT_OF_MEMORY, f"{str(error) or 'not enough memory'}; {remedy}")
 
 

@@ -41,6 +41,12 @@ from inference_pods.kernels.levels import Level, LevelPlan, readable_precisions
 logger = logging.getLogger(__name__)
 
 
+_KV_OF_ONE_RANK = (
+    "replica.kvPrecision (--kv-precision) int8 needs the compiled decoder, which is one rank on a CPU: leave it out, or"
+    " set replica.tensorParallel: 1 on a node without GPUs"
+)
+
+
 def package_version() -> str:
     """Version of this distribution, for /info."""
     try:
@@ -58,7 +64,7 @@ def choose_runner(settings: Settings, placement: Placement, on_lost: Callable[[L
         from inference_pods.engine.distributed.runner import DistributedRunner, build_alone
 
         if limits.kv_precision is not Precision.FP32:
-            raise LoadError(LoadReason.UNSUPPORTED, "--kv-precision needs the compiled decoder: one rank on a CPU")
+            raise LoadError(LoadReason.UNSUPPORTED, _KV_OF_ONE_RANK)
         source, seed = settings.model_source, settings.permutation_seed
         spec = RankSpec(
             0,

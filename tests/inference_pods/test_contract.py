@@ -65,6 +65,12 @@ def test_an_engine_takes_the_operators_arguments() -> None:
     assert (settings.port, settings.drain_seconds) == (protocol.ENGINE_PORT, 120.0)
 
 
+def test_an_engine_that_is_told_nothing_takes_what_the_operator_says_it_does() -> None:
+    settings = asdict(parse_settings(["--model-source", "file:///model.gguf"]))
+    flags = CONTRACT["engineDefaults"]
+    assert {flag: settings[flag.removeprefix("--").replace("-", "_")] for flag in flags} == flags
+
+
 def test_an_engine_takes_the_arguments_of_the_largest_batch_and_needs_none_for_its_steps_up_to_64() -> None:
     settings = parse_settings(CONTRACT["largestBatchEngineArguments"])
     assert (settings.max_batch_size, settings.max_step_tokens) == (1024, 1024)
@@ -77,6 +83,7 @@ def test_an_engine_takes_the_arguments_of_a_nested_tier_and_both_sides_name_its_
     assert (settings.precision, settings.kv_precision, settings.tensor_parallel) == ("nested", "fp32", 2)
     assert settings.model_sha256 == "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
     assert (settings.max_total_tokens, settings.kv_cache_tokens) == (8192, 32_768)
+    assert (settings.max_batch_size, settings.max_step_tokens) == (8, 512)
     assert (settings.draft_level, settings.draft_tokens) == ("int4-d28", 3)
     plan = LevelPlan(settings.levels, settings.depths, settings.skip_order)
     assert {level.name for level in plan.build(settings.precision, 30)} == set(CONTRACT["levelNames"])

@@ -334,6 +334,10 @@ CONSTRAINTS: dict[str, tuple[Spec, str]] = {
         changed("tiers.0.replica.contextTokens", 127),
         r"contextTokens.*greater than or equal to 128",
     ),
+    "steps of too few tokens": (
+        changed("tiers.0.replica.maxTokensPerStep", 7),
+        r"maxTokensPerStep.*greater than or equal to 8",
+    ),
     "a draft of nine tokens": (
         nested({**LEVELS, "draft": {"level": "int4", "tokens": 9}}),
         r"draft.tokens.*less than or equal to 8",
@@ -478,6 +482,7 @@ ALL_LEVELS = [f"{precision}{depth}" for precision in ("int8", "int4") for depth 
             ),
             id="a longer context and room for it",
         ),
+        pytest.param(changed("tiers.0.replica.maxTokensPerStep", 512), id="larger steps"),
         pytest.param(changed("tiers.0.recipe.precision", "bf16"), id="weights in 16 bits"),
         pytest.param(changed("tiers.0.recipe", {"precision": "int4", "groupSize": 128}), id="an int4 grid of 128"),
         pytest.param(emulated(CURVE), id="an emulated tier"),

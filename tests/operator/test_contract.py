@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from adaptive_operator import names
+from adaptive_operator.api.base import Api
+from adaptive_operator.api.recipe import Draft, Recipe
+from adaptive_operator.api.tiers import MAX_TOKENS_PER_STEP, Replica
 from adaptive_operator.levels import levels_of
 from adaptive_operator.observe import queries
 from adaptive_operator.observe.pods import RANK_LOST
@@ -50,6 +55,7 @@ NESTED_TIER: dict[str, Any] = {
         "kvPrecision": "fp32",
         "contextTokens": 8192,
         "kvCacheTokens": 32_768,
+        "maxTokensPerStep": 512,
     },
 }
 EMULATED_TIER: dict[str, Any] = {
@@ -108,14 +114,64 @@ def test_containers_get_the_arguments_ports_and_probes_of_the_contract(component
     assert container["readinessProbe"]["httpGet"]["path"] == CONTRACT["probes"]["ready"]
 
 
+UNSET: dict[str, tuple[type[Api], str]] = {
+    "--max-total-tokens": (Replica, "context_tokens"),
+    "--kv-cache-tokens": (Replica, "kv_cache_tokens"),
+    "--max-step-tokens": (Replica, "max_tokens_per_step"),
+    "--kv-precision": (Replica, "kv_precision"),
+    "--draft-tokens": (Draft, "tokens"),
+    "--group-size": (Recipe, "group_size"),
+}
+
+
+@pytest.mark.parametrize("flag", UNSET)
+def test_what_the_reference_says_of_an_unset_field_is_what_the_engine_takes_then(flag: str) -> None:
+    model, field = UNSET[flag]
+    assert re.search(rf"[Uu]nset: {CONTRACT['engineDefaults'][flag]}\b", str(model.model_fields[field].description))
+
+
+def test_every_default_of_an_engine_in_the_contract_is_one_of_a_field() -> None:
+    assert set(UNSET) == set(CONTRACT["engineDefaults"])
+
+
+def test_rules_and_arguments_count_with_the_engines_defaults() -> None:
+    defaults = CONTRACT["engineDefaults"]
+    shape = {"accelerators": 1, "cpu": "1", "memory": "1Gi"}
+    Replica.model_validate({**shape, "contextTokens": defaults["--kv-cache-tokens"]})
+    Replica.model_validate({**shape, "kvCacheTokens": defaults["--max-total-tokens"]})
+    for beyond in (
+        {"contextTokens": defaults["--kv-cache-tokens"] + 1},
+        {"kvCacheTokens": defaults["--max-total-tokens"] - 1},
+    ):
+        with pytest.raises(ValidationError, match="kvCacheTokens must not be less"):
+            Replica.model_validate(shape | beyond)
+    assert defaults["--max-step-tokens"] == MAX_TOKENS_PER_STEP
+
+
 def test_an_engine_with_the_largest_batch_gets_steps_that_hold_it_as_in_the_contract() -> None:
     largest = replace(SETTINGS, max_batch_size=1024)
     assert containers(settings=largest)["engine"]["args"] == CONTRACT["largestBatchEngineArguments"]
 
 
-@pytest.mark.parametrize(("batch", "steps"), [(1, None), (8, None), (64, None), (65, "65"), (1024, "1024")])
-def test_only_a_batch_above_an_engines_own_steps_says_how_large_they_are(batch: int, steps: str | None) -> None:
-    args = containers(settings=replace(SETTINGS, max_batch_size=batch))["engine"]["args"]
+@pytest.mark.parametrize(
+    ("batch", "chosen", "steps"),
+    [
+        pytest.param(1, None, None, id="the smallest batch"),
+        pytest.param(64, None, None, id="a batch as large as an engine's own steps"),
+        pytest.param(65, None, "65", id="a batch above them"),
+        pytest.param(1024, None, "1024", id="the largest batch"),
+        pytest.param(8, 512, "512", id="larger steps, as chosen"),
+        pytest.param(8, 16, "16", id="smaller steps, as chosen"),
+        pytest.param(8, 64, "64", id="chosen as they are anyway"),
+        pytest.param(32, 16, "32", id="smaller than the batch"),
+    ],
+)
+def test_an_engine_hears_of_its_steps_only_what_was_chosen_or_its_batch_needs(
+    batch: int, chosen: int | None, steps: str | None
+) -> None:
+    tier = make_tier("int4", "int4", 1)
+    tier["replica"] |= {"maxTokensPerStep": chosen} if chosen else {}
+    args = containers(tier, replace(SETTINGS, max_batch_size=batch))["engine"]["args"]
     told = args[args.index("--max-step-tokens") + 1] if "--max-step-tokens" in args else None
     assert told == steps
 

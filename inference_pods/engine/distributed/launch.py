@@ -38,7 +38,7 @@ _PACKAGE_ROOT = Path(__file__).parents[3]
 class RankSpec:
     """Everything that a rank is told.
 
-    `port`: the rendezvous on the loopback interface. `words_to`: the file descriptor for why it cannot load.
+    `port`: the rendezvous on the loopback interface. `words_to`: the file descriptor for why it cannot go on.
     """
 
     rank: int
@@ -98,6 +98,8 @@ def describe_exit(rank: int, code: int, words: str = "") -> Loss:
         cause = "was killed; if the memory limit did it, raise replica.memory"
     elif code < 0:
         cause = f"was ended by {signal.Signals(-code).name}"
+    elif words:
+        cause = f"failed with {words} (exit code {code})"
     else:
         cause = f"ended with exit code {code}; its own message says why"
     return Loss(RANK_LOST, f"rank {rank} {cause}. A replica cannot go on without one of its ranks: it ends")

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_MOST_CHARACTERS = 300  # of an error that nobody foresaw: what matters comes first
+
 
 def _end_with_rank_0() -> None:
     """Nothing is written after the spec: reading on returns when rank 0's end of the pipe is closed."""
@@ -82,16 +84,30 @@ def _follow_or_explain(spec: RankSpec) -> int:
         return _report(error, spec.words_to)
     except MemoryError as error:
         return _report(refuse_memory(error), spec.words_to)
+    except Exception as error:
+        logger.exception("the rank ends")
+        _tell_rank_0(_describe_error(error), spec.words_to)
+        return 1
     return 0
+
+
+def _describe_error(error: Exception) -> str:
+    """Type and message in one bounded line. A rank knows token numbers only, so no prompt can be in it."""
+    line = " ".join(f"{type(error).__name__}: {error}".split())
+    return line if len(line) <= _MOST_CHARACTERS else line[: _MOST_CHARACTERS - 1] + "…"
 
 
 def _report(error: LoadError, words_to: int | None) -> int:
     """Says why the rank cannot load, on stderr and to rank 0; returns the exit code."""
     sys.stderr.write(json.dumps({"reason": error.reason.value, "message": error.message}) + "\n")
+    _tell_rank_0(error.message, words_to)
+    return error.reason.exit_code
+
+
+def _tell_rank_0(words: str, words_to: int | None) -> None:
     if words_to is not None:
         with suppress(OSError):  # rank 0 is gone
-            os.write(words_to, error.message.encode())
-    return error.reason.exit_code
+            os.write(words_to, words.encode())
 
 
 def main() -> int:

@@ -6,8 +6,9 @@ Knows no field of any model.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 from pydantic.config import JsonDict
 
@@ -42,6 +43,18 @@ def told(keyword: str, *rules: JsonDict) -> Callable[[JsonDict], None]:
 def match(pattern: str, message: str) -> JsonDict:
     """The CEL rule that a string matches a pattern."""
     return rule(f"self.matches(r'{pattern}')", message)
+
+
+def level_field(path: str, description: str) -> Any:
+    """The name of a level, at `path` of the spec, e.g. tiers[].curve.levels[].name."""
+    words = f"{path} must be the name of a level; use a precision, then -d and a depth unless it is the first, e.g."
+    return Field(
+        min_length=1,
+        max_length=16,
+        pattern=LEVEL_NAME,
+        json_schema_extra=told("pattern", match(LEVEL_NAME, f"{words} int4 or int4-d28")),
+        description=description,
+    )
 
 
 class Api(BaseModel):

@@ -9,7 +9,7 @@ from typing import Annotated
 
 from pydantic import ConfigDict, Field
 
-from adaptive_operator.api.base import CEL, LEVEL_NAME, Api, match, rule, told
+from adaptive_operator.api.base import CEL, Api, level_field, rule
 
 _MOST_MILLI_REQUESTS = 1_000_000_000
 
@@ -17,20 +17,7 @@ _MOST_MILLI_REQUESTS = 1_000_000_000
 class DeclaredLevelCard(Api):
     """What is known of one level of a nested tier before it is measured."""
 
-    name: str = Field(
-        min_length=1,
-        max_length=16,
-        pattern=LEVEL_NAME,
-        description="Name of the level, e.g. int4 or int4-d28.",
-        json_schema_extra=told(
-            "pattern",
-            match(
-                LEVEL_NAME,
-                "tiers[].card.levels[].name must be the name of a level; use a precision, then -d and a depth unless it"
-                " is the first, e.g. int4 or int4-d28",
-            ),
-        ),
-    )
+    name: str = level_field("tiers[].card.levels[].name", "Name of the level, e.g. int4 or int4-d28.")
     quality_permille: int = Field(ge=0, le=1000, description="Quality relative to the source model, as of a tier.")
     capacity_milli_requests_per_second: int = Field(
         ge=1,

@@ -9,7 +9,7 @@ from typing import Annotated, Final
 
 from pydantic import ConfigDict, Field
 
-from adaptive_operator.api.base import CEL, LEVEL_NAME, Api, match, rule, told
+from adaptive_operator.api.base import CEL, Api, level_field, rule
 
 DEFAULT_MAX_SEQUENCES: Final = 64
 DEFAULT_MAX_TOKENS_PER_STEP: Final = 2048
@@ -36,20 +36,7 @@ class StepTime(Api):
 class LevelCurve(StepTime):
     """How long the steps of one level of a nested tier take."""
 
-    name: str = Field(
-        min_length=1,
-        max_length=16,
-        pattern=LEVEL_NAME,
-        json_schema_extra=told(
-            "pattern",
-            match(
-                LEVEL_NAME,
-                "tiers[].curve.levels[].name must be the name of a level; use a precision, then -d and a depth unless"
-                " it is the first, e.g. int4 or int4-d28",
-            ),
-        ),
-        description="Name of the level, e.g. int4 or int4-d28.",
-    )
+    name: str = level_field("tiers[].curve.levels[].name", "Name of the level, e.g. int4 or int4-d28.")
 
 
 class Curve(StepTime):

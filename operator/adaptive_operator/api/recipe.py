@@ -10,7 +10,7 @@ from typing import Annotated, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
-from adaptive_operator.api.base import CEL, LEVEL_NAME, Api, match, rule, told
+from adaptive_operator.api.base import CEL, Api, level_field, rule
 
 
 class Precision(StrEnum):
@@ -46,19 +46,8 @@ class Draft(Api):
     The answers are the top level's own.
     """
 
-    level: str = Field(
-        min_length=1,
-        max_length=16,
-        pattern=LEVEL_NAME,
-        json_schema_extra=told(
-            "pattern",
-            match(
-                LEVEL_NAME,
-                "tiers[].recipe.nested.draft.level must be the name of a level; use a precision, then -d and a depth"
-                " unless it is the first, e.g. int4 or int4-d28",
-            ),
-        ),
-        description="Level that drafts, one below the top level, e.g. int4 or int4-d28.",
+    level: str = level_field(
+        "tiers[].recipe.nested.draft.level", "Level that drafts, one below the top level, e.g. int4 or int4-d28."
     )
     tokens: int | None = Field(default=None, ge=1, le=8, description="Tokens per draft. Unset: 4.")
 

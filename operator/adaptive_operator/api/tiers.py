@@ -24,6 +24,7 @@ _KV_OF_ONE_RANK = (
 # What an engine takes by itself.
 _CONTEXT_TOKENS = 2048
 _KV_CACHE_TOKENS = 4096
+MAX_TOKENS_PER_STEP = 64
 _KV_CACHE_ROOM = (
     "tiers[].replica.kvCacheTokens must not be less than contextTokens, or the longest request would never fit; raise"
     f" it or lower contextTokens (unset: {_KV_CACHE_TOKENS} and {_CONTEXT_TOKENS})"
@@ -97,6 +98,15 @@ class Replica(Api):
         le=100_000_000,
         description="Tokens that the KV cache of a native engine holds, all requests together; replica.memory has to"
         f" have room for it. Unset: {_KV_CACHE_TOKENS}.",
+    )
+    max_tokens_per_step: int | None = Field(
+        default=None,
+        ge=8,
+        le=16_384,
+        description="Tokens that a native engine computes per step, of all requests together: a longer prompt is cut"
+        " into chunks. More reads prompts faster, where replica.memory has room for it and slo.tpotMilliseconds leaves"
+        " time; fewer keeps streams steadier. Never fewer than the requests that an engine decodes at once. Unset:"
+        f" {MAX_TOKENS_PER_STEP}.",
     )
 
     model_config = ConfigDict(
@@ -186,6 +196,7 @@ class Tier(Api):
                     "tiers[].curve and engine: emulated belong together; set both, or neither: what is known of a"
                     " native tier goes into card",
                 ),
+                # No check of the operator's own: what is stored already is read, and the engine says why it refuses.
                 rule(
                     "!has(self.replica.kvPrecision) || self.replica.kvPrecision != 'int8'"
                     " || !has(self.replica.tensorParallel) || self.replica.tensorParallel == 1 || has(self.curve)",
@@ -227,9 +238,18 @@ class Tier(Api):
         }
     )
 
-    @model_validator(mode="after")
-    def _check_kv_precision(self) -> Self:
-        several = (self.replica.tensor_parallel or 1) > 1
-        if several and self.replica.kv_precision is KvPrecision.INT8 and self.curve is None:
-            raise ValueError(_KV_OF_ONE_RANK)
-        return self
+
+_ONLY_NATIVE = ("tensor_parallel", "kv_precision", "context_tokens", "kv_cache_tokens", "max_tokens_per_step")
+
+
+def effective_tier(tier: Tier) -> Tier:
+    """The tier without what its engine does not heed: an emulated one has its curve instead, and does not draft.
+
+    Pods are told this and no more, so that an edit of the rest exchanges none of them.
+    """
+    if tier.curve is None:
+        return tier
+    nested = tier.recipe.nested and tier.recipe.nested.model_copy(update={"draft": None})
+    recipe = tier.recipe.model_copy(update={"nested": nested, "group_size": None})
+    replica = tier.replica.model_copy(update=dict.fromkeys(_ONLY_NATIVE))
+    return tier.model_copy(update={"recipe": recipe, "replica": replica})

@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from adaptive_operator.api.tiers import Engine, Tier
+from adaptive_operator.api.tiers import Engine, Tier, effective_tier
 from adaptive_operator.api.v1alpha1 import AdaptiveModelSpec
 from adaptive_operator.observe.observation import ModelObservation, PodPhase, StatefulSetObservation
 
@@ -28,8 +28,10 @@ def tier_inputs(spec: AdaptiveModelSpec, tier: Tier, node_selector: Mapping[str,
     `node_selector` is the one of the model's AcceleratorPool.
 
     The drain deadline is left out on purpose: it changes how a pod ends, and is not worth restarting one. Fields that
-    are not set are left out too, so that a field which a later version adds restarts nothing either.
+    are not set are left out too, so that a field which a later version adds restarts nothing either; and those that an
+    emulated engine does not heed.
     """
+    tier = effective_tier(tier)
     inputs = {
         "source": spec.model.source,
         "permutationSeed": spec.model.permutation_seed,

@@ -87,7 +87,7 @@ class PodObservation:
     load_failure_reason: str | None = None  # ModelNotFound, ModelCorrupt, … from the termination message
     lost_at: float | None = None  # its node went silent; the pod's deletion was due then (Unix seconds)
     started: bool = False  # its startup probe passed: it may have served, even if it is not ready now
-    has_served: bool = False  # its container ended, by the engine's last word after it had served
+    has_served: bool = False  # its container ended after it had served: by the engine's last word, or it was Ready
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,7 +53,7 @@ def parse_pod(raw: Raw, resource: str) -> PodObservation:
         load_failure_reason=failure[0] if failure else None,
         lost_at=parse_time(metadata.get("deletionTimestamp")) if _is_lost(raw) else None,
         started=any(status.get("started") for status in _container_statuses(raw)),
-        has_served=words is not None and words[0] == RANK_LOST,
+        has_served=failure is None and ready_since is None and (words is not None or _was_ready(raw)),
     )
 
 
@@ -154,6 +154,22 @@ def _ready_since(raw: Raw) -> float | None:
     if ready is None or ready.get("status") != "True":
         return None
     return parse_time(ready.get("lastTransitionTime")) or 0.0
+
+
+def _was_ready(raw: Raw) -> bool:
+    """Whether the pod was Ready in the last life of a container that ended: it became unready after that life began.
+
+    Whatever ended it may have left no words. A pod is first unready before a container starts, and stays so while none
+    becomes ready.
+    """
+    unready_since = parse_time((_condition(raw, "Ready") or {}).get("lastTransitionTime"))
+    lives = [
+        parse_time(((status.get(key) or {}).get("terminated") or {}).get("startedAt"))
+        for status in _container_statuses(raw)
+        for key in ("state", "lastState")
+    ]
+    last = max((began for began in lives if began is not None), default=None)
+    return last is not None and unready_since is not None and unready_since > last
 
 
 def _condition(raw: Raw, kind: str) -> Raw | None:

@@ -13,7 +13,7 @@ from adaptive_operator import names
 from adaptive_operator.api import curve as defaults
 from adaptive_operator.api.curve import Curve, StepTime
 from adaptive_operator.api.recipe import Draft, Recipe
-from adaptive_operator.api.tiers import Replica, Tier
+from adaptive_operator.api.tiers import MAX_TOKENS_PER_STEP, Replica, Tier, effective_tier
 from adaptive_operator.decide.revisions import inputs_of
 from adaptive_operator.levels import Level, format_levels, levels_of
 from adaptive_operator.observe.manifests import labels_of
@@ -25,7 +25,6 @@ from adaptive_operator.plan.revisions import TierRevision
 from adaptive_operator.plan.settings import PlanSettings
 
 NESTED = "nested"  # the engine's word for weights that serve several levels
-_ENGINE_STEP_TOKENS = 64  # an engine's own --max-step-tokens
 _PROBE_PERIOD_SECONDS = 2
 _GRACE_BEYOND_DRAIN_SECONDS = 15
 _OWNED_SPEC_FIELDS = ("serviceName", "podManagementPolicy", "updateStrategy", "selector", "template")
@@ -138,21 +137,21 @@ def _container(model: ModelObservation, tier: Tier, image: str, settings: PlanSe
 
 
 def _arguments(model: ModelObservation, tier: Tier, settings: PlanSettings) -> list[str]:
-    source = model.spec.model
+    tier, source = effective_tier(tier), model.spec.model
     seed, digest = source.permutation_seed, source.sha256
     return [
         "--model-source", source.source,
         *(["--model-sha256", digest] if digest else []),
         *_recipe_arguments(tier.recipe),
-        *(_draft_arguments(tier.recipe.nested.draft) if tier.curve is None and tier.recipe.nested else []),
+        *(_draft_arguments(tier.recipe.nested.draft) if tier.recipe.nested else []),
         *_replica_arguments(tier.replica),
         *(["--permutation-seed", str(seed)] if seed is not None else []),
         "--served-model-name", model.name,
         "--tier", tier.name,
         "--host", "0.0.0.0",  # noqa: S104 - a pod's only network is the cluster's
         "--port", str(names.ENGINE_PORT),
-        *_pace_arguments(tier.curve, settings),
-        *(_room_arguments(tier.replica) if tier.curve is None else []),
+        *(_batch_arguments(tier.replica, settings) if tier.curve is None else _curve_arguments(tier.curve)),
+        *_room_arguments(tier.replica),
         "--max-waiting", str(settings.max_waiting),
         "--tpot-milliseconds", str(model.spec.slo.tpot_milliseconds),
         "--drain-seconds", str(model.spec.scaling.drain_deadline_seconds),
@@ -180,13 +179,17 @@ def _draft_arguments(draft: Draft | None) -> list[str]:
     return ["--draft-level", draft.level, *tokens]
 
 
-def _pace_arguments(curve: Curve | None, settings: PlanSettings) -> list[str]:
-    """How many sequences decode together; of an emulated engine all else that hardware would decide too."""
-    if curve is None:
-        batch = settings.max_batch_size
-        # An engine refuses steps smaller than its batch. Below its default nothing is said: it would restart all pods.
-        steps = ["--max-step-tokens", str(batch)] if batch > _ENGINE_STEP_TOKENS else []
-        return ["--max-batch-size", str(batch), *steps]
+def _batch_arguments(replica: Replica, settings: PlanSettings) -> list[str]:
+    """How many sequences a native engine decodes together, and how many tokens its steps have where that is not its own
+    choice."""
+    batch, chosen = settings.max_batch_size, replica.max_tokens_per_step
+    tokens = max(batch, chosen or MAX_TOKENS_PER_STEP)  # an engine refuses steps smaller than its batch
+    steps = ["--max-step-tokens", str(tokens)] if chosen or tokens > MAX_TOKENS_PER_STEP else []
+    return ["--max-batch-size", str(batch), *steps]
+
+
+def _curve_arguments(curve: Curve) -> list[str]:
+    """All that hardware would decide of an emulated engine."""
     levels = [part for level in curve.levels for part in ("--emulate", f"{level.name}={_step_time(level)}")]
     return [
         "--max-batch-size", str(curve.max_sequences or defaults.DEFAULT_MAX_SEQUENCES),
@@ -214,7 +217,7 @@ def _replica_arguments(replica: Replica) -> list[str]:
 
 
 def _room_arguments(replica: Replica) -> list[str]:
-    """Lengths that a native engine keeps memory for, where the user chose them; an emulated one's are in its curve."""
+    """Lengths that a native engine keeps memory for, where the user chose them."""
     return _flags({"--max-total-tokens": replica.context_tokens, "--kv-cache-tokens": replica.kv_cache_tokens})
 
 

@@ -76,7 +76,10 @@ def _earlier_revision(model: ModelObservation, tier: Tier, inputs: str | None) -
 
 def _is_stillborn(model: ModelObservation, stateful_set: StatefulSetObservation) -> bool:
     """Whether its replicas failed (or did, before a rollback took them away) and none may be on the way to serving."""
-    phases = {pod.phase for pod in model.pods if pod.stateful_set == stateful_set.name}
+    pods = [pod for pod in model.pods if pod.stateful_set == stateful_set.name]
+    if any(pod.has_served for pod in pods):
+        return False
+    phases = {pod.phase for pod in pods}
     if not phases and stateful_set.replicas == 0:
         return stateful_set.tier in model.memory.quarantined_until
     return PodPhase.FAILED in phases and not phases & {PodPhase.READY, PodPhase.STARTING}

@@ -1,3 +1,5 @@
+from contextlib import nullcontext
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -299,36 +301,33 @@ def test_a_request_that_fails_amid_drafts_leaves_its_neighbours_and_no_blocks(
     assert core.scheduler.blocks.used_blocks == 0
 
 
-def test_a_lost_device_ends_the_step_for_all_and_is_not_tried_apart(
-    build_core, scripted_runner, tokenizer, monkeypatch
+@pytest.mark.parametrize(
+    ("error", "is_raised"),
+    [
+        pytest.param(DeviceLostError("cuda:0 fails every call"), True, id="a device: the replica ends"),
+        pytest.param(
+            RunnerLostError("the ranks of this replica are no longer together"),
+            False,
+            id="a runner: its loss is reported already",
+        ),
+    ],
+)
+def test_what_is_lost_ends_the_step_for_all_and_is_not_asked_again(
+    build_core, scripted_runner, tokenizer, monkeypatch, error, is_raised
 ):
     calls = []
 
     def lose(chunks):
         calls.append(len(chunks))
-        raise DeviceLostError("cuda:0 fails every call")
+        raise error
 
     monkeypatch.setattr(scripted_runner, "step", lose)
     core = build_core(scripted_runner)
     for number in range(3):
         core.add(number, request(tokenizer))
-    with pytest.raises(DeviceLostError):
-        core.step()
+    with pytest.raises(type(error)) if is_raised else nullcontext():
+        assert [event.failure for event in core.step().events] == [FailureKind.STOPPED] * 3
     assert calls == [3]
-    assert sorted(core.abandon()) == [0, 1, 2]
-
-
-def test_a_runner_that_is_lost_is_not_asked_again(build_core, scripted_runner, tokenizer, monkeypatch):
-    calls = []
-
-    def lose(chunks):
-        calls.append(len(chunks))
-        raise RunnerLostError("the ranks of this replica are no longer together")
-
-    monkeypatch.setattr(scripted_runner, "step", lose)
-    core = build_core(scripted_runner)
-    for number in range(3):
-        core.add(number, request(tokenizer))
-    assert [event.failure for event in core.step().events] == [FailureKind.STOPPED] * 3
-    assert calls == [3]
-    core.scheduler.check_integrity()
+    assert sorted(core.abandon()) == ([0, 1, 2] if is_raised else [])
+    if not is_raised:
+        core.scheduler.check_integrity()

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -112,6 +114,10 @@ def test_without_compiled_kernels_everything_counts_as_fp32(monkeypatch):
     assert one == 134_515_008 * 4 + blocks * 4 * 2 // 5 + kv_bytes + (49152 * 576 + 8 * 49152) * 4 + 125 * MIB
     two = estimate_needed_bytes(SHAPE, LIMITS, Precision.NESTED, readings=2)
     assert two - one == blocks * 4 * 7 // 5, "blocks of both readings, one head"
+    more, most = (
+        estimate_needed_bytes(SHAPE, replace(LIMITS, max_rows=rows), Precision.INT4) for rows in (8192, 16_384)
+    )
+    assert most - more == 8192 * (4 * 1536 + 6 * 576 + 2 * 960) * 4, "rows of large steps; both attend to all positions"
 
 
 WIDE = DecoderShape(1, 512, 3072, 8, 4, 64, 1000, 1e-5, 1e4)  # gate and up are the largest product

@@ -5,12 +5,14 @@ import re
 
 import pytest
 
+from inference_pods.engine.core import EngineCore
 from inference_pods.engine.errors import LoadError, LoadReason
 from inference_pods.engine.memory import MemoryBounds
 from inference_pods.engine.metrics import EngineMetrics
 from inference_pods.engine.service import Limits, Service
 from inference_pods.engine.settings import parse_settings
 from inference_pods.engine.startup import build_engine
+from inference_pods.kernels.batch import Chunk
 from inference_pods.kernels.build import KernelUnavailableError
 from inference_pods.kernels.cpu import detect_cpu
 
@@ -80,3 +82,23 @@ def test_on_torch_too_a_container_that_is_too_small_is_refused_with_the_bytes_be
     assert caught.value.reason is LoadReason.OUT_OF_MEMORY
     needed = int(re.search(r"needs (\d+) bytes", caught.value.message)[1])
     assert at_least < needed < 1.6 * at_least
+
+
+def test_int8_keys_and_values_of_several_ranks_are_refused_with_field_and_remedy(model_source, model_path):
+    with pytest.raises(LoadError, match=r"replica\.kvPrecision .*leave it out, or set .*tensorParallel: 1") as caught:
+        build(model_source, "--device", "cpu", "--tensor-parallel", "2", "--kv-precision", "int8")
+    assert caught.value.reason is LoadReason.UNSUPPORTED
+
+
+def test_longer_steps_are_reserved_and_warm_before_the_first_of_them(model_source, model_path, monkeypatch):
+    runners = []
+
+    def core(runner, *rest):
+        runners.append(runner)
+        return EngineCore(runner, *rest)
+
+    monkeypatch.setattr("inference_pods.engine.startup.EngineCore", core)
+    engine = build(model_source, "--max-step-tokens", "512")
+    prompt = Chunk(list(range(512)), 0, list(range(32)), scores=1)
+    assert len(runners[0].step([prompt])) == 1
+    assert (engine.plan_counts.hits, engine.plan_counts.misses) == (1, 0)

@@ -225,29 +225,20 @@ def test_a_draft_of_the_top_level_or_of_none_of_the_recipes_is_refused(level):
         AdaptiveModelSpec.model_validate(with_value(".spec.tiers[].recipe.nested.draft.level", level))
 
 
-PACE = {"stepMicroseconds": 7000, "decodeMicrosecondsPerSequence": 30, "prefillMicrosecondsPerToken": 50}
-
-
-@pytest.mark.parametrize(
-    ("tier", "replica", "refused"),
-    [
-        pytest.param({}, {"kvPrecision": "int8", "tensorParallel": 2}, True, id="int8 of two ranks"),
-        pytest.param({}, {"kvPrecision": "int8", "tensorParallel": 1}, False, id="int8 of one rank"),
-        pytest.param({}, {"kvPrecision": "int8"}, False, id="int8 of as many ranks as there are devices"),
-        pytest.param({}, {"kvPrecision": "fp32", "tensorParallel": 2}, False, id="fp32 of two ranks"),
-        pytest.param(
-            {"engine": "emulated", "curve": PACE},
-            {"kvPrecision": "int8", "tensorParallel": 2},
-            False,
-            id="an emulated tier, which has neither",
-        ),
-    ],
-)
-def test_keys_and_values_in_int8_need_one_rank(tier, replica, refused):
+def test_a_stored_tier_with_int8_keys_and_values_of_several_ranks_is_read_and_no_new_one_is_admitted():
+    """Read, because its neighbours are to be served; its own engine refuses to load and says why."""
     spec = copy.deepcopy(SPEC)
-    spec["tiers"][0] |= tier
-    spec["tiers"][0]["replica"] |= {"accelerators": 2, **replica}
-    with pytest.raises(ValidationError, match=r"needs replica\.tensorParallel: 1") if refused else nullcontext():
+    spec["tiers"][0]["replica"] |= {"accelerators": 2, "kvPrecision": "int8", "tensorParallel": 2}
+    assert AdaptiveModelSpec.model_validate(spec).tiers[0].replica.tensor_parallel == 2
+    words = "kvPrecision: int8 needs replica.tensorParallel: 1, .*lower tensorParallel to 1, or leave kvPrecision out"
+    assert any(re.search(words, rule["message"]) for rule in NODES[".spec.tiers[]"][CEL])
+
+
+@pytest.mark.parametrize(("tokens", "refused"), [(7, True), (8, False), (512, False), (16_384, False), (16_385, True)])
+def test_steps_have_a_least_and_a_most_size(tokens, refused):
+    spec = copy.deepcopy(SPEC)
+    spec["tiers"][0]["replica"] |= {"maxTokensPerStep": tokens}
+    with pytest.raises(ValidationError, match=r"maxTokensPerStep") if refused else nullcontext():
         AdaptiveModelSpec.model_validate(spec)
 
 

@@ -132,6 +132,29 @@ def test_a_replica_that_loses_a_rank_again_and_again_says_why_it_waits() -> None
     assert parsed.has_served
 
 
+@pytest.mark.parametrize(
+    ("unready_at", "has_served"),
+    [
+        pytest.param("2026-01-01T10:00:00Z", False, id="never ready"),
+        pytest.param("2026-01-01T10:00:10Z", False, id="unready since the second in which its last life began"),
+        pytest.param("2026-01-01T10:30:00Z", True, id="ready in its last life"),
+        pytest.param(None, False, id="nobody says since when"),
+    ],
+)
+@pytest.mark.parametrize("crash_loop", [True, False], ids=["waits", "loads again"])
+def test_a_replica_whose_last_life_was_ready_has_served_whatever_ended_it(
+    unready_at: str | None, has_served: bool, crash_loop: bool
+) -> None:
+    """A lasting CUDA error, a crash of the driver: no last words."""
+    container = ended("log line", reason="Error")
+    container["lastState"]["terminated"] |= {"startedAt": "2026-01-01T10:00:10Z", "finishedAt": "2026-01-01T10:30:00Z"}
+    container |= waiting("CrashLoopBackOff") if crash_loop else {"state": {"running": {}}}
+    conditions = {**NOT_READY, "Ready": {"status": "False", "lastTransitionTime": unready_at}}
+    parsed = parse_pod(build_pod(conditions=conditions, containers=[container]), RESOURCE)
+    assert parsed.phase is (PodPhase.FAILED if crash_loop else PodPhase.STARTING)
+    assert parsed.has_served is has_served
+
+
 @pytest.mark.parametrize(("restarts", "reason"), [(1, None), (2, "OutOfMemory")])
 def test_killed_for_memory_twice_is_a_load_failure(restarts: int, reason: str | None) -> None:
     pod = build_pod(conditions=NOT_READY, containers=[ended("", reason="OOMKilled", restarts=restarts)])

@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 import yaml
+from pydantic.alias_generators import to_camel
 
 from adaptive_operator import names
+from adaptive_operator.api.tiers import Replica
 from adaptive_operator.decide.revisions import inputs_of, tier_inputs
 from adaptive_operator.observe.observation import PodPhase, PolicyMemory
 from adaptive_operator.plan import PlanSettings, plan_model
@@ -125,6 +127,7 @@ def test_the_administrators_choices_reach_the_pods() -> None:
 # Of the tiers full, int8 and int4 of make_spec(), as the first released operator made them.
 PINNED = ["c93561440b9aa459", "3d82112247b3b2e5", "477171a8e5db7fb7"]
 PINNED_NESTED = "6e56390ad9741da4"
+PINNED_EMULATED = "fc7ea98d5decdf38"
 
 
 def make_nested(**recipe: Any) -> dict[str, Any]:
@@ -174,32 +177,75 @@ def test_the_revisions_of_tiers_that_exist_are_never_renamed_by_an_upgrade() -> 
     assert [tier_inputs(spec, tier) for tier in spec.tiers] == PINNED
     nested = make_spec([make_nested(depths=[30, 28])])
     assert tier_inputs(nested, nested.tiers[0]) == PINNED_NESTED
+    emulated = make_spec([{**demo_tiers()[0], **EMULATED}])
+    assert tier_inputs(emulated, emulated.tiers[0]) == PINNED_EMULATED
 
 
-EDITS: list[tuple[str, Any, bool]] = [
-    ("precision", lambda tier: tier["recipe"].update(precision="int8"), True),
-    ("memory", lambda tier: tier["replica"].update(memory="2Gi"), True),
-    ("cpu", lambda tier: tier["replica"].update(cpu="4"), True),
-    ("accelerators", lambda tier: tier["replica"].update(accelerators=3), True),
-    ("tensor-parallel", lambda tier: tier["replica"].update(tensorParallel=2), True),
-    ("kv-precision", lambda tier: tier["replica"].update(kvPrecision="int8"), True),
-    ("context", lambda tier: tier["replica"].update(contextTokens=1024), True),
-    ("kv-cache", lambda tier: tier["replica"].update(kvCacheTokens=8192), True),
-    ("group size", lambda tier: tier["recipe"].update(precision="int4", groupSize=64), True),
-    ("nested", lambda tier: tier.update(recipe={"nested": {"levels": ["int8", "int4"]}}), True),
-    ("bounds", lambda tier: tier.update(replicas={"min": 1, "max": 2}), False),
-    ("card", lambda tier: tier["card"].update(qualityPermille=990), False),
-    ("the-default-engine-by-name", lambda tier: tier.update(engine="native"), False),
-    ("emulated", lambda tier: tier.update(engine="emulated", curve=CURVE), True),
+EMULATED = {"engine": "emulated", "curve": CURVE}
+NESTED = {"nested": {"levels": ["int8", "int4"]}}
+DRAFT = {"nested": {**NESTED["nested"], "draft": {"level": "int4"}}}
+# What is edited, how, and whether a native engine and an emulated one get another pod for it.
+EDITS: list[tuple[str, Any, bool, bool]] = [
+    ("precision", lambda tier: tier["recipe"].update(precision="int8"), True, True),
+    ("memory", lambda tier: tier["replica"].update(memory="2Gi"), True, True),
+    ("cpu", lambda tier: tier["replica"].update(cpu="4"), True, True),
+    ("accelerators", lambda tier: tier["replica"].update(accelerators=3), True, True),
+    ("tensor-parallel", lambda tier: tier["replica"].update(tensorParallel=2), True, False),
+    ("kv-precision", lambda tier: tier["replica"].update(kvPrecision="int8"), True, False),
+    ("context", lambda tier: tier["replica"].update(contextTokens=1024), True, False),
+    ("kv-cache", lambda tier: tier["replica"].update(kvCacheTokens=8192), True, False),
+    ("step", lambda tier: tier["replica"].update(maxTokensPerStep=512), True, False),
+    ("group size", lambda tier: tier["recipe"].update(groupSize=32), True, False),
+    ("nested", lambda tier: tier.update(recipe=NESTED), True, True),
+    ("bounds", lambda tier: tier.update(replicas={"min": 1, "max": 2}), False, False),
+    ("card", lambda tier: tier["card"].update(qualityPermille=990), False, False),
+    ("nothing", lambda tier: None, False, False),
 ]
 
 
-@pytest.mark.parametrize(("edit", "changes"), [pytest.param(edit, new, id=name) for name, edit, new in EDITS])
-def test_only_what_changes_a_pod_makes_a_new_revision(edit: Any, changes: bool) -> None:
-    tiers = demo_tiers()
-    edit(tiers[0])
-    before, after = make_spec(), make_spec(tiers)
-    assert (tier_inputs(before, before.tiers[0]) != tier_inputs(after, after.tiers[0])) is changes
+def test_the_edits_that_are_tried_are_all_that_a_replica_has() -> None:
+    tier = demo_tiers()[0]
+    for _, edit, _, _ in EDITS:
+        edit(tier)
+    assert set(tier["replica"]) == {to_camel(name) for name in Replica.model_fields}
+
+
+def pod_and_inputs(tier: dict[str, Any]) -> tuple[Any, str]:
+    """The pod that a tier gets but for its revision's label, and the inputs that tell the revision."""
+    template = stateful_set(tiers=[tier])["spec"]["template"]
+    del template["metadata"]["labels"][names.LABEL_REVISION]
+    spec = make_spec([tier])
+    return template, tier_inputs(spec, spec.tiers[0])
+
+
+@pytest.mark.parametrize("emulated", [False, True], ids=["native", "emulated"])
+@pytest.mark.parametrize(
+    ("edit", "native_changes", "emulated_changes"),
+    [pytest.param(edit, native, emulated, id=name) for name, edit, native, emulated in EDITS],
+)
+def test_exactly_what_changes_a_pod_makes_a_new_revision(
+    edit: Any, native_changes: bool, emulated_changes: bool, emulated: bool
+) -> None:
+    before: dict[str, Any] = {**demo_tiers()[0], **(EMULATED if emulated else {})}
+    after = copy.deepcopy(before)
+    edit(after)
+    (old_pod, old_inputs), (new_pod, new_inputs) = pod_and_inputs(before), pod_and_inputs(after)
+    assert [old_pod != new_pod, old_inputs != new_inputs] == [emulated_changes if emulated else native_changes] * 2
+
+
+@pytest.mark.parametrize("emulated", [False, True], ids=["native", "emulated"])
+def test_a_draft_makes_a_new_revision_where_the_engine_drafts(emulated: bool) -> None:
+    plain: dict[str, Any] = {**demo_tiers()[0], "recipe": NESTED, **(EMULATED if emulated else {})}
+    (old_pod, old_inputs), (new_pod, new_inputs) = pod_and_inputs(plain), pod_and_inputs({**plain, "recipe": DRAFT})
+    assert [old_pod != new_pod, old_inputs != new_inputs] == [not emulated] * 2
+
+
+@pytest.mark.parametrize(
+    ("edit", "changes"), [({"engine": "native"}, False), (EMULATED, True)], ids=["the default by name", "emulated"]
+)
+def test_another_engine_makes_a_new_revision(edit: dict[str, Any], changes: bool) -> None:
+    (old_pod, old_inputs), (new_pod, new_inputs) = (pod_and_inputs(demo_tiers()[0] | more) for more in ({}, edit))
+    assert [old_pod != new_pod, old_inputs != new_inputs] == [changes] * 2
 
 
 def test_a_pools_node_selector_is_part_of_the_revision_and_its_name_is_not() -> None:
@@ -381,3 +427,26 @@ def test_a_new_leader_changes_the_epoch_and_nothing_else() -> None:
     assert old["metadata"]["annotations"].pop(names.ANNOTATION_EPOCH) == "4"
     assert new["metadata"]["annotations"].pop(names.ANNOTATION_EPOCH) == "5"
     assert old == new
+
+
+@pytest.mark.parametrize("has_served", [True, False])
+def test_an_image_is_kept_that_a_replica_served_from_before_it_fell_into_a_crash_loop(has_served: bool) -> None:
+    model = with_set(make_model(), "int4", [FAILED], has_served=has_served)
+    tier = next(item for item in model.spec.tiers if item.name == "int4")
+    assert (current_revision(model, tier, "registry.example/engine:2").image == SETTINGS.engine_image) is has_served
+
+
+def test_a_tier_that_no_engine_can_serve_has_a_pod_that_says_so_beside_neighbours_that_serve() -> None:
+    tiers = demo_tiers()
+    tiers[0]["replica"] |= {"kvPrecision": "int8", "tensorParallel": 2}
+    model = with_set(make_model(make_spec(tiers)), "int4", [READY])
+    decision = make_decision({"full": 1, "int4": 1}, {"int4": 1.0})
+    steps = plan_model(model, decision, SETTINGS, NOW, 1).steps
+    manifests = [step.manifest for step in steps if isinstance(step, ApplyObject)]
+    sets = {item["metadata"]["name"]: item for item in manifests if item["kind"] == "StatefulSet"}
+    full = next(item for name, item in sets.items() if name.startswith("assistant-full-"))
+    args = full["spec"]["template"]["spec"]["containers"][0]["args"]
+    assert args[args.index("--kv-precision") + 1] == "int8"
+    assert args[args.index("--tensor-parallel") + 1] == "2"
+    table = next(item for item in manifests if item["metadata"]["name"].endswith("-routing"))
+    assert '"int4"' in table["data"]["table.json"]

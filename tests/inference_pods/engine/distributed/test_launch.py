@@ -83,6 +83,12 @@ def test_a_rank_that_cannot_load_is_reported_with_its_own_words():
     assert losses.seen == [Loss("OutOfMemory", "rank 1: 9 bytes needed, 7 free", 6)]
 
 
+def test_a_rank_that_fails_unforeseen_is_reported_with_its_own_words():
+    loss = describe_exit(1, 1, "ZeroDivisionError: division by zero")
+    assert loss.reason == "RankLost"
+    assert "rank 1 failed with ZeroDivisionError: division by zero (exit code 1)" in loss.message
+
+
 def test_a_rank_whose_child_still_runs_is_reported_at_once():
     """The child inherited what the rank writes its words to: its end cannot be waited for."""
     body = "import subprocess; subprocess.Popen(['sleep', '5'], close_fds=False); os._exit(4)"

@@ -166,6 +166,20 @@ sys.exit(worker.main())
             ("RankLost", 7),
             id="killed",
         ),
+        pytest.param(
+            r'raise KeyError("blk.7\n  in no file")',
+            r"rank 1 failed with KeyError: 'blk\.7.*in no file' \(exit code 1\)",
+            LoadReason.ENGINE_FAILED,
+            ("RankLost", 7),
+            id="by what nobody foresaw",
+        ),
+        pytest.param(
+            "raise RuntimeError(('a' * 99 + chr(10)) * 99)",
+            r"rank 1 failed with RuntimeError: a{99} a{99} a{85}… \(exit code 1\)",
+            LoadReason.ENGINE_FAILED,
+            ("RankLost", 7),
+            id="by what nobody foresaw, at great length",
+        ),
     ],
 )
 def test_a_rank_that_is_lost_while_loading_makes_it_a_refusal_in_its_words(

@@ -633,7 +633,7 @@ async def test_where_no_model_can_be_decided_the_log_gets_no_record(
 async def test_the_line_of_a_decision_that_the_status_has_already_tells_the_explanation_there(
     edit: dict[str, str], told: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It is worked out for a new decision only: the first pass of an operator that started anew logged an empty one."""
+    """The first pass of an operator that started anew logged an empty one."""
     scene = Scene(build_model())
     await scene.run(3)
     last = scene.kube.objects["AdaptiveModel", "demo", "assistant"]["status"]["lastDecision"]

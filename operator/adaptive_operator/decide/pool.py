@@ -14,7 +14,7 @@ from adaptive_operator.decide.by_need import acts, divide_by_need
 from adaptive_operator.decide.by_plan import Planned, Solver, describe_plan, plan_pool
 from adaptive_operator.decide.contention import describe_part, hold_contest, swap_rooms, with_surge
 from adaptive_operator.decide.decision import Decision, Finding, PoolDecision
-from adaptive_operator.decide.explanation import Explanation, explain
+from adaptive_operator.decide.explanation import explain, recall_explanation
 from adaptive_operator.decide.fairness import Party
 from adaptive_operator.decide.growth import capacity
 from adaptive_operator.decide.hold import after_quiet
@@ -160,7 +160,9 @@ def _decision(situation: Situation, proposal: Proposal, granted: int, limit: int
     changed = _changes(situation, proposal)
     swap = _swap(situation, proposal, changed)
     memory = _memory(situation, proposal, weights, changed)
-    why = Explanation() if _is_told(situation, proposal) else explain(situation, proposal.replicas, limit)
+    why = recall_explanation(situation, proposal.reason, proposal.replicas)
+    if why is None:
+        why = explain(situation, proposal.replicas, limit)
     return Decision(
         key=situation.model.key,
         reason=proposal.reason,
@@ -178,14 +180,6 @@ def _decision(situation: Situation, proposal: Proposal, granted: int, limit: int
         alternative=why.alternative,
         held_back=held_back_revisions(replace(situation.model, memory=memory)),
     )
-
-
-def _is_told(situation: Situation, proposal: Proposal) -> bool:
-    """Does the status say it already? Then it keeps its explanation too, and none has to be worked out."""
-    if situation.spec_changed:
-        return False
-    last = situation.model.status.last_decision if situation.model.status is not None else None
-    return last is not None and (last.reason, last.to) == (proposal.reason.value, mix_text(proposal.replicas))
 
 
 def _changes(situation: Situation, proposal: Proposal) -> bool:

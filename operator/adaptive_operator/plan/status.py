@@ -112,8 +112,6 @@ def _decision_entry(facts: Facts) -> DecisionStatus:
         return entry
     if _is_same_decision(before, entry) and model.status.observed_generation == model.generation:
         return before
-    if not decision.alternative and (before.reason, before.to) == (entry.reason, entry.to):
-        return entry.model_copy(update={"binding": before.binding, "alternative": before.alternative})
     return entry
 
 

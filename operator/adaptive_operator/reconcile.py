@@ -15,7 +15,7 @@ from functools import partial
 from typing import Final
 
 from adaptive_operator.apply.lease import LeaseHolder, NotLeaderError
-from adaptive_operator.apply.steps import ModelTarget, PoolTarget, StepTaker
+from adaptive_operator.apply.steps import ModelTarget, OutdatedPlanError, PoolTarget, StepTaker
 from adaptive_operator.decide.decision import Decision
 from adaptive_operator.decide.optimize.solve import solve
 from adaptive_operator.decision_log import DecisionLog
@@ -222,8 +222,10 @@ class Reconciler:
             async with asyncio.timeout(self.settings.model_timeout_seconds):
                 plan = self.policy.plan(seen, decision, budgets, now, epoch)
                 changed = await self.steps.take_all(plan, target, epoch)
-        except (NotLeaderError, ConflictError, NotFoundError, TimeoutError) as error:
+        except (NotLeaderError, ConflictError, NotFoundError, OutdatedPlanError, TimeoutError) as error:
             # Somebody else acted, or there was no time: the next pass sees what is there.
+            if isinstance(error, OutdatedPlanError):
+                self.metrics.count_outdated_plan()
             _LOG.info("pass ended early model=%s cause=%s", seen.key, error or type(error).__name__)
             return 0
         except Exception as error:  # noqa: BLE001 one broken model never hurts its neighbours

@@ -32,6 +32,7 @@ from adaptive_operator.observe.pools import build_pools
 from adaptive_operator.observe.prometheus import Answers, Failed
 from adaptive_operator.observe.queries import Query, Windows
 from adaptive_operator.plan.model import plan_model
+from adaptive_operator.plan.plan import ApplyObject, Plan
 from adaptive_operator.plan.settings import PlanSettings
 from adaptive_operator.policy import Policy
 from adaptive_operator.reconcile import PassSettings, Reconciler
@@ -273,6 +274,23 @@ async def test_a_model_whose_plan_raises_is_told_so_and_its_neighbour_is_served(
     assert scene.conditions("odd")["Degraded"] == ("True", "InternalError")
     assert scene.names("Deployment") == ["assistant-router"]
     assert [call[2] for call in scene.kube.writes].count("odd") == 1
+
+
+async def test_a_pass_whose_readings_grew_too_old_ends_early_is_told_and_counted_and_is_no_fault(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def plan_late(*seen: Any) -> Plan:
+        plan = plan_model(*seen)
+        steps = [replace(s, disruptive=True) if isinstance(s, ApplyObject) else s for s in plan.steps]
+        return replace(plan, steps=tuple(steps), fresh_until=NOW)
+
+    scene = Scene(build_model(), plan=plan_late)
+    with caplog.at_level(logging.INFO, logger="adaptive_operator.reconcile"):
+        await scene.run()
+    assert "pass ended early model=demo/assistant cause=ServiceAccount assistant-router takes a replica" in caplog.text
+    assert scene.metrics.registry.get_sample_value("adaptive_operator_outdated_plans_total") == 1.0
+    assert scene.names("StatefulSet") == []
+    assert scene.conditions()["Degraded"] == ("False", "AsWanted")
 
 
 async def test_a_refused_write_is_told_with_verb_and_resource_and_forgotten_when_it_works() -> None:

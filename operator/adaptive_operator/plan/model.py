@@ -26,6 +26,7 @@ from adaptive_operator.plan.conditions import Facts
 from adaptive_operator.plan.draining import DrainRules
 from adaptive_operator.plan.engine import build_stateful_set, keep_stateful_set
 from adaptive_operator.plan.events import plan_events
+from adaptive_operator.plan.freshness import fresh_until
 from adaptive_operator.plan.lost_pods import plan_lost_pods
 from adaptive_operator.plan.metadata import is_current, stamp_manifest
 from adaptive_operator.plan.plan import ApplyObject, DeleteObject, Manifest, Plan, Step, WriteStatus
@@ -63,7 +64,8 @@ def plan_model(model: ModelObservation, decision: Decision, settings: PlanSettin
     report, events = _report(facts, written, table)
     effects = (*_effects(model, choreography, table, settings, epoch), *plan_lost_pods(model, now)) if acts else ()
     silent = model.spec.mode is Mode.DRY_RUN
-    return Plan(decision.key, (*report, *effects, *(() if silent else events)))
+    steps = (*report, *effects, *(() if silent else events))
+    return Plan(decision.key, steps, fresh_until(model, decision, settings, now))
 
 
 def _report(
@@ -105,7 +107,7 @@ def _apply_stateful_set(
     if observed is None:
         yield ApplyObject(stamped, None)
     elif not is_current(stamped, observed.manifest):
-        yield ApplyObject(stamped, observed.resource_version)
+        yield ApplyObject(stamped, observed.resource_version, step.takes_away)
 
 
 def _render_stateful_set(model: ModelObservation, step: SetStep, settings: PlanSettings) -> Manifest | None:

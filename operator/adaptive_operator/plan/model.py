@@ -63,9 +63,7 @@ def plan_model(model: ModelObservation, decision: Decision, settings: PlanSettin
     facts = Facts(model, decision, choreography, taken, newer, settings, now, epoch)
     report, events = _report(facts, written, table)
     effects = (*_effects(model, choreography, table, settings, epoch), *plan_lost_pods(model, now)) if acts else ()
-    silent = model.spec.mode is Mode.DRY_RUN
-    steps = (*report, *effects, *(() if silent else events))
-    return Plan(decision.key, steps, fresh_until(model, decision, settings, now))
+    return Plan(decision.key, (*report, *effects, *events), fresh_until(model, decision, settings, now))
 
 
 def _report(
@@ -77,7 +75,8 @@ def _report(
     before = facts.model.status
     if means_the_same(status, before):
         return (), ()
-    return (WriteStatus(build_status_manifest(facts.model, status)),), plan_events(status, before)
+    told = WriteStatus(build_status_manifest(facts.model, status))
+    return (told,), plan_events(status, before, facts.model.spec.mode)
 
 
 def _effects(

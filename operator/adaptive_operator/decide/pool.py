@@ -78,7 +78,7 @@ def decide_pool(observation: PoolObservation, settings: DecideSettings, solver: 
 
 def _with_doubt(proposal: Proposal, observation: PoolObservation, planned: Planned | None) -> Proposal:
     """Say it where the pool's program was not solved: what was decided may be less than what is possible."""
-    how = _stand_in(observation.planning, planned)
+    how = _stand_in(observation, planned)
     if how is None:
         return proposal
     told = (
@@ -87,13 +87,13 @@ def _with_doubt(proposal: Proposal, observation: PoolObservation, planned: Plann
     return replace(proposal, findings=(*proposal.findings, Finding(Reason.POOL_NOT_SOLVED, told)))
 
 
-def _stand_in(planning: Planning, planned: Planned | None) -> str | None:
+def _stand_in(observation: PoolObservation, planned: Planned | None) -> str | None:
     """What divides the pool in place of a solved program; None where it was solved, or not needed."""
-    if planning is Planning.BY_NEED:  # only a solver that failed in this pass leads to it
+    if observation.planning is Planning.BY_NEED:  # only a solver that failed in this pass leads to it
         return "the solver failed and what is free is shared by need"
-    if planned is None or planned.is_trusted:
-        return None
-    return "a greedy choice stands in" if planning is Planning.GREEDY else "the solver stopped early"
+    if observation.planning is Planning.GREEDY and len(observation.models) > 1:
+        return "a greedy choice stands in"  # whether it has to choose in this pass or not: what runs is its choice
+    return None if planned is None or planned.is_trusted else "the solver stopped early"
 
 
 def _decide_shares(situations: Sequence[Situation], observation: PoolObservation) -> PoolDecision:

@@ -62,7 +62,7 @@ class Scene:
             nodes=NodeInventory(self.kube, monotonic=lambda: self.monotonic),
             prometheus=LastAnswers(NoPrometheus(), asyncio.Event()),
             policy=Policy(decide_pool, plan, DecideSettings(), PlanSettings("engine:1", "router:1")),
-            steps=StepTaker(self.kube, self.lease, EventRecorder(self.kube, "me")),
+            steps=StepTaker(self.kube, self.lease, EventRecorder(self.kube, "me"), wall_clock=lambda: NOW),
             lease=self.lease,
             metrics=self.metrics,
             settings=PassSettings({"nvidia.com/gpu": 8}, Windows(2.0), 5.0),
@@ -282,7 +282,7 @@ async def test_a_pass_whose_readings_grew_too_old_ends_early_is_told_and_counted
     def plan_late(*seen: Any) -> Plan:
         plan = plan_model(*seen)
         steps = [replace(s, disruptive=True) if isinstance(s, ApplyObject) else s for s in plan.steps]
-        return replace(plan, steps=tuple(steps), fresh_until=NOW)
+        return replace(plan, steps=tuple(steps), fresh_until=NOW - 1.0)
 
     scene = Scene(build_model(), plan=plan_late)
     with caplog.at_level(logging.INFO, logger="adaptive_operator.reconcile"):

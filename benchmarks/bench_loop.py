@@ -124,7 +124,7 @@ def build_pass(models: int, planning: Planning, solver: SolverProcess) -> Measur
             DecideSettings(),
             PlanSettings("engine:1", "router:1"),
         ),
-        steps=StepTaker(kube, lease, EventRecorder(kube, "me")),
+        steps=StepTaker(kube, lease, EventRecorder(kube, "me"), wall_clock=lambda: NOW),
         lease=lease,
         metrics=OperatorMetrics(),
         settings=PassSettings({RESOURCE: budget}, Windows(2.0), 30.0),

@@ -71,6 +71,11 @@ class OperatorMetrics:
         )
         for cause in ("Failed", "Unsolved"):
             self._solver_failures.labels(cause)
+        self._outdated_plans = Counter(
+            "adaptive_operator_outdated_plans",
+            "Passes of a model that ended before a replica was taken away, because the readings had grown too old.",
+            registry=self.registry,
+        )
         leader = Gauge("adaptive_operator_leader", "1 while this process holds the Lease.", registry=self.registry)
         leader.set_function(lambda: float(is_leading()))
         self._models: set[tuple[str, str]] = set()
@@ -90,6 +95,10 @@ class OperatorMetrics:
     def count_solver_failure(self, cause: str) -> None:
         """A pool's program has no trustworthy plan."""
         self._solver_failures.labels(cause).inc()
+
+    def count_outdated_plan(self) -> None:
+        """A model's pass ended, because its readings grew too old for the next step."""
+        self._outdated_plans.inc()
 
     def note_pass(self, seconds: float) -> None:
         """A pass finished."""

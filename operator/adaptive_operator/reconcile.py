@@ -15,11 +15,9 @@ from functools import partial
 from typing import Final
 
 from adaptive_operator.apply.lease import LeaseHolder, NotLeaderError
-from adaptive_operator.apply.steps import ModelTarget, PoolTarget, StepTaker
+from adaptive_operator.apply.steps import ModelTarget, OutdatedPlanError, PoolTarget, StepTaker
 from adaptive_operator.decide.decision import Decision
-from adaptive_operator.decide.explanation import Explanation
 from adaptive_operator.decide.optimize.solve import solve
-from adaptive_operator.decide.wording import mix_text
 from adaptive_operator.decision_log import DecisionLog
 from adaptive_operator.faults import Fault, FaultReason, build_fault, is_told
 from adaptive_operator.kube import ConflictError, KubeError, NotFoundError
@@ -224,8 +222,10 @@ class Reconciler:
             async with asyncio.timeout(self.settings.model_timeout_seconds):
                 plan = self.policy.plan(seen, decision, budgets, now, epoch)
                 changed = await self.steps.take_all(plan, target, epoch)
-        except (NotLeaderError, ConflictError, NotFoundError, TimeoutError) as error:
+        except (NotLeaderError, ConflictError, NotFoundError, OutdatedPlanError, TimeoutError) as error:
             # Somebody else acted, or there was no time: the next pass sees what is there.
+            if isinstance(error, OutdatedPlanError):
+                self.metrics.count_outdated_plan()
             _LOG.info("pass ended early model=%s cause=%s", seen.key, error or type(error).__name__)
             return 0
         except Exception as error:  # noqa: BLE001 one broken model never hurts its neighbours
@@ -283,11 +283,10 @@ class Reconciler:
         if self._said.get(decision.key) == said:
             return
         self._said[decision.key] = said
-        why = _explanation(model, decision)
         _LOG.info(
             "decision model=%s reason=%s replicas=%s message=%s inputs=%s binding=%s alternative=%s",
             *(decision.key, decision.reason, said[2], _quote(decision.message), _quote(decision.inputs)),
-            *(json.dumps(why.binding, ensure_ascii=False), _quote(why.alternative)),
+            *(json.dumps(decision.binding, ensure_ascii=False), _quote(decision.alternative)),
         )
 
     def _forget_gone(self, seen: Sequence[SeenModel], blocked: Sequence[BlockedModel]) -> None:
@@ -312,17 +311,6 @@ def _planned_models(pool: Pool) -> int:
 def _is_told(model: ModelObservation) -> bool:
     """Whether the status is about the spec as it is now."""
     return model.status is not None and model.status.observed_generation == model.generation
-
-
-def _explanation(model: ModelObservation, decision: Decision) -> Explanation:
-    """The decision's own, or the status's where that tells the decision already: then it was not worked out again."""
-    last = model.status.last_decision if model.status is not None else None
-    own = Explanation(decision.binding, decision.alternative)
-    if own != Explanation() or last is None or not _is_told(model):
-        return own
-    if (last.reason, last.to) != (decision.reason.value, mix_text(decision.replicas)):
-        return own
-    return Explanation(last.binding, last.alternative or "")
 
 
 def planner_period(pool: Pool) -> float | None:

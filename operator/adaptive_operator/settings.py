@@ -182,6 +182,7 @@ class OperatorSettings(BaseSettings):
             router_memory=self.router_memory,
             router_drain_seconds=self.router_drain_seconds,
             stale_after_seconds=self.stale_after_scrapes * self.scrape_interval_seconds,
+            hold_after_stale_seconds=self.hold_after_stale_seconds,
         )
 
 

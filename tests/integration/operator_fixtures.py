@@ -279,7 +279,7 @@ class Stage:
                 DecideSettings(scrape_interval_seconds=2.0),
                 PlanSettings("engine:1", "router:1"),
             ),
-            steps=StepTaker(kube, lease, EventRecorder(kube, identity), operator.note_write),
+            steps=StepTaker(kube, lease, EventRecorder(kube, identity), operator.note_write, self.now),
             lease=lease,
             metrics=OperatorMetrics(),
             settings=PassSettings({}, Windows(2.0), 10.0),

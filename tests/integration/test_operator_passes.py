@@ -11,6 +11,7 @@ import pytest
 from kubernetes import client
 
 from adaptive_operator.apply.lease import NotLeaderError
+from adaptive_operator.names import ANNOTATION_DRAINING
 from tests.integration.operator_fixtures import RESOURCE, Cluster, SimulatedCrash, Stage, build_stage
 
 START = {"full": 1, "int4": 1}
@@ -254,6 +255,28 @@ async def test_a_swap_under_load_keeps_the_budget_and_is_recorded_before_its_fir
     assert any(write.startswith("StatefulSet assistant-int8") for write in writes)
     history = [entry["reason"] for entry in stage.cluster.model()["status"]["history"]]
     assert "SwappedToCheaperTier" in history
+
+
+async def test_while_the_api_server_is_so_slow_that_readings_grow_too_old_replicas_come_and_none_goes(
+    stage: Stage,
+) -> None:
+    stage.cluster.create_model()
+    async with stage.operator() as operator:
+        await stage.play(operator, lambda: is_settled(stage.cluster, START))
+        stage.prometheus.arrivals = HIGH_LOAD
+        steps, metrics = operator.reconciler.steps, operator.reconciler.metrics
+        steps._wall_clock = lambda: stage.now() + 121.0  # what each pass wrote before took two minutes
+        for _ in range(5):
+            await operator.run()
+            await asyncio.to_thread(stage.cluster.await_pods)
+            await asyncio.to_thread(stage.cluster.set_ready)
+            stage.elapsed += 5.0
+        assert stage.cluster.replicas() == {**START, "int8": 1}
+        annotations = [item.metadata.annotations for item in stage.cluster.stateful_sets()]
+        assert not any(found.get(ANNOTATION_DRAINING) for found in annotations)
+        assert (metrics.registry.get_sample_value("adaptive_operator_outdated_plans_total") or 0.0) > 0
+        steps._wall_clock = stage.now
+        await stage.play(operator, lambda: is_settled(stage.cluster, SWAPPED))
 
 
 @pytest.mark.parametrize("crash_before", range(1, SWAP_WRITES + 1))

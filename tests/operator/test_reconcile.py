@@ -32,6 +32,7 @@ from adaptive_operator.observe.pools import build_pools
 from adaptive_operator.observe.prometheus import Answers, Failed
 from adaptive_operator.observe.queries import Query, Windows
 from adaptive_operator.plan.model import plan_model
+from adaptive_operator.plan.plan import ApplyObject, Plan
 from adaptive_operator.plan.settings import PlanSettings
 from adaptive_operator.policy import Policy
 from adaptive_operator.reconcile import PassSettings, Reconciler
@@ -61,7 +62,7 @@ class Scene:
             nodes=NodeInventory(self.kube, monotonic=lambda: self.monotonic),
             prometheus=LastAnswers(NoPrometheus(), asyncio.Event()),
             policy=Policy(decide_pool, plan, DecideSettings(), PlanSettings("engine:1", "router:1")),
-            steps=StepTaker(self.kube, self.lease, EventRecorder(self.kube, "me")),
+            steps=StepTaker(self.kube, self.lease, EventRecorder(self.kube, "me"), wall_clock=lambda: NOW),
             lease=self.lease,
             metrics=self.metrics,
             settings=PassSettings({"nvidia.com/gpu": 8}, Windows(2.0), 5.0),
@@ -273,6 +274,23 @@ async def test_a_model_whose_plan_raises_is_told_so_and_its_neighbour_is_served(
     assert scene.conditions("odd")["Degraded"] == ("True", "InternalError")
     assert scene.names("Deployment") == ["assistant-router"]
     assert [call[2] for call in scene.kube.writes].count("odd") == 1
+
+
+async def test_a_pass_whose_readings_grew_too_old_ends_early_is_told_and_counted_and_is_no_fault(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def plan_late(*seen: Any) -> Plan:
+        plan = plan_model(*seen)
+        steps = [replace(s, disruptive=True) if isinstance(s, ApplyObject) else s for s in plan.steps]
+        return replace(plan, steps=tuple(steps), fresh_until=NOW - 1.0)
+
+    scene = Scene(build_model(), plan=plan_late)
+    with caplog.at_level(logging.INFO, logger="adaptive_operator.reconcile"):
+        await scene.run()
+    assert "pass ended early model=demo/assistant cause=ServiceAccount assistant-router takes a replica" in caplog.text
+    assert scene.metrics.registry.get_sample_value("adaptive_operator_outdated_plans_total") == 1.0
+    assert scene.names("StatefulSet") == []
+    assert scene.conditions()["Degraded"] == ("False", "AsWanted")
 
 
 async def test_a_refused_write_is_told_with_verb_and_resource_and_forgotten_when_it_works() -> None:
@@ -633,7 +651,7 @@ async def test_where_no_model_can_be_decided_the_log_gets_no_record(
 async def test_the_line_of_a_decision_that_the_status_has_already_tells_the_explanation_there(
     edit: dict[str, str], told: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It is worked out for a new decision only: the first pass of an operator that started anew logged an empty one."""
+    """The first pass of an operator that started anew logged an empty one."""
     scene = Scene(build_model())
     await scene.run(3)
     last = scene.kube.objects["AdaptiveModel", "demo", "assistant"]["status"]["lastDecision"]

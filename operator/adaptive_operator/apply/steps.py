@@ -1,6 +1,7 @@
 """Takes the steps of one plan, in order, each under the fence: the Lease is held and its epoch is the plan's.
 
-A failed step ends the model's pass; the next pass sees what is there and plans anew. A reply that was lost after its
+A step that takes something away is not taken either once the plan's readings have grown too old. A failed step ends the
+model's pass; the next pass sees what is there and plans anew. A reply that was lost after its
 commit does no harm: names are deterministic, and an apply of what is there already changes nothing.
 Knows neither why a step is taken nor what comes after.
 """
@@ -8,6 +9,7 @@ Knows neither why a step is taken nor what comes after.
 from __future__ import annotations
 
 import copy
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -26,6 +28,10 @@ BeforeWrite = Callable[[str], None]
 
 def _go_on(_what: str) -> None:
     """The hook of production: nothing happens before a write. Tests pass one that crashes at the k-th."""
+
+
+class OutdatedPlanError(Exception):
+    """The readings behind the plan are too old by now for what the step takes away."""
 
 
 @dataclass(slots=True)
@@ -55,17 +61,24 @@ class StepTaker:
     """Carries out plans."""
 
     def __init__(
-        self, kube: KubeClient, lease: LeaseHolder, events: EventRecorder, before_write: BeforeWrite = _go_on
+        self,
+        kube: KubeClient,
+        lease: LeaseHolder,
+        events: EventRecorder,
+        before_write: BeforeWrite = _go_on,
+        wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self._kube, self._lease, self._events, self._before_write = kube, lease, events, before_write
+        self._wall_clock = wall_clock
 
     async def take_all(self, plan: Plan, target: ModelTarget, epoch: int) -> int:
         """Take the plan's steps; returns how many changed something on the server.
 
-        Raises NotLeaderError and KubeError; the steps before the failed one stay taken.
+        Raises NotLeaderError, OutdatedPlanError and KubeError; the steps before the failed one stay taken.
         """
         changed = 0
         for step in plan.steps:
+            self._check_freshness(step, plan.fresh_until)
             changed += await self._take(step, target, epoch)
         return changed
 
@@ -135,10 +148,26 @@ class StepTaker:
         written = await self._kube.apply(manifest, force=True, subresource="status", timeout_seconds=seconds)
         return bool(pool.resource_version != written["metadata"]["resourceVersion"])
 
+    def _check_freshness(self, step: Step, fresh_until: float | None) -> None:
+        """Raises OutdatedPlanError."""
+        if fresh_until is None or not isinstance(step, ApplyObject | DeleteObject) or not step.disruptive:
+            return
+        late = self._wall_clock() - fresh_until
+        if late > 0:
+            raise OutdatedPlanError(
+                f"{_name_of(step)} takes a replica away, and the readings grew too old {late:.0f} s ago"
+            )
+
     def _fence(self, epoch: int, what: str) -> float:
         """Seconds that the write may take. Raises NotLeaderError."""
         self._before_write(what)
         return min(_MAX_WRITE_SECONDS, self._lease.check(epoch))
+
+
+def _name_of(step: ApplyObject | DeleteObject) -> str:
+    if isinstance(step, DeleteObject):
+        return f"{step.kind} {step.name}"
+    return f"{step.manifest['kind']} {step.manifest['metadata']['name']}"
 
 
 def _newest_version(read: str | None, ours: tuple[str | None, str] | None) -> str | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -20,6 +21,7 @@ from adaptive_operator.api.v1alpha1 import AdaptiveModel
 
 _KUBECTL_SECONDS: Final = 30.0
 _WIDTH: Final = 12
+_LOGGED: Final = re.compile(r"[IWEF]\d{4} ")  # klog: severity, month and day
 
 
 class ExplainError(Exception):
@@ -150,5 +152,12 @@ def _read(options: argparse.Namespace) -> str:
     except subprocess.TimeoutExpired as error:
         raise ExplainError(f"kubectl did not answer within {_KUBECTL_SECONDS:.0f} s") from error
     if answer.returncode != 0:
-        raise ExplainError(answer.stderr.strip() or f"kubectl failed with exit status {answer.returncode}")
+        raise ExplainError(_cause(answer.stderr) or f"kubectl failed with exit status {answer.returncode}")
     return answer.stdout
+
+
+def _cause(told: str) -> str:
+    """What kubectl says, without what it logs before that (each attempt to reach a server), where it says anything."""
+    lines = told.strip().splitlines()
+    said = [line for line in lines if not _LOGGED.match(line)] or lines
+    return "\n".join(said).removeprefix("error: ")

@@ -46,8 +46,8 @@ class Decision:
     swap: SwapRecord | None
     accelerators_granted: int  # what this model may hold at most in this pass, its current holding included
     findings: tuple[Finding, ...] = ()
-    binding: tuple[str, ...] = ()  # constraints without which the model would be served better; only with news
-    alternative: str = ""  # the best other mix, what it would have given and cost; only with news
+    binding: tuple[str, ...] = ()  # constraints without which the model would be served better
+    alternative: str = ""  # the best other mix, what it would have given and cost
     pool: str = ""  # what the pool gives the model and why; empty where it has the pool for itself
     held_back: Mapping[str, str] = field(default_factory=dict)  # tier -> inputs of the earlier revision it goes on with
     levels: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # nested tier -> level -> part of its share

@@ -9,6 +9,7 @@ from adaptive_operator.decide.candidates import Plan, PlanSpace, best_plan, is_e
 from adaptive_operator.decide.growth import growth_demand
 from adaptive_operator.decide.situation import UNBOUNDED, Mix, Situation, as_plan, plan_space
 from adaptive_operator.decide.wording import accelerators_text, mix_text, rate_text
+from adaptive_operator.reasons import Reason
 
 _LEAST_GAIN_PERMILLE = 1.0
 _TOLERANCE = 0.005
@@ -34,6 +35,18 @@ def explain(situation: Situation, mix: Mix, limit: int) -> Explanation:
         name for name, relaxed in _relaxed(situation, space, limit) if _is_better(relaxed, space, chosen, demand)
     )
     return Explanation(binding, _alternative_text(space, chosen, demand))
+
+
+def recall_explanation(situation: Situation, reason: Reason, mix: Mix) -> Explanation | None:
+    """What the status says beside this very decision; None where it tells another one, or of an earlier spec.
+
+    To work it out again in each pass takes 0.7 ms a model of three tiers: a third of a calm pool's pass, for no news.
+    """
+    status = situation.model.status
+    last = status.last_decision if status is not None and not situation.spec_changed else None
+    if last is None or (last.reason, last.to) != (reason.value, mix_text(mix)):
+        return None
+    return Explanation(last.binding, last.alternative or "")
 
 
 def _demand(situation: Situation) -> float | None:

@@ -14,7 +14,7 @@ from adaptive_operator.decide.by_need import acts, divide_by_need
 from adaptive_operator.decide.by_plan import Planned, Solver, describe_plan, plan_pool
 from adaptive_operator.decide.contention import describe_part, hold_contest, swap_rooms, with_surge
 from adaptive_operator.decide.decision import Decision, Finding, PoolDecision
-from adaptive_operator.decide.explanation import Explanation, explain
+from adaptive_operator.decide.explanation import explain, recall_explanation
 from adaptive_operator.decide.fairness import Party
 from adaptive_operator.decide.growth import capacity
 from adaptive_operator.decide.hold import after_quiet
@@ -78,7 +78,7 @@ def decide_pool(observation: PoolObservation, settings: DecideSettings, solver: 
 
 def _with_doubt(proposal: Proposal, observation: PoolObservation, planned: Planned | None) -> Proposal:
     """Say it where the pool's program was not solved: what was decided may be less than what is possible."""
-    how = _stand_in(observation.planning, planned)
+    how = _stand_in(observation, planned)
     if how is None:
         return proposal
     told = (
@@ -87,13 +87,13 @@ def _with_doubt(proposal: Proposal, observation: PoolObservation, planned: Plann
     return replace(proposal, findings=(*proposal.findings, Finding(Reason.POOL_NOT_SOLVED, told)))
 
 
-def _stand_in(planning: Planning, planned: Planned | None) -> str | None:
+def _stand_in(observation: PoolObservation, planned: Planned | None) -> str | None:
     """What divides the pool in place of a solved program; None where it was solved, or not needed."""
-    if planning is Planning.BY_NEED:  # only a solver that failed in this pass leads to it
+    if observation.planning is Planning.BY_NEED:  # only a solver that failed in this pass leads to it
         return "the solver failed and what is free is shared by need"
-    if planned is None or planned.is_trusted:
-        return None
-    return "a greedy choice stands in" if planning is Planning.GREEDY else "the solver stopped early"
+    if observation.planning is Planning.GREEDY and len(observation.models) > 1:
+        return "a greedy choice stands in"  # whether it has to choose in this pass or not: what runs is its choice
+    return None if planned is None or planned.is_trusted else "the solver stopped early"
 
 
 def _decide_shares(situations: Sequence[Situation], observation: PoolObservation) -> PoolDecision:
@@ -160,7 +160,9 @@ def _decision(situation: Situation, proposal: Proposal, granted: int, limit: int
     changed = _changes(situation, proposal)
     swap = _swap(situation, proposal, changed)
     memory = _memory(situation, proposal, weights, changed)
-    why = Explanation() if _is_told(situation, proposal) else explain(situation, proposal.replicas, limit)
+    why = recall_explanation(situation, proposal.reason, proposal.replicas)
+    if why is None:
+        why = explain(situation, proposal.replicas, limit)
     return Decision(
         key=situation.model.key,
         reason=proposal.reason,
@@ -178,14 +180,6 @@ def _decision(situation: Situation, proposal: Proposal, granted: int, limit: int
         alternative=why.alternative,
         held_back=held_back_revisions(replace(situation.model, memory=memory)),
     )
-
-
-def _is_told(situation: Situation, proposal: Proposal) -> bool:
-    """Does the status say it already? Then it keeps its explanation too, and none has to be worked out."""
-    if situation.spec_changed:
-        return False
-    last = situation.model.status.last_decision if situation.model.status is not None else None
-    return last is not None and (last.reason, last.to) == (proposal.reason.value, mix_text(proposal.replicas))
 
 
 def _changes(situation: Situation, proposal: Proposal) -> bool:

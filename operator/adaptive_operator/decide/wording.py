@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from adaptive_operator.decide.situation import Situation
+from adaptive_operator.observe.observation import Reading, Sample
 
 
 def mix_text(mix: Mapping[str, int]) -> str:
@@ -49,11 +50,16 @@ def passes_text(situation: Situation, demand: float, rate: float, mix: Mapping[s
 
 def inputs_text(situation: Situation, capacity: float) -> str:
     """What was seen, compact. Written to status only together with a new decision."""
-    seen = situation.demand
-    parts = ["demand unknown"] if seen.rate is None else [f"demand {rate_text(seen.rate)}"]
+    seen, metrics = situation.demand, situation.model.metrics
+    parts = ["demand unknown"] if seen.rate is None else [f"demand {rate_text(seen.rate)}{_age_text(metrics.arrivals)}"]
     if seen.peak is not None:
-        parts.append(f"peak {rate_text(seen.peak)}")
+        parts.append(f"peak {rate_text(seen.peak)}{_age_text(metrics.peak_arrivals)}")
     parts.append(f"capacity {rate_text(capacity)}")
     parts.append(f"ready {mix_text({tier.name: tier.ready for tier in situation.tiers})}")
     parts.append(f"held {situation.held} of {situation.budget}")
     return ", ".join(parts)
+
+
+def _age_text(reading: Reading) -> str:
+    """` (age 2 s)`: of the scrape behind it."""
+    return f" (age {reading.age_seconds:.0f} s)" if isinstance(reading, Sample) else ""

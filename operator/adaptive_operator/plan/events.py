@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from adaptive_operator.api.status import AdaptiveModelStatus, Condition
+from adaptive_operator.api.v1alpha1 import Mode
 from adaptive_operator.plan.conditions import Truth
 from adaptive_operator.plan.plan import EmitEvent
-from adaptive_operator.plan.status import is_new_decision
+from adaptive_operator.plan.status import DRY_RUN_PREFIX, is_new_decision
 from adaptive_operator.reasons import ConditionReason, ConditionType, Reason
 
 _QUIET = frozenset(
@@ -40,9 +41,14 @@ _BAD = {
 }  # TiersReady is missing on purpose: it is False during every swap
 
 
-def plan_events(status: AdaptiveModelStatus, written: AdaptiveModelStatus | None) -> tuple[EmitEvent, ...]:
-    """Events for what the new status says and the written one does not, each reason once."""
-    events = [*_decision_events(status, written), *_condition_events(status, written)]
+def plan_events(status: AdaptiveModelStatus, written: AdaptiveModelStatus | None, mode: Mode) -> tuple[EmitEvent, ...]:
+    """Events for what the new status says and the written one does not, each reason once.
+
+    In a dry run only of what was decided: the conditions are those of replicas that nobody may start.
+    """
+    events = _decision_events(status, written)
+    if mode is not Mode.DRY_RUN:
+        events += _condition_events(status, written)
     return tuple({event.reason: event for event in reversed(events)}.values())[::-1]
 
 
@@ -50,10 +56,11 @@ def _decision_events(status: AdaptiveModelStatus, written: AdaptiveModelStatus |
     entry = status.last_decision
     if entry is None or not is_new_decision(status, written) or entry.reason in _QUIET:
         return []
+    prefix = DRY_RUN_PREFIX if entry.message.startswith(DRY_RUN_PREFIX) else ""
     change = f"{entry.from_} → {entry.to}: " if entry.from_ != entry.to else ""
     nothing_to_read = entry.reason == Reason.HELD_FOR_MISSING_METRICS and _is_metrics_unknown(status)
     warning = entry.reason in _WARNINGS and not nothing_to_read
-    return [EmitEvent(Reason(entry.reason), f"{change}{entry.message}", warning)]
+    return [EmitEvent(Reason(entry.reason), f"{prefix}{change}{entry.message.removeprefix(prefix)}", warning)]
 
 
 def _condition_events(status: AdaptiveModelStatus, written: AdaptiveModelStatus | None) -> list[EmitEvent]:

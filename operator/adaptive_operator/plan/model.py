@@ -26,6 +26,7 @@ from adaptive_operator.plan.conditions import Facts
 from adaptive_operator.plan.draining import DrainRules
 from adaptive_operator.plan.engine import build_stateful_set, keep_stateful_set
 from adaptive_operator.plan.events import plan_events
+from adaptive_operator.plan.freshness import fresh_until
 from adaptive_operator.plan.lost_pods import plan_lost_pods
 from adaptive_operator.plan.metadata import is_current, stamp_manifest
 from adaptive_operator.plan.plan import ApplyObject, DeleteObject, Manifest, Plan, Step, WriteStatus
@@ -62,8 +63,7 @@ def plan_model(model: ModelObservation, decision: Decision, settings: PlanSettin
     facts = Facts(model, decision, choreography, taken, newer, settings, now, epoch)
     report, events = _report(facts, written, table)
     effects = (*_effects(model, choreography, table, settings, epoch), *plan_lost_pods(model, now)) if acts else ()
-    silent = model.spec.mode is Mode.DRY_RUN
-    return Plan(decision.key, (*report, *effects, *(() if silent else events)))
+    return Plan(decision.key, (*report, *effects, *events), fresh_until(model, decision, settings, now))
 
 
 def _report(
@@ -75,7 +75,8 @@ def _report(
     before = facts.model.status
     if means_the_same(status, before):
         return (), ()
-    return (WriteStatus(build_status_manifest(facts.model, status)),), plan_events(status, before)
+    told = WriteStatus(build_status_manifest(facts.model, status))
+    return (told,), plan_events(status, before, facts.model.spec.mode)
 
 
 def _effects(
@@ -105,7 +106,7 @@ def _apply_stateful_set(
     if observed is None:
         yield ApplyObject(stamped, None)
     elif not is_current(stamped, observed.manifest):
-        yield ApplyObject(stamped, observed.resource_version)
+        yield ApplyObject(stamped, observed.resource_version, step.takes_away)
 
 
 def _render_stateful_set(model: ModelObservation, step: SetStep, settings: PlanSettings) -> Manifest | None:

@@ -17,6 +17,7 @@ class ApplyObject:
 
     manifest: Manifest
     resource_version: str | None
+    disruptive: bool = False  # takes a replica away, or begins to: not after the plan's `fresh_until`
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,7 @@ class DeleteObject:
     uid: str
     resource_version: str | None
     at_once: bool = False  # without waiting for the node to say that a pod has ended
+    disruptive: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,3 +57,4 @@ class Plan:
 
     key: str
     steps: tuple[Step, ...]
+    fresh_until: float | None = None  # Unix seconds, for disruptive steps; None: they rest on no reading

@@ -28,5 +28,6 @@ class PlanSettings:
 
     drain_settle_seconds: float = 2.0  # a drain takes so long to reach routers: an older "0 requests" proves nothing
     weight_hysteresis: float = 0.05  # the written weights stay while no tier's share moves further than this
-    stale_after_seconds: float = 30.0  # older readings make MetricsAvailable=False
+    stale_after_seconds: float = 30.0  # older readings make MetricsAvailable=False, and let no shrink go on
+    hold_after_stale_seconds: float = 120.0  # older arrivals let nothing go on that takes a replica away
     accelerator_budgets: Mapping[str, int] = field(default_factory=dict)  # resource -> of the pool, for status

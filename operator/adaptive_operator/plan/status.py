@@ -28,7 +28,7 @@ _QUALITY_STEP_PERMILLE = 10
 _MAX_MAP_ENTRIES = 16
 _MAX_TIERS = 32
 _MAX_BINDING = 8
-_DRY_RUN_PREFIX = "dry run: "
+DRY_RUN_PREFIX = "dry run: "
 
 
 def build_status(facts: Facts, written: WrittenTable | None, weights: Mapping[str, float]) -> AdaptiveModelStatus:
@@ -94,7 +94,7 @@ def is_new_decision(status: AdaptiveModelStatus, written: AdaptiveModelStatus | 
 def _decision_entry(facts: Facts) -> DecisionStatus:
     """The last entry, as long as reason, from and to are the same: times and readings of a pass are no news."""
     decision, model = facts.decision, facts.model
-    prefix = _DRY_RUN_PREFIX if model.spec.mode is Mode.DRY_RUN else ""
+    prefix = DRY_RUN_PREFIX if model.spec.mode is Mode.DRY_RUN else ""
     origin = decision.swap.origin if decision.swap is not None else _asked_replicas(facts.choreography)
     entry = DecisionStatus(
         time=format_time(facts.now),
@@ -112,14 +112,12 @@ def _decision_entry(facts: Facts) -> DecisionStatus:
         return entry
     if _is_same_decision(before, entry) and model.status.observed_generation == model.generation:
         return before
-    if not decision.alternative and (before.reason, before.to) == (entry.reason, entry.to):
-        return entry.model_copy(update={"binding": before.binding, "alternative": before.alternative})
     return entry
 
 
 def _is_same_decision(left: DecisionStatus, right: DecisionStatus) -> bool:
     """Whether it tells the same. What was only thought of in a dry run is another one than what is done."""
-    dry = [entry.message.startswith(_DRY_RUN_PREFIX) for entry in (left, right)]
+    dry = [entry.message.startswith(DRY_RUN_PREFIX) for entry in (left, right)]
     return dry[0] == dry[1] and (left.reason, left.from_, left.to) == (right.reason, right.from_, right.to)
 
 

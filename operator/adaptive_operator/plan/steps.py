@@ -77,6 +77,11 @@ class SetStep:
     draining: Mapping[str, float] = field(default_factory=dict)
     delete: bool = False
 
+    @property
+    def takes_away(self) -> bool:
+        """Whether a replica goes, or gets no new request from now on."""
+        return self.replicas < self.group.asked or not self.draining.keys() <= self.group.stamps.keys()
+
 
 @dataclass(frozen=True, slots=True)
 class Choreography:

@@ -8,7 +8,7 @@ import pytest
 
 from adaptive_operator.apply.events import EventRecorder, EventTarget
 from adaptive_operator.apply.lease import LeaseHolder, LeaseSettings, NotLeaderError
-from adaptive_operator.apply.steps import ModelTarget, StepTaker
+from adaptive_operator.apply.steps import ModelTarget, OutdatedPlanError, StepTaker
 from adaptive_operator.faults import Fault, FaultReason
 from adaptive_operator.kube import ConflictError, ForbiddenError
 from adaptive_operator.plan.plan import ApplyObject, DeleteObject, EmitEvent, Plan, WriteStatus
@@ -27,18 +27,19 @@ SERVICE: dict[str, Any] = {
 class Scene:
     def __init__(self, before_write: Any = lambda _what: None) -> None:
         self.now = 0.0
+        self.clock = 1000.0
         self.kube = FakeKube([build_model()])
         settings = LeaseSettings("system", "lock", "me")
         self.lease = LeaseHolder(self.kube, settings, monotonic=lambda: self.now)  # type: ignore[arg-type]
         events = EventRecorder(self.kube, "me", wall_clock=lambda: 1.7e9)  # type: ignore[arg-type]
-        self.taker = StepTaker(self.kube, self.lease, events, before_write)  # type: ignore[arg-type]
+        self.taker = StepTaker(self.kube, self.lease, events, before_write, lambda: self.clock)  # type: ignore[arg-type]
         self.target = ModelTarget("demo", "assistant", "uid-demo-assistant", "100")
 
-    async def take(self, *steps: Any, epoch: int = 1) -> int:
+    async def take(self, *steps: Any, epoch: int = 1, fresh_until: float | None = None) -> int:
         if not self.lease.is_leading and self.now == 0.0:
             await self.lease.step()
             self.kube.calls.clear()
-        return await self.taker.take_all(Plan("demo/assistant", steps), self.target, epoch)
+        return await self.taker.take_all(Plan("demo/assistant", steps, fresh_until), self.target, epoch)
 
     def versions(self) -> dict[tuple[str, str, str], str]:
         return {key: raw["metadata"]["resourceVersion"] for key, raw in self.kube.objects.items()}
@@ -135,6 +136,44 @@ async def test_a_failed_step_ends_the_pass_and_the_steps_before_stay() -> None:
         await scene.take(ApplyObject(SERVICE, None), ApplyObject(other, None), WriteStatus({}))
     assert ("Service", "demo", "assistant") in scene.kube.objects
     assert [call[2] for call in scene.kube.writes if call[1] != "Lease"] == ["assistant", "other"]
+
+
+POD: dict[str, Any] = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "engine-0", "namespace": "demo"}}
+SMALLER = [
+    ApplyObject(SERVICE, None, disruptive=True),
+    DeleteObject("Pod", "engine-0", "uid-demo-engine-0", None, disruptive=True),
+]
+
+
+@pytest.mark.parametrize("step", SMALLER, ids=["lowering", "deleting"])
+async def test_nothing_is_taken_away_after_the_readings_grew_too_old_while_other_steps_were_slow(step: Any) -> None:
+    scene = Scene()
+    await scene.take(ApplyObject(POD, None))
+
+    def answer_slowly(_verb: str, kind: str, _name: str) -> None:
+        scene.clock += 30.0 if kind == "ConfigMap" else 0.0
+
+    scene.kube.fail = answer_slowly
+    table = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "table", "namespace": "demo"}}
+    before = scene.versions()
+    with pytest.raises(OutdatedPlanError, match=r"2 s ago"):
+        await scene.take(ApplyObject(table, None), step, WriteStatus({"tiersSummary": "a"}), fresh_until=1028.0)
+    assert scene.versions().keys() - before.keys() == {("ConfigMap", "demo", "table")}
+    assert scene.versions()["Pod", "demo", "engine-0"] == before["Pod", "demo", "engine-0"]
+    assert "status" not in scene.kube.objects["AdaptiveModel", "demo", "assistant"]
+
+
+@pytest.mark.parametrize("fresh_until", [None, 1000.0], ids=["rests on no reading", "at the last moment"])
+@pytest.mark.parametrize("step", SMALLER, ids=["lowering", "deleting"])
+async def test_what_rests_on_fresh_readings_or_on_none_is_taken_away(step: Any, fresh_until: float | None) -> None:
+    scene = Scene()
+    await scene.take(ApplyObject(POD, None))
+    assert await scene.take(step, fresh_until=fresh_until) == 1
+
+
+async def test_what_disrupts_nothing_goes_on_whatever_the_age_of_the_readings() -> None:
+    scene = Scene()
+    assert await scene.take(ApplyObject(SERVICE, None), WriteStatus({"tiersSummary": "a"}), fresh_until=1.0) == 2
 
 
 STEPS = [

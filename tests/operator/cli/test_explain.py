@@ -78,7 +78,15 @@ def test_kubectl_is_asked_for_the_one_model_whatever_its_name(tmp_path: Path, mo
     assert capsys.readouterr().err == "error: not found\n"
 
 
+def test_of_what_kubectl_says_the_cause_is_told_and_its_log_lines_are_not(tmp_path: Path, monkeypatch, capsys):
+    log = 'E1128 09:00:00.000000   77 memcache.go:265] "Unhandled Error" err="dial tcp: connection refused"'
+    script = f"echo '{log}' >&2; echo '{log}' >&2; echo 'error: the connection was refused' >&2; exit 1"
+    assert run(tmp_path, script, monkeypatch, "assistant") == 1
+    assert capsys.readouterr().err == "error: the connection was refused\n"
+
+
 BAD = {
+    "only log lines": ("echo 'E1128 09:00:00.000000   77 a.go:1] timeout' >&2; exit 1", "a.go:1] timeout"),
     "no JSON": ("echo hello", "kubectl did not answer with JSON"),
     "no spec": ("""echo '{"metadata":{"name":"a"}}'""", "spec: Field required"),
     "no words": ("exit 3", "exit status 3"),

@@ -169,6 +169,19 @@ def test_a_solver_that_failed_leaves_the_pool_shared_by_need_and_later_to_a_gree
         assert how in told[0][0]
 
 
+def doubts(seen: PoolObservation) -> list[int]:
+    decisions = decide_pool(seen, DEMO_SETTINGS, never).decisions
+    return [sum(f.reason is Reason.POOL_NOT_SOLVED for f in d.findings) for d in decisions]
+
+
+def test_the_greedy_choice_is_told_for_as_long_as_it_stands_in_also_while_nothing_has_to_be_chosen():
+    """It was for one pass: in the next, the swap that it began left nothing to plan."""
+    satisfied = pool(8, a=(CALM, 0.0), b=(CALM, 0.0))
+    assert doubts(satisfied) == [0, 0]
+    assert doubts(replace(satisfied, planning=Planning.GREEDY)) == [1, 1]
+    assert doubts(replace(pool(8, a=(CALM, 0.0)), planning=Planning.GREEDY)) == [0], "a model alone needs no program"
+
+
 def test_a_plan_far_from_its_bound_is_told_and_counts():
     def cut_off(problem: Problem) -> PoolPlan:
         return replace(solve(problem), gap=0.5)

@@ -72,12 +72,33 @@ def test_what_other_models_hold_is_said_as_such():
     assert "other models hold the rest of the budget" in explain(situation(FULL, 1.8), FULL, 3).binding
 
 
-def test_a_decision_that_the_status_tells_already_is_not_explained_again():
+TOLD = {"binding": ["as written"], "alternative": "int4 4: as written"}
+
+
+def written(reason: str, to: str) -> AdaptiveModelStatus:
+    last = {"time": "2026-01-01T00:00:00Z", "reason": reason, "message": "", "from": "", "to": to, "inputs": "", **TOLD}
+    return AdaptiveModelStatus.model_validate({"conditions": [], "tiers": [], "history": [], "lastDecision": last})
+
+
+def test_a_decision_that_the_status_tells_already_keeps_the_explanation_there():
     model = observe_one(demo_spec(), FULL, metrics(0.3))
     first = decide_one(model)
-    assert first.alternative
-    told = {"time": "2026-01-01T00:00:00Z", "reason": first.reason.value, "message": "", "from": "", "inputs": ""}
-    status = {"conditions": [], "tiers": [], "history": [], "lastDecision": {**told, "to": "full 1 · int4 1"}}
-    again = decide_one(replace(model, status=AdaptiveModelStatus.model_validate(status)))
+    again = decide_one(replace(model, status=written(first.reason.value, "full 1 · int4 1")))
     assert (again.reason, again.replicas) == (first.reason, first.replicas)
-    assert (again.binding, again.alternative) == ((), "")
+    assert (again.binding, again.alternative) == (("as written",), "int4 4: as written")
+
+
+@pytest.mark.parametrize(
+    ("reason", "to", "generation"),
+    [("SwappedBack", "full 1 · int4 1", 1), ("Steady", "int8 3", 1), ("Steady", "full 1 · int4 1", 2)],
+    ids=["another reason", "other replicas", "an earlier spec"],
+)
+def test_what_the_status_tells_of_another_decision_explains_nothing(reason: str, to: str, generation: int):
+    model = observe_one(demo_spec(), FULL, metrics(0.3))
+    model = replace(model, memory=replace(model.memory, generation=1))
+    first = decide_one(model)
+    assert first.reason.value == "Steady"
+    assert first.alternative
+    again = decide_one(replace(model, generation=generation, status=written(reason, to)))
+    assert again.alternative
+    assert "as written" not in (*again.binding, again.alternative)

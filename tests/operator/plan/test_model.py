@@ -134,11 +134,11 @@ def test_what_a_deleted_namesake_left_is_waited_for_and_not_blamed_on_the_user()
     assert "Delete or rename it" in condition(plan_model(mixed, DECISION, SETTINGS, NOW, 1), "Ready").message
 
 
-def test_a_dry_run_writes_its_decision_and_nothing_else() -> None:
+def test_a_dry_run_tells_its_decision_in_status_and_event_and_writes_nothing_else() -> None:
     model = make_model(make_spec(mode="DryRun"))
-    assert kinds_of(plan_model(model, replace(DECISION, reason=Reason.STARTING_UP), SETTINGS, NOW, 1)) == [
-        "WriteStatus"
-    ]
+    plan = plan_model(model, replace(DECISION, reason=Reason.STARTING_UP, message="m"), SETTINGS, NOW, 1)
+    assert kinds_of(plan) == ["WriteStatus", "EmitEvent"]
+    assert plan.steps[1] == EmitEvent(Reason.STARTING_UP, "dry run: none → full 1 · int4 1: m")
 
 
 def test_a_paused_model_keeps_its_children_even_under_a_new_leader() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 
 import pytest
@@ -17,7 +18,7 @@ from tests.operator.decide.test_by_plan import BUSY, CALM, GPU, pool
 SCARCE = pool(5, busy=(BUSY, 2.5), calm=(CALM, 0.35))
 
 
-def broken(problem: Problem) -> PoolPlan:
+def broken(problem: Problem, changed: Collection[str] | None) -> PoolPlan:
     raise SolverError("the process ended")
 
 
@@ -64,7 +65,7 @@ def test_a_failure_is_counted_and_the_pool_is_shared_by_need_and_after_three_gre
 
 
 def test_whatever_a_solver_fails_with_is_no_models_defect() -> None:
-    def defect(problem: Problem) -> PoolPlan:
+    def defect(problem: Problem, changed: Collection[str] | None) -> PoolPlan:
         raise TypeError("no marginals")
 
     fail(PoolMemory(defect))

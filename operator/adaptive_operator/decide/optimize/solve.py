@@ -76,7 +76,15 @@ class _Found:
 def solve(
     problem: Problem, changed: Collection[str] | None = None, settings: SolveSettings = SolveSettings()
 ) -> PoolPlan:
-    """The plan to adopt. `changed`: keys whose demand or tiers moved since the last plan; None: plan all."""
+    """The plan to adopt. `changed`: keys whose demand or tiers moved since the last plan; None: plan all.
+
+    A plan of a part that is not near enough to its bound is not adopted: all are planned.
+    """
+    best = _solve(problem, changed, settings)
+    return _solve(problem, None, settings) if changed is not None and best.gap > settings.accepted_gap else best
+
+
+def _solve(problem: Problem, changed: Collection[str] | None, settings: SolveSettings) -> PoolPlan:
     kept = keep(problem)
     found = _find(problem, kept, changed, settings)
     keeping = _plan(problem, found, kept, route(problem, kept), Method.KEEP)
@@ -112,11 +120,15 @@ def _find(problem: Problem, kept: Counts, changed: Collection[str] | None, setti
 
 
 def _find_incremental(problem: Problem, kept: Counts, changed: Collection[str], settings: SolveSettings) -> _Found:
-    """The bound counts the models planned anew only; what the others are worth is added when they are routed."""
+    """The bound counts the models planned anew only; what the others are worth is added when they are routed.
+
+    What an accelerator is worth in the pool a part of it does not tell: the prices stay those of the last whole plan.
+    """
     free = choose_free(problem, changed)
     found = solve_master(narrow(problem, free, kept), gap=settings.gap, seconds=settings.seconds)
     counts = None if found.counts is None else {**kept, **found.counts}
-    return _Found(counts, found.bound, _by_shape(problem, found.prices), Method.INCREMENTAL, free)
+    prices = problem.prices or _by_shape(problem, found.prices)
+    return _Found(counts, found.bound, prices, Method.INCREMENTAL, free)
 
 
 def _plans(problem: Problem, found: _Found, keeping: PoolPlan, counts: Counts, method: Method) -> list[PoolPlan]:

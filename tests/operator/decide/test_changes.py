@@ -9,8 +9,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import adaptive_operator.decide.optimize.solve as solving
 from adaptive_operator.decide.changes import PLANS_PER_WHOLE, find_changed, remember
 from adaptive_operator.decide.optimize.fallback import keep
+from adaptive_operator.decide.optimize.milp import Exact, solve_exact
 from adaptive_operator.decide.optimize.problem import Counts, Limit, PlannedModel, PlannedTier, Problem, exceeded
 from adaptive_operator.decide.optimize.solve import Method, PoolPlan, SolveSettings, solve
 from adaptive_operator.observe.observation import LastPlan
@@ -232,6 +234,18 @@ def test_a_part_is_exactly_what_changed_and_its_plan_passes_no_limit(problem: Pr
 def test_a_part_that_is_not_near_enough_to_its_bound_is_no_plan(problem: Problem) -> None:
     nothing_is_near = replace(ANY_SIZE, accepted_gap=-1.0)
     assert solve(problem, frozenset(), nothing_is_near) == solve(problem, None, nothing_is_near)
+
+
+def test_a_small_program_is_solved_once_however_far_it_is_from_its_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Problem] = []
+
+    def solve_noting(problem: Problem, gap: float, seconds: float) -> Exact:
+        asked.append(problem)
+        return solve_exact(problem, gap=gap, seconds=seconds)
+
+    monkeypatch.setattr(solving, "solve_exact", solve_noting)
+    solve(small_problem(7), frozenset(), SolveSettings(accepted_gap=-1.0))
+    assert len(asked) == 1
 
 
 def test_the_prices_of_a_plan_of_a_part_stay_those_of_the_last_whole_plan() -> None:

@@ -80,12 +80,15 @@ def solve(
 
     A plan of a part that is not near enough to its bound is not adopted: all are planned.
     """
-    best = _solve(problem, changed, settings)
-    return _solve(problem, None, settings) if changed is not None and best.gap > settings.accepted_gap else best
+    kept, smallest = keep(problem), max(settings.exact_models, settings.incremental_models)
+    if changed is not None and len(problem.models) > smallest and kept == problem.present:
+        part = _solve(problem, kept, changed, settings)
+        if part.gap <= settings.accepted_gap:
+            return part
+    return _solve(problem, kept, None, settings)
 
 
-def _solve(problem: Problem, changed: Collection[str] | None, settings: SolveSettings) -> PoolPlan:
-    kept = keep(problem)
+def _solve(problem: Problem, kept: Counts, changed: Collection[str] | None, settings: SolveSettings) -> PoolPlan:
     found = _find(problem, kept, changed, settings)
     keeping = _plan(problem, found, kept, route(problem, kept), Method.KEEP)
     plans = [keeping]
@@ -113,7 +116,7 @@ def _find(problem: Problem, kept: Counts, changed: Collection[str] | None, setti
     if count <= settings.exact_models:
         exact = solve_exact(problem, gap=settings.gap, seconds=settings.seconds)
         return _Found(exact.counts, exact.bound, exact.prices, Method.EXACT)
-    if changed is not None and count > settings.incremental_models and kept == problem.present:
+    if changed is not None:
         return _find_incremental(problem, kept, changed, settings)
     found = solve_master(problem, gap=settings.gap, seconds=settings.seconds)
     return _Found(found.counts, found.bound, _by_shape(problem, found.prices), Method.MASTER)

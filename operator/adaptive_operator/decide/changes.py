@@ -7,10 +7,10 @@ small steps add up.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
-from adaptive_operator.decide.optimize.problem import PlannedModel, Problem, used_of
+from adaptive_operator.decide.optimize.problem import Limit, PlannedModel, Problem
 from adaptive_operator.decide.optimize.solve import Method, PoolPlan, SolveSettings
 from adaptive_operator.observe.observation import LastPlan, ModelBefore
 
@@ -31,7 +31,7 @@ def find_changed(problem: Problem, last: LastPlan | None, budget: int) -> frozen
     if last is None or last.parts + 1 >= PLANS_PER_WHOLE or last.frame != _frame(problem, budget):
         return None
     changed = {model.key for model in problem.models if _has_changed(model, last.models.get(model.key))}
-    if any(now > then for now, then in zip(_rooms(problem), last.rooms, strict=True)):
+    if any(now > then for now, then in zip(_rooms(problem, last.models), last.rooms, strict=True)):
         changed |= {model.key for model in problem.models if _lacks(model)}  # what became free is for those
     return frozenset(changed) if len(changed) <= _MOST_CHANGED * len(problem.models) else None
 
@@ -54,11 +54,18 @@ def remember(
     keys = changed or frozenset()
     before = {} if part is None else {key: m.numbers for key, m in part.models.items() if key not in keys}
     models = {
-        model.key: ModelBefore(before.get(model.key) or _numbers(model), _digest(model, plan.counts[model.key]))
-        for model in problem.models
+        model.key: _before(problem, model, plan.counts[model.key], before.get(model.key)) for model in problem.models
     }
-    rooms = _rooms(problem, plan)
-    return LastPlan(_frame(problem, budget), rooms, 0 if part is None else part.parts + 1, models)
+    parts = 0 if part is None else part.parts + 1
+    return LastPlan(_frame(problem, budget), _rooms(problem, models), parts, models)
+
+
+def _before(
+    problem: Problem, model: PlannedModel, counts: Sequence[int], numbers: tuple[float, ...] | None
+) -> ModelBefore:
+    """`numbers`: what the model was last planned anew for; None: just now, for its own."""
+    own = numbers if numbers is not None else _numbers(model)
+    return ModelBefore(own, _digest(model, counts), _uses(problem, model, counts))
 
 
 def _has_changed(model: PlannedModel, before: ModelBefore | None) -> bool:
@@ -74,11 +81,20 @@ def _lacks(model: PlannedModel) -> bool:
     return sum(column.rate * column.present for column in model.columns) < model.demand
 
 
-def _rooms(problem: Problem, plan: PoolPlan | None = None) -> tuple[int, ...]:
-    """Accelerators that a plan (None: what is there) leaves of each limit on what may be held."""
-    counts = problem.present if plan is None else plan.counts
-    held = (limit for limit in problem.limits if not limit.starts)
-    return tuple(limit.accelerators - used_of(problem, limit, counts) for limit in held)
+def _rooms(problem: Problem, before: Mapping[str, ModelBefore]) -> tuple[int, ...]:
+    """Accelerators of each limit on what may be held that the last plan promised to nobody, and no new model holds."""
+    uses = [before[m.key].uses if m.key in before else _uses(problem, m, m.present) for m in problem.models]
+    return tuple(limit.accelerators - sum(used) for limit, *used in zip(_held(problem), *uses, strict=True))
+
+
+def _uses(problem: Problem, model: PlannedModel, counts: Sequence[int]) -> tuple[int, ...]:
+    """Accelerators that these replicas of a model take of each limit on what may be held."""
+    pairs = list(zip(model.columns, counts, strict=True))
+    return tuple(sum(limit.use_of(column) * n for column, n in pairs) for limit in _held(problem))
+
+
+def _held(problem: Problem) -> list[Limit]:
+    return [limit for limit in problem.limits if not limit.starts]
 
 
 def _numbers(model: PlannedModel) -> tuple[float, ...]:

@@ -220,6 +220,7 @@ class ModelBefore:
 
     numbers: tuple[float, ...]  # what moves a little all the time: demands and rates (requests/s)
     digest: str  # of all else, with the replicas that the last plan gave it
+    uses: tuple[int, ...]  # accelerators of those replicas, by limit
 
 
 @dataclass(frozen=True, slots=True)

@@ -132,6 +132,25 @@ def test_what_a_model_that_is_gone_held_is_for_those_that_lack_it() -> None:
     assert find_changed(replace(before, models=(calm, lacking)), last, BUDGET) == {"demo/lacking"}
 
 
+def test_what_the_last_plan_promised_to_somebody_is_not_free_for_others() -> None:
+    """One model is to give a replica to another; a third lacks some, and was to have none."""
+    [model, *_] = small_problem(7, models=3).models
+    column, none = model.columns[0], [0] * (len(model.columns) - 1)
+    one, two, three = ((n, *none) for n in (1, 2, 3))
+    giving, lacking, taking = (
+        replace(_with_present(model, counts), key=key, classes=(replace(model.classes[0], demand=rate),))
+        for key, counts, rate in (("giving", three, 0.1), ("lacking", one, 99.0), ("taking", one, 99.0))
+    )
+    limit = Limit(column.shape, 5 * column.accelerators)
+    before = Problem((giving, lacking, taking), (limit,))
+    plan = replace(kept_plan(before), counts={"giving": two, "lacking": one, "taking": two})
+    last = remember(before, plan, None, None, BUDGET, ANY_SIZE)
+    gave = replace(before, models=(_with_present(giving, two), lacking, taking))
+    more = replace(gave, limits=(replace(limit, accelerators=6 * column.accelerators),))
+    assert find_changed(gave, last, BUDGET) == {"taking"}
+    assert find_changed(more, last, BUDGET) is None, "what nobody was promised is for both: two of three"
+
+
 WHOLE = {
     "another budget of the pool": lambda problem: (problem, BUDGET + 1),
     "another price of an accelerator": lambda problem: (replace(problem, costs={"a100": 2.0}), BUDGET),

@@ -1,8 +1,8 @@
 """What planning only what changed saves in a large pool, and misses: `python -m benchmarks.bench_parts`.
 
 A plant of pods that load and drain, decided every 15 s with what the operator remembers between two passes. Each
-program is solved as the operator would, and once more for all models. Seconds of the CPU: other work on the machine does
-not count.
+program is solved as the operator would, and once more for all models. Seconds are the CPU's, so that other work on the
+machine does not count.
 """
 
 from __future__ import annotations

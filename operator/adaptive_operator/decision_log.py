@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from adaptive_operator.decide.adopted import AdoptedPlan
 from adaptive_operator.decide.decision import Decision
 from adaptive_operator.decide.settings import DecideSettings
 from adaptive_operator.observe.observation import PoolObservation
@@ -27,13 +28,19 @@ class DecisionLog:
     _handler: logging.handlers.RotatingFileHandler | None = None
     _written: dict[str, object] = field(default_factory=dict)  # last written by pool
 
-    def note(self, observation: PoolObservation, settings: DecideSettings, decisions: Sequence[Decision]) -> None:
+    def note(
+        self,
+        observation: PoolObservation,
+        settings: DecideSettings,
+        decisions: Sequence[Decision],
+        plan: AdoptedPlan | None = None,
+    ) -> None:
         """Write a record if the decisions differ from those written last."""
         told = tuple(_outline(decision) for decision in decisions)
         if self._written.get(_pool_key(observation)) == told:
             return
         try:
-            self._write(encode_record(build_record(observation, settings, decisions)))
+            self._write(encode_record(build_record(observation, settings, decisions, plan)))
         except (OSError, ValueError) as error:
             _LOG.warning("decision log %s could not be written: %s", self.path, error)
             return

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
+from adaptive_operator.decide.adopted import AdoptedPlan
 from adaptive_operator.decide.decision import Decision, PoolDecision
 from adaptive_operator.decide.settings import DecideSettings
 from adaptive_operator.observe.holding import held_accelerators
@@ -27,6 +28,7 @@ class PoolOutcome:
     observation: PoolObservation  # decided on: without the models that failed, and without what they hold
     decisions: Mapping[str, Decision]  # by model key
     failed: Mapping[str, Exception]  # by model key
+    plan: AdoptedPlan | None = None  # the pool's
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,7 @@ class Policy:
         Raises SolverError when the pool's program has no answer: that is no model's fault.
         """
         try:
-            return PoolOutcome(pool, self._decide(pool), {})
+            return self._decide(pool, {})
         except SolverError:
             raise
         except Exception as error:  # noqa: BLE001 a defect in one model's decision must not stop the others
@@ -54,7 +56,7 @@ class Policy:
         held = sum(held_accelerators(m) for m in pool.models if m.key in failed)
         rest = replace(pool, models=healthy, budget=max(0, pool.budget - held))
         try:
-            return PoolOutcome(rest, self._decide(rest), failed)
+            return self._decide(rest, failed)
         except SolverError:
             raise
         except Exception as error:  # noqa: BLE001 they fail together only: nobody moves
@@ -67,16 +69,17 @@ class Policy:
         """Steps for one model. `budgets`, by resource, are for its status to tell."""
         return self.plan_model(model, decision, replace(self.plan_settings, accelerator_budgets=budgets), now, epoch)
 
-    def _decide(self, pool: PoolObservation) -> Mapping[str, Decision]:
+    def _decide(self, pool: PoolObservation, failed: Mapping[str, Exception]) -> PoolOutcome:
         if not pool.models:
-            return {}
-        return {decision.key: decision for decision in self.decide_pool(pool, self.decide_settings).decisions}
+            return PoolOutcome(pool, {}, failed)
+        decided = self.decide_pool(pool, self.decide_settings)
+        return PoolOutcome(pool, {decision.key: decision for decision in decided.decisions}, failed, decided.plan)
 
     def _find_failing(self, pool: PoolObservation) -> dict[str, Exception]:
         failed: dict[str, Exception] = {}
         for model in pool.models:
             try:
-                self._decide(replace(pool, models=(model,)))
+                self._decide(replace(pool, models=(model,)), {})
             except Exception as error:  # noqa: BLE001 this is the one that is looked for
                 failed[model.key] = error
         return failed

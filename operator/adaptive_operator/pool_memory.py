@@ -1,13 +1,15 @@
-"""What the planner remembers of a pool between two passes: the last plan's prices, and solvers that failed.
+"""What the planner remembers of a pool between two passes: its last plan, the prices, and solvers that failed.
 
-Kept in this process only. A new one begins without prices, so that exchanges cost nothing in its first plan, and with
-hope: both are in the observation that a decision is made from, and so in the decision log.
+Kept in this process only. A new one begins without prices, so that exchanges cost nothing in its first plan, which is
+one of all models, and with hope: all of it is in the observation that a decision is made from, and so in the decision
+log.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -17,7 +19,7 @@ from adaptive_operator.decide.optimize.problem import Problem
 from adaptive_operator.decide.optimize.solve import PoolPlan
 from adaptive_operator.decide.pool import decide_pool
 from adaptive_operator.decide.settings import DecideSettings
-from adaptive_operator.observe.observation import Planning, PoolObservation
+from adaptive_operator.observe.observation import LastPlan, Planning, PoolObservation
 from adaptive_operator.solving import SolverError
 
 _LOG = logging.getLogger(__name__)
@@ -33,16 +35,18 @@ class PoolMemory:
     count_failure: Callable[[str], None] = lambda cause: None
     prepare: Callable[[int], None] = lambda models: None  # what a solver needs time for, before its first program
     _prices: dict[str, Mapping[str, float]] = field(default_factory=dict)  # by pool
+    _plans: dict[str, LastPlan] = field(default_factory=dict)  # by pool, of large ones
     _failures: dict[str, int] = field(default_factory=dict)  # in a row, passes without the solver included
 
     def recall(self, observation: PoolObservation) -> PoolObservation:
-        """The observation with the last plan's prices, and how its program is to be answered."""
+        """The observation with the last plan and its prices, and how its program is to be answered."""
         key = _key(observation)
         failures = self._failures.get(key, 0)
         planning = Planning.SOLVED
         if failures >= FAILURES and (failures - FAILURES) % _PASSES_WITHOUT < _PASSES_WITHOUT - 1:
             planning, self._failures[key] = Planning.GREEDY, failures + 1
-        return replace(observation, prices=self._prices.get(key, {}), planning=planning)
+        prices, last = self._prices.get(key, {}), self._plans.get(key)
+        return replace(observation, prices=prices, planning=planning, last_plan=last)
 
     def without_solver(self, observation: PoolObservation) -> PoolObservation:
         """The same observation after the solver failed on it."""
@@ -51,9 +55,9 @@ class PoolMemory:
 
     def decide_pool(self, observation: PoolObservation, settings: DecideSettings) -> PoolDecision:
         """The decision. Raises SolverError, which counts."""
-        key = _key(observation)
+        key, solver = _key(observation), _TimedSolver(self.solver)
         try:
-            decision = decide_pool(observation, settings, self._solve)
+            decision = decide_pool(observation, settings, solver)
         except SolverError as error:
             self._failures[key] = self._failures.get(key, 0) + 1
             self.count_failure("Failed")
@@ -63,25 +67,44 @@ class PoolMemory:
             self.count_failure("Unsolved")
         if observation.planning is Planning.SOLVED and decision.planned:
             self._failures.pop(key, None)
-        if decision.planned:
-            self._prices[key] = decision.prices
-        return decision
+        if decision.plan is None:
+            return decision
+        self._prices[key] = decision.prices
+        self._keep(key, decision.last_plan)
+        return replace(decision, plan=replace(decision.plan, seconds=solver.seconds))
 
-    def _solve(self, problem: Problem) -> PoolPlan:
-        """The solver's plan. Raises SolverError whatever the solver fails with: it is no model's defect."""
-        try:
-            return self.solver(problem)
-        except SolverError:
-            raise
-        except Exception as error:
-            raise SolverError(f"{type(error).__name__}: {error}") from error
+    def _keep(self, key: str, last: LastPlan | None) -> None:
+        if last is not None:
+            self._plans[key] = last
+        else:
+            self._plans.pop(key, None)
 
     def expect(self, pools: Mapping[str, int]) -> None:
         """These are the pools now, with so many models to plan: forget what is gone, prepare for the largest."""
         self.prepare(max(pools.values(), default=0))
-        for remembered in (self._prices, self._failures):
+        for remembered in (self._prices, self._plans, self._failures):
             for key in set(remembered) - set(pools):
                 del remembered[key]
+
+
+@dataclass(slots=True)
+class _TimedSolver:
+    """The solver, and how long its answer took."""
+
+    solver: Solver
+    seconds: float | None = None
+
+    def __call__(self, problem: Problem, changed: Collection[str] | None) -> PoolPlan:
+        """The plan. Raises SolverError whatever the solver fails with: it is no model's defect."""
+        start = time.monotonic()
+        try:
+            return self.solver(problem, changed)
+        except SolverError:
+            raise
+        except Exception as error:
+            raise SolverError(f"{type(error).__name__}: {error}") from error
+        finally:
+            self.seconds = time.monotonic() - start
 
 
 def _key(observation: PoolObservation) -> str:

@@ -146,7 +146,8 @@ class Reconciler:
         decisions = outcome.decisions
         # Only what was decided on can be decided again: with a model that failed, a replay would fail too.
         if self.decision_log is not None and outcome.observation.models:
-            self.decision_log.note(outcome.observation, self.policy.decide_settings, tuple(decisions.values()))
+            told = tuple(decisions.values())
+            self.decision_log.note(outcome.observation, self.policy.decide_settings, told, outcome.plan)
         for model in observation.models:
             if model.key in outcome.failed:
                 self._note_failure(model.key, outcome.failed[model.key], model.generation)

@@ -1,4 +1,6 @@
-"""One decision as a line of JSON: what was seen, the settings, and what was decided. Enough to decide it again.
+"""One decision as a line of JSON: what was seen, the settings, the pool's plan, and what was decided.
+
+Enough to decide it again: exactly with the plan that is told, and up to its gap with one that is solved anew.
 
 Left out is what `decide/` does not read: manifests, other children, the routing table and most of the status.
 """
@@ -12,12 +14,13 @@ from typing import Final
 from pydantic import TypeAdapter, ValidationError
 
 from adaptive_operator.api.status import AdaptiveModelStatus
+from adaptive_operator.decide.adopted import AdoptedPlan
 from adaptive_operator.decide.decision import Decision
 from adaptive_operator.decide.settings import DecideSettings
 from adaptive_operator.observe.observation import ModelObservation, PoolObservation
 
 # Raised when a record that was written before would not be read, or an operator of before would not read one of now.
-FORMAT: Final = 2
+FORMAT: Final = 3
 # Reasons that have another name since a format: what is read in an earlier one gets the name of now.
 _RENAMED: Final = {2: {"FloorLimited": "QualityFloorInfeasible"}}
 
@@ -34,6 +37,7 @@ class DecisionRecord:
     observation: PoolObservation
     settings: DecideSettings
     decisions: tuple[Decision, ...]
+    plan: AdoptedPlan | None = None  # None: no program was asked, or the format is before 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +52,14 @@ _HEAD: Final = TypeAdapter(_Head)
 
 
 def build_record(
-    observation: PoolObservation, settings: DecideSettings, decisions: Sequence[Decision]
+    observation: PoolObservation,
+    settings: DecideSettings,
+    decisions: Sequence[Decision],
+    plan: AdoptedPlan | None = None,
 ) -> DecisionRecord:
     """A record of one pass, without what the decision does not depend on."""
     models = tuple(_without_manifests(model) for model in observation.models)
-    return DecisionRecord(FORMAT, replace(observation, models=models), settings, tuple(decisions))
+    return DecisionRecord(FORMAT, replace(observation, models=models), settings, tuple(decisions), plan)
 
 
 def encode_record(record: DecisionRecord) -> str:

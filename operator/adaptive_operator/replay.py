@@ -1,13 +1,24 @@
-"""Decide again what a decision log tells. The policy is a function of what was seen: only a changed one differs."""
+"""Decide again what a decision log tells, with the pool's plan that it tells, and solve that plan anew.
+
+The policy is a function of what was seen and of the plan: only a changed one differs. A plan that is solved anew may be
+another one; what it is worth differs by no more than the gaps of both.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, fields
+import math
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass, field, fields
+from typing import Final
 
+from adaptive_operator.decide.adopted import AdoptedPlan, rebuild_plan
 from adaptive_operator.decide.decision import Decision
+from adaptive_operator.decide.optimize.problem import Problem
+from adaptive_operator.decide.optimize.solve import PoolPlan, solve
 from adaptive_operator.decide.pool import decide_pool
 from adaptive_operator.record import DecisionRecord, RecordError, decode_record
+
+_ROUNDING: Final = 1e-6  # share of the weighted demand: sums in another order
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,33 +38,97 @@ class Replayed:
 
 
 @dataclass(frozen=True, slots=True)
+class SolvedAgain:
+    """One record's plan, and what the solver finds for the same program now."""
+
+    line: int
+    now: float
+    models: int
+    weighted_demand: float  # what gaps are shares of
+    then: AdoptedPlan
+    again: PoolPlan
+
+    @property
+    def allowed(self) -> float:
+        """By how much the two objectives may differ: by what each plan may miss."""
+        gap = math.inf if self.then.gap is None else self.then.gap
+        return (gap + self.again.gap + _ROUNDING) * self.weighted_demand
+
+    @property
+    def is_within(self) -> bool:
+        """Is the one plan worth as much as the other, up to their gaps?"""
+        return abs(self.again.objective - self.then.objective) <= self.allowed
+
+
+@dataclass(frozen=True, slots=True)
 class Undecided:
-    """A record on which this version cannot decide: it raises, whatever the cause."""
+    """A record on which this version cannot decide, or that it cannot solve: it raises, whatever the cause."""
 
     line: int
     now: float
     error: Exception
 
 
-def replay_lines(lines: Iterable[str]) -> Iterator[Replayed | Undecided]:
-    """All decisions of a log, made again. Raises RecordError with the line's number."""
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A line that is no record."""
+
+    line: int
+    error: RecordError
+
+
+Outcome = Replayed | SolvedAgain | Undecided | Unreadable
+
+
+def replay_lines(lines: Iterable[str]) -> Iterator[Outcome]:
+    """All decisions of a log, made again, and after them the plan that they were made with, solved again.
+
+    A line that is no record is told, and the next one follows.
+    """
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
             record = decode_record(line)
         except RecordError as error:
-            raise RecordError(f"line {number}: {error}") from error
+            yield Unreadable(number, error)
+            continue
         yield from _replay(number, record)
 
 
-def _replay(number: int, record: DecisionRecord) -> Iterator[Replayed | Undecided]:
+@dataclass(slots=True)
+class _ToldPlan:
+    """Answers a program with the plan of the record; keeps what was asked."""
+
+    plan: AdoptedPlan
+    asked: list[tuple[Problem, Collection[str] | None]] = field(default_factory=list)
+
+    def __call__(self, problem: Problem, changed: Collection[str] | None) -> PoolPlan:
+        self.asked.append((problem, changed))
+        return rebuild_plan(problem, self.plan)
+
+
+def _replay(number: int, record: DecisionRecord) -> Iterator[Outcome]:
     told = {decision.key: decision for decision in record.decisions}
+    solver = _ToldPlan(record.plan) if record.plan is not None else None
     try:
-        decided = decide_pool(record.observation, record.settings).decisions
+        decided = decide_pool(record.observation, record.settings, solver or solve).decisions
     except Exception as error:  # noqa: BLE001 a defect on one record must not hide what comes after it
         yield Undecided(number, record.observation.now, error)
         return
     for again in decided:
         if again.key in told:  # earlier versions also recorded models that failed
             yield Replayed(number, record.observation.now, told[again.key], again)
+    if solver is not None:
+        yield from _solve_again(number, record.observation.now, solver)
+
+
+def _solve_again(number: int, now: float, told: _ToldPlan) -> Iterator[SolvedAgain | Undecided]:
+    """Of a greedy choice nothing: no solver was asked then, and none is now."""
+    for problem, changed in told.asked:
+        try:
+            again = solve(problem, changed)
+        except Exception as error:  # noqa: BLE001 as above
+            yield Undecided(number, now, error)
+            return
+        yield SolvedAgain(number, now, len(problem.models), problem.weighted_demand, told.plan, again)

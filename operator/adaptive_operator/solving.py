@@ -12,7 +12,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
@@ -30,6 +30,7 @@ from adaptive_operator.decide.optimize.problem import (
 )
 from adaptive_operator.decide.optimize.solve import PoolPlan, solve
 
+_Question = tuple[Problem, Collection[str] | None]  # what `solve` is asked with
 SMALL_MODELS: Final = 20  # plain programs: milliseconds, most of them without Python's lock
 
 
@@ -55,15 +56,18 @@ class SolverProcess:
         if models > SMALL_MODELS and not self._closed and not self._runs():
             threading.Thread(target=self._start_early, name="solver-start", daemon=True).start()
 
-    def solve(self, problem: Problem) -> PoolPlan:
-        """The plan. Raises SolverError; a small program also raises what the solver itself fails with."""
+    def solve(self, problem: Problem, changed: Collection[str] | None = None) -> PoolPlan:
+        """The plan; `changed` as for `solve`.
+
+        Raises SolverError; a small program also raises what the solver itself fails with.
+        """
         if len(problem.models) <= SMALL_MODELS:
-            return solve(problem)
+            return solve(problem, changed)
         end = time.monotonic() + self.seconds
         if not self._turn.acquire(timeout=self.seconds):
             raise SolverError(f"no answer within {self.seconds:g} s: another pool's program takes as long")
         try:
-            return self._ask(problem, end)
+            return self._ask((problem, changed), end)
         finally:
             self._turn.release()
 
@@ -74,11 +78,11 @@ class SolverProcess:
         if worker is not None:
             worker.kill()
 
-    def _ask(self, problem: Problem, end: float) -> PoolPlan:
+    def _ask(self, question: _Question, end: float) -> PoolPlan:
         worker = self._get_worker()
         try:
             with worker.killed_at(end):
-                found = worker.ask(problem)
+                found = worker.ask(question)
         except (EOFError, OSError) as error:  # its end of the pipe is closed: it is gone
             late = time.monotonic() >= end
             self._drop(worker)
@@ -139,9 +143,9 @@ class _Worker:
         far.close()  # so that the process has the only other end, and its death shows
         return cls(process, pipe)
 
-    def ask(self, problem: Problem) -> PoolPlan | str:
+    def ask(self, question: _Question) -> PoolPlan | str:
         """The plan, or what the solver failed with. Raises EOFError or OSError when the process ends."""
-        self.pipe.send(problem)
+        self.pipe.send(question)
         found: PoolPlan | str = self.pipe.recv()
         return found
 
@@ -168,15 +172,15 @@ def _serve(pipe: Connection) -> None:
     solve(_first_program())
     while True:
         try:
-            problem = pipe.recv()
+            question = pipe.recv()
         except EOFError:
             return
-        pipe.send(_answer(problem))
+        pipe.send(_answer(question))
 
 
-def _answer(problem: Problem) -> PoolPlan | str:
+def _answer(question: _Question) -> PoolPlan | str:
     try:
-        return solve(problem)
+        return solve(*question)
     except Exception as error:  # noqa: BLE001 whatever it is, it is told where the program was asked
         return f"{type(error).__name__}: {error}"
 

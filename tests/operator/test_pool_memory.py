@@ -1,23 +1,28 @@
-"""Prices go from one plan into the next; a solver that fails is counted, replaced, and tried again later."""
+"""A plan and its prices go into the next; a solver that fails is counted, replaced, and tried again later."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 import pytest
 
+from adaptive_operator.decide import by_plan
+from adaptive_operator.decide.optimize.fallback import keep
 from adaptive_operator.decide.optimize.problem import Problem
-from adaptive_operator.decide.optimize.solve import PoolPlan, solve
-from adaptive_operator.observe.observation import Planning
+from adaptive_operator.decide.optimize.solve import Method, PoolPlan, SolveSettings, solve
+from adaptive_operator.observe.observation import Planning, PoolObservation
 from adaptive_operator.pool_memory import FAILURES, PoolMemory
 from adaptive_operator.solving import SolverError
 from tests.operator.decide.plant import DEMO_SETTINGS
 from tests.operator.decide.test_by_plan import BUSY, CALM, GPU, pool
 
+MANY = 8
 SCARCE = pool(5, busy=(BUSY, 2.5), calm=(CALM, 0.35))
 
 
-def broken(problem: Problem) -> PoolPlan:
+def broken(problem: Problem, changed: Collection[str] | None) -> PoolPlan:
     raise SolverError("the process ended")
 
 
@@ -64,7 +69,7 @@ def test_a_failure_is_counted_and_the_pool_is_shared_by_need_and_after_three_gre
 
 
 def test_whatever_a_solver_fails_with_is_no_models_defect() -> None:
-    def defect(problem: Problem) -> PoolPlan:
+    def defect(problem: Problem, changed: Collection[str] | None) -> PoolPlan:
         raise TypeError("no marginals")
 
     fail(PoolMemory(defect))
@@ -79,3 +84,69 @@ def test_a_solver_that_was_given_up_is_tried_again_and_trusted_when_it_answers()
     memory.solver = solve
     memory.decide_pool(replace(SCARCE, planning=Planning.SOLVED), DEMO_SETTINGS)
     assert memory.recall(SCARCE).planning is Planning.SOLVED
+
+
+@pytest.fixture
+def few_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pools are large from MANY models on, so that a pass over one is short."""
+    monkeypatch.setattr(by_plan, "SolveSettings", partial(SolveSettings, incremental_models=MANY - 1))
+
+
+@dataclass
+class Keeping:
+    """Solves nothing: keeps what runs, and notes what it was told of changes."""
+
+    told: list[Collection[str] | None] = field(default_factory=list)
+
+    def __call__(self, problem: Problem, changed: Collection[str] | None) -> PoolPlan:
+        self.told.append(changed)
+        return replace(solve(Problem((), ())), counts=keep(problem), prices={GPU: 0.5}, method=Method.INCREMENTAL)
+
+
+def large_pool(busier: int = 0) -> PoolObservation:
+    """Half of the models lack something, so that a program is asked in each pass; `busier` of them lack even more."""
+    rates = [(BUSY, 5.0 if index // 2 < busier else 2.5) if index % 2 == 0 else (CALM, 0.35) for index in range(MANY)]
+    return pool(5 * MANY // 2, **{f"m{index:03d}": rate for index, rate in enumerate(rates)})
+
+
+def test_of_a_large_pool_the_solver_is_told_what_changed_since_the_last_plan(few_are_many: None) -> None:
+    solver = Keeping()
+    memory = PoolMemory(solver)
+    calm, busier = large_pool(), large_pool(busier=2)
+    for seen in (calm, calm, busier, busier):
+        recalled = memory.recall(seen)
+        decision = memory.decide_pool(recalled, DEMO_SETTINGS)
+        assert memory.recall(seen).last_plan == decision.last_plan
+    assert solver.told == [None, frozenset(), {"demo/m000", "demo/m002"}, frozenset()]
+    memory.expect({})
+    assert memory.recall(calm).last_plan is None
+
+
+def test_a_plan_beyond_its_gap_is_not_compared_with_and_a_small_pool_has_no_need_to(few_are_many: None) -> None:
+    memory = PoolMemory(solve)
+    memory.decide_pool(memory.recall(SCARCE), DEMO_SETTINGS)
+    assert memory.recall(SCARCE).last_plan is None
+
+    def cut_off(problem: Problem, changed: Collection[str] | None) -> PoolPlan:
+        return replace(Keeping()(problem, changed), gap=0.5)
+
+    memory = PoolMemory(Keeping())
+    memory.decide_pool(memory.recall(large_pool()), DEMO_SETTINGS)
+    assert memory.recall(large_pool()).last_plan is not None
+    memory.solver = cut_off
+    memory.decide_pool(memory.recall(large_pool()), DEMO_SETTINGS)
+    assert memory.recall(large_pool()).last_plan is None
+
+
+def test_the_plan_tells_what_it_gives_whom_and_how_long_the_solver_took() -> None:
+    decision = PoolMemory(solve).decide_pool(SCARCE, DEMO_SETTINGS)
+    plan = decision.plan
+    assert plan is not None
+    assert plan.counts.keys() == {"demo/busy", "demo/calm"}
+    assert all(n > 0 for mix in plan.counts.values() for n in mix.values())
+    assert plan.method is Method.EXACT
+    assert plan.bound is not None
+    assert plan.gap is not None
+    assert plan.objective <= plan.bound
+    assert plan.seconds is not None
+    assert 0 < plan.seconds < 10

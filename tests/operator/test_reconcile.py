@@ -18,7 +18,9 @@ from adaptive_operator.apply.events import EventRecorder
 from adaptive_operator.apply.lease import LeaseHolder, LeaseSettings, NotLeaderError
 from adaptive_operator.apply.steps import StepTaker
 from adaptive_operator.decide import pool as pool_decisions
+from adaptive_operator.decide.adopted import AdoptedPlan
 from adaptive_operator.decide.decision import PoolDecision
+from adaptive_operator.decide.optimize.solve import Method
 from adaptive_operator.decide.pool import decide_pool
 from adaptive_operator.decide.settings import DecideSettings
 from adaptive_operator.decision_log import DecisionLog
@@ -598,6 +600,20 @@ async def test_a_solver_that_fails_costs_nobody_the_pass_and_the_log_has_what_wa
     assert "TiersReady" in scene.conditions("b")
     record = decode_record((tmp_path / "log.jsonl").read_text())
     assert record.observation.planning is Planning.BY_NEED
+
+
+async def test_the_log_has_the_plan_that_a_decision_was_made_with(tmp_path: Path) -> None:
+    plan = AdoptedPlan({"demo/a": {"full": 1}, "demo/b": {}}, 1.5, 1.6, 0.01, Method.MASTER, True, {"gpu": 0.2}, 0.3)
+
+    def decide(pool: PoolObservation, settings: DecideSettings) -> PoolDecision:
+        return replace(decide_pool(pool, settings), plan=plan)
+
+    scene = Scene(build_model("a"), build_model("b"))
+    scene.reconciler.policy = replace(scene.reconciler.policy, decide_pool=decide)
+    scene.reconciler.decision_log = DecisionLog(tmp_path / "log.jsonl", 1 << 20)
+    await scene.run()
+    scene.reconciler.decision_log.close()
+    assert decode_record((tmp_path / "log.jsonl").read_text()).plan == plan
 
 
 def break_decisions_of(name: str, patch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from adaptive_operator.decide.optimize.solve import solve
+from adaptive_operator.decide.optimize.fallback import keep
+from adaptive_operator.decide.optimize.solve import Method, SolveSettings, solve
 from adaptive_operator.solving import SMALL_MODELS, SolverError, SolverProcess
 from tests.operator.decide.optimize.instances import small_problem
 
@@ -81,6 +82,17 @@ def test_a_small_program_is_solved_where_it_is_asked_for(solver: SolverProcess) 
 
 def test_a_large_program_has_the_same_plan_from_the_process(solver: SolverProcess) -> None:
     assert solver.solve(LARGE).counts == solve(LARGE).counts
+
+
+def test_the_process_is_told_what_changed(solver: SolverProcess) -> None:
+    many = small_problem(5, models=SolveSettings().incremental_models + 1)
+    kept = keep(many)
+    columns = {
+        m.key: tuple(replace(c, present=n) for c, n in zip(m.columns, kept[m.key], strict=True)) for m in many.models
+    }
+    running = replace(many, models=tuple(replace(m, columns=columns[m.key]) for m in many.models))
+    assert solver.solve(running, {"demo/m7"}) == solve(running, {"demo/m7"})
+    assert solver.solve(running, {"demo/m7"}).method in (Method.INCREMENTAL, Method.KEEP)
 
 
 def test_a_process_that_dies_is_an_error_and_the_next_program_has_a_new_one(solver: SolverProcess) -> None:

@@ -1,5 +1,8 @@
 """`kubectl adaptive replay FILE`: decide again what a decision log tells, and name what comes out differently.
 
+Decisions are made with the plans that the log tells, so that they are the same to the last digit; each plan is solved
+again, too, and has to be worth the same up to the gaps of both.
+
 Useful before an upgrade (what would the new version have done?) and after a surprise.
 """
 
@@ -12,8 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from adaptive_operator.record import RecordError
-from adaptive_operator.replay import Replayed, Undecided, replay_lines
+from adaptive_operator.replay import Outcome, Replayed, SolvedAgain, Undecided, Unreadable, replay_lines
 
 
 def add_command(commands: Any) -> None:
@@ -25,33 +27,66 @@ def add_command(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """0 when all decisions come out the same.
+    """0 when all decisions come out the same, and all plans within their gaps.
 
-    1 when some differ or cannot be made again, or the file cannot be read (the cause on stderr).
+    1 when some do not, or cannot be made again, or a line or the file cannot be read (the cause on stderr).
     """
     try:
-        with options.file.open(encoding="utf-8") as lines:
-            replayed = list(replay_lines(lines))
-    except (OSError, UnicodeError, RecordError) as error:
+        with options.file.open(encoding="utf-8", errors="surrogateescape") as lines:
+            outcomes = list(replay_lines(lines))
+    except OSError as error:
         sys.stderr.write(f"error: {options.file}: {error}\n")
         return 1
-    news = [item for item in replayed if isinstance(item, Undecided) or item.differs_in]
-    sys.stdout.writelines(f"{_tell(item)}\n" for item in (news or replayed))
-    sys.stdout.write(_count(replayed, news))
-    return 1 if news else 0
+    sys.stderr.writelines(
+        f"error: {options.file}: line {item.line}: {item.error}\n" for item in outcomes if isinstance(item, Unreadable)
+    )
+    readable = [item for item in outcomes if not isinstance(item, Unreadable)]
+    news = [item for item in readable if _is_news(item)]
+    # Each plan is told; of the decisions those that differ, or all where nothing is new.
+    told = [item for item in readable if not news or item in news or isinstance(item, SolvedAgain)]
+    sys.stdout.writelines(f"{_tell(item)}\n" for item in told)
+    sys.stdout.write(f"{_count(outcomes)}\n")
+    return int(len(readable) < len(outcomes) or bool(news))
 
 
-def _count(replayed: Sequence[Replayed | Undecided], news: Sequence[Replayed | Undecided]) -> str:
-    undecided = sum(isinstance(item, Undecided) for item in news)
-    told = f"{len(replayed) - undecided} decisions, {len(news) - undecided} come out differently"
-    return f"{told}; lines that could not be decided again: {undecided}\n" if undecided else f"{told}\n"
+def _is_news(item: Replayed | SolvedAgain | Undecided) -> bool:
+    if isinstance(item, SolvedAgain):
+        return not item.is_within
+    return isinstance(item, Undecided) or bool(item.differs_in)
 
 
-def _tell(item: Replayed | Undecided) -> str:
+def _count(outcomes: Sequence[Outcome]) -> str:
+    decisions = [item for item in outcomes if isinstance(item, Replayed)]
+    plans = [item for item in outcomes if isinstance(item, SolvedAgain)]
+    undecided = sum(isinstance(item, Undecided) for item in outcomes)
+    unreadable = sum(isinstance(item, Unreadable) for item in outcomes)
+    differ, beyond = sum(bool(item.differs_in) for item in decisions), sum(not item.is_within for item in plans)
+    parts = [f"{len(decisions)} decisions, {differ} come out differently"]
+    parts += [f"{len(plans)} plans solved again, {beyond} not within their gaps"] if plans else []
+    parts += [f"lines that could not be decided again: {undecided}"] if undecided else []
+    parts += [f"lines that could not be read: {unreadable}"] if unreadable else []
+    return "; ".join(parts)
+
+
+def _tell(item: Replayed | SolvedAgain | Undecided) -> str:
     at = datetime.fromtimestamp(item.now, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     if isinstance(item, Undecided):
         return f"{at} line {item.line}: could not be decided again: {type(item.error).__name__}: {item.error}"
+    if isinstance(item, SolvedAgain):
+        return f"{at} line {item.line}: {_tell_plan(item)}"
     start = f"{at} {item.then.key} {item.then.reason}: {item.then.message}"
     if not item.differs_in:
         return start
     return f"{start}\n    now {item.again.reason}: {item.again.message} (differs in {', '.join(item.differs_in)})"
+
+
+def _tell_plan(item: SolvedAgain) -> str:
+    """What the plan was worth (quality x requests/s) and is now, with the gaps, shares of the weighted demand."""
+    then, again = item.then, item.again
+    took = "" if then.seconds is None else f" in {then.seconds:.2f} s"
+    gap = "unknown" if then.gap is None else f"{then.gap:.2%}"
+    return (
+        f"plan of {item.models} models ({then.method}{took}) worth {then.objective:.4f}, gap {gap};"
+        f" now ({again.method}) {again.objective:.4f}, gap {again.gap:.2%}"
+        f" ({'within' if item.is_within else 'NOT within'} the gaps)"
+    )

@@ -6,12 +6,13 @@ model gives to another one what only its quality depends on (`giving.py`), never
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
 from adaptive_operator.decide.by_need import Division, acts, need_of
 from adaptive_operator.decide.candidates import best_plan, is_enumerable
+from adaptive_operator.decide.changes import find_changed, remember
 from adaptive_operator.decide.giving import give
 from adaptive_operator.decide.growth import carries, growth_demand
 from adaptive_operator.decide.optimize.problem import UNSERVED, Problem
@@ -21,14 +22,14 @@ from adaptive_operator.decide.proposal import Proposal
 from adaptive_operator.decide.rules import propose
 from adaptive_operator.decide.situation import Mix, Situation, as_mix, as_plan, plan_space
 from adaptive_operator.decide.wording import accelerators_text, mix_text, rate_text
-from adaptive_operator.observe.observation import Planning, PoolObservation
+from adaptive_operator.observe.observation import LastPlan, Planning, PoolObservation
 from adaptive_operator.reasons import Reason
 
 # A plan is followed when it is worth this much more than what the models would do by themselves (share of the demand;
 # a request not served counts as ten). Less is not worth that accelerators go from one model to another.
 _LEAST_GAIN: Final = 0.01
 
-Solver = Callable[[Problem], PoolPlan]
+Solver = Callable[[Problem, Collection[str] | None], PoolPlan]  # a program, keys of what changed (None: all)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,7 @@ class Planned:
     problem: Problem
     plan: PoolPlan
     mixes: Mapping[str, dict[str, int]]  # replicas by tier, by model key
+    last: LastPlan | None = None  # what the next plan is to be compared with
     followed: bool = False
 
     @property
@@ -62,11 +64,18 @@ def plan_pool(
     if len(models) < 2 or not _may_gain(models, base, left):
         return base, None
     problem = build_problem(models, pool.resource, left, pool.prices)
-    plan = solve_greedily(problem) if pool.planning is Planning.GREEDY else solver(problem)
-    planned = Planned(problem, plan, {s.model.key: planned_mix(s, problem, plan) for s in models})
+    planned = _solved(models, problem, pool, solver)
     if not _is_worth_it(models, base, planned.mixes):
         return base, planned
     return _carry_out(models, others, planned, base), replace(planned, followed=True)
+
+
+def _solved(models: Sequence[Situation], problem: Problem, pool: PoolObservation, solver: Solver) -> Planned:
+    changed = find_changed(problem, pool.last_plan, pool.budget)
+    plan = solve_greedily(problem) if pool.planning is Planning.GREEDY else solver(problem, changed)
+    mixes = {s.model.key: planned_mix(s, problem, plan) for s in models}
+    last = remember(problem, plan, changed, pool.last_plan, pool.budget, SolveSettings())
+    return Planned(problem, plan, mixes, last)
 
 
 def describe_plan(situation: Situation, planned: Planned | None, by_need: Division) -> str:

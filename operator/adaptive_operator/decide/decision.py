@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from adaptive_operator.observe.observation import PolicyMemory, SwapRecord
+from adaptive_operator.decide.adopted import AdoptedPlan
+from adaptive_operator.observe.observation import LastPlan, PolicyMemory, SwapRecord
 from adaptive_operator.reasons import Reason, ShareReason
 
 
@@ -64,4 +65,6 @@ class PoolDecision:
     prices: Mapping[str, float] = field(default_factory=dict)  # the plan's, of one more accelerator: quality x req/s
     planned: bool = False  # a program was asked: somebody lacked something
     followed: bool = False  # its plan was worth more than what the models would do by themselves
+    plan: AdoptedPlan | None = None  # that was weighed, followed or not; None: no program was asked
+    last_plan: LastPlan | None = None  # of a large pool: what the next plan is to be compared with
     unsolved: bool = False  # the solver stopped too far from the best plan: what runs was kept, or a greedy choice made

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from adaptive_operator.api.v1alpha1 import Mode
+from adaptive_operator.decide.adopted import as_adopted
 from adaptive_operator.decide.budget import Claim, grants
 from adaptive_operator.decide.by_need import acts, divide_by_need
 from adaptive_operator.decide.by_plan import Planned, Solver, describe_plan, plan_pool
@@ -72,6 +73,8 @@ def decide_pool(observation: PoolObservation, settings: DecideSettings, solver: 
         prices=dict(planned.plan.prices),
         planned=True,
         followed=planned.followed,
+        plan=as_adopted(planned.problem, planned.plan),
+        last_plan=planned.last,
         unsolved=not planned.is_trusted,
     )
 

@@ -215,6 +215,25 @@ class Planning(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class ModelBefore:
+    """A model as the program had it when it was last planned anew, to tell whether it changed since."""
+
+    numbers: tuple[float, ...]  # what moves a little all the time: demands and rates (requests/s)
+    digest: str  # of all else, with the replicas that the last plan gave it
+    uses: tuple[int, ...]  # accelerators of those replicas, by limit
+
+
+@dataclass(frozen=True, slots=True)
+class LastPlan:
+    """A large pool's last plan, as far as it takes to tell what changed since."""
+
+    frame: str  # digest of what all models share: the budget, the kinds of limits
+    rooms: tuple[int, ...]  # accelerators that the plan left over, by limit
+    parts: int  # plans of only a part of the models since the last of all
+    models: Mapping[str, ModelBefore]  # by key
+
+
+@dataclass(frozen=True, slots=True)
 class PoolObservation:
     """All models that share accelerators, seen at `now`."""
 
@@ -229,3 +248,4 @@ class PoolObservation:
     shares: tuple[PoolShare, ...] = ()
     prices: Mapping[str, float] = field(default_factory=dict)  # of an accelerator by the last plan; none after a start
     planning: Planning = Planning.SOLVED
+    last_plan: LastPlan | None = None  # of a large pool; None: plan all models anew

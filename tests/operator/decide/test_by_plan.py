@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Collection
 from dataclasses import replace
 
 import pytest
@@ -32,7 +33,7 @@ def pool(budget: int = 5, **models: tuple[dict[str, int], float]) -> PoolObserva
     return PoolObservation(NOW, GPU, budget, 1, 0.0, tuple(seen))
 
 
-def never(problem: Problem) -> PoolPlan:
+def never(problem: Problem, changed: Collection[str] | None) -> PoolPlan:
     raise AssertionError("no program has to be solved for this")
 
 
@@ -183,8 +184,8 @@ def test_the_greedy_choice_is_told_for_as_long_as_it_stands_in_also_while_nothin
 
 
 def test_a_plan_far_from_its_bound_is_told_and_counts():
-    def cut_off(problem: Problem) -> PoolPlan:
-        return replace(solve(problem), gap=0.5)
+    def cut_off(problem: Problem, changed: Collection[str] | None) -> PoolPlan:
+        return replace(solve(problem, changed), gap=0.5)
 
     decision = decide_pool(pool(5, busy=(BUSY, 1.6), calm=(CALM, 0.35)), DEMO_SETTINGS, cut_off)
     assert decision.unsolved

@@ -76,8 +76,19 @@ class _Found:
 def solve(
     problem: Problem, changed: Collection[str] | None = None, settings: SolveSettings = SolveSettings()
 ) -> PoolPlan:
-    """The plan to adopt. `changed`: keys whose demand or tiers moved since the last plan; None: plan all."""
-    kept = keep(problem)
+    """The plan to adopt. `changed`: keys whose demand or tiers moved since the last plan; None: plan all.
+
+    A plan of a part that is not near enough to its bound is not adopted: all are planned.
+    """
+    kept, smallest = keep(problem), max(settings.exact_models, settings.incremental_models)
+    if changed is not None and len(problem.models) > smallest and kept == problem.present:
+        part = _solve(problem, kept, changed, settings)
+        if part.gap <= settings.accepted_gap:
+            return part
+    return _solve(problem, kept, None, settings)
+
+
+def _solve(problem: Problem, kept: Counts, changed: Collection[str] | None, settings: SolveSettings) -> PoolPlan:
     found = _find(problem, kept, changed, settings)
     keeping = _plan(problem, found, kept, route(problem, kept), Method.KEEP)
     plans = [keeping]
@@ -105,18 +116,22 @@ def _find(problem: Problem, kept: Counts, changed: Collection[str] | None, setti
     if count <= settings.exact_models:
         exact = solve_exact(problem, gap=settings.gap, seconds=settings.seconds)
         return _Found(exact.counts, exact.bound, exact.prices, Method.EXACT)
-    if changed is not None and count > settings.incremental_models and kept == problem.present:
+    if changed is not None:
         return _find_incremental(problem, kept, changed, settings)
     found = solve_master(problem, gap=settings.gap, seconds=settings.seconds)
     return _Found(found.counts, found.bound, _by_shape(problem, found.prices), Method.MASTER)
 
 
 def _find_incremental(problem: Problem, kept: Counts, changed: Collection[str], settings: SolveSettings) -> _Found:
-    """The bound counts the models planned anew only; what the others are worth is added when they are routed."""
+    """The bound counts the models planned anew only; what the others are worth is added when they are routed.
+
+    What an accelerator is worth in the pool a part of it does not tell: the prices stay those of the last whole plan.
+    """
     free = choose_free(problem, changed)
     found = solve_master(narrow(problem, free, kept), gap=settings.gap, seconds=settings.seconds)
     counts = None if found.counts is None else {**kept, **found.counts}
-    return _Found(counts, found.bound, _by_shape(problem, found.prices), Method.INCREMENTAL, free)
+    prices = problem.prices or _by_shape(problem, found.prices)
+    return _Found(counts, found.bound, prices, Method.INCREMENTAL, free)
 
 
 def _plans(problem: Problem, found: _Found, keeping: PoolPlan, counts: Counts, method: Method) -> list[PoolPlan]:

@@ -1,0 +1,183 @@
+"""Decisions come out the same with the plan of the record, plans up to their gaps, and a bad line ends nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from adaptive_operator import replay
+from adaptive_operator.cli.__main__ import main
+from adaptive_operator.decide import by_plan
+from adaptive_operator.decide.optimize.fallback import keep
+from adaptive_operator.decide.optimize.milp import route
+from adaptive_operator.decide.optimize.problem import Problem
+from adaptive_operator.decide.optimize.solve import Method, PoolPlan, SolveSettings, solve
+from adaptive_operator.decide.pool import decide_pool
+from adaptive_operator.observe.observation import Planning, PoolObservation
+from adaptive_operator.pool_memory import PoolMemory
+from adaptive_operator.record import DecisionRecord, build_record, decode_record, encode_record
+from adaptive_operator.replay import Replayed, SolvedAgain, Undecided, Unreadable, replay_lines
+from tests.operator.decide.plant import DEMO_SETTINGS
+from tests.operator.decide.test_by_plan import BUSY, CALM, pool
+
+SCARCE = pool(5, busy=(BUSY, 1.6), calm=(CALM, 0.35))
+RECORDS = Path(__file__).parent / "records"
+PART_FROM = 4  # models: of larger pools only what changed is planned
+
+
+def record_of(seen: PoolObservation, solver: by_plan.Solver = solve) -> DecisionRecord:
+    """A pass over a pool whose solver is this one."""
+    decided = decide_pool(seen, DEMO_SETTINGS, solver)
+    return build_record(seen, DEMO_SETTINGS, decided.decisions, decided.plan)
+
+
+def keeping(problem: Problem, changed: Collection[str] | None, gap: float = 0.0) -> PoolPlan:
+    """A solver that finds nothing better than what runs, and claims to be that near to the best plan."""
+    counts = keep(problem)
+    return replace(solve(problem), counts=counts, routing=route(problem, counts), method=Method.KEEP, gap=gap)
+
+
+def replayed(*records: DecisionRecord) -> list[replay.Outcome]:
+    return list(replay_lines([encode_record(record) for record in records]))
+
+
+def differing(outcomes: list[replay.Outcome]) -> list[tuple[str, ...]]:
+    return [item.differs_in for item in outcomes if isinstance(item, Replayed) and item.differs_in]
+
+
+def test_with_the_plan_of_the_record_all_is_decided_as_it_was_whatever_the_solver_finds_now() -> None:
+    record = record_of(SCARCE, keeping)
+    assert record.decisions != record_of(SCARCE).decisions, "with another plan it comes out differently"
+    outcomes = replayed(record)
+    assert [type(item) for item in outcomes] == [Replayed, Replayed, SolvedAgain]
+    assert differing(outcomes) == []
+
+
+GAPS = {"a gap that covers what the plan missed": (100.0, True), "a gap that claims too much": (0.0, False)}
+
+
+@pytest.mark.parametrize("name", GAPS)
+def test_a_plan_that_is_solved_again_is_held_against_the_gap_of_the_record(name: str) -> None:
+    gap, is_within = GAPS[name]
+    [solved] = [
+        item for item in replayed(record_of(SCARCE, partial(keeping, gap=gap))) if isinstance(item, SolvedAgain)
+    ]
+    assert solved.again.objective > solved.then.objective
+    assert solved.is_within is is_within
+    assert solved.models == 2
+
+
+def test_of_a_greedy_choice_no_solver_is_asked_and_it_comes_out_the_same() -> None:
+    record = record_of(replace(SCARCE, planning=Planning.GREEDY))
+    assert record.plan is not None
+    assert (record.plan.method, record.plan.gap, record.plan.bound) == (Method.GREEDY, None, None)
+    outcomes = replayed(record)
+    assert [type(item) for item in outcomes] == [Replayed, Replayed]
+    assert differing(outcomes) == []
+
+
+def test_a_plan_of_other_models_is_told_and_the_next_record_is_replayed() -> None:
+    record = record_of(SCARCE)
+    assert record.plan is not None
+    other = replace(record, plan=replace(record.plan, counts={"demo/other": {}}))
+    first, *rest = replayed(other, record)
+    assert isinstance(first, Undecided)
+    assert "of other models than the plan: demo/busy, demo/calm, demo/other" in str(first.error)
+    assert len(rest) == 3
+
+
+def test_parts_of_a_pool_are_planned_again_as_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second pass plans a part of the pool; the record alone tells which."""
+    monkeypatch.setattr(by_plan, "SolveSettings", partial(SolveSettings, incremental_models=PART_FROM))
+    large = partial(solve, settings=SolveSettings(exact_models=0, incremental_models=PART_FROM))
+    asked: list[Collection[str] | None] = []
+
+    def solver(problem: Problem, changed: Collection[str] | None) -> PoolPlan:
+        asked.append(changed)
+        return large(problem, changed)
+
+    monkeypatch.setattr(replay, "solve", solver)
+    memory, records = PoolMemory(solver), []
+    for most in (2.3, 3.4):
+        seen = memory.recall(pool(13, busy=(BUSY, most), **{f"calm{index}": (BUSY, 0.35) for index in range(5)}))
+        decided = memory.decide_pool(seen, DEMO_SETTINGS)
+        records.append(build_record(seen, DEMO_SETTINGS, decided.decisions, decided.plan))
+    whole, part = asked
+    assert whole is None
+    assert part == {"demo/busy", "demo/calm1"}, "what asks for more, and who was to give and did not yet"
+
+    outcomes = replayed(*records)
+    assert asked == [whole, part, whole, part]
+    assert differing(outcomes) == []
+    solved = [item for item in outcomes if isinstance(item, SolvedAgain)]
+    assert [item.again.objective for item in solved] == [pytest.approx(item.then.objective) for item in solved]
+
+
+def test_what_is_remembered_of_the_last_plan_is_a_small_part_of_a_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(by_plan, "SolveSettings", partial(SolveSettings, incremental_models=1))
+    decided = decide_pool(SCARCE, DEMO_SETTINGS)
+    seen = replace(SCARCE, last_plan=decided.last_plan)
+    assert seen.last_plan is not None
+    with_it, without = (encode_record(record_of(item)) for item in (seen, SCARCE))
+    assert len(with_it) - len(without) < 0.1 * len(without)
+
+
+def test_a_record_of_the_second_format_has_no_plan_and_is_solved_again() -> None:
+    """Written by the version that kept no plans."""
+    line = (RECORDS / "format-2.jsonl").read_text()
+    assert decode_record(line).plan is None
+    outcomes = list(replay_lines([line]))
+    assert [type(item) for item in outcomes] == [Replayed, Replayed]
+    assert differing(outcomes) == []
+
+
+BAD = {
+    "no record": b"{}\n",
+    "a line that was cut off": encode_record(record_of(SCARCE)).encode()[:2000] + b"\n",
+    "a line that is no text": b'{"format":3,"observation":"\xff\xfe"}\n',
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_line_is_named_and_the_lines_after_it_are_replayed(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good = encode_record(record_of(SCARCE)).encode() + b"\n"
+    path = tmp_path / "log.jsonl"
+    path.write_bytes(good + BAD[name] + b"\n" + good)
+    assert main(["replay", str(path)]) == 1
+    told = capsys.readouterr()
+    assert told.err.startswith(f"error: {path}: line 2: ")
+    assert told.err.count("\n") == 1
+    assert told.out.endswith(
+        "4 decisions, 0 come out differently; 2 plans solved again, 0 not within their gaps;"
+        " lines that could not be read: 1\n"
+    )
+
+
+def test_a_bad_line_has_its_number() -> None:
+    lines = ["", encode_record(record_of(SCARCE)), "{", encode_record(record_of(SCARCE))]
+    assert [item.line for item in replay_lines(lines) if isinstance(item, Unreadable)] == [3]
+    assert [item.line for item in replay_lines(lines) if isinstance(item, SolvedAgain)] == [2, 4]
+
+
+def test_each_plan_is_told_with_its_worth_and_gap_then_and_now(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "log.jsonl"
+    path.write_text(encode_record(record_of(SCARCE)) + "\n")
+    assert main(["replay", str(path)]) == 0
+    told = capsys.readouterr().out
+    assert "line 1: plan of 2 models (Exact) worth" in told
+    assert "(within the gaps)" in told
+
+    path.write_text(encode_record(record_of(SCARCE, keeping)) + "\n")
+    assert main(["replay", str(path)]) == 1
+    told = capsys.readouterr().out
+    assert "plan of 2 models (Keep) worth" in told
+    assert "(NOT within the gaps)" in told
+    assert told.endswith("2 decisions, 0 come out differently; 1 plans solved again, 1 not within their gaps\n")

@@ -45,6 +45,16 @@ class Series:
 
 
 @dataclass(frozen=True, slots=True)
+class TierReadings:
+    """How fast one tier answered over the last `window_seconds`, and how busy it was at the least busy time of it."""
+
+    answers: Mapping[str, float]  # level -> answers/s of all its replicas; all levels of the tier are there
+    window_seconds: float
+    least_waiting: float | None  # requests in its engines' queues; None: not known
+    least_tpot_seconds: float | None  # of the medians of a shorter window; None: nobody streamed
+
+
+@dataclass(frozen=True, slots=True)
 class ModelMetrics:
     """Readings of one model, from Prometheus."""
 
@@ -57,6 +67,7 @@ class ModelMetrics:
     served_quality_permille: Reading  # request-weighted, over the stable window
     pod_work: Mapping[str, Reading] = field(default_factory=dict)  # pod name -> running + waiting in its engine
     history: Series | None = None  # of arrivals, over the last ten minutes; None: nothing is known of them
+    tiers: Mapping[str, TierReadings] = field(default_factory=dict)  # by name; one whose answers are unknown is absent
 
 
 class PodPhase(StrEnum):

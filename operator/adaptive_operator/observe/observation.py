@@ -151,6 +151,15 @@ class SwapRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class Correction:
+    """A factor on a tier's card, from what its replicas were seen to answer."""
+
+    card_milli: int  # the card's rate (requests per 1000 s) that it was measured by: with another card it is void
+    factor_permille: int
+    moved_at: float
+
+
+@dataclass(frozen=True, slots=True)
 class PolicyMemory:
     """What a decision remembers of earlier ones (`status.memory`)."""
 
@@ -169,6 +178,7 @@ class PolicyMemory:
     generation: int | None = None  # of the spec that was decided on last
     hold_seconds: int | None = None  # the hold window while it is longer than the spec's
     hold_changed_at: float | None = None  # when it became longer or shorter
+    corrections: Mapping[str, Correction] = field(default_factory=dict)  # tier -> factor on its card; absent: 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,6 +52,8 @@ class TierReadings:
     window_seconds: float
     least_waiting: float | None  # requests in its engines' queues; None: not known
     least_tpot_seconds: float | None  # of the medians of a shorter window; None: nobody streamed
+    ttft_p95_seconds: float | None = None
+    tpot_p95_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,6 +66,8 @@ class QueryName(StrEnum):
     TIER_ANSWERS = "tier_answers"
     TIER_WAITING = "tier_waiting"
     TIER_TPOT = "tier_tpot"
+    TIER_TTFT_P95 = "tier_ttft_p95"
+    TIER_TPOT_P95 = "tier_tpot_p95"
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +190,7 @@ def _quantile(part: float, histogram: str, scope: tuple[Matcher, ...], labels: S
 
 
 def _tier_queries(scope: tuple[Matcher, ...], windows: Windows) -> tuple[Query, ...]:
-    """What each tier answered, and whether its engines were busy all the while: the least over the same window.
+    """What each tier answered, how late, and whether its engines were busy all the while: the least over the window.
 
     A mean would take a load that has only just risen for a tier that was saturated at the low rate before.
     """
@@ -200,6 +202,8 @@ def _tier_queries(scope: tuple[Matcher, ...], windows: Windows) -> tuple[Query, 
         Query(QueryName.TIER_ANSWERS, sum_by(BY_LEVEL, answered), BY_LEVEL),
         Query(QueryName.TIER_WAITING, min_over(waiting, measured, windows.scrape_seconds), BY_TIER),
         Query(QueryName.TIER_TPOT, min_over(tpot, measured, stable / 2), BY_TIER),
+        Query(QueryName.TIER_TTFT_P95, _quantile(0.95, TTFT, scope, BY_TIER, measured), BY_TIER),
+        Query(QueryName.TIER_TPOT_P95, _quantile(0.95, TPOT, scope, BY_TIER, measured), BY_TIER),
     )
 
 

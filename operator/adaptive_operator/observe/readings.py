@@ -63,6 +63,8 @@ METRICS: Final[Mapping[QueryName, str]] = {
     QueryName.TIER_ANSWERS: REQUESTS,
     QueryName.TIER_WAITING: ENGINE_WAITING,
     QueryName.TIER_TPOT: TPOT,
+    QueryName.TIER_TTFT_P95: TTFT,
+    QueryName.TIER_TPOT_P95: TPOT,
 }
 
 
@@ -147,15 +149,19 @@ class Readings:
             known = {name: value for name, value in answers.items() if isinstance(value, float)}
             if len(known) < len(levels):
                 continue
-            waiting = self._value(QueryName.TIER_WAITING, key, _MAX_QUEUE)
-            tpot = self._value(QueryName.TIER_TPOT, key, _MAX_LATENCY_SECONDS)
             found[tier.name] = TierReadings(
                 answers=known,
                 window_seconds=self._windows.measured_seconds,
-                least_waiting=waiting if isinstance(waiting, float) else None,
-                least_tpot_seconds=tpot if isinstance(tpot, float) else None,
+                least_waiting=self._known(QueryName.TIER_WAITING, key, _MAX_QUEUE),
+                least_tpot_seconds=self._known(QueryName.TIER_TPOT, key, _MAX_LATENCY_SECONDS),
+                ttft_p95_seconds=self._known(QueryName.TIER_TTFT_P95, key, _MAX_LATENCY_SECONDS),
+                tpot_p95_seconds=self._known(QueryName.TIER_TPOT_P95, key, _MAX_LATENCY_SECONDS),
             )
         return found
+
+    def _known(self, name: QueryName, key: Key, limit: float) -> float | None:
+        value = self._value(name, key, limit)
+        return value if isinstance(value, float) else None
 
     def _history(self, key: Key, limit: float) -> Series | None:
         """Arrivals in bins. A bin that is missing, or cannot be true, is unknown, and never zero."""
@@ -254,7 +260,16 @@ def _at_least(peak: Reading, present: Reading) -> Reading:
 
 
 # Divisions that have nothing to divide while nobody calls: no fault of the source.
-_QUIET_NAN: Final = frozenset({QueryName.TTFT_P95, QueryName.TPOT_P95, QueryName.SERVED_QUALITY, QueryName.TIER_TPOT})
+_QUIET_NAN: Final = frozenset(
+    {
+        QueryName.TTFT_P95,
+        QueryName.TPOT_P95,
+        QueryName.SERVED_QUALITY,
+        QueryName.TIER_TPOT,
+        QueryName.TIER_TTFT_P95,
+        QueryName.TIER_TPOT_P95,
+    }
+)
 
 
 def judge(value: float, limit: float) -> Cause | None:

@@ -83,7 +83,7 @@ class Scraper:
     history: deque[Scrape] = field(default_factory=deque)
     _rates: deque[tuple[float, float]] = field(default_factory=deque)  # (time, stable rate) at each scrape
     _bins: deque[tuple[float, float]] = field(default_factory=deque)  # the same over the window of a bin
-    _times: deque[Times] = field(default_factory=deque)  # of the stable window
+    _times: deque[Times] = field(default_factory=deque)  # of the measured window
     _medians: deque[tuple[float, Mapping[str, float]]] = field(default_factory=deque)  # of time per token, by tier
 
     def start(self) -> None:
@@ -154,10 +154,10 @@ class Scraper:
     def _of_service(self, name: QueryName, model: tuple[str, str]) -> Mapping[tuple[str, ...], float]:
         """How fast requests were answered, and by which tiers."""
         match name:
-            case QueryName.TTFT_P95:
-                return _known(model, _quantile(0.95, [s for times in self._times for _, s in times.ttft]))
-            case QueryName.TPOT_P95:
-                return _known(model, _quantile(0.95, [s for times in self._times for _, s in times.tpot]))
+            case QueryName.TIER_TTFT_P95:
+                return self._p95(model, [found for times in self._times for found in times.ttft])
+            case QueryName.TIER_TPOT_P95:
+                return self._p95(model, [found for times in self._times for found in times.tpot])
             case QueryName.TIER_ANSWERS:
                 return self._answers(model)
             case QueryName.TIER_WAITING:
@@ -165,6 +165,10 @@ class Scraper:
             case QueryName.TIER_TPOT:
                 return self._least(model, self._medians_of)
         return {}
+
+    def _p95(self, model: tuple[str, str], timed: Iterable[tuple[str, float]]) -> Mapping[tuple[str, ...], float]:
+        """By tier."""
+        return {(*model, tier): _quantile(0.95, values) for tier, values in _by_tier(timed).items()}
 
     def _answers(self, model: tuple[str, str]) -> Mapping[tuple[str, ...], float]:
         """Answers/s by tier and level, over the measured window."""
@@ -192,17 +196,14 @@ class Scraper:
         return [medians[tier] for at, medians in self._medians if at > begin and tier in medians]
 
     def _note_times(self) -> None:
-        """Keep what the router timed for the stable window, and its medians as they are now."""
+        """Keep what the router timed for the measured window, and its medians as they are now."""
         now = self.events.now
         self._times.append(Times(now, *self.dispatcher.counters.take_times()))
-        while self._times[0].at <= now - self.windows.stable_seconds:
+        while self._times[0].at <= now - self.windows.measured_seconds:
             self._times.popleft()
-        by_tier: dict[str, list[float]] = {}
-        for times in self._times:
-            for tier, seconds in times.tpot:
-                by_tier.setdefault(tier, []).append(seconds)
-        medians = {tier: value for tier, found in by_tier.items() if (value := _quantile(0.5, found)) is not None}
-        self._medians.append((now, medians))
+        begin = now - self.windows.stable_seconds
+        recent = _by_tier(found for times in self._times if times.at > begin for found in times.tpot)
+        self._medians.append((now, {tier: _quantile(0.5, values) for tier, values in recent.items()}))
         while self._medians[0][0] <= now - self.windows.measured_seconds:
             self._medians.popleft()
 
@@ -282,6 +283,13 @@ def _known(key: tuple[str, ...], value: float | None) -> dict[tuple[str, ...], f
     return {} if value is None else {key: value}
 
 
-def _quantile(part: float, values: Sequence[float]) -> float | None:
-    """The value that this part of the values does not pass; None without values. Prometheus has it from buckets."""
-    return sorted(values)[math.ceil(part * len(values)) - 1] if values else None
+def _by_tier(timed: Iterable[tuple[str, float]]) -> dict[str, list[float]]:
+    found: dict[str, list[float]] = {}
+    for tier, seconds in timed:
+        found.setdefault(tier, []).append(seconds)
+    return found
+
+
+def _quantile(part: float, values: Sequence[float]) -> float:
+    """The value that this part of the values does not pass. Prometheus has it from buckets."""
+    return sorted(values)[math.ceil(part * len(values)) - 1]

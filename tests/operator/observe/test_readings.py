@@ -44,6 +44,8 @@ HEALTHY: dict[QueryName, Answer] = {
     QueryName.TIER_ANSWERS: Rows({(*MODEL, "full", ""): 0.7, (*MODEL, "int4", ""): 0.3}),
     QueryName.TIER_WAITING: Rows({(*MODEL, "full"): 2.0}),
     QueryName.TIER_TPOT: Rows({(*MODEL, "full"): 0.08, (*MODEL, "int4"): math.nan}),
+    QueryName.TIER_TTFT_P95: Rows({(*MODEL, "full"): 1.5, (*MODEL, "int4"): math.nan}),
+    QueryName.TIER_TPOT_P95: Rows({(*MODEL, "full"): 0.1}),
 }
 
 
@@ -225,7 +227,9 @@ FULL = (*MODEL, "full")
 def test_a_tiers_readings_have_its_answers_and_how_busy_it_was() -> None:
     metrics, rejected = read()
     assert metrics.tiers == {
-        "full": TierReadings({"": 0.7}, 120.0, least_waiting=2.0, least_tpot_seconds=0.08),
+        "full": TierReadings(
+            {"": 0.7}, 120.0, least_waiting=2.0, least_tpot_seconds=0.08, ttft_p95_seconds=1.5, tpot_p95_seconds=0.1
+        ),
         "int4": TierReadings({"": 0.3}, 120.0, least_waiting=None, least_tpot_seconds=None),
     }
     assert rejected == []

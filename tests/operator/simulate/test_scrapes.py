@@ -106,7 +106,7 @@ def test_answers_of_tiers_are_counted_over_two_minutes_and_their_time_per_token_
     assert tier_values(world, QueryName.TIER_ANSWERS)["full", ""] == pytest.approx(3.0)
     assert tier_values(world, QueryName.TIER_ANSWERS)["int4", ""] == 0.0
     assert tier_values(world, QueryName.TIER_TPOT) == {("full",): 0.02}  # 2 minutes ago it was fast
-    assert value(world, QueryName.TPOT_P95) == 0.05
+    assert tier_values(world, QueryName.TIER_TPOT_P95) == {("full",): 0.05}
 
 
 def test_the_least_that_waits_in_the_engines_of_a_tier_is_known_where_it_has_some():

@@ -21,6 +21,7 @@ from adaptive_operator.observe.observation import (
     TierReadings,
     Unknown,
 )
+from adaptive_operator.reasons import Reason
 from tests.operator.decide.plant import DEMO_SETTINGS, decide_one, demo_spec, metrics, observe_one, tier
 
 NOW = 10_000.0
@@ -256,3 +257,16 @@ def test_a_decision_keeps_the_factor_and_names_it_beside_the_card():
     assert decision.memory.corrections == {"full": Correction(CARD, 850, NOW)}
     assert "full card 0.80/s, measured 0.85 of it" in decision.inputs
     assert "capacity 1.22/s" in decision.inputs  # 2 x 0.8 x 0.85 x 0.9
+
+
+@pytest.mark.parametrize(
+    ("seconds", "is_told"), [pytest.param(599, False, id="not yet"), pytest.param(600, True, id="ten minutes")]
+)
+def test_a_card_that_claims_far_too_much_is_told_with_the_remedy(seconds, is_told):
+    written = {"full": Correction(CARD, 600, NOW - seconds)}
+    memory = PolicyMemory(wanted={"full": 2}, generation=1, corrections=written)
+    told = [f.message for f in decide_one(observed(None, memory=memory)).findings if f.reason is Reason.CARD_STALE]
+    assert len(told) == is_told
+    for message in told:
+        assert message.startswith("full card 0.80/s, measured 0.60 of it: ")
+        assert "capacityMilliRequestsPerSecond" in message

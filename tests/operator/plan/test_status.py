@@ -459,6 +459,15 @@ def test_a_pool_that_was_not_solved_needs_a_persons_eye() -> None:
     assert (degraded.status, degraded.reason) == ("True", "PoolNotSolved")
 
 
+def test_a_card_that_is_far_from_what_was_measured_needs_a_persons_eye() -> None:
+    told = Finding(Reason.CARD_STALE, "full card 0.80/s, measured 0.60 of it: measure the tier again")
+    stale = replace(DECISION, findings=(told,))
+    degraded = next(c for c in write(BOTH, stale).conditions if c.type == "Degraded")
+    assert (degraded.status, degraded.reason, degraded.message) == ("True", "CardStale", told.message)
+    assert [(event.reason, event.warning) for event in events(seen(seen(BOTH)), stale)] == [(Reason.CARD_STALE, True)]
+    assert events(seen(seen(seen(BOTH)), stale), stale) == []
+
+
 def test_what_was_measured_of_a_tier_is_written_and_recalled_as_it_was() -> None:
     memory = PolicyMemory(
         corrections={"full": Correction(800, 700, NOW - 60), "int4": Correction(650, 1050, NOW - 3600)}
@@ -466,3 +475,13 @@ def test_what_was_measured_of_a_tier_is_written_and_recalled_as_it_was() -> None
     status = write(BOTH, replace(DECISION, memory=memory))
     assert recall_memory(status).corrections == memory.corrections
     assert recall_memory(write(BOTH)).corrections == {}
+
+
+def test_a_factor_that_stands_still_writes_nothing() -> None:
+    memory = PolicyMemory(corrections={"full": Correction(800, 700, NOW - 60)})
+    decision = replace(DECISION, memory=memory, factors={"full": 0.7})
+    model = seen(seen(BOTH, decision), decision)
+    statuses = [s for s in plan_model(model, decision, SETTINGS, NOW + 15, 1).steps if isinstance(s, WriteStatus)]
+    assert statuses == []
+    moved = replace(decision, memory=PolicyMemory(corrections={"full": Correction(800, 650, NOW)}))
+    assert write(model, moved) != model.status

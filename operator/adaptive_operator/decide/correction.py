@@ -53,7 +53,7 @@ def correct_cards(
     for tier, card in cards.items():
         if card is None:
             continue
-        before = correction_of(card, model.memory.corrections.get(tier))
+        before = correction_of(card, model.memory.corrections.get(tier), settings.correction)
         sample = sample_tier(model, tier, card, now, settings.correction) if is_trusted else None
         after = correct(before, card_milli(card), sample, now, settings)
         if after is not None:
@@ -110,8 +110,10 @@ def sample_tier(
 ) -> TierSample | None:
     """What was measured of a tier; None where it cannot be told, or while its replicas are cold or change."""
     readings = model.metrics.tiers.get(tier)
-    replicas = _warm_replicas(model, tier, now, settings)
-    if readings is None or not replicas:
+    if readings is None:
+        return None
+    replicas = _steady_replicas(model, tier, now - max(settings.warm_seconds, readings.window_seconds))
+    if not replicas:
         return None
     answered = sum(readings.answers.values())
     top = card.requests_per_second
@@ -139,21 +141,16 @@ def _pace(model: ModelObservation, readings: TierReadings, settings: CorrectionS
     return Pace.COMFORTABLE if part <= settings.comfortable else Pace.KEPT
 
 
-def _warm_replicas(model: ModelObservation, tier: str, now: float, settings: CorrectionSettings) -> int:
-    """Replicas of a tier that all were warm while it was measured; 0 where some were not, or came or went."""
+def _steady_replicas(model: ModelObservation, tier: str, since: float) -> int:
+    """Replicas of a tier that all were ready since then; 0 where some were not, or came or went."""
     memory, pods = model.memory, [pod for pod in model.pods if pod.tier == tier]
     if model.swap is not None or memory.generation not in (None, model.generation):
         return 0
-    if memory.last_change_at is not None and now - memory.last_change_at < settings.warm_seconds:
+    if memory.last_change_at is not None and memory.last_change_at > since:
         return 0
-    warm = [
-        pod
-        for pod in pods
-        if pod.phase is PodPhase.READY
-        and pod.ready_since is not None
-        and now - pod.ready_since >= settings.warm_seconds
-    ]
-    return len(warm) if len(warm) == len(pods) else 0
+    ready = [pod for pod in pods if pod.phase is PodPhase.READY]
+    steady = [pod for pod in ready if pod.ready_since is not None and pod.ready_since <= since]
+    return len(steady) if len(steady) == len(pods) else 0
 
 
 def card_milli(card: TierCard) -> int:
@@ -161,9 +158,11 @@ def card_milli(card: TierCard) -> int:
     return max(round(1000 * card.requests_per_second), 1)
 
 
-def correction_of(card: TierCard, written: Correction | None) -> Correction | None:
-    """What is written of a tier, if it is of the card that the tier has."""
-    return written if written is not None and written.card_milli == card_milli(card) else None
+def correction_of(card: TierCard, written: Correction | None, settings: CorrectionSettings) -> Correction | None:
+    """What is written of a tier, if it is of the card that the tier has, and within the bounds of today."""
+    if written is None or written.card_milli != card_milli(card):
+        return None
+    return written if settings.least_permille <= written.factor_permille <= settings.most_permille else None
 
 
 def is_stale(correction: Correction, now: float, settings: CorrectionSettings) -> bool:

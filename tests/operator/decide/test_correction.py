@@ -240,6 +240,18 @@ def test_a_card_that_was_edited_is_taken_at_its_word():
     assert rate_of(model) == pytest.approx(0.8)
 
 
+@pytest.mark.parametrize("factor", [1, 550, 1250])
+def test_a_factor_that_is_out_of_bounds_is_not_believed(factor):
+    memory = PolicyMemory(wanted={"full": 2}, generation=1, corrections={"full": Correction(CARD, factor, NOW - 60)})
+    assert factors(observed(None, memory=memory)) == {}
+
+
+def test_a_window_that_is_longer_than_replicas_are_warm_has_to_pass_too():
+    young = with_pod(observed(replace(BUSY, window_seconds=240.0)), ready_since=NOW - 239)
+    assert factors(young) == {}
+    assert factors(with_pod(young, ready_since=NOW - 240)) == {"full": 850}
+
+
 def test_a_second_look_at_the_same_pass_moves_nothing_further():
     first = situation(observed())
     again = situation(replace(observed(), memory=first.memory))

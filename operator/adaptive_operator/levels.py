@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Final
 
 from pydantic import Field, TypeAdapter, ValidationError
@@ -39,6 +39,18 @@ def levels_of(tier: Tier) -> tuple[Level, ...]:
     """All levels of a tier in the recipe's order: the top first. Never empty."""
     names = ("",) if tier.recipe.nested is None else level_names(tier.recipe.nested)
     return (_top(names[0], tier.card), *(_level(name, tier.card) for name in names[1:]))
+
+
+def with_rates(levels: Sequence[Level], factor: float) -> tuple[Level, ...]:
+    """The same levels at their rates times a factor, to whole requests per 1000 s; not known ones stay so."""
+    if factor == 1:
+        return tuple(levels)
+    return tuple(
+        replace(level, requests_per_second=max(round(level.requests_per_second * factor, 3), 0.001))
+        if level.requests_per_second is not None
+        else level
+        for level in levels
+    )
 
 
 def top_of(tier: Tier) -> Level:

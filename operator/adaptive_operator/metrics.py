@@ -42,6 +42,12 @@ class OperatorMetrics:
             (*_BY_MODEL, "query"),
             registry=self.registry,
         )
+        self._card_factor = Gauge(
+            "adaptive_operator_card_factor",
+            "What is planned with of a tier's card, by what its replicas were seen to answer; 1 as declared.",
+            (*_BY_MODEL, "tier"),
+            registry=self.registry,
+        )
         self._held = Gauge(
             "adaptive_operator_budget_held",
             "Accelerators held: pods that exist and replicas that are asked for.",
@@ -79,6 +85,7 @@ class OperatorMetrics:
         leader = Gauge("adaptive_operator_leader", "1 while this process holds the Lease.", registry=self.registry)
         leader.set_function(lambda: float(is_leading()))
         self._models: set[tuple[str, str]] = set()
+        self._tiers: dict[tuple[str, str], set[str]] = {}  # by model: those with a factor
         self._pools: set[tuple[str, str]] = set()
         for query in QueryName:
             for cause in Cause:
@@ -107,6 +114,12 @@ class OperatorMetrics:
     def note_decision(self, namespace: str, model: str, decision: Decision) -> None:
         """A decision was made."""
         self._decisions.labels(namespace, model, decision.reason).inc()
+        tiers = set(decision.replicas)
+        for tier in tiers:
+            self._card_factor.labels(namespace, model, tier).set(decision.factors.get(tier, 1.0))
+        for tier in self._tiers.get((namespace, model), set()) - tiers:
+            self._card_factor.remove(namespace, model, tier)
+        self._tiers[namespace, model] = tiers
 
     def note_pool(self, pool: PoolObservation, held_by_others: int) -> None:
         """What one pool holds, and how old its readings are."""
@@ -119,8 +132,9 @@ class OperatorMetrics:
     def keep_models(self, models: Collection[tuple[str, str]]) -> None:
         """Drop the series of models that are gone."""
         for namespace, model in self._models - set(models):
-            for metric in (self._decisions, self._sample_age):
+            for metric in (self._decisions, self._sample_age, self._card_factor):
                 metric.remove_by_labels({"namespace": namespace, "model": model})
+            self._tiers.pop((namespace, model), None)
         self._models = set(models)
 
     def keep_pools(self, pools: Collection[tuple[str, str]]) -> None:

@@ -39,6 +39,7 @@ class Reason(StrEnum):
     BUDGET_EXCEEDED = "BudgetExceeded"  # more is held than the budget, e.g. after it was lowered
     QUALITY_FLOOR_INFEASIBLE = "QualityFloorInfeasible"  # the floor cannot be kept, or the load not at it
     NO_TIER_CARD = "NoTierCard"  # capacity unknown: replicas stay at their minimum
+    CARD_STALE = "CardStale"  # replicas carry far less than their tier's card says, for long
     POOL_NOT_SOLVED = "PoolNotSolved"  # the pool's program has no trustworthy plan: a fallback divides the pool
     # Swap
     SWAP_ROLLED_BACK = "SwapRolledBack"  # the new replicas did not become ready before the deadline

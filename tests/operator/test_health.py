@@ -12,6 +12,7 @@ from adaptive_operator.health import Health, HealthSettings, build_app, start_se
 from adaptive_operator.metrics import OperatorMetrics
 from adaptive_operator.observe.queries import QueryName
 from adaptive_operator.observe.readings import Cause
+from tests.operator.plan.situations import make_decision
 
 CONTRACT = Path(__file__).parents[1] / "fixtures" / "contract.json"
 PINNED: dict[str, list[str]] = json.loads(CONTRACT.read_text())["metrics"]["operator"]
@@ -84,6 +85,22 @@ def test_counters_of_rejected_samples_exist_at_zero_from_the_start() -> None:
         for cause in Cause:
             labels = {"query": query.value, "cause": cause.value}
             assert registry.get_sample_value("adaptive_operator_rejected_samples_total", labels) == 0.0
+
+
+def test_the_factor_on_a_card_is_one_until_measured_and_goes_with_its_tier_and_model() -> None:
+    metrics = OperatorMetrics()
+
+    def factors() -> dict[str, float]:
+        samples = next(m for m in metrics.registry.collect() if m.name == "adaptive_operator_card_factor").samples
+        return {sample.labels["tier"]: sample.value for sample in samples}
+
+    metrics.note_decision("demo", "a", make_decision({"full": 1, "int4": 0}, {}, factors={"full": 0.85}))
+    assert factors() == {"full": 0.85, "int4": 1.0}
+    metrics.note_decision("demo", "a", make_decision({"full": 1}, {}))
+    assert factors() == {"full": 1.0}
+    metrics.keep_models([("demo", "a")])
+    metrics.keep_models([])
+    assert factors() == {}
 
 
 @pytest.mark.parametrize("name", PINNED)

@@ -68,6 +68,16 @@ class SwapStatus(Api):
     predicted_dip_permille: int | None = None
 
 
+class CorrectionStatus(Api):
+    """How far what was measured of a tier is from its card."""
+
+    card_milli: int = Field(
+        ge=1, description="The card's requests per 1000 s that it is measured by; another card has no correction."
+    )
+    factor_permille: int = Field(ge=1, description="What is planned with, in thousandths of the card; moves in steps.")
+    moved_at: str = Field(max_length=32, description="When factorPermille last moved.")
+
+
 class MemoryStatus(Api):
     """The policy's memory: an input and an output of every decision, kept so that a restart resumes."""
 
@@ -108,6 +118,11 @@ class MemoryStatus(Api):
         default=None, ge=1, description="The hold window while it is longer than scaling.holdSeconds."
     )
     hold_changed_at: str | None = Field(default=None, max_length=32, description="When holdSeconds last changed.")
+    corrections: dict[str, CorrectionStatus] = Field(
+        default_factory=dict,
+        max_length=16,
+        description="Tiers whose replicas carry more or less than their card says.",
+    )
 
 
 class Condition(Api):

@@ -29,6 +29,7 @@ class TierCard:
     load_seconds: float
     source: str
     levels: tuple[LevelPoint, ...]
+    factor: float = 1.0  # that its rates were multiplied by, because of what was measured
 
     @property
     def most_requests_per_second(self) -> float:

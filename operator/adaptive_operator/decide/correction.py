@@ -1,105 +1,185 @@
-"""How far a tier's card may be trusted: its predicted time per token against what is observed, within bounds.
+"""How far a tier's card may be trusted: what its replicas were seen to answer against what the card says, in bounds.
 
-Unbounded factors oscillate on ramps, and replicas that are still cold look slow and over-scale: both are left out.
+Replicas that were busy all the while carry no more than they answered; those that kept the objective carry no less.
+Unbounded factors oscillate on ramps, and replicas that are still cold look slow and over-scale: both are left out. The
+factor moves in steps, the slower the smaller the gap, so that it can be kept in the status without writing each pass.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from enum import Enum
 
-from adaptive_operator.decide.curve import Curve, Objective, Request, predicted_tpot_milliseconds, saturation_rate
+from adaptive_operator.decide.cards import TierCard
+from adaptive_operator.decide.settings import CorrectionSettings, DecideSettings
+from adaptive_operator.observe.observation import Correction, ModelObservation, PodPhase, TierReadings
+
+_WHOLE = 1000  # permille
 
 
-@dataclass(frozen=True, slots=True)
-class Correction:
-    """A factor on a card's rate, kept from pass to pass. `bounded_since`: when it came to stand at a bound."""
+class Pace(Enum):
+    """How a tier got along while it was measured."""
 
-    factor: float = 1.0
-    updated_at: float | None = None
-    bounded_since: float | None = None
+    UNKNOWN = 0
+    BUSY = 1  # all the while something waited in its engines, or tokens came later than the objective allows
+    MISSED = 2  # not that, but more than 5 % of its requests missed the objective
+    KEPT = 3  # 95 % of its requests within both objectives: as it should be, which says nothing
+    COMFORTABLE = 4  # the same within a part of them: there is room for more
 
 
 @dataclass(frozen=True, slots=True)
 class TierSample:
-    """What was seen of a tier since the last pass: requests that ended, requests/s per replica, their mean size.
+    """What was seen of a tier's warm replicas: requests, reference requests/s of each replica, and how well it went."""
 
-    `ready_since`: of each replica that serves. `starting`: are there replicas that do not serve yet?
-    """
-
-    requests: int
+    requests: float
     rate: float
-    request: Request
-    tpot_milliseconds: float
-    ready_since: tuple[float, ...]
-    starting: bool = False
+    pace: Pace
 
 
-@dataclass(frozen=True, slots=True)
-class CorrectionSettings:
-    """When a sample counts, and how much."""
+def correct_cards(
+    model: ModelObservation,
+    cards: Mapping[str, TierCard | None],
+    now: float,
+    settings: DecideSettings,
+    is_trusted: bool,
+) -> dict[str, Correction]:
+    """The corrections after this pass, by tier. `cards` as they are declared; one that was edited has none any more.
 
-    least: float = 0.6
-    most: float = 1.2
-    memory_seconds: float = 300.0
-    least_requests: int = 50
-    # Below, the batch is one request and says little; above, waiting is measured and not speed.
-    least_utilisation: float = 0.3
-    most_utilisation: float = 0.95
-    # Replicas that were ready for less are cold: caches are empty, kernels are being tuned.
-    warm_seconds: float = 120.0
-    # At a bound for this long the card is wrong, not the weather.
-    stale_after_seconds: float = 600.0
+    Not `is_trusted`: readings are stale or missing, and everything stays as it is.
+    """
+    corrections = {}
+    for tier, card in cards.items():
+        if card is None:
+            continue
+        before = correction_of(card, model.memory.corrections.get(tier), settings.correction)
+        sample = sample_tier(model, tier, card, now, settings.correction) if is_trusted else None
+        after = correct(before, card_milli(card), sample, now, settings)
+        if after is not None:
+            corrections[tier] = after
+    return corrections
 
 
 def correct(
-    before: Correction,
-    curve: Curve,
-    objective: Objective,
-    sample: TierSample,
+    before: Correction | None,
+    card: int,
+    sample: TierSample | None,
     now: float,
-    settings: CorrectionSettings = CorrectionSettings(),
-) -> Correction:
-    """The factor after a sample: predicted / observed time per token, averaged over five minutes and bounded.
+    settings: DecideSettings,
+) -> Correction | None:
+    """The correction after a measurement; `before` where it says nothing or moves nothing. None: the card as it is.
 
-    A sample that does not count leaves everything as it was. Example: observed 12 ms where 9 ms are predicted pulls the
-    factor towards 0.75; after 300 s it has gone 63 % of the way.
+    `card`: its requests per 1000 s. Example: replicas that are busy at 0.75 of their card pull the factor from 1 to
+    0.85 at once, to 0.80 two and a half minutes later, to 0.75 five minutes after that.
     """
-    predicted = predicted_tpot_milliseconds(curve, sample.request, sample.rate)
-    if not _counts(curve, objective, sample, now, settings) or not math.isfinite(predicted):
+    factor, limits = before.factor_permille if before is not None else _WHOLE, settings.correction
+    if sample is None or sample.requests < limits.least_requests:
         return before
-    elapsed = settings.memory_seconds if before.updated_at is None else max(0.0, now - before.updated_at)
-    gain = 1 - math.exp(-elapsed / settings.memory_seconds)
-    seen = min(settings.most, max(settings.least, predicted / sample.tpot_milliseconds))
-    factor = before.factor + gain * (seen - before.factor)
-    at_bound = seen in (settings.least, settings.most)
-    since = (before.bounded_since if before.bounded_since is not None else now) if at_bound else None
-    return replace(before, factor=factor, updated_at=now, bounded_since=since)
+    used = limits.used * settings.utilisation
+    target = min(limits.most_permille, max(limits.least_permille, round(_target(factor, card, sample, used, limits))))
+    elapsed = limits.memory_seconds if before is None else max(0.0, now - before.moved_at)
+    part = min(1.0, elapsed / limits.memory_seconds)
+    steps = min(limits.most_steps, int(abs(target - factor) * part / limits.step_permille))
+    if steps == 0:
+        return before
+    moved = limits.step_permille * (steps if target > factor else -steps)
+    return Correction(card, factor + moved, float(int(now)))
 
 
-def is_stale(correction: Correction, now: float, settings: CorrectionSettings = CorrectionSettings()) -> bool:
-    """Has the tier been out of the factor's reach, in samples over so long, that its card has to be measured again?
+def _target(factor: int, card: int, sample: TierSample, used: float, settings: CorrectionSettings) -> float:
+    """Where a measurement pulls the factor (permille); the factor itself where it says nothing.
 
-    A time without samples says nothing: one sample at a bound and then silence is no staleness.
+    `used`: part of the corrected card from which on a tier works so much that being fast says something.
     """
-    since, last = correction.bounded_since, correction.updated_at
-    return since is not None and last is not None and last - since >= settings.stale_after_seconds
+    seen = 1000.0 * _WHOLE * sample.rate / card
+    chance = seen / math.sqrt(sample.requests)  # one standard deviation of counting, in favour of what is believed
+    if sample.pace is Pace.BUSY:
+        return min(factor, seen + chance)
+    if sample.pace is Pace.MISSED:
+        return max(min(factor, _WHOLE), factor - settings.step_permille)
+    if sample.pace is not Pace.COMFORTABLE:
+        return factor
+    if factor < _WHOLE and seen >= used * factor:
+        factor = min(_WHOLE, factor + settings.step_permille)
+    return max(factor, seen - chance)
 
 
-def warm_replicas(ready_since: Sequence[float], now: float, settings: CorrectionSettings = CorrectionSettings()) -> int:
-    """Replicas that have been ready for long enough to be measured."""
-    return sum(now - since >= settings.warm_seconds for since in ready_since)
+def sample_tier(
+    model: ModelObservation, tier: str, card: TierCard, now: float, settings: CorrectionSettings
+) -> TierSample | None:
+    """What was measured of a tier; None where it cannot be told, or while its replicas are cold or change."""
+    readings = model.metrics.tiers.get(tier)
+    if readings is None:
+        return None
+    replicas = _steady_replicas(model, tier, now - max(settings.warm_seconds, readings.window_seconds))
+    if not replicas:
+        return None
+    answered = sum(readings.answers.values())
+    top = card.requests_per_second
+    # A request at a faster level takes less of a replica.
+    work = sum(readings.answers.get(level.name, 0.0) * top / level.rate for level in card.levels)
+    pace = Pace.BUSY if _is_busy(model, readings, replicas) else _pace(model, readings, settings)
+    return TierSample(answered * readings.window_seconds, work / replicas, pace)
 
 
-def _counts(curve: Curve, objective: Objective, sample: TierSample, now: float, settings: CorrectionSettings) -> bool:
-    if (
-        sample.starting
-        or not sample.ready_since
-        or warm_replicas(sample.ready_since, now, settings) < len(sample.ready_since)
-    ):
-        return False
-    if sample.requests < settings.least_requests or not 0 < sample.tpot_milliseconds < math.inf:
-        return False
-    most = saturation_rate(curve, sample.request, objective)
-    return most > 0 and settings.least_utilisation <= sample.rate / most <= settings.most_utilisation
+def _is_busy(model: ModelObservation, readings: TierReadings, replicas: int) -> bool:
+    """Was there at no time of the window less than a request in each queue, or a tier that kept the time per token?"""
+    tpot, waiting = readings.least_tpot_seconds, readings.least_waiting
+    late = tpot is not None and tpot > model.spec.slo.tpot_milliseconds / 1000
+    return late or (waiting is not None and waiting >= replicas)
+
+
+def _pace(model: ModelObservation, readings: TierReadings, settings: CorrectionSettings) -> Pace:
+    """How its requests got along, by the 95th percentile of both times against the objective."""
+    slo, ttft, tpot = model.spec.slo, readings.ttft_p95_seconds, readings.tpot_p95_seconds
+    if ttft is None or tpot is None:
+        return Pace.UNKNOWN
+    part = 1000 * max(ttft / slo.ttft_milliseconds, tpot / slo.tpot_milliseconds)
+    if part > 1:
+        return Pace.MISSED
+    return Pace.COMFORTABLE if part <= settings.comfortable else Pace.KEPT
+
+
+def _steady_replicas(model: ModelObservation, tier: str, since: float) -> int:
+    """Replicas of a tier that all were ready since then; 0 where some were not, or came or went."""
+    memory, pods = model.memory, [pod for pod in model.pods if pod.tier == tier]
+    if model.swap is not None or memory.generation not in (None, model.generation):
+        return 0
+    if memory.last_change_at is not None and memory.last_change_at > since:
+        return 0
+    ready = [pod for pod in pods if pod.phase is PodPhase.READY]
+    steady = [pod for pod in ready if pod.ready_since is not None and pod.ready_since <= since]
+    return len(steady) if len(steady) == len(pods) else 0
+
+
+def card_milli(card: TierCard) -> int:
+    """A card's rate at its best level, in requests per 1000 s."""
+    return max(round(1000 * card.requests_per_second), 1)
+
+
+def correction_of(card: TierCard, written: Correction | None, settings: CorrectionSettings) -> Correction | None:
+    """What is written of a tier, if it is of the card that the tier has, and within the bounds of today."""
+    if written is None or written.card_milli != card_milli(card):
+        return None
+    return written if settings.least_permille <= written.factor_permille <= settings.most_permille else None
+
+
+def is_stale(correction: Correction, now: float, settings: CorrectionSettings) -> bool:
+    """Has the factor stood at its lower bound for so long that the tier has to be measured again?
+
+    At the upper bound it has not: replicas that share bursts with other tiers carry more than one alone, which is how
+    cards are measured.
+    """
+    return correction.factor_permille <= settings.least_permille < _WHOLE and (
+        now - correction.moved_at >= settings.stale_after_seconds
+    )
+
+
+def corrected(card: TierCard, correction: Correction | None) -> TierCard:
+    """The card with the rates that are planned with."""
+    if correction is None or correction.factor_permille == _WHOLE:
+        return card
+    factor = correction.factor_permille / _WHOLE
+    levels = tuple(replace(level, rate=level.rate * factor) for level in card.levels)
+    return replace(card, requests_per_second=card.requests_per_second * factor, factor=factor, levels=levels)

@@ -53,6 +53,7 @@ class Decision:
     held_back: Mapping[str, str] = field(default_factory=dict)  # tier -> inputs of the earlier revision it goes on with
     levels: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # nested tier -> level -> part of its share
     tier_prices: Mapping[str, float] = field(default_factory=dict)  # tier -> worth of one more reference request (Λ)
+    factors: Mapping[str, float] = field(default_factory=dict)  # tier -> factor on its card's rates, where it is not 1
     part: PoolPart | None = None  # of the AcceleratorPool that the model names
 
 

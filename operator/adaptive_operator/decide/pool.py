@@ -175,6 +175,7 @@ def _decision(situation: Situation, proposal: Proposal, granted: int, limit: int
         weights=weights.shares,
         levels=weights.levels,
         tier_prices=weights.prices,
+        factors={tier.name: tier.card.factor for tier in situation.tiers if tier.card and tier.card.factor != 1},
         memory=memory,
         swap=swap,
         accelerators_granted=granted,

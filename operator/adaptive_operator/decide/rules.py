@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from adaptive_operator.decide.correction import is_stale
 from adaptive_operator.decide.decision import Finding
 from adaptive_operator.decide.demand import Trust
 from adaptive_operator.decide.floor import floor_out_of_reach
@@ -18,7 +19,7 @@ from adaptive_operator.decide.proposal import Proposal
 from adaptive_operator.decide.restoring import restore
 from adaptive_operator.decide.revisions import held_back_revisions
 from adaptive_operator.decide.situation import Situation
-from adaptive_operator.decide.wording import mix_text
+from adaptive_operator.decide.wording import card_text, mix_text
 from adaptive_operator.reasons import Reason
 
 Rule = Callable[[Situation, int], Proposal | None]
@@ -96,6 +97,7 @@ def _first(rules: Sequence[Rule], situation: Situation, limit: int) -> Proposal 
 def _findings(situation: Situation, proposal: Proposal, limit: int) -> tuple[Finding, ...]:
     return (
         *_without_cards(situation),
+        *_stale_cards(situation),
         *_left_out(situation, proposal),
         *_metrics(situation),
         *limit_findings(situation, proposal.replicas, limit),
@@ -110,6 +112,23 @@ def _without_cards(situation: Situation) -> tuple[Finding, ...]:
     what = f"spec.tiers {', '.join(names)} without a card"
     remedy = "declare tiers[].card to let the load decide"
     return (Finding(Reason.NO_TIER_CARD, f"{what}: replicas stay at their minimum; {remedy}"),)
+
+
+def _stale_cards(situation: Situation) -> tuple[Finding, ...]:
+    """One finding for all tiers that are far from their cards, without numbers that move."""
+    limits, corrections = situation.settings.correction, situation.memory.corrections
+    told = [
+        card_text(tier.name, tier.card)
+        for tier in situation.tiers
+        if tier.card and tier.name in corrections and is_stale(corrections[tier.name], situation.now, limits)
+    ]
+    if not told:
+        return ()
+    remedy = (
+        "replicas carry no more than that, or still less: measure the tier again with requests like yours, and correct"
+        " tiers[].card.capacityMilliRequestsPerSecond"
+    )
+    return (Finding(Reason.CARD_STALE, f"{'; '.join(told)}: {remedy}"),)
 
 
 def _left_out(situation: Situation, proposal: Proposal) -> tuple[Finding, ...]:

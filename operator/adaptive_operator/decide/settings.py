@@ -6,6 +6,29 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
+class CorrectionSettings:
+    """When a measurement counts, and how much. With equal bounds of 1000 cards are taken at their word."""
+
+    least_permille: int = 600
+    most_permille: int = 1200
+    step_permille: int = 50
+    # At once, whatever the gap: one measurement tells of two minutes only.
+    most_steps: int = 3
+    # A gap is closed in about this time: a tenth of it may be moved after a tenth of the time since the last move.
+    memory_seconds: float = 300.0
+    least_requests: int = 50
+    # Replicas that were ready for less are cold: caches are empty, kernels are being tuned.
+    warm_seconds: float = 120.0
+    # Part of the objective within which 95 % are while there is room for more: where it is to be kept by 99 %, the 99th
+    # percentile of waiting is half as much again.
+    comfortable: float = 0.5
+    # Part of what is planned with that has to be used to say so: a tier that hardly works is always fast.
+    used: float = 0.8
+    # At a bound for this long the card is wrong, not the weather.
+    stale_after_seconds: float = 600.0
+
+
+@dataclass(frozen=True, slots=True)
 class DecideSettings:
     """The policy's knobs that are not in a model's spec. Times in seconds, ratios as fractions."""
 
@@ -63,6 +86,7 @@ class DecideSettings:
     open_weight: float = 0.01
     # Plans that are enumerated completely; beyond that a local search takes over.
     exact_plans: int = 2000
+    correction: CorrectionSettings = CorrectionSettings()
 
     @property
     def arrivals_window_seconds(self) -> float:

@@ -13,6 +13,7 @@ from adaptive_operator.api.tiers import Tier
 from adaptive_operator.api.v1alpha1 import Mode
 from adaptive_operator.decide.candidates import Plan, PlanSpace, PlanTier
 from adaptive_operator.decide.cards import TierCard, card_of, warm_tier
+from adaptive_operator.decide.correction import correct_cards, corrected
 from adaptive_operator.decide.demand import Demand, Trust, read_demand
 from adaptive_operator.decide.forecast import Forecast, forecast
 from adaptive_operator.decide.frontier import frontier
@@ -158,7 +159,10 @@ def build_situation(
     warm = warm_tier(model.spec, settings, left_out) or warm_tier(model.spec, settings)
     wanted = _wanted(model)
     earlier = {tier: _levels_of(in_force[tier]) for tier in held_back}
-    cards = {tier.name: card_of(tier, settings, earlier.get(tier.name)) for tier in model.spec.tiers}
+    demand = read_demand(model.metrics, settings)
+    declared = {tier.name: card_of(tier, settings, earlier.get(tier.name)) for tier in model.spec.tiers}
+    memory = replace(memory, corrections=correct_cards(model, declared, now, settings, demand.trust is Trust.FULL))
+    cards = {name: card and corrected(card, memory.corrections.get(name)) for name, card in declared.items()}
     tiers = tuple(
         _tier_state(model, tier, wanted, warm, left_out, in_force[tier.name], cards[tier.name])
         for tier in model.spec.tiers
@@ -173,7 +177,7 @@ def build_situation(
         memory=memory,
         tiers=tiers,
         warm=warm,
-        demand=read_demand(model.metrics, settings),
+        demand=demand,
         swap=running,
         swap_ended=model.swap if running is None else None,
         removed=_removed(model, wanted),

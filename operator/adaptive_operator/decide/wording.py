@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
+from adaptive_operator.decide.cards import TierCard
 from adaptive_operator.decide.situation import Situation
 from adaptive_operator.observe.observation import Reading, Sample
 
@@ -17,6 +18,11 @@ def mix_text(mix: Mapping[str, int]) -> str:
 def rate_text(requests_per_second: float) -> str:
     """Two decimals below 100/s, none above."""
     return f"{requests_per_second:.2f}/s" if requests_per_second < 100 else f"{requests_per_second:.0f}/s"
+
+
+def card_text(tier: str, card: TierCard) -> str:
+    """`full card 4.00/s, measured 0.70 of it`."""
+    return f"{tier} card {rate_text(card.requests_per_second / card.factor)}, measured {card.factor:.2f} of it"
 
 
 def accelerators_text(count: int) -> str:
@@ -55,6 +61,7 @@ def inputs_text(situation: Situation, capacity: float) -> str:
     if seen.peak is not None:
         parts.append(f"peak {rate_text(seen.peak)}{_age_text(metrics.peak_arrivals)}")
     parts.append(f"capacity {rate_text(capacity)}")
+    parts += [card_text(tier.name, tier.card) for tier in situation.tiers if tier.card and tier.card.factor != 1]
     parts.append(f"ready {mix_text({tier.name: tier.ready for tier in situation.tiers})}")
     parts.append(f"held {situation.held} of {situation.budget}")
     return ", ".join(parts)

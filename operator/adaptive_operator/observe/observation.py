@@ -45,6 +45,18 @@ class Series:
 
 
 @dataclass(frozen=True, slots=True)
+class TierReadings:
+    """How fast one tier answered over the last `window_seconds`, and how busy it was at the least busy time of it."""
+
+    answers: Mapping[str, float]  # level -> answers/s of all its replicas; all levels of the tier are there
+    window_seconds: float
+    least_waiting: float | None  # requests in its engines' queues; None: not known
+    least_tpot_seconds: float | None  # of the medians of a shorter window; None: nobody streamed
+    ttft_p95_seconds: float | None = None
+    tpot_p95_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ModelMetrics:
     """Readings of one model, from Prometheus."""
 
@@ -57,6 +69,7 @@ class ModelMetrics:
     served_quality_permille: Reading  # request-weighted, over the stable window
     pod_work: Mapping[str, Reading] = field(default_factory=dict)  # pod name -> running + waiting in its engine
     history: Series | None = None  # of arrivals, over the last ten minutes; None: nothing is known of them
+    tiers: Mapping[str, TierReadings] = field(default_factory=dict)  # by name; one whose answers are unknown is absent
 
 
 class PodPhase(StrEnum):
@@ -140,6 +153,15 @@ class SwapRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class Correction:
+    """A factor on a tier's card, from what its replicas were seen to answer."""
+
+    card_milli: int  # the card's rate (requests per 1000 s) that it was measured by: with another card it is void
+    factor_permille: int
+    moved_at: float
+
+
+@dataclass(frozen=True, slots=True)
 class PolicyMemory:
     """What a decision remembers of earlier ones (`status.memory`)."""
 
@@ -158,6 +180,7 @@ class PolicyMemory:
     generation: int | None = None  # of the spec that was decided on last
     hold_seconds: int | None = None  # the hold window while it is longer than the spec's
     hold_changed_at: float | None = None  # when it became longer or shorter
+    corrections: Mapping[str, Correction] = field(default_factory=dict)  # tier -> factor on its card; absent: 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,3 +79,8 @@ def over(expression: str, range_seconds: float, step_seconds: float) -> str:
 def max_over(expression: str, range_seconds: float, step_seconds: float) -> str:
     """Maximum of an expression over a range, by a subquery."""
     return f"max_over_time({over(expression, range_seconds, step_seconds)})"
+
+
+def min_over(expression: str, range_seconds: float, step_seconds: float) -> str:
+    """Minimum of an expression over a range, by a subquery; steps without a number are left out."""
+    return f"min_over_time({over(expression, range_seconds, step_seconds)})"

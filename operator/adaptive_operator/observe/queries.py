@@ -16,6 +16,7 @@ from adaptive_operator.observe.promql import (
     duration,
     equal,
     max_over,
+    min_over,
     one_of,
     over,
     rate,
@@ -35,6 +36,8 @@ ENGINE_WAITING: Final = "adaptive_engine_waiting"
 BY_MODEL: Final = ("namespace", "model")
 BY_ROUTER: Final = ("namespace", "model", "pod")
 BY_POD: Final = ("namespace", "pod")
+BY_TIER: Final = ("namespace", "model", "tier")
+BY_LEVEL: Final = (*BY_TIER, "level")
 _BY_ROUTE: Final = ("namespace", "pod", "model", "tier", "level")
 # How far back a reading's age is followed when the last scrapes failed: Prometheus' own look-back.
 _AGE_RANGE_SECONDS: Final = 300.0
@@ -60,6 +63,11 @@ class QueryName(StrEnum):
     POD_WORK = "pod_work"
     POD_WORK_AGE = "pod_work_age"
     POD_SERIES = "pod_series"
+    TIER_ANSWERS = "tier_answers"
+    TIER_WAITING = "tier_waiting"
+    TIER_TPOT = "tier_tpot"
+    TIER_TTFT_P95 = "tier_ttft_p95"
+    TIER_TPOT_P95 = "tier_tpot_p95"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +97,11 @@ class Windows:
         return max(6.0, 3 * self.scrape_seconds)
 
     @property
+    def measured_seconds(self) -> float:
+        """What a tier's speed is measured over: two minutes, and at least two windows of steady rates."""
+        return max(120.0, 2 * self.stable_seconds)
+
+    @property
     def bin_seconds(self) -> float:
         """Length of a bin of the arrivals' history."""
         return max(_LEAST_BIN_SECONDS, self.scrape_seconds)
@@ -112,7 +125,8 @@ def build_queries(models: Sequence[ModelScope], windows: Windows) -> tuple[Query
     """All queries of one pass over one pool's models."""
     scope = (one_of("namespace", (m.namespace for m in models)), one_of("model", (m.name for m in models)))
     peaks = (_peak(hold, models, windows) for hold in sorted({m.hold_seconds for m in models}))
-    return (*_load_queries(scope, windows), *peaks, *_service_queries(scope, windows), *_pod_queries(scope))
+    service = (*_service_queries(scope, windows), *_tier_queries(scope, windows))
+    return (*_load_queries(scope, windows), *peaks, *service, *_pod_queries(scope))
 
 
 def _load_queries(scope: tuple[Matcher, ...], windows: Windows) -> tuple[Query, ...]:
@@ -167,8 +181,30 @@ def _service_queries(scope: tuple[Matcher, ...], windows: Windows) -> tuple[Quer
 
 
 def _p95(histogram: str, scope: tuple[Matcher, ...], window: float) -> str:
-    buckets = sum_by((*BY_MODEL, "le"), rate(selector(f"{histogram}_bucket", *scope), window))
-    return f"histogram_quantile(0.95, {buckets})"
+    return _quantile(0.95, histogram, scope, BY_MODEL, window)
+
+
+def _quantile(part: float, histogram: str, scope: tuple[Matcher, ...], labels: Sequence[str], window: float) -> str:
+    buckets = sum_by((*labels, "le"), rate(selector(f"{histogram}_bucket", *scope), window))
+    return f"histogram_quantile({part:g}, {buckets})"
+
+
+def _tier_queries(scope: tuple[Matcher, ...], windows: Windows) -> tuple[Query, ...]:
+    """What each tier answered, how late, and whether its engines were busy all the while: the least over the window.
+
+    A mean would take a load that has only just risen for a tier that was saturated at the low rate before.
+    """
+    measured, stable = windows.measured_seconds, windows.stable_seconds
+    answered = rate(selector(REQUESTS, *scope, equal("code", "200")), measured)
+    waiting = sum_by(BY_TIER, selector(ENGINE_WAITING, *scope))
+    tpot = _quantile(0.5, TPOT, scope, BY_TIER, stable)
+    return (
+        Query(QueryName.TIER_ANSWERS, sum_by(BY_LEVEL, answered), BY_LEVEL),
+        Query(QueryName.TIER_WAITING, min_over(waiting, measured, windows.scrape_seconds), BY_TIER),
+        Query(QueryName.TIER_TPOT, min_over(tpot, measured, stable / 2), BY_TIER),
+        Query(QueryName.TIER_TTFT_P95, _quantile(0.95, TTFT, scope, BY_TIER, measured), BY_TIER),
+        Query(QueryName.TIER_TPOT_P95, _quantile(0.95, TPOT, scope, BY_TIER, measured), BY_TIER),
+    )
 
 
 def _pod_queries(scope: tuple[Matcher, ...]) -> tuple[Query, ...]:

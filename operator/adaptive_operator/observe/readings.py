@@ -21,6 +21,7 @@ from adaptive_operator.observe.observation import (
     Reading,
     Sample,
     Series,
+    TierReadings,
     Unknown,
 )
 from adaptive_operator.observe.prometheus import Answer, Answers, Failed, Key
@@ -30,6 +31,7 @@ from adaptive_operator.observe.queries import (
     ENGINE_WAITING,
     HISTORY_BINS,
     QUALITY_SUM,
+    REQUESTS,
     ROUTER_QUEUE,
     TPOT,
     TTFT,
@@ -58,6 +60,11 @@ METRICS: Final[Mapping[QueryName, str]] = {
     QueryName.POD_WORK: ENGINE_RUNNING,
     QueryName.POD_WORK_AGE: ENGINE_RUNNING,
     QueryName.POD_SERIES: ENGINE_RUNNING,
+    QueryName.TIER_ANSWERS: REQUESTS,
+    QueryName.TIER_WAITING: ENGINE_WAITING,
+    QueryName.TIER_TPOT: TPOT,
+    QueryName.TIER_TTFT_P95: TTFT,
+    QueryName.TIER_TPOT_P95: TPOT,
 }
 
 
@@ -129,7 +136,32 @@ class Readings:
             served_quality_permille=reading(QueryName.SERVED_QUALITY, 1000.5),
             history=None if isinstance(age, Unknown) else self._history(key, rate_limit),
             pod_work={pod.name: self._pod_work(subject.namespace, pod.name) for pod in subject.pods},
+            tiers={} if isinstance(age, Unknown) else self._tiers(subject, rate_limit),
         )
+
+    def _tiers(self, subject: Subject, limit: float) -> dict[str, TierReadings]:
+        """Of the tiers whose answers are known at every level: a level that is not seen would make a tier look slow."""
+        found = {}
+        for tier in subject.spec.tiers:
+            key = (subject.namespace, subject.name, tier.name)
+            levels = [level.name for level in levels_of(tier)]
+            answers = {name: self._value(QueryName.TIER_ANSWERS, (*key, name), limit) for name in levels}
+            known = {name: value for name, value in answers.items() if isinstance(value, float)}
+            if len(known) < len(levels):
+                continue
+            found[tier.name] = TierReadings(
+                answers=known,
+                window_seconds=self._windows.measured_seconds,
+                least_waiting=self._known(QueryName.TIER_WAITING, key, _MAX_QUEUE),
+                least_tpot_seconds=self._known(QueryName.TIER_TPOT, key, _MAX_LATENCY_SECONDS),
+                ttft_p95_seconds=self._known(QueryName.TIER_TTFT_P95, key, _MAX_LATENCY_SECONDS),
+                tpot_p95_seconds=self._known(QueryName.TIER_TPOT_P95, key, _MAX_LATENCY_SECONDS),
+            )
+        return found
+
+    def _known(self, name: QueryName, key: Key, limit: float) -> float | None:
+        value = self._value(name, key, limit)
+        return value if isinstance(value, float) else None
 
     def _history(self, key: Key, limit: float) -> Series | None:
         """Arrivals in bins. A bin that is missing, or cannot be true, is unknown, and never zero."""
@@ -228,7 +260,16 @@ def _at_least(peak: Reading, present: Reading) -> Reading:
 
 
 # Divisions that have nothing to divide while nobody calls: no fault of the source.
-_QUIET_NAN: Final = frozenset({QueryName.TTFT_P95, QueryName.TPOT_P95, QueryName.SERVED_QUALITY})
+_QUIET_NAN: Final = frozenset(
+    {
+        QueryName.TTFT_P95,
+        QueryName.TPOT_P95,
+        QueryName.SERVED_QUALITY,
+        QueryName.TIER_TPOT,
+        QueryName.TIER_TTFT_P95,
+        QueryName.TIER_TPOT_P95,
+    }
+)
 
 
 def judge(value: float, limit: float) -> Cause | None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from adaptive_operator.api.status import AdaptiveModelStatus, MemoryStatus, SwapStatus
+from adaptive_operator.api.status import AdaptiveModelStatus, CorrectionStatus, MemoryStatus, SwapStatus
 from adaptive_operator.observe.manifests import parse_time
-from adaptive_operator.observe.observation import PolicyMemory, SwapRecord
+from adaptive_operator.observe.observation import Correction, PolicyMemory, SwapRecord
 
 
 def recall_memory(status: AdaptiveModelStatus | None) -> PolicyMemory:
@@ -28,6 +28,7 @@ def recall_memory(status: AdaptiveModelStatus | None) -> PolicyMemory:
         generation=memory.generation,
         hold_seconds=memory.hold_seconds,
         hold_changed_at=parse_time(memory.hold_changed_at),
+        corrections=_corrections(memory.corrections),
     )
 
 
@@ -48,6 +49,14 @@ def recall_swap(status: AdaptiveModelStatus | None) -> SwapRecord | None:
         predicted_gain_permille=swap.predicted_gain_permille,
         predicted_dip_permille=swap.predicted_dip_permille,
     )
+
+
+def _corrections(written: Mapping[str, CorrectionStatus]) -> dict[str, Correction]:
+    return {
+        tier: Correction(item.card_milli, item.factor_permille, moved_at)
+        for tier, item in written.items()
+        if (moved_at := parse_time(item.moved_at)) is not None
+    }
 
 
 def _times(texts: Mapping[str, str]) -> dict[str, float]:

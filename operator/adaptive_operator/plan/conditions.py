@@ -232,9 +232,9 @@ def judge_degraded(facts: Facts) -> Verdict:
     failed = sorted((pod for pod in facts.model.pods if pod.phase is PodPhase.FAILED), key=lambda pod: pod.name)
     if failed:
         return Verdict(Truth.TRUE, ConditionReason.ENGINE_FAILED, _with_trouble(f"tier {failed[0].tier} fails", failed))
-    unsolved = _found(facts).get(Reason.POOL_NOT_SOLVED)
-    if unsolved is not None:
-        return Verdict(Truth.TRUE, Reason.POOL_NOT_SOLVED, unsolved)
+    for reason in (Reason.POOL_NOT_SOLVED, Reason.CARD_STALE):
+        if reason in _found(facts):
+            return Verdict(Truth.TRUE, reason, _found(facts)[reason])
     return Verdict(Truth.FALSE, ConditionReason.AS_WANTED, "nothing is wrong")
 
 

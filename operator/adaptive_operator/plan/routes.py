@@ -14,7 +14,7 @@ from typing import Any
 from adaptive_operator.api.tiers import Tier
 from adaptive_operator.api.v1alpha1 import AdaptiveModelSpec
 from adaptive_operator.decide.revisions import tier_inputs
-from adaptive_operator.levels import Level, levels_of, top_of
+from adaptive_operator.levels import Level, levels_of, top_of, with_rates
 from adaptive_operator.observe.observation import ModelObservation, PodPhase, StatefulSetObservation
 
 RouteName = tuple[str, str]  # tier, and its level ("" of a plain tier)
@@ -32,8 +32,13 @@ class ServingSet:
     inputs: str = ""  # that its revision was made from; empty: its StatefulSet is gone
 
 
-def serving_sets(model: ModelObservation, written: Sequence[Mapping[str, Any]]) -> tuple[ServingSet, ...]:
-    """By tier and name. `written`: routes of the last table, which remember tiers that left the spec."""
+def serving_sets(
+    model: ModelObservation, written: Sequence[Mapping[str, Any]], factors: Mapping[str, float]
+) -> tuple[ServingSet, ...]:
+    """By tier and name. `written`: routes of the last table, which remember tiers that left the spec.
+
+    `factors`: of tiers whose cards are corrected by what was measured; the rates of the sets are.
+    """
     pods: dict[RouteName, set[str]] = {}
     for pod in model.pods:
         if pod.phase is not PodPhase.TERMINATING:
@@ -41,18 +46,25 @@ def serving_sets(model: ModelObservation, written: Sequence[Mapping[str, Any]]) 
     sets = {item.name: item for item in model.stateful_sets}
     tiers = {tier.name: tier for tier in model.spec.tiers}
     return tuple(
-        _serving_set(model.spec, tiers.get(tier), tier, name, sets.get(name), frozenset(uids), written)
+        _serving_set(
+            model.spec, tiers.get(tier), tier, name, sets.get(name), frozenset(uids), written, factors.get(tier, 1.0)
+        )
         for (tier, name), uids in sorted(pods.items())
     )
 
 
-def build_routes(model: ModelObservation, serving: Sequence[ServingSet]) -> list[dict[str, Any]]:
-    """Those of the spec's tiers, best first, then those of tiers that left it and still have replicas."""
+def build_routes(
+    model: ModelObservation, serving: Sequence[ServingSet], factors: Mapping[str, float]
+) -> list[dict[str, Any]]:
+    """Those of the spec's tiers, best first, then those of tiers that left it and still have replicas.
+
+    `factors`: as in `serving_sets`.
+    """
     routes = [
         route
         for tier in tiers_by_quality(model.spec)
         for route in _merge_routes(tier.name, [item.levels for item in serving if item.tier == tier.name])
-        or _level_routes(tier.name, levels_of(tier))
+        or _level_routes(tier.name, with_rates(levels_of(tier), factors.get(tier.name, 1.0)))
     ]
     routes.sort(key=_rank)
     for tier in sorted({item.tier for item in serving} - {tier.name for tier in model.spec.tiers}):
@@ -77,12 +89,17 @@ def _serving_set(
     observed: StatefulSetObservation | None,
     pods: frozenset[str],
     written: Sequence[Mapping[str, Any]],
+    factor: float,
 ) -> ServingSet:
-    """What it says of itself, unless it is made from the spec of today: its card may have been edited since."""
+    """What it says of itself, unless it is made from the spec of today: its card may have been edited since.
+
+    What stands in the last table is corrected already.
+    """
     earlier, inputs = (observed.levels, observed.tier_inputs) if observed is not None else (None, "")
     if tier is not None and (earlier is None or observed is None or inputs == tier_inputs(spec, tier)):
-        return ServingSet(name, tier_name, levels_of(tier), pods, True, inputs)
-    return ServingSet(name, tier_name, earlier or _written_levels(tier_name, written), pods, False, inputs)
+        return ServingSet(name, tier_name, with_rates(levels_of(tier), factor), pods, True, inputs)
+    levels = with_rates(earlier, factor) if earlier else _written_levels(tier_name, written)
+    return ServingSet(name, tier_name, levels, pods, False, inputs)
 
 
 def _written_levels(tier: str, written: Iterable[Mapping[str, Any]]) -> tuple[Level, ...]:

@@ -94,8 +94,8 @@ def plan_table(
     hysteresis: float,
 ) -> RoutingTable:
     """The table for the decision's weights, corrected for drains and for tiers that cannot serve yet."""
-    serving = serving_sets(model, written.content["routes"] if written else ())
-    routes = build_routes(model, serving)
+    serving = serving_sets(model, written.content["routes"] if written else (), decision.factors)
+    routes = build_routes(model, serving, decision.factors)
     parts = divide_tiers(routes, serving, decision, draining, written.routes if written else {})
     tiers = plan_weights(model, decision, routes, parts, draining)
     planned = _divide(tiers, parts)

@@ -10,7 +10,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from adaptive_operator import names
-from adaptive_operator.api.status import AdaptiveModelStatus, DecisionStatus, MemoryStatus, SwapStatus, TierStatus
+from adaptive_operator.api.status import (
+    AdaptiveModelStatus,
+    CorrectionStatus,
+    DecisionStatus,
+    MemoryStatus,
+    SwapStatus,
+    TierStatus,
+)
 from adaptive_operator.api.tiers import Tier
 from adaptive_operator.api.v1alpha1 import Mode
 from adaptive_operator.levels import Level, levels_of, top_of
@@ -261,6 +268,12 @@ def _memory(memory: PolicyMemory, model: ModelObservation) -> MemoryStatus:
         generation=memory.generation,
         hold_seconds=memory.hold_seconds,
         hold_changed_at=_optional_time(memory.hold_changed_at),
+        corrections={
+            tier: CorrectionStatus(
+                card_milli=item.card_milli, factor_permille=item.factor_permille, moved_at=format_time(item.moved_at)
+            )
+            for tier, item in sorted(memory.corrections.items())[:_MAX_MAP_ENTRIES]
+        },
     )
 
 

@@ -136,7 +136,7 @@ def group_replicas(
         )
         for tier, revision in revisions.items()
     ]
-    rates = {tier.name: _rate(tier) for tier in model.spec.tiers}
+    rates = {tier.name: _rate(tier) * decision.factors.get(tier.name, 1.0) for tier in model.spec.tiers}
     present = {group.name for group in groups}
     others = [item for item in sorted(model.stateful_sets, key=lambda item: item.name) if item.name not in present]
     for item in others:

@@ -7,6 +7,7 @@ Knows no policies.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -45,9 +46,25 @@ class WeightedFleet(Fleet):
 
 @dataclass(slots=True)
 class Counters:
-    """What the router counts from the start on."""
+    """What the router counts from the start on, and what it has timed since the last scrape (tier, seconds)."""
 
     arrivals: int = 0
+    answers: Counter[tuple[str, str]] = field(default_factory=Counter)  # by tier and level
+    ttft: list[tuple[str, float]] = field(default_factory=list)
+    tpot: list[tuple[str, float]] = field(default_factory=list)
+
+    def note_end(self, request: Request) -> None:
+        """A request ended: answers are counted, and those of more than one token timed."""
+        if request.outcome is Outcome.FINISHED:
+            self.answers[request.tier, request.level] += 1
+            if request.output_tokens > 1:
+                self.tpot.append((request.tier, request.tpot))
+
+    def take_times(self) -> tuple[list[tuple[str, float]], list[tuple[str, float]]]:
+        """What was timed since the last time: to first tokens, and per token."""
+        taken = (self.ttft, self.tpot)
+        self.ttft, self.tpot = [], []
+        return taken
 
 
 @dataclass(slots=True)
@@ -146,11 +163,13 @@ class Dispatcher:
         pod.replica.submit(request)
 
     def _first_token(self, request: Request) -> None:
+        self.counters.ttft.append((request.tier, self.events.now - request.arrival))
         if self._places.note_first_token(self._placed[request]):
             self._serve_waiting()
 
     def _end(self, request: Request) -> None:
         self._places.give_back(self._placed.pop(request))
+        self.counters.note_end(request)
         self.on_done(request)
         self._serve_waiting()
 

@@ -53,6 +53,21 @@ class Scrape:
     arrivals: int
     router_queue: int
     pods: tuple[PodScrape, ...]
+    answers: Mapping[tuple[str, str], int] = field(default_factory=dict)  # by tier and level, from the start on
+
+    def waiting(self, tier: str) -> float | None:
+        """In the engines of a tier; None: it has none."""
+        waiting = [pod.waiting for pod in self.pods if pod.tier == tier]
+        return float(sum(waiting)) if waiting else None
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """What was timed between two scrapes, as (tier, seconds)."""
+
+    at: float
+    ttft: Sequence[tuple[str, float]]
+    tpot: Sequence[tuple[str, float]]
 
 
 @dataclass(slots=True)
@@ -68,6 +83,8 @@ class Scraper:
     history: deque[Scrape] = field(default_factory=deque)
     _rates: deque[tuple[float, float]] = field(default_factory=deque)  # (time, stable rate) at each scrape
     _bins: deque[tuple[float, float]] = field(default_factory=deque)  # the same over the window of a bin
+    _times: deque[Times] = field(default_factory=deque)  # of the measured window
+    _medians: deque[tuple[float, Mapping[str, float]]] = field(default_factory=deque)  # of time per token, by tier
 
     def start(self) -> None:
         """Scrape now, and from now on."""
@@ -79,6 +96,7 @@ class Scraper:
             binned = self._rate(self.windows.bin_window_seconds)
             if binned is not None:
                 self._bins.append((self.events.now, binned))
+            self._note_times()
             self._forget()
         self.events.after(self.windows.scrape_seconds, self.start)
 
@@ -121,6 +139,10 @@ class Scraper:
                 return {router: self.events.now - last.at}
             case QueryName.ROUTER_SERIES:
                 return {router: 1.0}
+        return self._of_pods(query.name, last) or self._of_service(query.name, model)
+
+    def _of_pods(self, name: QueryName, last: Scrape) -> Mapping[tuple[str, ...], float]:
+        match name:
             case QueryName.POD_WORK:
                 return {(NAMESPACE, pod.name): float(pod.running + pod.waiting) for pod in last.pods}
             case QueryName.POD_WORK_AGE:
@@ -128,6 +150,62 @@ class Scraper:
             case QueryName.POD_SERIES:
                 return {(NAMESPACE, pod.name): 1.0 for pod in last.pods}
         return {}
+
+    def _of_service(self, name: QueryName, model: tuple[str, str]) -> Mapping[tuple[str, ...], float]:
+        """How fast requests were answered, and by which tiers."""
+        match name:
+            case QueryName.TIER_TTFT_P95:
+                return self._p95(model, [found for times in self._times for found in times.ttft])
+            case QueryName.TIER_TPOT_P95:
+                return self._p95(model, [found for times in self._times for found in times.tpot])
+            case QueryName.TIER_ANSWERS:
+                return self._answers(model)
+            case QueryName.TIER_WAITING:
+                return self._least(model, self._waiting_of)
+            case QueryName.TIER_TPOT:
+                return self._least(model, self._medians_of)
+        return {}
+
+    def _p95(self, model: tuple[str, str], timed: Iterable[tuple[str, float]]) -> Mapping[tuple[str, ...], float]:
+        """By tier."""
+        return {(*model, tier): _quantile(0.95, values) for tier, values in _by_tier(timed).items()}
+
+    def _answers(self, model: tuple[str, str]) -> Mapping[tuple[str, ...], float]:
+        """Answers/s by tier and level, over the measured window."""
+        routes = [(tier.name, lv) for tier in self.plant.scenario.tiers for lv in [v.name for v in tier.levels] or [""]]
+        inside = self._since(self.windows.measured_seconds)
+        if len(inside) < 2:
+            return {}
+        first, last = inside[0], inside[-1]
+        seconds = last.at - first.at
+        return {(*model, *key): (last.answers.get(key, 0) - first.answers.get(key, 0)) / seconds for key in routes}
+
+    def _least(
+        self, model: tuple[str, str], values_of: Callable[[str, float], list[float]]
+    ) -> Mapping[tuple[str, ...], float]:
+        """By tier, the least of the values that the measured window has of it."""
+        begin = self.events.now - self.windows.measured_seconds
+        found = {tier.name: values_of(tier.name, begin) for tier in self.plant.scenario.tiers}
+        return {(*model, tier): min(values) for tier, values in found.items() if values}
+
+    def _waiting_of(self, tier: str, begin: float) -> list[float]:
+        inside = (scrape for scrape in self.history if scrape.at > begin)
+        return [waiting for scrape in inside if (waiting := scrape.waiting(tier)) is not None]
+
+    def _medians_of(self, tier: str, begin: float) -> list[float]:
+        return [medians[tier] for at, medians in self._medians if at > begin and tier in medians]
+
+    def _note_times(self) -> None:
+        """Keep what the router timed for the measured window, and its medians as they are now."""
+        now = self.events.now
+        self._times.append(Times(now, *self.dispatcher.counters.take_times()))
+        while self._times[0].at <= now - self.windows.measured_seconds:
+            self._times.popleft()
+        begin = now - self.windows.stable_seconds
+        recent = _by_tier(found for times in self._times if times.at > begin for found in times.tpot)
+        self._medians.append((now, {tier: _quantile(0.5, values) for tier, values in recent.items()}))
+        while self._medians[0][0] <= now - self.windows.measured_seconds:
+            self._medians.popleft()
 
     def _series(self, query: Query) -> Mapping[tuple[str, ...], tuple[tuple[float, float], ...]]:
         """Of the arrivals' history: the rate as it was at the end of each bin, where a scrape lies in it."""
@@ -155,11 +233,15 @@ class Scraper:
             arrivals=counters.arrivals,
             router_queue=self.dispatcher.held,
             pods=pods,
+            answers=dict(counters.answers),
         )
+
+    def _since(self, window: float) -> list[Scrape]:
+        return [scrape for scrape in self.history if scrape.at > self.events.now - window]
 
     def _rate(self, window: float) -> float | None:
         """`rate(arrivals[window])`: None with less than two samples in the window."""
-        inside = [scrape for scrape in self.history if scrape.at > self.events.now - window]
+        inside = self._since(window)
         if len(inside) < 2:
             return None
         return (inside[-1].arrivals - inside[0].arrivals) / (inside[-1].at - inside[0].at)
@@ -199,3 +281,15 @@ def merge_answers(answers: Sequence[Mapping[Query, Answer]]) -> dict[Query, Answ
 
 def _known(key: tuple[str, ...], value: float | None) -> dict[tuple[str, ...], float]:
     return {} if value is None else {key: value}
+
+
+def _by_tier(timed: Iterable[tuple[str, float]]) -> dict[str, list[float]]:
+    found: dict[str, list[float]] = {}
+    for tier, seconds in timed:
+        found.setdefault(tier, []).append(seconds)
+    return found
+
+
+def _quantile(part: float, values: Sequence[float]) -> float:
+    """The value that this part of the values does not pass. Prometheus has it from buckets."""
+    return sorted(values)[math.ceil(part * len(values)) - 1]

@@ -1,4 +1,4 @@
-"""Curves of tiers and their correction: figures of the study, hand-computed cases, and what holds always."""
+"""Curves of tiers: figures of the study, hand-computed cases, and what holds always."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import math
 from dataclasses import replace
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
 
-from adaptive_operator.decide.correction import Correction, TierSample, correct, is_stale, warm_replicas
 from adaptive_operator.decide.curve import (
     Curve,
     Objective,
@@ -131,59 +130,6 @@ def test_the_attaining_rate_never_passes_saturation(curve, tpot, replicas, perce
     assert 0 <= rate <= 0.95 * saturation_rate(curve, CONVERSATION, objective)
 
 
-def sample(tpot: float, **more) -> TierSample:
-    given = {"requests": 200, "rate": 5.0, "request": CONVERSATION, "ready_since": (0.0, 500.0)}
-    return TierSample(tpot_milliseconds=tpot, **{**given, **more})
-
-
-PREDICTED = predicted_tpot_milliseconds(MEDIUM, CONVERSATION, 5.0)
-
-
-def test_a_tier_slower_than_its_card_is_corrected_by_63_per_cent_in_five_minutes():
-    after = correct(Correction(1.0, NOW - 300), MEDIUM, LOOSE, sample(PREDICTED / 0.8), NOW)
-
-    assert after.factor == pytest.approx(1 - 0.2 * (1 - math.exp(-1)))
-    assert after.updated_at == NOW
-
-
-@pytest.mark.parametrize(
-    "more",
-    [
-        pytest.param({"requests": 49}, id="too few requests"),
-        pytest.param({"rate": 1.0}, id="hardly used"),
-        pytest.param({"rate": 10.2}, id="almost saturated"),
-        pytest.param({"ready_since": (0.0, NOW - 119)}, id="a replica is cold"),
-        pytest.param({"starting": True}, id="a replica is starting"),
-        pytest.param({"ready_since": ()}, id="nothing serves"),
-    ],
-)
-def test_a_sample_that_does_not_count_changes_nothing(more):
-    before = Correction(0.9, 10.0)
-
-    assert correct(before, MEDIUM, LOOSE, sample(30.0, **more), NOW) == before
-
-
-def test_readings_that_are_no_times_change_nothing():
-    for tpot in (0.0, -1.0, math.nan, math.inf):
-        assert correct(Correction(), MEDIUM, LOOSE, sample(tpot), NOW) == Correction()
-
-
-def test_a_card_that_stays_at_a_bound_for_ten_minutes_is_stale():
-    state = Correction()
-    for minute in range(12):
-        now = NOW + 60.0 * minute
-        state = correct(state, MEDIUM, LOOSE, sample(3 * PREDICTED), now)
-        assert is_stale(state, now) == (minute >= 10)
-    assert state.factor == pytest.approx(0.6, abs=0.05)
-    recovered = correct(state, MEDIUM, LOOSE, sample(PREDICTED), NOW + 720)
-    assert not is_stale(recovered, NOW + 720)
-
-
-def test_one_sample_at_a_bound_and_then_silence_is_no_staleness():
-    state = correct(Correction(), MEDIUM, LOOSE, sample(3 * PREDICTED), NOW)
-    assert not is_stale(state, NOW + 3600)
-
-
 BIG = Curve(
     25.0, 0.15, ((1.0, 22.9), (64.0, 22.9 + 0.2 * 63)), 300_000.0, 64
 )  # its steps at the full batch are as long as the objective allows
@@ -195,24 +141,3 @@ def test_the_rate_keeps_the_objective_that_it_was_asked_for(tpot, replicas):
     rate = attaining_rate(BIG, CONVERSATION, Objective(tpot, 99.0), replicas)
     assert rate > 0
     assert predicted_tpot_milliseconds(BIG, CONVERSATION, rate) <= tpot * (1 + 1e-9)
-
-
-def test_cold_replicas_are_not_counted_as_warm():
-    assert warm_replicas((0.0, NOW - 120, NOW - 119), NOW) == 2
-
-
-@given(times=st.lists(st.floats(0.1, 1e5), max_size=40), gaps=st.floats(1.0, 900.0))
-def test_the_factor_never_leaves_its_bounds(times, gaps):
-    state = Correction()
-    for i, tpot in enumerate(times):
-        state = correct(state, MEDIUM, LOOSE, sample(tpot), NOW + i * gaps)
-    assert 0.6 <= state.factor <= 1.2
-
-
-@given(ratio=st.floats(0.6, 1.2))
-def test_the_factor_converges_to_what_is_observed(ratio):
-    assume(0.6 < ratio < 1.2)
-    state = Correction()
-    for i in range(200):
-        state = correct(state, MEDIUM, LOOSE, sample(PREDICTED / ratio), NOW + 60.0 * i)
-    assert state.factor == pytest.approx(ratio, abs=1e-3)

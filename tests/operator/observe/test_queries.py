@@ -9,12 +9,14 @@ from adaptive_operator.observe.queries import ModelScope, QueryName, Windows, bu
 
 MODELS = [ModelScope("demo", "a", 300), ModelScope("demo", "b", 20), ModelScope("prod", "a", 300)]
 
+QUANTILES = [name for name in QueryName if name.endswith("_p95") or name is QueryName.TIER_TPOT]
+
 
 def test_every_query_parses_and_keeps_its_labels() -> None:
     for query in build_queries(MODELS, Windows(2.0)):
         tree = promql_parser.parse(query.expression)
         assert tree is not None
-        if query.name not in (QueryName.TTFT_P95, QueryName.TPOT_P95):
+        if query.name not in QUANTILES:
             assert f"by ({', '.join(query.labels)})" in query.expression
 
 
@@ -49,3 +51,15 @@ def test_the_history_is_forty_bins_of_the_scrape_interval_or_of_fifteen_seconds(
         queries = build_queries(MODELS, Windows(scrape))
         history = next(q for q in queries if q.name is QueryName.ARRIVAL_HISTORY)
         assert history.expression.endswith(words)
+
+
+def test_a_tiers_speed_is_measured_over_two_minutes_or_two_stable_windows() -> None:
+    assert [Windows(scrape).measured_seconds for scrape in (2.0, 15.0, 30.0)] == [120.0, 120.0, 240.0]
+
+
+def test_a_tier_counts_as_busy_by_the_least_busy_moment_of_the_time_that_its_answers_are_counted_over() -> None:
+    found = {q.name: q.expression for q in build_queries(MODELS, Windows(2.0))}
+    assert "[120000ms]" in found[QueryName.TIER_ANSWERS]
+    for name, step in ((QueryName.TIER_WAITING, "2000ms"), (QueryName.TIER_TPOT, "7500ms")):
+        assert found[name].startswith("min_over_time(")
+        assert found[name].endswith(f"[120000ms:{step}])")

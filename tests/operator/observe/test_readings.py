@@ -8,7 +8,14 @@ from collections.abc import Mapping
 import pytest
 
 from adaptive_operator.api.v1alpha1 import AdaptiveModelSpec
-from adaptive_operator.observe.observation import ModelMetrics, PodObservation, PodPhase, Sample, Unknown
+from adaptive_operator.observe.observation import (
+    ModelMetrics,
+    PodObservation,
+    PodPhase,
+    Sample,
+    TierReadings,
+    Unknown,
+)
 from adaptive_operator.observe.prometheus import Answer, Failed, Rows
 from adaptive_operator.observe.queries import ModelScope, QueryName, Windows, build_queries
 from adaptive_operator.observe.readings import Cause, Readings, RouterPod, Subject, judge, max_rate
@@ -34,6 +41,11 @@ HEALTHY: dict[QueryName, Answer] = {
     QueryName.POD_WORK: Rows({("demo", "engine-0"): 2.0}),
     QueryName.POD_WORK_AGE: Rows({("demo", "engine-0"): 0.5}),
     QueryName.POD_SERIES: Rows({("demo", "engine-0"): 1.0}),
+    QueryName.TIER_ANSWERS: Rows({(*MODEL, "full", ""): 0.7, (*MODEL, "int4", ""): 0.3}),
+    QueryName.TIER_WAITING: Rows({(*MODEL, "full"): 2.0}),
+    QueryName.TIER_TPOT: Rows({(*MODEL, "full"): 0.08, (*MODEL, "int4"): math.nan}),
+    QueryName.TIER_TTFT_P95: Rows({(*MODEL, "full"): 1.5, (*MODEL, "int4"): math.nan}),
+    QueryName.TIER_TPOT_P95: Rows({(*MODEL, "full"): 0.1}),
 }
 
 
@@ -207,3 +219,42 @@ def test_without_a_history_that_can_be_trusted_there_is_none(answer: Answer) -> 
     metrics, _ = read({QueryName.ARRIVAL_HISTORY: answer})
     assert metrics.history is None
     assert metrics.arrivals == Sample(1.5, 1.0)
+
+
+FULL = (*MODEL, "full")
+
+
+def test_a_tiers_readings_have_its_answers_and_how_busy_it_was() -> None:
+    metrics, rejected = read()
+    assert metrics.tiers == {
+        "full": TierReadings(
+            {"": 0.7}, 120.0, least_waiting=2.0, least_tpot_seconds=0.08, ttft_p95_seconds=1.5, tpot_p95_seconds=0.1
+        ),
+        "int4": TierReadings({"": 0.3}, 120.0, least_waiting=None, least_tpot_seconds=None),
+    }
+    assert rejected == []
+
+
+@pytest.mark.parametrize(
+    ("answer", "counted"),
+    [
+        pytest.param(Rows({}), [], id="never seen"),
+        pytest.param(Failed("timed out"), [], id="no answer"),
+        pytest.param(Rows({(*FULL, ""): math.nan}), [(QueryName.TIER_ANSWERS, Cause.NAN)], id="no number"),
+        pytest.param(Rows({(*FULL, ""): 1e9}), [(QueryName.TIER_ANSWERS, Cause.ABSURD)], id="absurd"),
+        pytest.param(
+            Rows({(*FULL, ""): 0.7}, frozenset({(*FULL, "")})),
+            [(QueryName.TIER_ANSWERS, Cause.DUPLICATE)],
+            id="more than one series",
+        ),
+    ],
+)
+def test_a_tier_whose_answers_are_not_known_has_no_readings_rather_than_none_answered(answer, counted) -> None:
+    metrics, rejected = read({QueryName.TIER_ANSWERS: answer})
+    assert metrics.tiers == {}
+    assert rejected == counted
+
+
+def test_tiers_have_no_readings_while_the_age_of_the_samples_is_unknown() -> None:
+    metrics, _ = read({QueryName.ROUTER_AGE: Failed("timed out")})
+    assert metrics.tiers == {}

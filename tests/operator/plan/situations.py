@@ -83,6 +83,7 @@ def make_decision(
     findings: tuple[Finding, ...] = (),
     levels: Mapping[str, Mapping[str, float]] | None = None,
     held_back: Mapping[str, str] | None = None,
+    factors: Mapping[str, float] | None = None,
 ) -> Decision:
     return Decision(
         key="demo/assistant",
@@ -96,6 +97,7 @@ def make_decision(
         accelerators_granted=granted,
         findings=findings,
         levels=levels or {},
+        factors=factors or {},
         held_back=held_back or {},
     )
 

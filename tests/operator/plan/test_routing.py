@@ -464,3 +464,27 @@ def test_routers_are_told_no_prices_where_sizes_are_ignored() -> None:
     )
     decision = replace(make_decision(MIX, {"full": 0.7, "int4": 0.3}), tier_prices={"full": 0.22, "int4": 0.0})
     assert set(prices_of(plan(replace(BOTH, spec=spec), decision)).values()) == {0.0}
+
+
+def rates_of(table: RoutingTable) -> list[tuple[str, str, float, float]]:
+    return [(r["tier"], r["level"], r["mu"], r["load"]) for r in table.content["routes"]]
+
+
+def test_routers_get_the_rates_that_were_measured_and_not_those_of_the_cards() -> None:
+    decision = make_decision(NESTED_MIX, {"full": 0.6, "nested": 0.4}, factors={"full": 0.75, "nested": 0.9})
+    table = plan(nested_model(), decision)
+    assert rates_of(table) == [
+        ("full", "", 0.6, 1.0),
+        ("nested", "int8", 0.54, 1.0),
+        ("int4", "", 0.65, 1.0),
+        ("nested", "int4", 0.81, 0.6667),
+    ]
+    assert plan(nested_model(), decision, text=table.to_text(epoch=1)) == table
+
+
+def test_a_rate_that_only_the_last_table_tells_is_corrected_once() -> None:
+    decision = make_decision({"nested": 1}, {"nested": 1.0}, factors={"nested": 0.5})
+    own = edited(nested_tier(), None, [READY], [])
+    text = plan(own, decision).to_text(epoch=1)
+    again = plan(own, decision, text=text)
+    assert rates_of(again) == rates_of(plan(own, decision, text=again.to_text(epoch=1)))

@@ -9,7 +9,8 @@ import pytest
 
 from adaptive_operator.api.status import AdaptiveModelStatus, Condition
 from adaptive_operator.decide.decision import Decision, Finding
-from adaptive_operator.observe.observation import ModelObservation, PolicyMemory, Sample, Unknown
+from adaptive_operator.observe.observation import Correction, ModelObservation, PolicyMemory, Sample, Unknown
+from adaptive_operator.observe.remembered import recall_memory
 from adaptive_operator.plan import plan_model
 from adaptive_operator.plan.plan import EmitEvent, WriteStatus
 from adaptive_operator.reasons import ConditionReason, Reason
@@ -456,3 +457,31 @@ def test_a_pool_that_was_not_solved_needs_a_persons_eye() -> None:
     told = Finding(Reason.POOL_NOT_SOLVED, "the pool's program was not solved")
     degraded = next(c for c in write(BOTH, replace(DECISION, findings=(told,))).conditions if c.type == "Degraded")
     assert (degraded.status, degraded.reason) == ("True", "PoolNotSolved")
+
+
+def test_a_card_that_is_far_from_what_was_measured_needs_a_persons_eye() -> None:
+    told = Finding(Reason.CARD_STALE, "full card 0.80/s, measured 0.60 of it: measure the tier again")
+    stale = replace(DECISION, findings=(told,))
+    degraded = next(c for c in write(BOTH, stale).conditions if c.type == "Degraded")
+    assert (degraded.status, degraded.reason, degraded.message) == ("True", "CardStale", told.message)
+    assert [(event.reason, event.warning) for event in events(seen(seen(BOTH)), stale)] == [(Reason.CARD_STALE, True)]
+    assert events(seen(seen(seen(BOTH)), stale), stale) == []
+
+
+def test_what_was_measured_of_a_tier_is_written_and_recalled_as_it_was() -> None:
+    memory = PolicyMemory(
+        corrections={"full": Correction(800, 700, NOW - 60), "int4": Correction(650, 1050, NOW - 3600)}
+    )
+    status = write(BOTH, replace(DECISION, memory=memory))
+    assert recall_memory(status).corrections == memory.corrections
+    assert recall_memory(write(BOTH)).corrections == {}
+
+
+def test_a_factor_that_stands_still_writes_nothing() -> None:
+    memory = PolicyMemory(corrections={"full": Correction(800, 700, NOW - 60)})
+    decision = replace(DECISION, memory=memory, factors={"full": 0.7})
+    model = seen(seen(BOTH, decision), decision)
+    statuses = [s for s in plan_model(model, decision, SETTINGS, NOW + 15, 1).steps if isinstance(s, WriteStatus)]
+    assert statuses == []
+    moved = replace(decision, memory=PolicyMemory(corrections={"full": Correction(800, 650, NOW)}))
+    assert write(model, moved) != model.status

@@ -9,6 +9,7 @@ import pytest
 from adaptive_operator.observe.prometheus import Failed, Rows
 from adaptive_operator.observe.queries import ModelScope, QueryName, Windows, build_queries
 from adaptive_operator.simulate.events import EPOCH
+from adaptive_operator.simulate.requests import Request
 from adaptive_operator.simulate.scrapes import NAMESPACE, Fault
 from adaptive_operator.simulate.world import World
 from tests.operator.simulate.scenes import make_scenario
@@ -85,3 +86,40 @@ def test_metrics_that_are_gone_or_nan_say_so():
     assert isinstance(gone.scraper.answer(QUERIES.values())[QUERIES[QueryName.ARRIVALS]], Failed)
     broken = world_with([5], lambda now: Fault.NAN)
     assert math.isnan(value(broken, QueryName.ARRIVALS))
+
+
+def tier_values(world, name):
+    answer = world.scraper.answer([QUERIES[name]])[QUERIES[name]]
+    assert isinstance(answer, Rows)
+    return {key[2:]: value for key, value in answer.values.items()}
+
+
+def test_answers_of_tiers_are_counted_over_two_minutes_and_their_time_per_token_by_its_least_median():
+    world = World(make_scenario())
+    world.scraper.start()
+    counters = world.dispatcher.counters
+    for second in range(240):
+        world.events.run_until(second + 0.5)
+        counters.answers["full", ""] += 1 if second < 120 else 3
+        counters.tpot.append(("full", 0.02 if second < 120 else 0.05))
+    world.events.run_until(240.0)
+    assert tier_values(world, QueryName.TIER_ANSWERS)["full", ""] == pytest.approx(3.0)
+    assert tier_values(world, QueryName.TIER_ANSWERS)["int4", ""] == 0.0
+    assert tier_values(world, QueryName.TIER_TPOT) == {("full",): 0.02}  # 2 minutes ago it was fast
+    assert tier_values(world, QueryName.TIER_TPOT_P95) == {("full",): 0.05}
+
+
+def test_the_least_that_waits_in_the_engines_of_a_tier_is_known_where_it_has_some():
+    world = World(make_scenario())
+    world.plant.on_first_token = lambda request: None
+    pod = world.plant.create("full")
+    world.events.run_until(60.0)
+    world.scraper.start()
+    assert tier_values(world, QueryName.TIER_WAITING) == {("full",): 0.0}
+    for _ in range(100):
+        pod.replica.submit(Request(60.0, 100, 100_000))
+    world.events.run_until(75.0)
+    assert pod.replica.waiting > 0
+    assert tier_values(world, QueryName.TIER_WAITING) == {("full",): 0.0}
+    world.events.run_until(210.0)
+    assert tier_values(world, QueryName.TIER_WAITING) == {("full",): float(pod.replica.waiting)}

@@ -8,6 +8,9 @@
 #include "pool.h"
 
 constexpr int BLOCK_TOKENS = 16;  // one KV block; also the widest vector, so that keys are stored with tokens as lanes
+constexpr int SEGMENT = 4 * BLOCK_TOKENS;  // tokens that attention takes at once; what it finds in several is merged
+constexpr int SLICE = 4096;  // of the vocabulary, in which logits are summarised
+constexpr int PARTS_PER_THREAD = 4;  // that attention is split into where a step has few rows and heads
 
 struct Config {
     int32_t layers, dim, ffn, heads, kv_heads, head_dim, vocab;
@@ -48,9 +51,9 @@ struct Level {
     std::vector<uint8_t> skipped;  // [layers], 1 for a layer that only stores its keys and values
 };
 
-// One thread's own copies: normalised and quantised activations, attention scores.
+// One thread's own copies: normalised and quantised activations, attention's queries, scores and what two segments found.
 struct Scratch {
-    float *fp32, *scales, *sums, *scores;
+    float *fp32, *scales, *sums, *queries, *scores, *partials;
     int16_t* codes;
     uint8_t* joined;
 };
@@ -60,6 +63,8 @@ INLINE int64_t kv_block_bytes(const Config& c) {
     int64_t numbers = (int64_t)c.head_dim * BLOCK_TOKENS;
     return c.kv_precision == INT8 ? numbers + BLOCK_TOKENS * 4 : numbers * 4;
 }
+// What one segment finds for the query heads of a KV head: a peak, a sum and a weighted sum of values for each.
+INLINE int64_t partial_floats(const Config& c) { return (int64_t)c.heads / c.kv_heads * (2 + c.head_dim) + 15 & ~15; }
 INLINE float* kv_scales(int8_t* block, int64_t head_dim) { return (float*)(block + head_dim * BLOCK_TOKENS); }
 
 struct Model {
@@ -72,6 +77,9 @@ struct Model {
     float *output_norm, *rope_cos, *rope_sin;
     uint8_t* head;
     float *x, *qkv, *attention, *hidden, *gathered;
+    float* partials;  // [row, KV head][most_segments][partial_floats] of a step whose attention is split
+    int64_t most_segments;
+    float* slices;  // [output][slice][2]: the largest logit, and the sum of exp(logit - largest)
     Scratch* own;
     Team* team;
 
@@ -126,6 +134,8 @@ static int64_t place_scratch(Model& m, uint8_t* base) {
     m.attention = at.take<float>(c.max_rows * m.q_stride);
     m.hidden = at.take<float>(c.max_rows * m.ffn_stride);
     m.gathered = at.take<float>(c.max_outputs * m.dim_stride);
+    m.slices = at.take<float>((int64_t)c.max_outputs * ((c.vocab + SLICE - 1) / SLICE) * 2);
+    m.partials = at.take<float>(PARTS_PER_THREAD * c.threads * m.most_segments * partial_floats(c));
     for (int t = 0; t < c.threads; t++) {
         Scratch& own = m.own[t];
         own.fp32 = at.take<float>(c.max_rows * m.dim_stride);
@@ -133,7 +143,9 @@ static int64_t place_scratch(Model& m, uint8_t* base) {
         own.scales = at.take<float>(c.max_rows);
         own.sums = at.take<float>(c.max_rows * widest / GROUP);
         own.joined = at.take<uint8_t>(c.precision == NESTED ? joined_tile_bytes(widest) : 0);
-        own.scores = at.take<float>((int64_t)c.heads / c.kv_heads * round_up(c.max_positions, BLOCK_TOKENS));
+        own.queries = at.take<float>((int64_t)c.heads / c.kv_heads * c.head_dim);
+        own.scores = at.take<float>((int64_t)c.heads / c.kv_heads * SEGMENT);
+        own.partials = at.take<float>(2 * partial_floats(c));
     }
     return at.used;
 }
@@ -171,6 +183,7 @@ static Model* plan_model(const Config& c) {
     m->ffn_stride = round_up(c.ffn, 32);
     m->q_stride = round_up(m->q_dim, 32);
     m->vocab_stride = round_up(c.vocab, 32);
+    m->most_segments = (c.max_positions + SEGMENT - 1) / SEGMENT;
     m->layers = new Layer[c.layers];
     m->own = new Scratch[c.threads];
     m->team = nullptr;

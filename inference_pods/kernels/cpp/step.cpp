@@ -13,6 +13,9 @@ struct Step {
     const int32_t *tokens, *positions, *sequences, *tables, *output_rows;
     int64_t table_stride;
     bool many_rows;  // some sequence brings more than one row
+    int64_t parts;   // that the tokens of a row and KV head are split into
+    std::atomic<int32_t>* parts_done;   // [layers][rows][kv_heads] where there are several
+    std::atomic<int32_t>* slices_done;  // [outputs]
     float* logits;
     int32_t* best;
     float* log_total;
@@ -151,13 +154,16 @@ struct Walk {
     static vf load_kv(const int8_t* p) { return f_from_i8(p); }
 
     // Scores of all query heads that share this KV head, against one block of 16 keys.
-    template <int G, class T> void score_block(T* keys, const float* queries, float* scores, int64_t stride) const {
+    // What comes next, a block of values and one of keys, is fetched meanwhile: the weights have driven them out of the cache.
+    template <int G, class T> void score_block(T* keys, const float* queries, float* scores, const T* values, const T* next_keys) const {
         int64_t hd = m.c.head_dim;
         for (int v = 0; v < BLOCK_TOKENS; v += LANES) {
             vf even[G], odd[G];
 #pragma GCC unroll 8
             for (int g = 0; g < G; g++) even[g] = odd[g] = f_zero();
             for (int64_t d = 0; d < hd; d += 2) {
+                for (int64_t line = 0; line < 2 * LANES; line += 64 / sizeof(T)) prefetch(values + line), prefetch(next_keys + line);
+                values += 2 * LANES, next_keys += 2 * LANES;
                 vf k0 = load_kv(keys + d * BLOCK_TOKENS + v), k1 = load_kv(keys + (d + 1) * BLOCK_TOKENS + v);
 #pragma GCC unroll 8
                 for (int g = 0; g < G; g++) {
@@ -169,35 +175,36 @@ struct Walk {
             for (int g = 0; g < G; g++) {
                 vf score = f_add(even[g], odd[g]);
                 if constexpr (sizeof(T) == 1) score = f_mul(score, f_load(kv_scales(keys, hd) + v));
-                f_store(scores + g * stride + v, score);
+                f_store(scores + g * SEGMENT + v, score);
             }
         }
     }
 
-    // Turns `length` scores (followed by padding to a block) into exp(score - max); returns their sum.
-    static float soften(float* scores, int64_t length) {
+    // Turns `length` scores (followed by padding to a block) into exp(score - peak); returns their sum.
+    static float soften(float* scores, int64_t length, float* peak) {
         int64_t padded = round_up(length, BLOCK_TOKENS);
         for (int64_t t = length; t < padded; t++) scores[t] = -1e30f;
         vf top = f_load(scores);
         for (int64_t t = LANES; t < padded; t += LANES) top = f_max(top, f_load(scores + t));
-        vf peak = f_set(f_hmax(top)), total = f_zero();
+        *peak = f_hmax(top);
+        vf most = f_set(*peak), total = f_zero();
         for (int64_t t = 0; t < padded; t += LANES) {
-            vf e = f_exp(f_sub(f_load(scores + t), peak));
+            vf e = f_exp(f_sub(f_load(scores + t), most));
             f_store(scores + t, e);
             total = f_add(total, e);
         }
         return f_sum(total);
     }
 
-    // Weighted sum of the values for all query heads of this KV head; each value vector is loaded once.
-    template <int G, class T> void mix_values(int layer, int head, const int32_t* table, int64_t length, int64_t stride,
-                                     const float (&scales)[G], float* out) const {
+    // Sum of `count` tokens' values, weighted by their scores, for all query heads of this KV head; each value vector is
+    // loaded once.
+    template <int G, class T> void mix_values(int layer, int head, const int32_t* table, int64_t count, float* out) const {
         int64_t hd = m.c.head_dim;
         for (int64_t d = 0; d < hd; d += 2 * LANES) {
             vf first[G], second[G];
 #pragma GCC unroll 8
             for (int g = 0; g < G; g++) first[g] = second[g] = f_zero();
-            for (int64_t t = 0; t < length; t++) {
+            for (int64_t t = 0; t < count; t++) {
                 T* block = m.values<T>(layer, table[t / BLOCK_TOKENS], head);
                 const T* value = block + t % BLOCK_TOKENS * hd + d;
                 vf low = load_kv(value), high = load_kv(value + LANES);
@@ -205,56 +212,112 @@ struct Walk {
                 if constexpr (sizeof(T) == 1) scale = kv_scales(block, hd)[t % BLOCK_TOKENS];
 #pragma GCC unroll 8
                 for (int g = 0; g < G; g++) {
-                    vf weight = f_set(own.scores[g * stride + t] * scale);
+                    vf weight = f_set(own.scores[g * SEGMENT + t] * scale);
                     first[g] = f_fma(low, weight, first[g]);
                     second[g] = f_fma(high, weight, second[g]);
                 }
             }
 #pragma GCC unroll 8
             for (int g = 0; g < G; g++) {
-                f_store(out + g * hd + d, f_mul(first[g], f_set(scales[g])));
-                f_store(out + g * hd + d + LANES, f_mul(second[g], f_set(scales[g])));
+                f_store(out + g * hd + d, first[g]);
+                f_store(out + g * hd + d + LANES, second[g]);
             }
         }
     }
 
-    template <int G, class T> void attend_over(int layer, int64_t row, int head) const {
-        int64_t length = s.positions[row] + 1, hd = m.c.head_dim, stride = round_up(m.c.max_positions, BLOCK_TOKENS);
-        const int32_t* table = s.tables + s.sequences[row] * s.table_stride;
-        float* queries = m.qkv + row * m.qkv_stride + (int64_t)head * G * hd;
-        float scale = 1.0f / sqrtf((float)hd);
+    // What `count` tokens from block `at` on add to each query head, as [G] peaks, [G] sums of exp(score - peak) and
+    // [G][head_dim] sums of values weighted by it. `blocks`: of all tokens.
+    template <int G, class T> void attend_segment(int layer, int head, const int32_t* table, int64_t at, int64_t count,
+                                                  int64_t blocks, const float* queries, float* part) const {
+        for (int64_t b = at; (b - at) * BLOCK_TOKENS < count; b++) {
+            T* next = m.keys<T>(layer, table[b + 1 < blocks ? b + 1 : b], head);
+            score_block<G>(m.keys<T>(layer, table[b], head), queries, own.scores + (b - at) * BLOCK_TOKENS,
+                           m.values<T>(layer, table[b], head), next);
+        }
+        for (int g = 0; g < G; g++) part[G + g] = soften(own.scores + g * SEGMENT, count, part + g);
+        mix_values<G, T>(layer, head, table + at, count, part + 2 * G);
+    }
+
+    // Adds the part of later tokens to the sum of earlier ones.
+    template <int G> void merge(float* sum, const float* part) const {
         for (int g = 0; g < G; g++) {
-            rotate(queries + g * hd, s.positions[row]);
-            for (int64_t d = 0; d < hd; d++) queries[g * hd + d] *= scale;
+            float peak = sum[g] > part[g] ? sum[g] : part[g];
+            float before = expf(sum[g] - peak), scale = expf(part[g] - peak);
+            sum[g] = peak;
+            sum[G + g] = sum[G + g] * before + part[G + g] * scale;
+            float* values = sum + 2 * G + g * m.c.head_dim;
+            const float* more = part + 2 * G + g * m.c.head_dim;
+            for (int64_t d = 0; d < m.c.head_dim; d += LANES)
+                f_store(values + d, f_fma(f_load(more + d), f_set(scale), f_mul(f_load(values + d), f_set(before))));
         }
-        for (int64_t b = 0; b * BLOCK_TOKENS < length; b++)
-            score_block<G>(m.keys<T>(layer, table[b], head), queries, own.scores + b * BLOCK_TOKENS, stride);
-        float scales[G];
-        for (int g = 0; g < G; g++) scales[g] = 1.0f / soften(own.scores + g * stride, length);
-        mix_values<G, T>(layer, head, table, length, stride, scales, m.attention + row * m.q_stride + (int64_t)head * G * hd);
     }
 
-    template <int G> void attend(int layer, int64_t row, int head) const {
-        if (m.c.kv_precision == INT8) attend_over<G, int8_t>(layer, row, head);
-        else attend_over<G, float>(layer, row, head);
+    // This thread's copy of the queries that share a KV head, rotated and scaled.
+    template <int G> const float* prepare_queries(int64_t row, int head) const {
+        int64_t hd = m.c.head_dim;
+        float scale = 1.0f / sqrtf((float)hd);
+        memcpy(own.queries, m.qkv + row * m.qkv_stride + (int64_t)head * G * hd, G * hd * 4);
+        for (int g = 0; g < G; g++) {
+            rotate(own.queries + g * hd, s.positions[row]);
+            for (int64_t d = 0; d < hd; d++) own.queries[g * hd + d] *= scale;
+        }
+        return own.queries;
     }
 
-    void attend_any(int layer, int64_t row, int head) const {
+    template <int G> void finish_attention(const float* sum, float* out) const {
+        int64_t hd = m.c.head_dim;
+        for (int g = 0; g < G; g++) {
+            vf inverse = f_set(1.0f / sum[G + g]);
+            for (int64_t d = 0; d < hd; d += LANES) f_store(out + g * hd + d, f_mul(f_load(sum + 2 * G + g * hd + d), inverse));
+        }
+    }
+
+    // Part `part` of the segments of one row and KV head. Segments are always of the same size and merged in order, so a result
+    // does not depend on who computed which. Where there are several parts, who ends last merges.
+    template <int G, class T> void attend_over(int layer, int64_t row, int head, int64_t part) const {
+        int64_t length = s.positions[row] + 1, segments = (length + SEGMENT - 1) / SEGMENT, size = partial_floats(m.c);
+        const int32_t* table = s.tables + s.sequences[row] * s.table_stride;
+        const float* queries = prepare_queries<G>(row, head);
+        int64_t at = row * m.c.kv_heads + head;
+        bool alone = s.parts == 1;
+        float* sum = alone ? own.partials : m.partials + at * m.most_segments * size;
+        for (int64_t i = segments * part / s.parts; i < segments * (part + 1) / s.parts; i++) {
+            int64_t left = length - i * SEGMENT, blocks = (length + BLOCK_TOKENS - 1) / BLOCK_TOKENS;
+            float* found = sum + (alone && i > 1 ? 1 : i) * size;
+            attend_segment<G, T>(layer, head, table, i * SEGMENT / BLOCK_TOKENS, left < SEGMENT ? left : SEGMENT, blocks, queries, found);
+            if (alone && i > 0) merge<G>(sum, found);
+        }
+        if (!alone) {
+            auto& done = s.parts_done[layer * s.rows * m.c.kv_heads + at];
+            if (done.fetch_add(1, std::memory_order_acq_rel) + 1 < s.parts) return;
+            for (int64_t i = 1; i < segments; i++) merge<G>(sum, sum + i * size);
+        }
+        finish_attention<G>(sum, m.attention + row * m.q_stride + (int64_t)head * G * m.c.head_dim);
+    }
+
+    template <int G> void attend(int layer, int64_t row, int head, int64_t part) const {
+        if (m.c.kv_precision == INT8) attend_over<G, int8_t>(layer, row, head, part);
+        else attend_over<G, float>(layer, row, head, part);
+    }
+
+    void attend_any(int layer, int64_t row, int head, int64_t part) const {
         switch (m.c.heads / m.c.kv_heads) {
-            case 1: return attend<1>(layer, row, head);
-            case 2: return attend<2>(layer, row, head);
-            case 3: return attend<3>(layer, row, head);
-            case 4: return attend<4>(layer, row, head);
-            case 8: return attend<8>(layer, row, head);
+            case 1: return attend<1>(layer, row, head, part);
+            case 2: return attend<2>(layer, row, head, part);
+            case 3: return attend<3>(layer, row, head, part);
+            case 4: return attend<4>(layer, row, head, part);
+            case 8: return attend<8>(layer, row, head, part);
         }
     }
 
+    // The newest token is in the last part, which stores its key and value before it reads them.
     void attention(int layer) {
-        int64_t heads = m.c.kv_heads;
+        int64_t heads = m.c.kv_heads, parts = s.parts;
         if (s.many_rows) share(s.rows * heads, 1, [&](int64_t i) { store_kv(layer, i / heads, i % heads); });
-        share(s.rows * heads, 1, [&](int64_t i) {
-            if (!s.many_rows) store_kv(layer, i / heads, i % heads);
-            attend_any(layer, i / heads, i % heads);
+        share(s.rows * heads * parts, 1, [&](int64_t i) {
+            int64_t row = i / parts / heads, head = i / parts % heads, part = i % parts;
+            if (!s.many_rows && part == parts - 1) store_kv(layer, row, head);
+            attend_any(layer, row, head, part);
         });
     }
 
@@ -289,21 +352,43 @@ struct Walk {
         });
     }
 
-    // First index of the largest logit, and log(sum(exp(logits))) for its log-probability.
+    // First index of the largest logit, and log(sum(exp(logits))) for its log-probability: the vocabulary in slices of a fixed
+    // size, so that a single row occupies all threads, joined in order by whoever finishes last.
     void summarise() {
-        share(s.outputs, 1, [&](int64_t o) {
-            const float* logits = s.logits + o * m.vocab_stride;
-            int64_t best = 0;
-            vf total = f_zero();
-            for (int64_t t = 1; t < m.c.vocab; t++) best = logits[t] > logits[best] ? t : best;
-            vf peak = f_set(logits[best]);
-            int64_t t = 0;
-            for (; t + LANES <= m.c.vocab; t += LANES) total = f_add(total, f_exp(f_sub(f_load(logits + t), peak)));
-            float sum = f_sum(total);
-            for (; t < m.c.vocab; t++) sum += expf(logits[t] - logits[best]);
-            s.best[o] = (int32_t)best;
-            s.log_total[o] = logits[best] + logf(sum);
+        int64_t slices = (m.c.vocab + SLICE - 1) / SLICE;
+        share(s.outputs * slices, 1, [&](int64_t i) {
+            int64_t o = i / slices, slice = i % slices;
+            summarise_slice(s.logits + o * m.vocab_stride, slice, m.slices + i * 2);
+            if (s.slices_done[o].fetch_add(1, std::memory_order_acq_rel) + 1 == slices) join_slices(o, slices);
         });
+    }
+
+    int64_t slice_end(int64_t slice) const { return (slice + 1) * SLICE < m.c.vocab ? (slice + 1) * SLICE : m.c.vocab; }
+
+    // The largest logit of a slice, and the sum of exp(logit - largest).
+    void summarise_slice(const float* logits, int64_t slice, float* found) const {
+        int64_t first = slice * SLICE, end = slice_end(slice), t = first;
+        vf top = f_set(logits[first]), total = f_zero();
+        for (; t + LANES <= end; t += LANES) top = f_max(f_load(logits + t), top);
+        float peak = f_hmax(top), sum = 0;
+        for (; t < end; t++) peak = logits[t] > peak ? logits[t] : peak;
+        vf most = f_set(peak);
+        for (t = first; t + LANES <= end; t += LANES) total = f_add(total, f_exp(f_sub(f_load(logits + t), most)));
+        for (; t < end; t++) sum += expf(logits[t] - peak);
+        found[0] = peak;
+        found[1] = sum + f_sum(total);
+    }
+
+    void join_slices(int64_t o, int64_t slices) const {
+        const float *found = m.slices + o * slices * 2, *logits = s.logits + o * m.vocab_stride;
+        int64_t best = 0;
+        for (int64_t i = 1; i < slices; i++) best = found[2 * i] > found[2 * best] ? i : best;
+        float peak = found[2 * best], total = 0;
+        for (int64_t i = 0; i < slices; i++) total += found[2 * i + 1] * expf(found[2 * i] - peak);
+        int64_t at = best * SLICE, end = slice_end(best);
+        while (at + 1 < end && logits[at] != peak) at++;
+        s.best[o] = (int32_t)at;
+        s.log_total[o] = peak + logf(total);
     }
 
     template <int P> void run_layer(int l) {
@@ -393,6 +478,16 @@ bool valid_rows(const Model& m, int64_t rows, const int32_t* tokens, const int32
     return true;
 }
 
+// Parts for each row and KV head, so that every thread has some: three KV heads on two threads would leave one idle for a
+// third of the time.
+int64_t attention_parts(const Model& m, int64_t rows, const int32_t* positions) {
+    int64_t items = rows * m.c.kv_heads, wanted = PARTS_PER_THREAD * m.team->size(), longest = 0;
+    if (m.team->size() == 1 || items >= wanted) return 1;
+    for (int64_t r = 0; r < rows; r++) longest = positions[r] > longest ? positions[r] : longest;
+    int64_t segments = longest / SEGMENT + 1, parts = (wanted + items - 1) / items;
+    return parts < segments ? parts : segments;
+}
+
 }  // namespace
 
 #define API extern "C" __attribute__((visibility("default")))
@@ -442,8 +537,10 @@ API int al_step(Model* m, int64_t groups, const Group* group, const int32_t* tok
         bool many_rows = false;
         for (int64_t r = 1; r < count; r++) many_rows |= sequences[r] == sequences[r - 1];
         std::vector<std::atomic<int64_t>> counters((6 * m->c.layers + 4) * m->team->size());
+        int64_t parts = attention_parts(*m, count, positions);
+        std::vector<std::atomic<int32_t>> parts_done(parts > 1 ? m->c.layers * count * m->c.kv_heads : 0), slices_done(group[g].outputs);
         Step step{m, &m->levels[group[g].level], count, group[g].outputs, tokens, positions, sequences, tables, output_rows,
-                  table_stride, many_rows, logits, best, log_total, counters.data()};
+                  table_stride, many_rows, parts, parts_done.data(), slices_done.data(), logits, best, log_total, counters.data()};
         m->team->run(walk, &step);
         tokens += count, positions += count, sequences += count;
         output_rows += group[g].outputs, best += group[g].outputs, log_total += group[g].outputs;

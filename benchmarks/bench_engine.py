@@ -5,7 +5,7 @@ Without --http it measures bare steps; with it, whole servers (bench_http.py).
 Every round measures each tier on both sides right after each other; the order of the tiers and which side goes first
 rotate. Before each pair the machine has to be idle (with a time-out; what the gate found is recorded). Both sides
 average over the same number of tokens at the same context lengths. Prints a table with the targets, also those missed,
-and writes everything to out/bench/engine.json. Differences that remain: our keys and values are fp32, the peer's fp16;
+and writes everything to out/bench/engine.json. Differences that remain: our keys and values of fp32 weights are fp32;
 our step computes the best token and the normaliser of its probability, the peer's only the scores.
 """
 

@@ -66,6 +66,7 @@ CANDIDATES = (
     Candidate(Precision.INT4, group_size=64),
     Candidate(Precision.INT4, group_size=128),
     Candidate(Precision.NESTED, depths=(30, 28)),
+    Candidate(Precision.FP32, kv=Precision.FP16),
     Candidate(Precision.FP32, kv=Precision.INT8),
     Candidate(Precision.INT8, kv=Precision.INT8),
     Candidate(Precision.INT8, seed=0),

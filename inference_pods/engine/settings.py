@@ -62,7 +62,7 @@ class Settings:
     # After SIGTERM: how long running requests may take to finish.
     drain_seconds: float
     # Storage of keys and values: int8 takes 27 % of fp32's memory, for a little quality.
-    kv_precision: Precision
+    kv_precision: Precision | None
     # Compute threads; 0: as many whole cores as the container's CPU quota allows.
     threads: int
     # Where to compute: cpu, cuda, or auto (cuda where the container was given a device).
@@ -192,9 +192,8 @@ def _build_parser() -> argparse.ArgumentParser:
     add(
         "--kv-precision",
         type=Precision,
-        choices=[Precision.FP32, Precision.INT8],
-        default=Precision.FP32,
-        help="storage of keys and values",
+        choices=[Precision.FP32, Precision.FP16, Precision.INT8],
+        help="storage of keys and values (default: fp16 with the compiled decoder, but fp32 for fp32 weights)",
     )
     add("--threads", type=_at_least(0), default=0, help="compute threads (0: from the CPU quota)")
     add(

@@ -42,8 +42,8 @@ logger = logging.getLogger(__name__)
 
 
 _KV_OF_ONE_RANK = (
-    "replica.kvPrecision (--kv-precision) int8 needs the compiled decoder, which is one rank on a CPU: leave it out, or"
-    " set replica.tensorParallel: 1 on a node without GPUs"
+    "replica.kvPrecision (--kv-precision) fp16 and int8 need the compiled decoder, which is one rank on a CPU: leave it"
+    " out, or set replica.tensorParallel: 1 on a node without GPUs"
 )
 
 
@@ -114,7 +114,7 @@ def build_engine(settings: Settings, deliver: Deliver, observe: Observe, on_lost
     levels = tuple(level.name for level in model.runner.levels)
     scheduler = build_scheduler(settings, _find_drafts(settings, levels))
     core = EngineCore(model.runner, scheduler, tokenizer)
-    description = _describe(settings, model, limits.threads, placement)
+    description = _describe(settings, model, limits, placement)
     description |= {"skip_order": list(skip_order), "model_sha": model_sha}
     _warn_if_slow(model.runner.variant)
     logger.info("loaded %s", description)
@@ -141,9 +141,14 @@ def build_limits(settings: Settings, file: ModelFile, placement: Placement) -> D
         max_positions=min(settings.max_total_tokens, context_length(file)),
         kv_blocks=settings.kv_blocks,
         threads=placement.divide_threads(settings.threads or detect_threads()),
-        kv_precision=settings.kv_precision,
+        kv_precision=settings.kv_precision or _default_kv_precision(settings, placement),
         max_sequences=settings.max_batch_size,
     )
+
+
+def _default_kv_precision(settings: Settings, placement: Placement) -> Precision:
+    """fp16 halves what attention reads; 11 bits are more than any weights but fp32's have."""
+    return Precision.FP32 if placement.needs_torch or settings.precision is Precision.FP32 else Precision.FP16
 
 
 def _most_outputs(settings: Settings) -> int:
@@ -166,7 +171,7 @@ def _warn_if_slow(variant: str) -> None:
         logger.warning("this CPU has no AVX2 (%s): decoding with the scalar kernels, slower", detect_cpu().describe())
 
 
-def _describe(settings: Settings, model: LoadedModel, threads: int, placement: Placement) -> dict[str, object]:
+def _describe(settings: Settings, model: LoadedModel, limits: DecoderLimits, placement: Placement) -> dict[str, object]:
     """What /info says about the replica."""
     return {
         "model_id": settings.served_model_name,
@@ -180,14 +185,14 @@ def _describe(settings: Settings, model: LoadedModel, threads: int, placement: P
         "precision": settings.precision.value,
         "group_size": settings.group_size,
         "permutation_seed": settings.permutation_seed,
-        "kv_precision": settings.kv_precision.value,
+        "kv_precision": limits.kv_precision.value,
         "levels": [level.name for level in model.runner.levels],
         "draft_level": settings.draft_level,
         "kernels": model.runner.variant,
         "kernel_paths": model.runner.paths if isinstance(model.runner, ReportingRunner) else {},
         "step_plans": placement.backend.value if placement.needs_torch else "buffers",
         "cpu": detect_cpu().describe(),
-        "threads": threads,
+        "threads": limits.threads,
         "tensor_parallel": placement.ranks,
         "weight_bytes": model.runner.weight_bytes,
         "kv_cache_bytes": model.runner.kv_bytes,

@@ -64,7 +64,7 @@ class DecoderShape:
 class DecoderLimits:
     """What a decoder reserves: rows (tokens) and outputs (scores) per step, positions per sequence, KV blocks.
 
-    `kv_precision`: FP32, or INT8 with one scale per token and head, in 27 % of the memory.
+    `kv_precision`: FP32, FP16, or INT8 with one scale per token and head, in 27 % of the memory.
     `max_sequences`: of a step; fewer than outputs where drafts are verified. None: as many as outputs.
     """
 

@@ -6,6 +6,7 @@ Keeps fp32 values of the tier's quantised weights, so its quality is the tier's;
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,7 +57,7 @@ class ReferenceDecoder:
         # By what they are read as: a nested decoder holds the values of both of its planes' readings.
         self._weights: dict[tuple[Precision, TensorRole, int], Tensor] = {}
         self._kv = torch.zeros(shape.layers, 2, limits.kv_blocks * BLOCK_TOKENS, shape.kv_heads, shape.head_dim)
-        self._rounds_kv = limits.kv_precision is Precision.INT8
+        self._round_kv = _KV_ROUNDINGS[limits.kv_precision]
         self._cos, self._sin = _rope_tables(shape, limits.max_positions)
 
     @property
@@ -141,9 +142,8 @@ class ReferenceDecoder:
     def _store_kv(self, linear: _LayerView, x: Tensor, start: int, slots: Tensor) -> None:
         k, v = (linear(x, role).view(x.shape[0], -1, self._shape.head_dim) for role in (TensorRole.K, TensorRole.V))
         k = self._rotate(k, start)
-        if self._rounds_kv:
-            k, v = _round_vectors(k), _round_vectors(v)
-        self._kv[linear.layer, 0, slots[start:]], self._kv[linear.layer, 1, slots[start:]] = k, v
+        for plane, values in enumerate((k, v)):
+            self._kv[linear.layer, plane, slots[start:]] = self._round_kv(values)
 
     def _attention(self, linear: _LayerView, x: Tensor, start: int, slots: Tensor) -> Tensor:
         shape, rows = self._shape, x.shape[0]
@@ -166,6 +166,13 @@ def _round_vectors(x: Tensor) -> Tensor:
     """[token, head, dim] as int8 codes with one scale per token and head would keep it."""
     peak = x.abs().amax(-1, keepdim=True)
     return torch.round(x * (127.0 / peak.clamp_min(1e-30))) * (peak / 127.0)
+
+
+_KV_ROUNDINGS: dict[Precision, Callable[[Tensor], Tensor]] = {
+    Precision.FP32: lambda x: x,
+    Precision.FP16: lambda x: x.half().float(),
+    Precision.INT8: _round_vectors,
+}
 
 
 def _rope_tables(shape: DecoderShape, positions: int) -> tuple[Tensor, Tensor]:

@@ -207,7 +207,7 @@ RULES: dict[str, tuple[Spec, str]] = {
     ),
     "keys and values in int8 of several ranks": (
         changed("tiers.0.replica", {**MINIMAL["tiers"][0]["replica"], "tensorParallel": 2, "kvPrecision": "int8"}),
-        r"replica.kvPrecision: int8 needs replica.tensorParallel: 1.*leave kvPrecision out",
+        r"replica.kvPrecision: fp16 and int8 need replica.tensorParallel: 1.*leave kvPrecision out",
     ),
     "a request longer than the KV cache of a replica": (
         changed("tiers.0.replica.contextTokens", 4097),
@@ -345,7 +345,7 @@ CONSTRAINTS: dict[str, tuple[Spec, str]] = {
     "nine ranks": (changed("tiers.0.replica.tensorParallel", 9), r"tensorParallel.*less than or equal to 8"),
     "keys and values in an unknown precision": (
         changed("tiers.0.replica.kvPrecision", "int4"),
-        r'kvPrecision: Unsupported value: "int4": supported values: "fp32", "int8"',
+        r'kvPrecision: Unsupported value: "int4": supported values: "fp32", "fp16", "int8"',
     ),
     "two cards of one level": (
         nested(LEVELS, {"levels": [level("int8"), level("int8")]}),

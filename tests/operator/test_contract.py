@@ -118,7 +118,6 @@ UNSET: dict[str, tuple[type[Api], str]] = {
     "--max-total-tokens": (Replica, "context_tokens"),
     "--kv-cache-tokens": (Replica, "kv_cache_tokens"),
     "--max-step-tokens": (Replica, "max_tokens_per_step"),
-    "--kv-precision": (Replica, "kv_precision"),
     "--draft-tokens": (Draft, "tokens"),
     "--group-size": (Recipe, "group_size"),
 }

@@ -58,10 +58,10 @@ struct Scratch {
     uint8_t* joined;
 };
 
-// Keys or values of one block and head: [dim][token] keys or [token][dim] values, fp32, or int8 followed by one scale a token.
+// Keys or values of one block and head: [dim][token] keys or [token][dim] values, fp32, fp16, or int8 followed by one scale a token.
 INLINE int64_t kv_block_bytes(const Config& c) {
     int64_t numbers = (int64_t)c.head_dim * BLOCK_TOKENS;
-    return c.kv_precision == INT8 ? numbers + BLOCK_TOKENS * 4 : numbers * 4;
+    return c.kv_precision == INT8 ? numbers + BLOCK_TOKENS * 4 : numbers * (c.kv_precision == FP16 ? 2 : 4);
 }
 // What one segment finds for the query heads of a KV head: a peak, a sum and a weighted sum of values for each.
 INLINE int64_t partial_floats(const Config& c) { return (int64_t)c.heads / c.kv_heads * (2 + c.head_dim) + 15 & ~15; }

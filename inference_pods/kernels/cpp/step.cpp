@@ -131,6 +131,11 @@ struct Walk {
             store_codes(key + m.kv_dim, hd, 1, slot, m.values<int8_t>(layer, block, head) + slot * hd, m.values<int8_t>(layer, block, head));
             return;
         }
+        if (m.c.kv_precision == FP16) {
+            uint16_t *keys = m.keys<uint16_t>(layer, block, head), *values = m.values<uint16_t>(layer, block, head) + slot * hd;
+            for (int64_t d = 0; d < hd; d++) keys[d * BLOCK_TOKENS + slot] = to_half(key[d]), values[d] = to_half(key[m.kv_dim + d]);
+            return;
+        }
         float* keys = m.keys<float>(layer, block, head);
         for (int64_t d = 0; d < hd; d++) keys[d * BLOCK_TOKENS + slot] = key[d];
         memcpy(m.values<float>(layer, block, head) + slot * hd, key + m.kv_dim, hd * 4);
@@ -151,6 +156,7 @@ struct Walk {
     }
 
     static vf load_kv(const float* p) { return f_load(p); }
+    static vf load_kv(const uint16_t* p) { return f_from_half(p); }
     static vf load_kv(const int8_t* p) { return f_from_i8(p); }
 
     // Scores of all query heads that share this KV head, against one block of 16 keys.
@@ -297,6 +303,7 @@ struct Walk {
 
     template <int G> void attend(int layer, int64_t row, int head, int64_t part) const {
         if (m.c.kv_precision == INT8) attend_over<G, int8_t>(layer, row, head, part);
+        else if (m.c.kv_precision == FP16) attend_over<G, uint16_t>(layer, row, head, part);
         else attend_over<G, float>(layer, row, head, part);
     }
 
@@ -440,7 +447,8 @@ bool in_range(const Config& c) {
     if (!within(c.heads, WIDE) || !within(c.kv_heads, c.heads) || !within(c.head_dim, WIDE)) return false;
     if (!within((int64_t)c.heads * c.head_dim, WIDE) || !within(c.threads, MANY)) return false;
     if (!within(c.max_rows, WIDE) || !within(c.max_outputs, WIDE) || c.max_positions < 1 || c.kv_blocks < 1) return false;
-    if (c.precision < FP32 || c.precision > NESTED || (c.kv_precision != FP32 && c.kv_precision != INT8)) return false;
+    if (c.precision < FP32 || c.precision > NESTED) return false;
+    if (c.kv_precision != FP32 && c.kv_precision != FP16 && c.kv_precision != INT8) return false;
     if (c.span != GROUP && c.span != 2 * GROUP && c.span != 4 * GROUP) return false;
     return 2.0 * c.layers * c.kv_blocks * c.kv_heads * (double)kv_block_bytes(c) < 0x1p61;
 }

@@ -16,8 +16,8 @@ from adaptive_operator.api.curve import Curve
 from adaptive_operator.api.recipe import Recipe
 
 _KV_OF_ONE_RANK = (
-    "tiers[].replica.kvPrecision: int8 needs replica.tensorParallel: 1, keys and values of several ranks are fp32;"
-    " lower tensorParallel to 1, or leave kvPrecision out"
+    "tiers[].replica.kvPrecision: fp16 and int8 need replica.tensorParallel: 1, keys and values of several ranks"
+    " are fp32; lower tensorParallel to 1, or leave kvPrecision out"
 )
 
 
@@ -35,6 +35,7 @@ class KvPrecision(StrEnum):
     """Numeric form of the keys and values of running requests."""
 
     FP32 = "fp32"
+    FP16 = "fp16"
     INT8 = "int8"
 
 
@@ -82,8 +83,8 @@ class Replica(Api):
     )
     kv_precision: KvPrecision | None = Field(
         default=None,
-        description="Numeric form of the keys and values of running requests: int8 takes about a quarter of the"
-        " memory of fp32; CPU, one rank only. Unset: fp32.",
+        description="Numeric form of the keys and values of running requests: fp16 takes half of the memory of fp32,"
+        " int8 about a quarter; both on a CPU with one rank only. Unset: fp16 there, but fp32 for fp32 weights.",
     )
     context_tokens: int | None = Field(
         default=None,
@@ -198,7 +199,7 @@ class Tier(Api):
                 ),
                 # No check of the operator's own: what is stored already is read, and the engine says why it refuses.
                 rule(
-                    "!has(self.replica.kvPrecision) || self.replica.kvPrecision != 'int8'"
+                    "!has(self.replica.kvPrecision) || self.replica.kvPrecision == 'fp32'"
                     " || !has(self.replica.tensorParallel) || self.replica.tensorParallel == 1 || has(self.curve)",
                     _KV_OF_ONE_RANK,
                 ),

@@ -84,6 +84,34 @@ def test_on_torch_too_a_container_that_is_too_small_is_refused_with_the_bytes_be
     assert at_least < needed < 1.6 * at_least
 
 
+@pytest.mark.parametrize(
+    ("arguments", "precision"),
+    [
+        ([], "fp16"),
+        (["--precision", "fp32"], "fp32"),
+        (["--kv-precision", "int8"], "int8"),
+        (["--kv-precision", "fp32"], "fp32"),
+        (["--device", "cpu", "--tensor-parallel", "2"], "fp32"),
+    ],
+)
+def test_keys_and_values_are_fp16_unless_the_weights_are_fp32_or_torch_computes(
+    model_source, model_path, monkeypatch, arguments, precision
+):
+    monkeypatch.setattr("inference_pods.engine.startup.load_model", stop_with_limits)
+    with pytest.raises(LimitsError) as caught:
+        build(model_source, *arguments)
+    assert caught.value.limits.kv_precision.value == precision
+
+
+class LimitsError(Exception):
+    def __init__(self, limits):
+        self.limits = limits
+
+
+def stop_with_limits(_file, limits, *_rest, **_named):
+    raise LimitsError(limits)
+
+
 def test_int8_keys_and_values_of_several_ranks_are_refused_with_field_and_remedy(model_source, model_path):
     with pytest.raises(LoadError, match=r"replica\.kvPrecision .*leave it out, or set .*tensorParallel: 1") as caught:
         build(model_source, "--device", "cpu", "--tensor-parallel", "2", "--kv-precision", "int8")

@@ -26,7 +26,7 @@ def decode_one(decoder, context, beside=0):
     return decoder.step([Chunk(tokens[-1:], context, TABLE, 1), *others])[0].logits.copy()
 
 
-@pytest.mark.parametrize("kv", [Precision.FP32, Precision.INT8])
+@pytest.mark.parametrize("kv", [Precision.FP32, Precision.FP16, Precision.INT8])
 @pytest.mark.parametrize("context", [0, 63, 64, 127, 200, 319])
 def test_a_token_behind_several_segments_equals_the_reference(variant, context, kv):
     limits = replace(LONG, kv_precision=kv)

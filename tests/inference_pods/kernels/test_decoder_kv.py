@@ -1,4 +1,4 @@
-"""Keys and values in int8: what the reference computes with them, in a quarter of the memory."""
+"""Keys and values in fp16 and int8: what the reference computes with them, in a half and a quarter of the memory."""
 
 from dataclasses import replace
 
@@ -35,6 +35,14 @@ def test_int8_keys_and_values_cost_little_and_not_nothing(variant):
     rounded = decode(load_random_weights(Decoder(SHAPE, INT8_KV, Precision.FP32, variant)))
     error = np.abs(rounded - full).max()
     assert 0 < error < 0.1 * np.abs(full).max()
+
+
+def test_fp16_keys_and_values_cost_next_to_nothing_for_half_of_the_memory(variant):
+    limits = replace(LIMITS, kv_precision=Precision.FP16)
+    decoders = [load_random_weights(Decoder(SHAPE, chosen, Precision.FP32, variant)) for chosen in (LIMITS, limits)]
+    full, rounded = (decode(decoder) for decoder in decoders)
+    assert 0 < np.abs(rounded - full).max() < 2e-3 * np.abs(full).max()
+    assert decoders[1].kv_bytes == decoders[0].kv_bytes / 2
 
 
 def test_int8_keys_and_values_take_little_more_than_a_quarter_of_the_memory(variant):

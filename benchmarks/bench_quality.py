@@ -147,6 +147,8 @@ def main() -> None:
             print(f"| {candidate.weights} | {level} | {candidate.kv} | {candidate.grid} | {quality.divergence:.4f} ± "
                   f"{quality.divergence_error:.4f} | x{quality.perplexity_ratio:.4f} | {quality.agreement:.1%} |",
                   flush=True)  # fmt: skip
+    if options.only is not None:  # a part of the table does not replace it
+        return
     OUTPUT.parent.mkdir(parents=True, exist_ok=True)
     OUTPUT.write_text(json.dumps({"cpu": detect_cpu().describe(), "positions": positions, "figures": records}))
 

@@ -32,6 +32,7 @@ from benchmarks.soak_verdict import (
     COMPLETED,
     DEADLINE_PASSED,
     DISCONNECTED,
+    UNDRAFTED,
     SoakRecord,
     find_faults,
 )
@@ -122,8 +123,9 @@ class Tally:
     def end(self, plan: Plan, outcome: str, expected: bool) -> None:
         self.outcomes[outcome] += 1
         if outcome == COMPLETED:
-            self.completed[plan.headers[HEADER_LEVEL]] += 1
             self.ways[plan.way] += 1
+        if outcome == COMPLETED and plan.change is None:  # else it is partly another level's
+            self.completed[plan.headers[HEADER_LEVEL]] += 1
             self.undrafted += HEADER_SPECULATE in plan.headers and plan.headers[HEADER_LEVEL] == LEVELS[0]
         if not expected:
             self.failures.append(outcome)
@@ -297,7 +299,7 @@ def judge_status(plan: Plan, status: int, body: dict[str, Any]) -> tuple[str, bo
 async def ask_probes(engine: ServerProcess, session: aiohttp.ClientSession) -> dict[str, str]:
     """Greedy answers of an idle engine by level, those of the top level without drafts too."""
     asked = {level: {HEADER_LEVEL: level} for level in LEVELS}
-    asked[f"{LEVELS[0]} without drafts"] = {HEADER_LEVEL: LEVELS[0], HEADER_SPECULATE: "off"}
+    asked[LEVELS[0] + UNDRAFTED] = {HEADER_LEVEL: LEVELS[0], HEADER_SPECULATE: "off"}
     body = {"inputs": "The capital of France is", "parameters": {"max_new_tokens": 48, "ignore_eos": True}}
     answers = {}
     for level, headers in asked.items():

@@ -25,6 +25,9 @@ _MUST_HAPPEN = {
 _ZERO_WHEN_IDLE = (ENGINE_RUNNING, ENGINE_WAITING, ENGINE_KV_BLOCKS_USED, ENGINE_INTEGRITY_FAILURES)
 
 
+UNDRAFTED = " without drafts"  # behind the name of a level, of answers that nothing was drafted for
+
+
 @dataclass(frozen=True, slots=True)
 class SoakRecord:
     """`rss_bytes`: one sample per second. `idle_metrics`: read after the last request, or at the end of the patience
@@ -65,6 +68,11 @@ def find_faults(
         f"the greedy answer at level {level} changed" for level, answer in record.first_answers.items()
         if record.last_answers.get(level) != answer
     ]  # fmt: skip
+    faults += [
+        f"the greedy answer at level {level} is another one without drafts"
+        for level, answer in record.first_answers.items()
+        if record.first_answers.get(level + UNDRAFTED, answer) != answer
+    ]
     return faults + _judge_memory(record.rss_bytes)
 
 

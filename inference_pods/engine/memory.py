@@ -111,13 +111,18 @@ def _row_values(shape: DecoderShape, precision: Precision) -> int:
 
 
 def _step_values(shape: DecoderShape, shard: Shard, limits: DecoderLimits) -> int:
-    """Numbers that a step in fp32 holds at once: a layer's rows, the keys and values that attention gathers, scores."""
+    """Numbers that a step in fp32 holds at once: a layer's rows, the keys and values that attention gathers, scores.
+
+    What a prompt's rows may attend to is a mask of bools that torch makes a second time in fp32
+    (measured at 4,096 to 16,384 rows).
+    """
     kv_dim = len(shard.kv_heads) * shape.head_dim
     qkv = kv_dim * (shape.heads // shape.kv_heads + 2)
     rows = limits.max_rows * (4 * len(shard.neurons) + 6 * shape.dim + 2 * qkv)
     read = min(limits.max_outputs * limits.max_positions, limits.kv_blocks * BLOCK_TOKENS)
     gathers = 3 * 2 * kv_dim * read
-    return rows + gathers + 3 * limits.max_outputs * shape.vocab
+    masks = limits.max_rows * limits.max_positions * 5 // 4
+    return rows + gathers + masks + 3 * limits.max_outputs * shape.vocab
 
 
 def _block_values(shape: DecoderShape) -> int:

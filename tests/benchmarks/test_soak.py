@@ -65,6 +65,10 @@ def test_a_run_that_leaves_everything_as_it_was_passes():
         ({"idle_metrics": {**IDLE, "adaptive_engine_verifications_total": 0.0}}, "no draft was verified"),
         ({"failures": ["status 500: x"]}, "1 requests failed, first: status 500: x"),
         ({"last_answers": {"int8": "Rome"}}, "answer at level int8 changed"),
+        (
+            {"first_answers": {"int8": "Paris", "int8 without drafts": "Rome"}},
+            "answer at level int8 is another one without drafts",
+        ),
         ({"last_answers": {}}, "answer at level int8 changed"),
         ({"rss_bytes": [300 * MIB] * 75 + [400 * MIB] * 25}, "grew from 300 MiB in the warm-up to 400 MiB"),
         ({"rss_bytes": [300 * MIB]}, "too short"),

@@ -65,6 +65,11 @@ INLINE int64_t kv_block_bytes(const Config& c) {
 }
 // What one segment finds for the query heads of a KV head: a peak, a sum and a weighted sum of values for each.
 INLINE int64_t partial_floats(const Config& c) { return (int64_t)c.heads / c.kv_heads * (2 + c.head_dim) + 15 & ~15; }
+// Rows times KV heads of the largest step whose attention is split (attention_parts).
+INLINE int64_t most_split_items(const Config& c) {
+    int64_t items = (int64_t)c.max_rows * c.kv_heads, most = PARTS_PER_THREAD * (int64_t)c.threads - 1;
+    return c.threads == 1 ? 0 : items < most ? items : most;
+}
 INLINE float* kv_scales(int8_t* block, int64_t head_dim) { return (float*)(block + head_dim * BLOCK_TOKENS); }
 
 struct Model {
@@ -135,7 +140,7 @@ static int64_t place_scratch(Model& m, uint8_t* base) {
     m.hidden = at.take<float>(c.max_rows * m.ffn_stride);
     m.gathered = at.take<float>(c.max_outputs * m.dim_stride);
     m.slices = at.take<float>((int64_t)c.max_outputs * ((c.vocab + SLICE - 1) / SLICE) * 2);
-    m.partials = at.take<float>(PARTS_PER_THREAD * c.threads * m.most_segments * partial_floats(c));
+    m.partials = at.take<float>(most_split_items(c) * m.most_segments * partial_floats(c));
     for (int t = 0; t < c.threads; t++) {
         Scratch& own = m.own[t];
         own.fp32 = at.take<float>(c.max_rows * m.dim_stride);
@@ -183,7 +188,7 @@ static Model* plan_model(const Config& c) {
     m->ffn_stride = round_up(c.ffn, 32);
     m->q_stride = round_up(m->q_dim, 32);
     m->vocab_stride = round_up(c.vocab, 32);
-    m->most_segments = (c.max_positions + SEGMENT - 1) / SEGMENT;
+    m->most_segments = ((int64_t)c.max_positions + SEGMENT - 1) / SEGMENT;
     m->layers = new Layer[c.layers];
     m->own = new Scratch[c.threads];
     m->team = nullptr;

@@ -198,3 +198,9 @@ def test_long_steps_of_a_cpu_rank_are_counted():
     placement = Placement(Device.CPU, 1, Backend.COMPILE)
     few, many = (estimate_needed_bytes(WIDE, one, Precision.FP32, placement) for one in (SMALL_STEPS, LONG_STEPS))
     assert many - few > (2048 - 64) * 2 * WIDE.ffn * 4
+
+
+def test_the_masks_of_long_prompts_are_counted_on_every_rank():
+    steps = [replace(LIMITS, max_rows=rows, max_positions=rows) for rows in (8192, 16_384)]
+    less, more = (estimate_needed_bytes(SHAPE, limits, Precision.INT4, Placement(Device.CPU, 2)) for limits in steps)
+    assert more - less > 2 * 5 * (16_384**2 - 8192**2), "five bytes for each row and position, on both ranks"

@@ -35,10 +35,17 @@ def test_a_token_behind_several_segments_equals_the_reference(variant, context, 
     np.testing.assert_allclose(actual, expected, atol=2e-3)
 
 
+@pytest.mark.parametrize(
+    ("kv", "heads"), [(Precision.FP32, 6), (Precision.FP16, 4), (Precision.INT8, 16), (Precision.FP32, 2)]
+)
 @pytest.mark.parametrize("context", [0, 64, 130, 319])
-def test_neither_threads_nor_neighbours_change_a_bit_of_it(variant, context):
+def test_neither_threads_nor_neighbours_change_a_bit_of_it(variant, context, kv, heads):
+    shape, limits = replace(SHAPE, heads=heads), replace(LONG, kv_precision=kv)
     runs = [
-        decode_one(load_random_weights(Decoder(SHAPE, replace(LONG, threads=threads), Precision.FP32, variant)), *case)
+        decode_one(
+            load_random_weights(Decoder(shape, replace(limits, threads=threads), Precision.FP32, variant), shape=shape),
+            *case,
+        )
         for threads in (1, 2, 5)
         for case in ((context, 0), (context, 1), (context, 40))
     ]

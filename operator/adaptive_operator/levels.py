@@ -87,4 +87,5 @@ def _level(name: str, card: DeclaredCard | None) -> Level:
     entry = next((item for item in card.levels if item.name == name), None) if card is not None else None
     if entry is None:
         return Level(name, None, None)
-    return Level(name, entry.quality_permille, entry.capacity_milli_requests_per_second / 1000)
+    milli = entry.capacity_milli_requests_per_second
+    return Level(name, entry.quality_permille, None if milli is None else milli / 1000)

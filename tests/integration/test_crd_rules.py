@@ -107,6 +107,12 @@ def emulated(curve: dict[str, Any], recipe: dict[str, Any] | None = None) -> Spe
     return spec
 
 
+def with_card(spec: Spec, card: dict[str, Any]) -> Spec:
+    """The spec with a card of its last tier."""
+    spec["tiers"][-1]["card"] = card
+    return spec
+
+
 def level(name: str, quality: int = 900) -> dict[str, Any]:
     return {"name": name, "qualityPermille": quality, "capacityMilliRequestsPerSecond": 800}
 
@@ -255,6 +261,14 @@ RULES: dict[str, tuple[Spec, str]] = {
     ),
     "half a card": (
         changed("tiers.0.card", {"qualityPermille": 900}),
+        r"card.qualityPermille and capacityMilliRequestsPerSecond belong together; set both",
+    ),
+    "a native level without a capacity": (
+        nested(LEVELS, {**CARD, "levels": [{"name": "int4", "qualityPermille": 900}]}),
+        r"card.levels\[\].capacityMilliRequestsPerSecond is missing.*set it, or leave the level out",
+    ),
+    "a capacity without a quality, curve or not": (
+        with_card(emulated(CURVE), {"capacityMilliRequestsPerSecond": 800}),
         r"card.qualityPermille and capacityMilliRequestsPerSecond belong together; set both",
     ),
     "a card of a level that is not there": (
@@ -486,6 +500,9 @@ ALL_LEVELS = [f"{precision}{depth}" for precision in ("int8", "int4") for depth 
         pytest.param(changed("tiers.0.recipe.precision", "bf16"), id="weights in 16 bits"),
         pytest.param(changed("tiers.0.recipe", {"precision": "int4", "groupSize": 128}), id="an int4 grid of 128"),
         pytest.param(emulated(CURVE), id="an emulated tier"),
+        pytest.param(
+            with_card(emulated(CURVE), {"qualityPermille": 900}), id="an emulated tier whose rate is that of its curve"
+        ),
         pytest.param(
             emulated(
                 {**CURVE, "levels": [{**CURVE, "name": name} for name in ALL_LEVELS[1:]]}, {"nested": FULL_RECIPE}

@@ -19,10 +19,12 @@ class DeclaredLevelCard(Api):
 
     name: str = level_field("tiers[].card.levels[].name", "Name of the level, e.g. int4 or int4-d28.")
     quality_permille: int = Field(ge=0, le=1000, description="Quality relative to the source model, as of a tier.")
-    capacity_milli_requests_per_second: int = Field(
+    capacity_milli_requests_per_second: int | None = Field(
+        default=None,
         ge=1,
         le=_MOST_MILLI_REQUESTS,
-        description="Reference requests per 1000 s that one replica answers if all are served at this level.",
+        description="Reference requests per 1000 s that one replica answers if all are served at this level. Unset, for"
+        " an emulated tier only: as its curve says.",
     )
 
 
@@ -41,7 +43,8 @@ class DeclaredCard(Api):
         ge=1,
         le=_MOST_MILLI_REQUESTS,
         description="Reference requests per 1000 s that one replica answers within the objective. Of a nested tier: at"
-        " its top level. Unset: as its entry in levels says.",
+        " its top level. Unset: as its entry in levels says, or, for an emulated tier, its curve: what keeps slo with"
+        " the reference request.",
     )
     levels: Annotated[
         tuple[DeclaredLevelCard, ...],
@@ -54,7 +57,10 @@ class DeclaredCard(Api):
         ),
     ]
     reference_prompt_tokens: int | None = Field(
-        default=None, ge=1, le=1_000_000, description="Prompt length of the reference request."
+        default=None,
+        ge=1,
+        le=1_000_000,
+        description="Prompt length of the reference request. Unset, a curve is asked for 1155 tokens in and 211 out.",
     )
     reference_output_tokens: int | None = Field(
         default=None, ge=1, le=1_000_000, description="Output length of the reference request."
@@ -66,11 +72,6 @@ class DeclaredCard(Api):
     model_config = ConfigDict(
         json_schema_extra={
             CEL: [
-                rule(
-                    "has(self.qualityPermille) == has(self.capacityMilliRequestsPerSecond)",
-                    "tiers[].card.qualityPermille and capacityMilliRequestsPerSecond belong together; set both, or"
-                    " neither and the levels of a nested tier",
-                ),
                 rule(
                     "has(self.referencePromptTokens) == has(self.referenceOutputTokens)",
                     "tiers[].card.referencePromptTokens and referenceOutputTokens describe one request;"

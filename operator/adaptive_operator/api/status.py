@@ -22,7 +22,9 @@ class TierStatus(Api):
     weight_percent: int = Field(ge=0, le=100, description="The planner's baseline share of the traffic.")
     quality_permille: int | None = Field(default=None, description="From the tier card.")
     card_source: str | None = Field(
-        default=None, max_length=32, description="Declared or Measured; empty without a card."
+        default=None,
+        max_length=32,
+        description="Declared, or Curve where the rate is that of the tier's curve; empty without a card.",
     )
     revision: str | None = Field(default=None, max_length=16, description="Revision that new replicas get.")
     engine_image: str | None = Field(default=None, max_length=512, description="Engine image pinned for the revision.")

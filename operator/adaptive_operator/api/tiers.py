@@ -212,6 +212,19 @@ class Tier(Api):
                     " itself is the top level's",
                 ),
                 rule(
+                    "!has(self.card) || (has(self.card.qualityPermille) ? has(self.curve)"
+                    " || has(self.card.capacityMilliRequestsPerSecond)"
+                    " : !has(self.card.capacityMilliRequestsPerSecond))",
+                    "tiers[].card.qualityPermille and capacityMilliRequestsPerSecond belong together; set both, or"
+                    " neither and the levels of a nested tier; only a tier with a curve may leave the capacity to it",
+                ),
+                rule(
+                    "!has(self.card) || !has(self.card.levels) || has(self.curve)"
+                    " || self.card.levels.all(c, has(c.capacityMilliRequestsPerSecond))",
+                    "tiers[].card.levels[].capacityMilliRequestsPerSecond is missing, and without a curve nothing else"
+                    " says how fast the level is; set it, or leave the level out of the card",
+                ),
+                rule(
                     "!has(self.card) || !has(self.card.levels) || has(self.recipe.nested)",
                     "tiers[].card.levels is for nested tiers only; use recipe.nested, or give qualityPermille and"
                     " capacityMilliRequestsPerSecond of the tier itself",

@@ -15,6 +15,7 @@ from adaptive_operator.decide.settings import DecideSettings
 from adaptive_operator.levels import Level, levels_of
 
 DECLARED = "Declared"
+CURVE = "Curve"  # the quality is declared, the rate follows from the tier's curve
 
 
 @dataclass(frozen=True, slots=True)

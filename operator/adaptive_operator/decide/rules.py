@@ -106,12 +106,19 @@ def _findings(situation: Situation, proposal: Proposal, limit: int) -> tuple[Fin
 
 
 def _without_cards(situation: Situation) -> tuple[Finding, ...]:
-    names = [tier.name for tier in situation.tiers if tier.card is None]
-    if not names:
-        return ()
-    what = f"spec.tiers {', '.join(names)} without a card"
-    remedy = "declare tiers[].card to let the load decide"
-    return (Finding(Reason.NO_TIER_CARD, f"{what}: replicas stay at their minimum; {remedy}"),)
+    unknown = {tier.name for tier in situation.tiers if tier.card is None}
+    tiers = [tier for tier in situation.model.spec.tiers if tier.name in unknown]
+    late = [tier.name for tier in tiers if tier.curve is not None and tier.card is not None]
+    bare = [tier.name for tier in tiers if tier.name not in late]
+    told = []
+    if bare:
+        remedy = "declare tiers[].card to let the load decide"
+        told.append(f"spec.tiers {', '.join(bare)} without a card: replicas stay at their minimum; {remedy}")
+    if late:
+        what = f"tiers[].curve of {', '.join(late)} keeps slo at no rate"
+        remedy = "allow more time in slo, or declare tiers[].card.capacityMilliRequestsPerSecond"
+        told.append(f"{what}: replicas stay at their minimum; {remedy}")
+    return (Finding(Reason.NO_TIER_CARD, "; ".join(told)),) if told else ()
 
 
 def _stale_cards(situation: Situation) -> tuple[Finding, ...]:

@@ -12,7 +12,7 @@ from enum import StrEnum
 from adaptive_operator.api.tiers import Tier
 from adaptive_operator.api.v1alpha1 import Mode
 from adaptive_operator.decide.candidates import Plan, PlanSpace, PlanTier
-from adaptive_operator.decide.cards import TierCard, card_of, warm_tier
+from adaptive_operator.decide.cards import CURVE, TierCard, card_of, warm_tier
 from adaptive_operator.decide.correction import correct_cards, corrected
 from adaptive_operator.decide.demand import Demand, Trust, read_demand
 from adaptive_operator.decide.forecast import Forecast, forecast
@@ -160,7 +160,7 @@ def build_situation(
     wanted = _wanted(model)
     earlier = {tier: _levels_of(in_force[tier]) for tier in held_back}
     demand = read_demand(model.metrics, settings)
-    declared = {tier.name: card_of(tier, settings, earlier.get(tier.name)) for tier in model.spec.tiers}
+    declared = {tier.name: _card_of(model, tier, settings, earlier.get(tier.name)) for tier in model.spec.tiers}
     memory = replace(memory, corrections=correct_cards(model, declared, now, settings, demand.trust is Trust.FULL))
     cards = {name: card and corrected(card, memory.corrections.get(name)) for name, card in declared.items()}
     tiers = tuple(
@@ -185,6 +185,15 @@ def build_situation(
         held_back=held_back,
         expected=_expected(model, tiers, now, settings),
     )
+
+
+def _card_of(
+    model: ModelObservation, tier: Tier, settings: DecideSettings, earlier: tuple[Level, ...] | None
+) -> TierCard | None:
+    """Its card and where that is from: of an earlier revision nobody tells any more."""
+    card = card_of(tier, settings, earlier)
+    is_curve = card is not None and earlier is None and tier.name in model.rates_from_curves
+    return replace(card, source=CURVE) if card is not None and is_curve else card
 
 
 def _expected(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
-from adaptive_operator.decide.cards import TierCard
+from adaptive_operator.decide.cards import CURVE, TierCard
 from adaptive_operator.decide.situation import Situation
 from adaptive_operator.observe.observation import Reading, Sample
 
@@ -21,8 +21,10 @@ def rate_text(requests_per_second: float) -> str:
 
 
 def card_text(tier: str, card: TierCard) -> str:
-    """`full card 4.00/s, measured 0.70 of it`."""
-    return f"{tier} card {rate_text(card.requests_per_second / card.factor)}, measured {card.factor:.2f} of it"
+    """`full card 4.00/s, measured 0.70 of it`, `full card 4.00/s from its curve`."""
+    origin = " from its curve" if card.source == CURVE else ""
+    measured = f", measured {card.factor:.2f} of it" if card.factor != 1 else ""
+    return f"{tier} card {rate_text(card.requests_per_second / card.factor)}{origin}{measured}"
 
 
 def accelerators_text(count: int) -> str:
@@ -61,7 +63,8 @@ def inputs_text(situation: Situation, capacity: float) -> str:
     if seen.peak is not None:
         parts.append(f"peak {rate_text(seen.peak)}{_age_text(metrics.peak_arrivals)}")
     parts.append(f"capacity {rate_text(capacity)}")
-    parts += [card_text(tier.name, tier.card) for tier in situation.tiers if tier.card and tier.card.factor != 1]
+    cards = [(tier.name, tier.card) for tier in situation.tiers if tier.card]
+    parts += [card_text(name, card) for name, card in cards if card.factor != 1 or card.source == CURVE]
     parts.append(f"ready {mix_text({tier.name: tier.ready for tier in situation.tiers})}")
     parts.append(f"held {situation.held} of {situation.budget}")
     return ", ".join(parts)

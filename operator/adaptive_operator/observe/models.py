@@ -30,6 +30,7 @@ from adaptive_operator.names import (
     routing_table_name,
 )
 from adaptive_operator.observe.cluster import Snapshot
+from adaptive_operator.observe.curve_cards import complete_cards
 from adaptive_operator.observe.declared import DeclaredPool, HomelessError, join_pool
 from adaptive_operator.observe.manifests import (
     UNREADABLE,
@@ -89,7 +90,8 @@ def parse_model(
     metadata = metadata_of(raw)
     spec = AdaptiveModelSpec.model_validate(raw.get("spec") or {})
     accelerators, pool = join_pool(spec.accelerators, declared, pools_trouble)
-    spec = spec.model_copy(update={"accelerators": accelerators})
+    completed = complete_cards(spec.model_copy(update={"accelerators": accelerators}))
+    spec = completed.spec
     status = _parse_status(raw.get("status"))
     key = (str(metadata["namespace"]), str(metadata["name"]))
     uid = str(metadata["uid"])
@@ -124,6 +126,7 @@ def parse_model(
         pool=pool.name if pool is not None else "",
         node_selector=pool.spec.node_selector if pool is not None else {},
         pool_price_milli=pool.spec.price_per_accelerator_hour_milli if pool is not None else None,
+        rates_from_curves=completed.from_curves,
     )
     return SeenModel(observation, str(metadata["resourceVersion"]), raw.get("status") or {}, tuple(routers))
 

@@ -207,6 +207,7 @@ class ModelObservation:
     pool: str = ""  # the AcceleratorPool that it names; empty: none
     node_selector: Mapping[str, str] = field(default_factory=dict)  # of that pool, for engine pods
     pool_price_milli: int | None = None  # of an accelerator of that pool for an hour; None: it names none
+    rates_from_curves: tuple[str, ...] = ()  # tiers whose cards leave the rate to the curve; the spec here has it
 
     @property
     def key(self) -> str:

@@ -20,12 +20,14 @@ from adaptive_operator.api.status import (
 )
 from adaptive_operator.api.tiers import Tier
 from adaptive_operator.api.v1alpha1 import Mode
+from adaptive_operator.decide.cards import CURVE, DECLARED
 from adaptive_operator.levels import Level, levels_of, top_of
 from adaptive_operator.observe.holding import held_accelerators
 from adaptive_operator.observe.observation import ModelObservation, PodPhase, PolicyMemory, Sample, SwapRecord
 from adaptive_operator.plan.clock import format_time
 from adaptive_operator.plan.conditions import Facts, Truth, build_conditions, judge_metrics_available
 from adaptive_operator.plan.metadata import API_VERSION
+from adaptive_operator.plan.revisions import TierRevision
 from adaptive_operator.plan.routing import WrittenTable
 from adaptive_operator.plan.steps import Choreography, ReplicaSet
 from adaptive_operator.plan.text import describe_replicas, trim
@@ -170,10 +172,16 @@ def _tier(name: str, choreography: Choreography, model: ModelObservation, weight
         ready=sum(1 for pod in pods if pod.phase is PodPhase.READY),
         weight_percent=min(max(round(100 * weights.get(name, 0.0)), 0), 100),
         quality_permille=top.quality_permille if top is not None and known else None,
-        card_source="Declared" if known else None,
+        card_source=_card_source(name, model, current) if known else None,
         revision=current.revision if current is not None else None,
         engine_image=trim(current.image, 512) if current is not None else None,
     )
+
+
+def _card_source(name: str, model: ModelObservation, current: TierRevision | None) -> str:
+    """Of an earlier revision nobody tells any more where its rate was from."""
+    is_curve = name in model.rates_from_curves and (current is None or current.of_spec)
+    return CURVE if is_curve else DECLARED
 
 
 def _top_in_force(tier: Tier | None, group: ReplicaSet | None) -> Level | None:

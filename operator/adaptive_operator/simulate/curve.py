@@ -10,13 +10,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final
 
-from adaptive_operator.decide.curve import full_batch_rate, interpolate
-
-# As the engine plans (inference_pods/engine: scheduler, step_room), held to the same numbers by a test.
-TPOT_MARGIN: Final = 0.9  # of the objective is planned for a step
-LEAST_PROMPT_TOKENS: Final = 8  # of prompts are read in a step even where the objective leaves no time
+from adaptive_operator.decide.curve import LEAST_PROMPT_TOKENS, TPOT_MARGIN, full_batch_rate, interpolate
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,12 +19,13 @@ from adaptive_operator.api.tiers import Tier
 from adaptive_operator.api.v1alpha1 import AdaptiveModelSpec, Mode
 from adaptive_operator.levels import levels_of
 from adaptive_operator.names import KIND
+from adaptive_operator.observe.curve_cards import USUAL_REQUEST, complete_cards
 from adaptive_operator.observe.models import describe_validation
 from adaptive_operator.simulate.curve import Lengths, StepCurve, linear_points, saturation
 
 # Attainment within an objective of 1 s and 35 ms at this part of saturation (several replicas, 95-99 %).
 _ATTAINED_PART: Final = 0.85
-USUAL_LENGTHS: Final = Lengths(1155.0, 211.0)  # of Azure's conversation trace
+USUAL_LENGTHS: Final = Lengths(USUAL_REQUEST.prompt_tokens, USUAL_REQUEST.output_tokens)
 _DEFAULT_LOAD_SECONDS: Final = 60.0
 SCHEDULING_SECONDS: Final = 5.0  # from creating a pod until its image and its accelerators are there
 _SHAPE_8B: Final = StepCurve(0.010, 0.00005, linear_points(0.006973, 0.000027, 64), 400_000, 64)
@@ -220,7 +221,7 @@ def _parse_spec(model: Path, raw: Mapping[str, Any]) -> tuple[str, AdaptiveModel
     except ValidationError as error:
         raise ScenarioError(f"{model}: {describe_validation(error)}") from None
     metadata = raw.get("metadata")
-    return str((metadata.get("name") if isinstance(metadata, dict) else None) or "model"), spec
+    return str((metadata.get("name") if isinstance(metadata, dict) else None) or "model"), complete_cards(spec).spec
 
 
 def build_scenario(

@@ -9,7 +9,9 @@ from dataclasses import replace
 
 import pytest
 
+from adaptive_operator.api.v1alpha1 import AdaptiveModelSpec
 from adaptive_operator.decide.pool import decide_pool
+from adaptive_operator.observe.curve_cards import complete_cards
 from adaptive_operator.observe.observation import PodPhase, PolicyMemory, PoolObservation, Sample, SwapRecord, Unknown
 from adaptive_operator.reasons import Reason
 from tests.operator.decide.plant import (
@@ -355,6 +357,44 @@ def test_a_new_model_starts_with(name):
     assert (wanted(decision), decision.reason) == (to, Reason.STARTING_UP)
     assert decision.accelerators_granted <= budget
     assert decision.swap is not None
+
+
+CURVE = {"stepMicroseconds": 28_400, "decodeMicrosecondsPerSequence": 350, "prefillMicrosecondsPerToken": 107}
+
+
+def emulated_spec(**slo: int) -> tuple[AdaptiveModelSpec, tuple[str, ...]]:
+    """The demo's full tier, emulated, with a card that leaves the rate to the curve."""
+    card = {"qualityPermille": 1000, "referencePromptTokens": 128, "referenceOutputTokens": 64, "loadSeconds": 20}
+    tiers = [tier(0, engine="emulated", curve={**CURVE, "maxSequences": 16}, card=card)]
+    completed = complete_cards(demo_spec(tiers=tiers, slo={"tpotMilliseconds": 60, **slo}))
+    return completed.spec, completed.from_curves
+
+
+def test_a_rate_from_a_curve_decides_the_replicas_and_is_named():
+    spec, from_curves = emulated_spec()
+    seen = {"rates_from_curves": from_curves}
+
+    few = decide_one(observe_one(spec, {"full": 1}, metrics(4.5), **seen))
+    more = decide_one(observe_one(spec, {"full": 1}, metrics(7.0), **seen))
+
+    assert (wanted(few), wanted(more)) == ({"full": 1}, {"full": 2})  # 0.9 x 5.82/s
+    assert "full card 5.82/s from its curve" in few.inputs
+
+
+def test_a_declared_rate_is_not_said_to_be_from_a_curve():
+    assert "curve" not in decide_one(observe_one(demo_spec(), {"full": 2}, metrics(1.0))).inputs
+
+
+def test_a_curve_that_keeps_the_objective_at_no_rate_is_told_with_the_remedy():
+    spec, from_curves = emulated_spec(tpotMilliseconds=20)
+
+    decision = decide_one(observe_one(spec, {"full": 1}, metrics(7.0), rates_from_curves=from_curves))
+
+    assert wanted(decision) == {"full": 1}
+    assert finding(decision, Reason.NO_TIER_CARD) == (
+        "tiers[].curve of full keeps slo at no rate: replicas stay at their minimum; allow more time in slo, or declare"
+        " tiers[].card.capacityMilliRequestsPerSecond"
+    )
 
 
 def test_tiers_without_cards_serve_and_it_is_said_what_is_missing():

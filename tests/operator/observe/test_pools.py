@@ -15,7 +15,7 @@ from adaptive_operator.observe.holding import held_accelerators
 from adaptive_operator.observe.inventory import Advertised
 from adaptive_operator.observe.manifests import parse_quantity
 from adaptive_operator.observe.pools import Seen, build_pools, find_budget
-from tests.operator.raw_objects import READY, build_model, build_owner, build_pod, build_stateful_set
+from tests.operator.raw_objects import READY, build_model, build_owner, build_pod, build_stateful_set, build_tier
 
 Raw = dict[str, Any]
 
@@ -29,6 +29,18 @@ def see(
     **children: Sequence[Raw],
 ) -> Seen:
     return build_pools(Snapshot(models, pods, sets, children), budgets or {}, 1767225700.0, advertised or Advertised())
+
+
+def test_a_rate_that_a_card_leaves_to_its_curve_is_in_the_spec_that_is_decided_by() -> None:
+    times = {"stepMicroseconds": 7000, "decodeMicrosecondsPerSequence": 30, "prefillMicrosecondsPerToken": 50}
+    bare = {"engine": "emulated", "curve": times, "card": {"qualityPermille": 900}}
+    tiers = [build_tier("full", quality=1000), {**build_tier("emu"), **bare}]
+
+    model = see([build_model(tiers=tiers)]).pools[0].models[0].observation
+
+    assert model.rates_from_curves == ("emu",)
+    cards = [tier.card for tier in model.spec.tiers]
+    assert all(card is not None and card.capacity_milli_requests_per_second for card in cards)
 
 
 def test_models_of_one_resource_share_a_pool_sorted_by_key() -> None:

@@ -305,6 +305,15 @@ def test_the_summaries_say_what_runs_what_is_wanted_and_what_it_costs() -> None:
     assert (status.accelerators_summary, status.served_quality_summary) == ("4/4", "100%")
 
 
+def test_it_is_told_whether_a_rate_was_declared_or_is_that_of_a_curve() -> None:
+    status = write(replace(BOTH, rates_from_curves=("int4",)))
+    assert {tier.name: tier.card_source for tier in status.tiers} == {
+        "full": "Declared",
+        "int8": "Declared",
+        "int4": "Curve",
+    }
+
+
 def test_the_operators_budget_counts_when_it_is_the_smaller_one() -> None:
     settings = replace(SETTINGS, accelerator_budgets={"nvidia.com/gpu": 3})
     step = plan_model(BOTH, DECISION, settings, NOW, 1).steps[0]

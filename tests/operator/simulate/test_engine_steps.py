@@ -10,7 +10,9 @@ import random
 import pytest
 
 from adaptive_operator.decide import curve as decide_curve
-from adaptive_operator.simulate.curve import LEAST_PROMPT_TOKENS, TPOT_MARGIN, Lengths, StepCurve, saturation
+from adaptive_operator.decide.attaining import attaining_rate
+from adaptive_operator.decide.curve import LEAST_PROMPT_TOKENS, TPOT_MARGIN
+from adaptive_operator.simulate.curve import Lengths, StepCurve, saturation
 from e2e.scale.fluid import FluidTier
 from inference_pods.engine import scheduler as engine_scheduler
 from inference_pods.engine import step_room
@@ -109,6 +111,23 @@ def test_with_an_objective_its_times_are_near_those_of_an_engine_that_learns_its
     simulated = serve(SIMULATED.with_objective(0.05), rows)
     assert median([r.ttft for r in simulated]) == pytest.approx(median([ttft for ttft, _ in engine]), rel=0.1)
     assert median([r.tpot for r in simulated]) == pytest.approx(median([tpot for _, tpot in engine]), rel=0.1)
+
+
+def test_the_engine_keeps_the_objective_at_the_rate_of_its_curve_give_or_take_15_per_cent():
+    prompt, output, tpot, ttft = 64, 32, 0.05, 1.0
+    curve = decide_curve.Curve(
+        0.0, PER_TOKEN / 1000, ((1.0, STEP / 1000),), float(KV_TOKENS), BATCH, float(STEP_TOKENS)
+    )
+    request, objective = decide_curve.Request(prompt, output), decide_curve.Objective(1000 * tpot, 1000 * ttft, 95.0)
+    rate = attaining_rate(curve, request, objective)
+
+    def attained(rate: float) -> float:
+        rows = [(at, prompt, output) for at, _, _ in draw_rows(rate, 1000, seed=1)]
+        times = serve_by_engine(rows, tpot_seconds=tpot)
+        return sum(first <= ttft and token <= tpot for first, token in times) / len(rows)
+
+    assert attained(rate / 1.15) >= 0.95
+    assert attained(rate * 1.15) < 0.95
 
 
 def test_the_numbers_of_the_engines_planning_are_the_simulators():

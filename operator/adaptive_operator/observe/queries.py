@@ -124,6 +124,11 @@ class Windows:
         """Length of a bin of earlier periods: at least a minute and four scrapes."""
         return next((length for length in _SEASON_BINS if length >= 4 * self.scrape_seconds), 3600.0)
 
+    @property
+    def season_scrapes(self) -> int:
+        """Scrapes without which such a bin is unknown: all but one."""
+        return max(2, int(self.season_bin_seconds / self.scrape_seconds) - 1)
+
 
 @dataclass(frozen=True, slots=True)
 class ModelScope:
@@ -191,9 +196,9 @@ def _whole_bins(arrivals: str, windows: Windows) -> str:
     A router that came or went, or a Prometheus that was away, makes a bin unknown: else it would look like less load.
     """
     seconds = windows.season_bin_seconds
-    scrapes = max(2, int(seconds / windows.scrape_seconds) - 1)
     counted = aggregate("min", BY_MODEL, f"count_over_time({arrivals}[{duration(seconds)}])")
-    return f"{sum_by(BY_MODEL, rate(arrivals, seconds))} and on ({', '.join(BY_MODEL)}) {counted} >= {scrapes}"
+    known = f"on ({', '.join(BY_MODEL)}) {counted} >= {windows.season_scrapes}"
+    return f"{sum_by(BY_MODEL, rate(arrivals, seconds))} and {known}"
 
 
 def _peak(hold_seconds: int, models: Iterable[ModelScope], windows: Windows) -> Query:

@@ -39,6 +39,19 @@ _SOLVER_SECONDS = 20.0  # for one program: the searches end by nodes within 2
 
 
 @dataclass(frozen=True, slots=True)
+class Readers:
+    """Who asks Prometheus: for the passes, and, beside them and slowly, for earlier periods."""
+
+    present: PrometheusReader
+    past: PrometheusReader
+
+    def close(self) -> None:
+        """Drop the connections."""
+        self.present.close()
+        self.past.close()
+
+
+@dataclass(frozen=True, slots=True)
 class Parts:
     """What runs."""
 
@@ -48,9 +61,7 @@ class Parts:
     metrics: OperatorMetrics
 
 
-def build_parts(
-    settings: OperatorSettings, kube: KubeClient, prometheus: PrometheusReader, solver: SolverProcess
-) -> Parts:
+def build_parts(settings: OperatorSettings, kube: KubeClient, prometheus: Readers, solver: SolverProcess) -> Parts:
     """Everything put together; nothing started."""
     lease_settings = settings.lease_settings()
     lease = LeaseHolder(kube, lease_settings)
@@ -61,7 +72,7 @@ def build_parts(
     reconciler = Reconciler(
         cluster=ClusterReader(kube, settings.namespaces),
         nodes=NodeInventory(kube, settings.discover_accelerators, settings.engine_node_selector),
-        prometheus=LastAnswers(prometheus, hurry),
+        prometheus=LastAnswers(prometheus.present, hurry),
         policy=Policy(memory.decide_pool, plan_model, settings.decide_settings(), settings.plan_settings()),
         steps=StepTaker(kube, lease, events),
         lease=lease,
@@ -69,6 +80,7 @@ def build_parts(
         settings=PassSettings(settings.accelerator_budgets, settings.windows, settings.model_timeout_seconds),
         memory=memory,
         decision_log=settings.build_decision_log(),
+        past=settings.build_past(prometheus.past),
     )
     times = PlannerSettings(
         settings.planner_period_seconds, settings.nudge_debounce_seconds, settings.pass_timeout_seconds
@@ -127,14 +139,9 @@ async def _release_on_stop(stopping: asyncio.Event, lease: LeaseHolder, acting: 
 
 
 @contextlib.asynccontextmanager
-async def _connect(settings: OperatorSettings) -> AsyncIterator[tuple[KubeClient, PrometheusReader]]:
+async def _connect(settings: OperatorSettings) -> AsyncIterator[tuple[KubeClient, Readers]]:
     kube = KubeClient(await load_configuration(), settings.api_timeout_seconds)
-    prometheus = PrometheusReader(
-        str(settings.prometheus_url),
-        settings.prometheus_request_seconds,
-        settings.prometheus_read_seconds,
-        settings.prometheus_token_file,
-    )
+    prometheus = Readers(settings.build_prometheus(), settings.build_prometheus())
     try:
         yield kube, prometheus
     finally:

@@ -16,8 +16,10 @@ from typing import Final
 
 from adaptive_operator.apply.lease import LeaseHolder, NotLeaderError
 from adaptive_operator.apply.steps import ModelTarget, OutdatedPlanError, PoolTarget, StepTaker
+from adaptive_operator.decide.cards import card_of, horizon_seconds
 from adaptive_operator.decide.decision import Decision
 from adaptive_operator.decide.optimize.solve import solve
+from adaptive_operator.decide.settings import DecideSettings
 from adaptive_operator.decision_log import DecisionLog
 from adaptive_operator.faults import Fault, FaultReason, build_fault, is_told
 from adaptive_operator.kube import ConflictError, KubeError, NotFoundError
@@ -29,6 +31,7 @@ from adaptive_operator.observe.inventory import NodeInventory, find_unnamed
 from adaptive_operator.observe.last_answers import LastAnswers
 from adaptive_operator.observe.models import SeenModel, with_metrics
 from adaptive_operator.observe.observation import ModelObservation, PoolObservation
+from adaptive_operator.observe.past_arrivals import PastArrivals
 from adaptive_operator.observe.pools import BlockedModel, Pool, block_all, build_pools
 from adaptive_operator.observe.queries import ModelScope, Windows, build_queries
 from adaptive_operator.observe.readings import Readings, Subject
@@ -75,6 +78,7 @@ class Reconciler:
     settings: PassSettings
     memory: PoolMemory = field(default_factory=lambda: PoolMemory(solve))
     decision_log: DecisionLog | None = None
+    past: PastArrivals | None = None  # None: nobody asks for a season
     wall_clock: Callable[[], float] = time.time
     monotonic: Callable[[], float] = time.monotonic
     _faults: dict[str, Fault] = field(default_factory=dict)  # by model key, until a pass succeeds
@@ -107,6 +111,8 @@ class Reconciler:
             epoch = self.lease.epoch
         self._forget_gone([m for pool in seen.pools for m in pool.models], seen.blocked)
         self.metrics.keep_pools({(pool.resource, pool.name) for pool in seen.pools})
+        if self.past is not None:
+            self.past.keep({pool.key for pool in seen.pools})
         self.memory.expect({pool.name or pool.resource: _planned_models(pool) for pool in seen.pools})
         due = [pool for pool in seen.pools if is_due(pool.key, planner_period(pool))]
         results = await asyncio.gather(
@@ -196,10 +202,15 @@ class Reconciler:
         scopes = [
             ModelScope(m.observation.namespace, m.observation.name, m.observation.hold_seconds) for m in pool.models
         ]
+        horizons = [_horizon_seconds(model, self.policy.decide_settings) for model in pool.models]
         answers = await self.prometheus.read(pool.key, build_queries(scopes, self.settings.windows))
         now = self.wall_clock()
-        readings = Readings(answers, now, self.metrics.count_rejected, self.settings.windows)
-        models = tuple(with_metrics(m, readings.read_model(_build_subject(m, pool.budget))) for m in pool.models)
+        past = self.past.recall(pool.key, scopes, now, max(horizons, default=0.0)) if self.past is not None else None
+        readings = Readings(answers, now, self.metrics.count_rejected, self.settings.windows, past)
+        models = tuple(
+            with_metrics(model, readings.read_model(_build_subject(model, pool.budget, horizon)))
+            for model, horizon in zip(pool.models, horizons, strict=True)
+        )
         shares = pool.declared.shares if pool.declared is not None else ()
         return PoolObservation(
             now, pool.resource, pool.budget, epoch, self.lease.acting_since, models, pool.name, pool.surge, shares
@@ -342,9 +353,14 @@ def _pool_facts(pool: Pool, declared: DeclaredPool, decisions: Mapping[str, Deci
     )
 
 
-def _build_subject(model: SeenModel, budget: int) -> Subject:
+def _build_subject(model: SeenModel, budget: int, horizon: float) -> Subject:
     seen = model.observation
-    return Subject(seen.namespace, seen.name, seen.spec, budget, seen.pods, model.routers, seen.hold_seconds)
+    return Subject(seen.namespace, seen.name, seen.spec, budget, seen.pods, model.routers, seen.hold_seconds, horizon)
+
+
+def _horizon_seconds(model: SeenModel, settings: DecideSettings) -> float:
+    spec = model.observation.spec
+    return horizon_seconds(spec, (card_of(tier, settings) for tier in spec.tiers), settings)
 
 
 def _quote(text: str) -> str:

@@ -18,6 +18,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 from adaptive_operator.apply.lease import LeaseSettings
 from adaptive_operator.decide.settings import DecideSettings
 from adaptive_operator.decision_log import DecisionLog
+from adaptive_operator.observe.past_arrivals import PastArrivals
+from adaptive_operator.observe.prometheus import PrometheusReader
 from adaptive_operator.observe.queries import Windows
 from adaptive_operator.plan.settings import PlanSettings
 
@@ -49,6 +51,10 @@ class OperatorSettings(BaseSettings):
     prometheus_request_seconds: float = Field(default=5.0, gt=0, le=60)
     # All queries of one pool take at most so long; what has no answer by then is unknown in this pass.
     prometheus_read_seconds: float = Field(default=10.0, gt=0, le=120)
+
+    # After so long, whole hours, the load is expected to repeat itself; a forecast looks at the last two of it, as far
+    # back as Prometheus keeps samples. 0: never.
+    season_period_seconds: int = Field(default=86_400, ge=0, le=1_209_600, multiple_of=3600)
 
     # Time between passes; a model may ask for another one (spec.scaling.plannerPeriodSeconds).
     planner_period_seconds: float = Field(default=15.0, gt=0, le=3600)
@@ -144,6 +150,20 @@ class OperatorSettings(BaseSettings):
     def windows(self) -> Windows:
         """Windows of the queries."""
         return Windows(self.scrape_interval_seconds)
+
+    def build_past(self, reader: PrometheusReader) -> PastArrivals | None:
+        """Who asks for earlier periods; None when the load is not expected to repeat itself."""
+        period = self.season_period_seconds
+        return PastArrivals(reader, self.windows, float(period)) if period else None
+
+    def build_prometheus(self) -> PrometheusReader:
+        """A reader with a thread of its own."""
+        return PrometheusReader(
+            str(self.prometheus_url),
+            self.prometheus_request_seconds,
+            self.prometheus_read_seconds,
+            self.prometheus_token_file,
+        )
 
     def build_decision_log(self) -> DecisionLog | None:
         """The decision log; None when no file is named for it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import threading
 import time
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import TypeAdapter
 
 from adaptive_operator import reconcile
 from adaptive_operator.apply.events import EventRecorder
@@ -29,10 +31,11 @@ from adaptive_operator.metrics import OperatorMetrics
 from adaptive_operator.observe.cluster import ClusterReader, InventoryError
 from adaptive_operator.observe.inventory import NodeInventory
 from adaptive_operator.observe.last_answers import LastAnswers
-from adaptive_operator.observe.observation import Planning, PoolObservation
+from adaptive_operator.observe.observation import Planning, PoolObservation, Season
+from adaptive_operator.observe.past_arrivals import PastArrivals
 from adaptive_operator.observe.pools import build_pools
-from adaptive_operator.observe.prometheus import Answers, Failed
-from adaptive_operator.observe.queries import Query, Windows
+from adaptive_operator.observe.prometheus import Answer, Answers, Failed, Rows
+from adaptive_operator.observe.queries import Query, QueryName, Windows
 from adaptive_operator.plan.model import plan_model
 from adaptive_operator.plan.plan import ApplyObject, Plan
 from adaptive_operator.plan.settings import PlanSettings
@@ -614,6 +617,72 @@ async def test_the_log_has_the_plan_that_a_decision_was_made_with(tmp_path: Path
     await scene.run()
     scene.reconciler.decision_log.close()
     assert decode_record((tmp_path / "log.jsonl").read_text()).plan == plan
+
+
+class Remembers:
+    """A Prometheus with three days of a load that is 1/s until NOW's minute, and from then on 20/s, on each day."""
+
+    async def read(self, queries: Sequence[Query]) -> Answers:
+        return {query: self._answer(query) for query in queries}
+
+    def _answer(self, query: Query) -> Answer:
+        keys = [("demo", name) for name in ("a", "b")]
+        match query.name:
+            case QueryName.ROUTER_AGE:
+                return Rows({(*key, "router"): 1.0 for key in keys})
+            case QueryName.ARRIVAL_HISTORY:
+                return Rows({}, series=dict.fromkeys(keys, self._bins(15.0, -40, 0)))
+            case QueryName.PAST_ARRIVALS:
+                return Rows({}, series=dict.fromkeys(keys, self._bins(60.0, -30, 30, query.periods_back or 0)))
+            case QueryName.ARRIVALS | QueryName.RECENT_ARRIVALS | QueryName.PEAK_ARRIVALS | QueryName.ROUTER_QUEUE:
+                return Rows(dict.fromkeys(keys, float(query.name is not QueryName.ROUTER_QUEUE)))
+        return Rows({})
+
+    def _bins(self, seconds: float, first: int, last: int, back: int = 0) -> tuple[tuple[float, float], ...]:
+        newest = math.floor(NOW / seconds) * seconds - back * 86_400.0
+        return tuple((newest + i * seconds, 20.0 if i > 0 else 1.0) for i in range(first, last + 1))
+
+
+def with_a_past(*models: dict[str, Any], past: Any) -> Scene:
+    scene = Scene(*models)
+    scene.reconciler.prometheus = LastAnswers(Remembers(), asyncio.Event())
+    scene.reconciler.past = PastArrivals(past, Windows(2.0), 86_400.0)
+    return scene
+
+
+async def test_what_two_days_had_is_in_the_record_and_its_replay_decides_the_same(tmp_path: Path) -> None:
+    scene = with_a_past(build_model("a"), build_model("b"), past=Remembers())
+    await scene.run()
+    scene.reconciler.decision_log = DecisionLog(tmp_path / "log.jsonl", 1 << 20)
+    await scene.run()
+    scene.reconciler.decision_log.close()
+    [line] = (tmp_path / "log.jsonl").read_text().splitlines()
+    season = decode_record(line).observation.models[0].metrics.season
+    assert season is not None
+    # From ten minutes ago until a load time of 20 s and a planner period from now.
+    assert season.periods == ((1.0,) * 10 + (20.0,) * 2,) * 2
+    assert len(TypeAdapter(Season).dump_json(season)) < 250
+    replayed = [item for item in replay_lines([line]) if isinstance(item, Replayed)]
+    assert [(item.again.key, item.differs_in) for item in replayed] == [("demo/a", ()), ("demo/b", ())]
+
+
+@pytest.mark.parametrize("kind", ["fails", "hangs", "empty"])
+async def test_a_past_that_does_not_come_changes_no_decision(kind: str) -> None:
+    class Silent:
+        async def read(self, queries: Sequence[Query]) -> Answers:
+            if kind == "hangs":
+                await asyncio.Event().wait()
+            return dict.fromkeys(queries, Failed("timed out") if kind == "fails" else Rows({}))
+
+    both = [with_a_past(build_model("a"), build_model("b"), past=Silent()) for _ in range(2)]
+    with_it, without = both
+    without.reconciler.past = None
+    for scene in both:
+        async with asyncio.timeout(5):
+            await scene.run(3)
+    assert with_it.conditions("a")["MetricsAvailable"][0] == "True"
+    told = [[scene.kube.objects["AdaptiveModel", "demo", name]["status"] for name in ("a", "b")] for scene in both]
+    assert told[0] == told[1]
 
 
 def break_decisions_of(name: str, patch: pytest.MonkeyPatch) -> None:

@@ -25,6 +25,16 @@ def test_only_prometheus_has_to_be_named() -> None:
     assert settings.windows.stable_seconds == 60.0
 
 
+def test_the_load_repeats_itself_every_day_unless_the_period_is_zero(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader = load_settings().build_prometheus()
+    past = load_settings().build_past(reader)
+    assert past is not None
+    assert past.period_seconds == 86_400.0
+    monkeypatch.setenv("ADAPTIVE_SEASON_PERIOD_SECONDS", "0")
+    assert load_settings().build_past(reader) is None
+    reader.close()
+
+
 def test_lists_and_maps_are_json(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ADAPTIVE_NAMESPACES", '["a","b"]')
     monkeypatch.setenv("ADAPTIVE_ACCELERATOR_BUDGETS", '{"nvidia.com/gpu": 4}')
@@ -47,6 +57,8 @@ def test_lists_and_maps_are_json(monkeypatch: pytest.MonkeyPatch) -> None:
         ("ADAPTIVE_NAMESPACES", "team-a", "is not JSON"),
         ("ADAPTIVE_NAMESPACES", '["Team A"]', "pattern"),
         ("ADAPTIVE_IMAGE_PULL_POLICY", "Sometimes", "pattern"),
+        ("ADAPTIVE_SEASON_PERIOD_SECONDS", "5400", "multiple of 3600"),
+        ("ADAPTIVE_SEASON_PERIOD_SECONDS", "-3600", "greater than or equal to 0"),
         ("ADAPTIVE_PROMETHEUS_READ_SECONDS", "100", "must be less than ADAPTIVE_PASS_TIMEOUT_SECONDS"),
     ],
 )

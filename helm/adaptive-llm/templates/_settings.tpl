@@ -42,6 +42,8 @@ operator's own code.
   value: {{ .holdAfterStaleSeconds | quote }}
 - name: ADAPTIVE_QUARANTINE_SECONDS
   value: {{ .quarantineSeconds | quote }}
+- name: ADAPTIVE_SEASON_PERIOD_SECONDS
+  value: {{ mul .seasonHours 3600 | quote }}
 - name: ADAPTIVE_UTILISATION
   value: {{ divf .utilisationPercent 100 | quote }}
 {{- end }}

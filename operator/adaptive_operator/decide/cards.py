@@ -5,7 +5,7 @@ A measured card will take the place of the declared one here, and only here.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from adaptive_operator.api.tiers import Tier
@@ -50,6 +50,12 @@ def card_of(tier: Tier, settings: DecideSettings, earlier: Sequence[Level] | Non
     load = settings.default_load_seconds if declared is None else float(declared)
     best = frontier(levels)[0].level
     return TierCard(int(best.quality_permille), best.rate, load, DECLARED, levels)
+
+
+def horizon_seconds(spec: AdaptiveModelSpec, cards: Iterable[TierCard | None], settings: DecideSettings) -> float:
+    """How far ahead a model's forecast looks: until what the next pass starts could serve, whichever tier it is."""
+    loads = [card.load_seconds if card is not None else settings.default_load_seconds for card in cards]
+    return max(loads) + (spec.scaling.planner_period_seconds or settings.planner_period_seconds)
 
 
 def _known_levels(levels: Sequence[Level]) -> tuple[LevelPoint, ...]:

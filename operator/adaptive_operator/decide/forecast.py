@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from adaptive_operator.observe.observation import Series
+from adaptive_operator.observe.observation import Season, Series
 
 Bin = float | None  # requests/s in reference requests; None: unknown, which is never zero
 
@@ -60,6 +60,8 @@ class ForecastSettings:
     burst_seconds: float = 60.0
     # How far today may differ from the same time of earlier periods before they stop being a guide.
     season_most: float = 2.0
+    # Bins of today that are compared with theirs, at least.
+    season_least: int = 5
 
 
 def forecast(
@@ -67,11 +69,11 @@ def forecast(
     now: float,
     horizon_seconds: float,
     settings: ForecastSettings = ForecastSettings(),
-    season: tuple[Series, float] | None = None,
+    season: Season | None = None,
 ) -> Forecast:
     """The upper forecast of `seen` at its maximum over the next `horizon_seconds` (load time + planner period).
 
-    `season`: a coarser history of the same demand and its period in seconds; used when it covers two of them.
+    `season`: the same demand at the same time of earlier periods; it can only raise the forecast.
     Example: 40 bins of 5.0 give 5.25, the average's margin; a new bin of 20.0 gives 20.0 for a minute.
     """
     known = [value for value in seen.bins if value is not None]
@@ -84,7 +86,7 @@ def forecast(
         Source.TREND: _trend(seen, horizon, settings),
         Source.AVERAGE: settings.average_margin * _average(known, settings.average_gain),
         Source.BURST: _burst(seen, now, settings),
-        Source.SEASON: _season(season, now, horizon, settings) if season is not None else 0.0,
+        Source.SEASON: _season(season, seen, now, horizon_seconds, settings) if season is not None else 0.0,
     }
     source = max(parts, key=lambda name: parts[name])
     return Forecast(parts[source], source, settled=True)
@@ -149,33 +151,40 @@ def _burst(seen: Series, now: float, settings: ForecastSettings) -> float:
     return burst
 
 
-def _season(season: tuple[Series, float], now: float, horizon: float, settings: ForecastSettings) -> float:
-    """What the last two periods had in the coming window, scaled to today's level; 0 when two were not seen."""
-    series, period = season
-    bins = round(period / series.bin_seconds)
-    if bins < 2 or len(series.bins) < 2 * bins:
+def _season(season: Season, seen: Series, now: float, horizon: float, settings: ForecastSettings) -> float:
+    """The most that earlier periods had in the coming window, scaled to today's level; 0 when that is not known.
+
+    A bin counts when all periods know it: what one of them had may have been an accident of that day.
+    """
+    past = _means(season)
+    step = season.bin_seconds
+    expected = [value for end, value in past.items() if now < end < now + horizon + step]
+    recent = [(value, past[end]) for end, value in _in_bins(seen, step).items() if end in past]
+    if not expected or len(recent) < settings.season_least:
         return 0.0
-    late = max(0, math.floor((now - series.end) / series.bin_seconds))
-    ahead = range(late, late + math.ceil(horizon / series.bin_seconds) + 1)
-    expected = [
-        value for step in ahead if (value := _same_phase(series.bins, bins, len(series.bins) + step)) is not None
-    ]
-    recent = [
-        (value, past)
-        for index, value in list(enumerate(series.bins))[-min(bins, settings.residuals) :]
-        if value is not None and (past := _same_phase(series.bins, bins, index)) is not None
-    ]
-    if not expected or not recent:
-        return 0.0
-    past_level = statistics.fmean(past for _, past in recent)
+    past_level = statistics.fmean(before for _, before in recent)
     ratio = statistics.fmean(value for value, _ in recent) / past_level if past_level > 0 else 1.0
     ratio = min(settings.season_most, max(1 / settings.season_most, ratio))
-    deviation = statistics.pstdev([value - ratio * past for value, past in recent])
+    deviation = statistics.pstdev([value - ratio * before for value, before in recent])
     return max(expected) * ratio + deviations_at(horizon, settings) * deviation
 
 
-def _same_phase(bins: Sequence[Bin], period: int, index: int) -> float | None:
-    """Mean of what was seen one and two periods before a bin, which may lie in the future."""
-    earlier = [index - period, index - 2 * period]
-    known = [value for i in earlier if 0 <= i < len(bins) and (value := bins[i]) is not None]
-    return statistics.fmean(known) if known else None
+def _means(season: Season) -> dict[float, float]:
+    """The mean over the periods, by when the bin ends in this one."""
+    found = {}
+    for late, values in enumerate(reversed(list(zip(*season.periods, strict=True)))):
+        known = [value for value in values if value is not None]
+        if len(known) == len(values):
+            found[season.end - late * season.bin_seconds] = statistics.fmean(known)
+    return found
+
+
+def _in_bins(seen: Series, step: float) -> dict[float, float]:
+    """What was seen, as means over longer bins, by when they end; where at least half of one is known."""
+    parts: dict[float, list[float]] = {}
+    for index, value in enumerate(seen.bins):
+        ended = seen.end - (len(seen.bins) - 1 - index) * seen.bin_seconds
+        if value is not None:
+            parts.setdefault(math.ceil(ended / step) * step, []).append(value)
+    least = step / seen.bin_seconds / 2
+    return {end: statistics.fmean(values) for end, values in parts.items() if len(values) >= least}

@@ -12,7 +12,7 @@ from enum import StrEnum
 from adaptive_operator.api.tiers import Tier
 from adaptive_operator.api.v1alpha1 import Mode
 from adaptive_operator.decide.candidates import Plan, PlanSpace, PlanTier
-from adaptive_operator.decide.cards import CURVE, TierCard, card_of, warm_tier
+from adaptive_operator.decide.cards import CURVE, TierCard, card_of, horizon_seconds, warm_tier
 from adaptive_operator.decide.correction import correct_cards, corrected
 from adaptive_operator.decide.demand import Demand, Trust, read_demand
 from adaptive_operator.decide.forecast import Forecast, forecast
@@ -202,9 +202,8 @@ def _expected(
     """The forecast at the slowest tier's load time and one planner period."""
     if model.metrics.history is None:
         return None
-    loads = [tier.card.load_seconds if tier.card else settings.default_load_seconds for tier in tiers]
-    period = model.spec.scaling.planner_period_seconds or settings.planner_period_seconds
-    return forecast(model.metrics.history, now, max(loads) + period)
+    horizon = horizon_seconds(model.spec, (tier.card for tier in tiers), settings)
+    return forecast(model.metrics.history, now, horizon, season=model.metrics.season)
 
 
 class Moves(StrEnum):

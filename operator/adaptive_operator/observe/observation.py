@@ -45,6 +45,19 @@ class Series:
 
 
 @dataclass(frozen=True, slots=True)
+class Season:
+    """Arrivals (requests/s) at the same time of earlier periods, in bins of equal length, oldest first.
+
+    `end`: when the newest bin ends in this period (Unix seconds); it lies ahead, up to where the forecast looks.
+    """
+
+    periods: tuple[tuple[float | None, ...], ...]  # bins of the last period, of the one before it; None: unknown
+    period_seconds: float
+    bin_seconds: float
+    end: float
+
+
+@dataclass(frozen=True, slots=True)
 class TierReadings:
     """How fast one tier answered over the last `window_seconds`, and how busy it was at the least busy time of it."""
 
@@ -70,6 +83,7 @@ class ModelMetrics:
     pod_work: Mapping[str, Reading] = field(default_factory=dict)  # pod name -> running + waiting in its engine
     history: Series | None = None  # of arrivals, over the last ten minutes; None: nothing is known of them
     tiers: Mapping[str, TierReadings] = field(default_factory=dict)  # by name; one whose answers are unknown is absent
+    season: Season | None = None  # of arrivals, around now and up to the horizon; None: two periods were not seen
 
 
 class PodPhase(StrEnum):

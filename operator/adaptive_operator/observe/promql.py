@@ -76,6 +76,11 @@ def over(expression: str, range_seconds: float, step_seconds: float) -> str:
     return f"({expression})[{duration(range_seconds)}:{duration(step_seconds)}]"
 
 
+def at(subquery: str, seconds: float) -> str:
+    """A subquery that ends at a given time (Unix seconds) instead of now: what it says of the past never changes."""
+    return f"{subquery} @ {seconds:.3f}"
+
+
 def max_over(expression: str, range_seconds: float, step_seconds: float) -> str:
     """Maximum of an expression over a range, by a subquery."""
     return f"max_over_time({over(expression, range_seconds, step_seconds)})"

@@ -13,6 +13,7 @@ from typing import Final
 from adaptive_operator.observe.promql import (
     Matcher,
     aggregate,
+    at,
     duration,
     equal,
     max_over,
@@ -44,6 +45,11 @@ _AGE_RANGE_SECONDS: Final = 300.0
 # Bins of the arrivals' history: enough for the deviation of 30 one-step errors.
 HISTORY_BINS: Final = 40
 _LEAST_BIN_SECONDS: Final = 15.0
+# Earlier periods that a season is told from.
+SEASON_PERIODS: Final = 2
+# Lengths of a season's bins. They divide an hour, and so every period, which is whole hours: bins of all periods begin
+# at the same time of theirs.
+_SEASON_BINS: Final = (60.0, 120.0, 180.0, 240.0, 300.0, 360.0, 600.0, 1200.0, 1800.0)
 
 
 class QueryName(StrEnum):
@@ -53,6 +59,7 @@ class QueryName(StrEnum):
     RECENT_ARRIVALS = "recent_arrivals"
     PEAK_ARRIVALS = "peak_arrivals"
     ARRIVAL_HISTORY = "arrival_history"
+    PAST_ARRIVALS = "past_arrivals"
     ROUTER_QUEUE = "router_queue"
     ENGINE_QUEUE = "engine_queue"
     TTFT_P95 = "ttft_p95"
@@ -78,6 +85,7 @@ class Query:
     expression: str
     labels: tuple[str, ...]
     hold_seconds: int | None = None  # of PEAK_ARRIVALS: the hold window that it was asked for
+    periods_back: int | None = None  # of PAST_ARRIVALS: 1 for the last period
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +118,16 @@ class Windows:
     def bin_window_seconds(self) -> float:
         """What a bin's rate is taken over: at least the bin, and as many scrapes as the panic window."""
         return max(self.bin_seconds, self.recent_seconds)
+
+    @property
+    def season_bin_seconds(self) -> float:
+        """Length of a bin of earlier periods: at least a minute and four scrapes."""
+        return next((length for length in _SEASON_BINS if length >= 4 * self.scrape_seconds), 3600.0)
+
+    @property
+    def season_scrapes(self) -> int:
+        """Scrapes without which such a bin is unknown: all but one."""
+        return max(2, int(self.season_bin_seconds / self.scrape_seconds) - 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +167,38 @@ def _history(arrivals: str, windows: Windows) -> str:
     """The rate in bins. Asked with every pass, so nothing has to be remembered, and a restart loses nothing."""
     binned = sum_by(BY_MODEL, rate(arrivals, windows.bin_window_seconds))
     return over(binned, HISTORY_BINS * windows.bin_seconds, windows.bin_seconds)
+
+
+def build_past_queries(
+    models: Sequence[ModelScope], windows: Windows, begin: float, end: float, period_seconds: float
+) -> tuple[Query, ...]:
+    """The rate between two times of this period (Unix seconds, whole bins), as it was in each of the earlier ones.
+
+    Asked apart from the others: the past need not be asked with every pass.
+    """
+    scope = (one_of("namespace", (m.namespace for m in models)), one_of("model", (m.name for m in models)))
+    binned = _whole_bins(selector(ARRIVALS, *scope), windows)
+    span, step = end - begin, windows.season_bin_seconds
+    return tuple(
+        Query(
+            QueryName.PAST_ARRIVALS,
+            at(over(binned, span, step), end - back * period_seconds),
+            BY_MODEL,
+            periods_back=back,
+        )
+        for back in range(1, SEASON_PERIODS + 1)
+    )
+
+
+def _whole_bins(arrivals: str, windows: Windows) -> str:
+    """The rate in the bins that all series of a model were there for, but for one scrape.
+
+    A router that came or went, or a Prometheus that was away, makes a bin unknown: else it would look like less load.
+    """
+    seconds = windows.season_bin_seconds
+    counted = aggregate("min", BY_MODEL, f"count_over_time({arrivals}[{duration(seconds)}])")
+    known = f"on ({', '.join(BY_MODEL)}) {counted} >= {windows.season_scrapes}"
+    return f"{sum_by(BY_MODEL, rate(arrivals, seconds))} and {known}"
 
 
 def _peak(hold_seconds: int, models: Iterable[ModelScope], windows: Windows) -> Query:

@@ -20,6 +20,7 @@ from adaptive_operator.observe.observation import (
     PodPhase,
     Reading,
     Sample,
+    Season,
     Series,
     TierReadings,
     Unknown,
@@ -38,6 +39,7 @@ from adaptive_operator.observe.queries import (
     QueryName,
     Windows,
 )
+from adaptive_operator.observe.season import Past, read_season
 
 ABSURD_FACTOR: Final = 100  # times what the whole budget could carry on the fastest tier
 _DEFAULT_SCRAPE_SECONDS: Final = 15.0
@@ -50,6 +52,7 @@ METRICS: Final[Mapping[QueryName, str]] = {
     QueryName.RECENT_ARRIVALS: ARRIVALS,
     QueryName.PEAK_ARRIVALS: ARRIVALS,
     QueryName.ARRIVAL_HISTORY: ARRIVALS,
+    QueryName.PAST_ARRIVALS: ARRIVALS,
     QueryName.ROUTER_QUEUE: ROUTER_QUEUE,
     QueryName.ENGINE_QUEUE: ENGINE_WAITING,
     QueryName.TTFT_P95: TTFT,
@@ -100,18 +103,27 @@ class Subject:
     pods: tuple[PodObservation, ...]
     routers: tuple[RouterPod, ...]
     hold_seconds: int
+    horizon_seconds: float = 0.0  # how far ahead its forecast looks
 
 
 class Readings:
-    """Answers of one pass, as seen at `now` (seconds since the epoch)."""
+    """Answers of one pass, as seen at `now` (seconds since the epoch), and what is known of earlier periods."""
 
-    def __init__(self, answers: Answers, now: float, reject: Reject, windows: Windows | None = None) -> None:
+    def __init__(
+        self,
+        answers: Answers,
+        now: float,
+        reject: Reject,
+        windows: Windows | None = None,
+        past: Past | None = None,
+    ) -> None:
         self._answers: dict[tuple[QueryName, int | None], Answer] = {
             (query.name, query.hold_seconds): answer for query, answer in answers.items()
         }
         self._now = now
         self._reject = reject
         self._windows = windows or Windows(_DEFAULT_SCRAPE_SECONDS)
+        self._past = past
 
     def read_model(self, subject: Subject) -> ModelMetrics:
         """All readings of one model."""
@@ -137,6 +149,7 @@ class Readings:
             history=None if isinstance(age, Unknown) else self._history(key, rate_limit),
             pod_work={pod.name: self._pod_work(subject.namespace, pod.name) for pod in subject.pods},
             tiers={} if isinstance(age, Unknown) else self._tiers(subject, rate_limit),
+            season=None if isinstance(age, Unknown) else self._season(subject, rate_limit),
         )
 
     def _tiers(self, subject: Subject, limit: float) -> dict[str, TierReadings]:
@@ -176,6 +189,18 @@ class Readings:
             self._reject(QueryName.ARRIVAL_HISTORY, cause)
         bins = (None if i in causes else known.get(i) for i in reversed(range(HISTORY_BINS)))
         return Series(tuple(bins), seconds, end)
+
+    def _season(self, subject: Subject, limit: float) -> Season | None:
+        if self._past is None:
+            return None
+
+        def accept(value: float) -> bool:
+            if (cause := judge(value, limit)) is not None:
+                self._reject(QueryName.PAST_ARRIVALS, cause)
+            return cause is None
+
+        key = (subject.namespace, subject.name)
+        return read_season(self._past, key, self._now, subject.horizon_seconds, self._windows, accept)
 
     def _age(self, subject: Subject) -> Sample | Unknown:
         """Age of the oldest part: of the last scrape of each router that is Ready (value and age are the same number).

@@ -83,6 +83,7 @@ class Scraper:
     history: deque[Scrape] = field(default_factory=deque)
     _rates: deque[tuple[float, float]] = field(default_factory=deque)  # (time, stable rate) at each scrape
     _bins: deque[tuple[float, float]] = field(default_factory=deque)  # the same over the window of a bin
+    _past: dict[float, float] = field(default_factory=dict)  # rate of a season's bin, by its end; never forgotten
     _times: deque[Times] = field(default_factory=deque)  # of the measured window
     _medians: deque[tuple[float, Mapping[str, float]]] = field(default_factory=deque)  # of time per token, by tier
 
@@ -96,6 +97,7 @@ class Scraper:
             binned = self._rate(self.windows.bin_window_seconds)
             if binned is not None:
                 self._bins.append((self.events.now, binned))
+            self._note_past()
             self._note_times()
             self._forget()
         self.events.after(self.windows.scrape_seconds, self.start)
@@ -118,6 +120,16 @@ class Scraper:
                 series = {key: tuple((at, math.nan) for at, _ in found) for key, found in series.items()}
             answers[query] = Rows(values, series=series)
         return answers
+
+    def past(self, begin: float, end: float) -> Rows:
+        """The rate in the bins of a season that end after `begin` and up to `end` (Unix seconds).
+
+        Faults are not asked for: the operator remembers what it was answered before.
+        """
+        step = self.windows.season_bin_seconds
+        ends = [begin + (i + 1) * step for i in range(round((end - begin) / step))]
+        found = tuple((at, rate) for at in ends if (rate := self._past.get(at - EPOCH)) is not None)
+        return Rows({}, series={(NAMESPACE, self.model): found} if found else {})
 
     def _values(self, query: Query) -> Mapping[tuple[str, ...], float]:
         last = self.last
@@ -194,6 +206,14 @@ class Scraper:
 
     def _medians_of(self, tier: str, begin: float) -> list[float]:
         return [medians[tier] for at, medians in self._medians if at > begin and tier in medians]
+
+    def _note_past(self) -> None:
+        """The bin of a season that ended last, with what was scraped in it, unless more than one scrape is missing."""
+        step = self.windows.season_bin_seconds
+        end = math.floor(self.events.now / step) * step
+        inside = [scrape for scrape in self._since(2 * step) if end - step < scrape.at <= end]
+        if end not in self._past and len(inside) >= self.windows.season_scrapes:
+            self._past[end] = (inside[-1].arrivals - inside[0].arrivals) / (inside[-1].at - inside[0].at)
 
     def _note_times(self) -> None:
         """Keep what the router timed for the measured window, and its medians as they are now."""

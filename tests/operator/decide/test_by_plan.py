@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Collection
 from dataclasses import replace
 
@@ -11,8 +12,10 @@ import pytest
 from adaptive_operator.decide.by_plan import Planned
 from adaptive_operator.decide.optimize.problem import Problem
 from adaptive_operator.decide.optimize.solve import PoolPlan, solve
+from adaptive_operator.decide.planned import planned_demand
 from adaptive_operator.decide.pool import decide_pool
-from adaptive_operator.observe.observation import Planning, PoolObservation, Series
+from adaptive_operator.decide.situation import build_situation
+from adaptive_operator.observe.observation import Planning, PoolObservation, Season, Series
 from adaptive_operator.reasons import Reason
 from adaptive_operator.record import build_record, decode_record, encode_record
 from tests.operator.decide.plant import DEMO_SETTINGS, Model, Plant, demo_spec, metrics, observe_one, tier
@@ -208,6 +211,30 @@ def test_a_planned_decision_is_the_same_again_from_its_record():
     record = decode_record(encode_record(build_record(seen, DEMO_SETTINGS, decided.decisions)))
     assert record.observation.prices == {GPU: 0.4}
     assert decide_pool(record.observation, record.settings) == decided
+
+
+@pytest.mark.parametrize(
+    ("season", "expected"),
+    [
+        pytest.param(None, 0.575, id="no season: the peak and headroom"),
+        pytest.param((0.5, 2.0), 2.0, id="two days rose now"),
+        pytest.param((0.5, 0.5), 0.575, id="two days stayed as they were"),
+        pytest.param((1.0, 4.0), 2.0, id="two days had twice as much"),
+        pytest.param((None, 2.0), 0.575, id="nobody knows what today compares with"),
+    ],
+)
+def test_demand_is_planned_for_as_it_was_at_this_time_of_two_days(season, expected):
+    model = pool(5, busy=(BUSY, 0.5)).models[0]
+    metrics = replace(model.metrics, history=Series((0.5,) * 40, 15.0, NOW))
+    if season is not None:
+        before, after = season
+        # Bins of a minute; the next one begins within the load time of 20 s and a period.
+        end = math.ceil(NOW / 60.0) * 60.0
+        periods = ((*[before] * 11, after),) * 2
+        metrics = replace(metrics, season=Season(periods, 86_400.0, 60.0, end + 60.0))
+    situation = build_situation(replace(model, metrics=metrics), NOW, 0.0, 5, DEMO_SETTINGS)
+
+    assert planned_demand(situation) == pytest.approx(expected)
 
 
 def test_what_is_expected_raises_the_demand_that_is_planned_for():

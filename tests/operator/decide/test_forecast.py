@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adaptive_operator.decide.forecast import Series, Source, deviations_at, forecast
+from adaptive_operator.decide.forecast import Season, Series, Source, deviations_at, forecast
 
 NOW = 10_000.0
 BIN = 15.0
@@ -94,33 +94,121 @@ def test_the_age_of_the_newest_bin_lengthens_the_horizon():
     assert old > fresh
 
 
-def day(hour_of_peak=12, peak=40.0, base=4.0):
-    """24 bins of an hour, one of them the peak."""
-    return tuple(peak if hour == hour_of_peak else base for hour in range(24))
+DAY = 86_400.0
+MINUTE = 60.0
 
 
-def test_the_season_sees_the_peak_coming_when_two_periods_were_seen():
-    hours = (*day(), *day(), *day()[:11])
-    history = Series(hours, 3600.0, NOW)
-    early = forecast(series(*steady(4.0)), NOW, 3600.0, season=(history, 86_400.0))
+def day_and_night(seconds, level=1.0):
+    """Requests/s: 4 by night, from 8 to 20 o'clock up to 40 within a quarter of an hour and down as fast."""
+    of_day = seconds % DAY
+    ramp = min(of_day - 8 * 3600, 20 * 3600 - of_day) / 900
+    return level * (4.0 + 36.0 * min(1.0, max(0.0, ramp)))
 
+
+def season(now, horizon=600.0, rate=day_and_night, days=2, unknown=lambda at: False):
+    """What one and two days ago had from ten minutes before until the horizon, in minutes; `unknown` by time."""
+    end = math.ceil((now + horizon) / MINUTE) * MINUTE
+    ends = [end - MINUTE * late for late in reversed(range(round(horizon / MINUTE) + 11))]
+    periods = tuple(
+        tuple(None if unknown(at - back * DAY) else rate(at - back * DAY) for at in ends) for back in range(1, days + 1)
+    )
+    return Season(periods, DAY, MINUTE, end)
+
+
+def today(now, rate=day_and_night):
+    return series(*(rate(now - BIN * late) for late in reversed(range(40))), end=now)
+
+
+BEFORE_THE_RISE = 2 * DAY + 7.9 * 3600  # six minutes before, on the third day
+
+
+def test_the_season_sees_the_rise_coming_when_two_periods_were_seen():
+    now = BEFORE_THE_RISE
+    without = forecast(today(now), now, 600.0)
+    early = forecast(today(now), now, 600.0, season=season(now))
+
+    assert without.upper == pytest.approx(4.2)
     assert early.source is Source.SEASON
-    assert early.upper is not None
-    assert early.upper >= 40.0
+    assert early.upper == pytest.approx(day_and_night(now + 600.0), rel=0.01)
 
 
-def test_one_period_is_no_season():
-    history = Series((*day(), *day()[:11]), 3600.0, NOW)
+@pytest.mark.parametrize(
+    "history",
+    [
+        pytest.param(None, id="no history"),
+        pytest.param(season(BEFORE_THE_RISE, unknown=lambda at: at < DAY), id="one period"),
+        pytest.param(season(BEFORE_THE_RISE, unknown=lambda at: at > DAY), id="only the period before the last"),
+        pytest.param(season(BEFORE_THE_RISE, unknown=lambda at: True), id="two periods of which nothing is known"),
+        pytest.param(
+            season(BEFORE_THE_RISE, unknown=lambda at: at % DAY > BEFORE_THE_RISE % DAY), id="nothing of the horizon"
+        ),
+        pytest.param(
+            season(BEFORE_THE_RISE, unknown=lambda at: at % DAY <= BEFORE_THE_RISE % DAY), id="nothing to compare with"
+        ),
+        pytest.param(
+            season(BEFORE_THE_RISE, unknown=lambda at: at % DAY < BEFORE_THE_RISE % DAY - 200), id="too little of it"
+        ),
+    ],
+)
+def test_without_two_known_periods_the_forecast_is_what_it_is_without_a_season(history):
+    now = BEFORE_THE_RISE
 
-    assert forecast(series(*steady(4.0)), NOW, 3600.0, season=(history, 86_400.0)).source is Source.AVERAGE
+    assert forecast(today(now), now, 600.0, season=history) == forecast(today(now), now, 600.0)
 
 
-def test_a_quieter_day_scales_the_season_but_not_below_half():
-    hours = (*day(), *day(), *(value / 10 for value in day()[:11]))
-    quiet = forecast(series(*steady(0.4)), NOW, 3600.0, season=(Series(hours, 3600.0, NOW), 86_400.0))
+def test_a_gap_in_one_of_the_periods_leaves_out_those_bins_and_does_not_count_as_zero():
+    now = BEFORE_THE_RISE
+    whole = forecast(today(now), now, 600.0, season=season(now))
+    # The last minute of the horizon, the highest: what is left is a minute earlier on the ramp.
+    holed = forecast(today(now), now, 600.0, season=season(now, unknown=lambda at: at == now + 600.0 - DAY))
 
-    assert quiet.upper is not None
-    assert 20.0 <= quiet.upper < 40.0
+    assert holed.source is Source.SEASON
+    assert whole.upper is not None
+    assert holed.upper == pytest.approx(whole.upper - 36.0 / 15, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("level", "scale"),
+    [
+        pytest.param(0.8, 0.8, id="a quieter day"),
+        pytest.param(0.1, 0.5, id="a day that is nothing like them, down to half"),
+        pytest.param(1.5, 1.5, id="a busier day"),
+        pytest.param(9.0, 2.0, id="a day that is nothing like them, up to twice"),
+    ],
+)
+def test_the_season_is_scaled_to_how_today_compares(level, scale):
+    now = BEFORE_THE_RISE
+    seen = today(now, lambda at: day_and_night(at, level))
+    upper = forecast(seen, now, 600.0, season=season(now)).upper
+
+    assert upper == pytest.approx(max(scale * day_and_night(now + 600.0), 4.0 * level * 1.05), rel=0.01)
+
+
+def test_on_the_third_day_the_rise_is_met_before_it_comes_with_a_season_and_after_without():
+    """Three days of bins: when does the forecast first reach 20/s, which the load passes at 8:06:40?"""
+
+    def first(with_season):
+        for step in range(4 * 60 * 4):
+            now = 2 * DAY + 6 * 3600 + step * BIN
+            known = season(now) if with_season else None
+            upper = forecast(today(now), now, 600.0, season=known).upper
+            if upper is not None and upper >= 20.0:
+                return now - 2 * DAY
+        return math.inf
+
+    passed = 8 * 3600 + 400.0
+    assert first(with_season=True) == pytest.approx(passed - 600.0, abs=MINUTE)
+    assert first(with_season=False) > passed - 300.0
+
+
+def test_a_season_only_ever_raises_the_forecast():
+    for hour in range(24):
+        now = 2 * DAY + hour * 3600.0
+        without = forecast(today(now), now, 600.0).upper
+        with_it = forecast(today(now), now, 600.0, season=season(now)).upper
+        assert with_it is not None
+        assert without is not None
+        assert with_it >= without
 
 
 histories = st.lists(st.one_of(st.none(), st.floats(0.0, 1e4)), min_size=1, max_size=90)

@@ -11,14 +11,17 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from adaptive_operator.api.v1alpha1 import AdaptiveModelSpec
+from adaptive_operator.decide.cards import card_of, horizon_seconds
 from adaptive_operator.decide.decision import Decision, PoolDecision
 from adaptive_operator.decide.pool import decide_pool
 from adaptive_operator.decide.settings import DecideSettings
 from adaptive_operator.observe.models import SeenModel, with_metrics
 from adaptive_operator.observe.observation import ModelMetrics, ModelObservation, PoolObservation
 from adaptive_operator.observe.pools import build_pools
-from adaptive_operator.observe.queries import ModelScope, Windows, build_queries
+from adaptive_operator.observe.prometheus import Rows
+from adaptive_operator.observe.queries import SEASON_PERIODS, ModelScope, Windows, build_queries
 from adaptive_operator.observe.readings import Readings, Subject
+from adaptive_operator.observe.season import Past, bins_between, compared_seconds
 from adaptive_operator.plan import PlanSettings, plan_model
 from adaptive_operator.simulate.cluster import Cluster, merge
 from adaptive_operator.simulate.events import EPOCH
@@ -68,6 +71,7 @@ class AdaptivePolicy:
     adjust: Mapping[str, Adjust] = field(default_factory=dict)
     edit_spec: EditSpec = lambda spec: spec
     fast_loop: bool = True
+    season_seconds: float = 86_400.0  # after which the load is expected to repeat itself
     swap_cost: bool = True  # whether the pool's program hears of the last plan's prices, by which starts cost
     records: list[Record] = field(default_factory=list)
     _models: dict[str, _Model] = field(init=False)
@@ -139,13 +143,33 @@ class AdaptivePolicy:
         windows = Windows(self._first.scrape_seconds)
         queries = build_queries(scopes, windows)
         answers = merge_answers([model.world.scraper.answer(queries) for model in self._models.values()])
-        readings = Readings(answers, now, lambda _query, _cause: None, windows)
-        models = tuple(with_metrics(seen, self._read(readings, seen, pool.budget)) for seen in pool.models)
+        horizons = [self._horizon(seen) for seen in pool.models]
+        past = self._past(now, max(horizons), windows)
+        readings = Readings(answers, now, lambda _query, _cause: None, windows, past)
+        models = tuple(
+            with_metrics(seen, self._read(readings, seen, pool.budget, horizon))
+            for seen, horizon in zip(pool.models, horizons, strict=True)
+        )
         return PoolObservation(now, resource, pool.budget, _LEASE_EPOCH, EPOCH, models, prices=self._prices)
 
-    def _read(self, readings: Readings, model: SeenModel, budget: int) -> ModelMetrics:
+    def _horizon(self, model: SeenModel) -> float:
+        spec = model.observation.spec
+        return horizon_seconds(spec, (card_of(tier, self._settings) for tier in spec.tiers), self._settings)
+
+    def _past(self, now: float, ahead: float, windows: Windows) -> Past:
+        begin, end = bins_between(now, compared_seconds(windows), ahead, windows.season_bin_seconds)
+        answers = []
+        for back in range(1, SEASON_PERIODS + 1):
+            shift = back * self.season_seconds
+            parts = [model.world.scraper.past(begin - shift, end - shift) for model in self._models.values()]
+            answers.append(Rows({}, series={key: found for part in parts for key, found in part.series.items()}))
+        return Past(tuple(answers), self.season_seconds)
+
+    def _read(self, readings: Readings, model: SeenModel, budget: int, horizon: float) -> ModelMetrics:
         seen = model.observation
-        subject = Subject(seen.namespace, seen.name, seen.spec, budget, seen.pods, model.routers, seen.hold_seconds)
+        subject = Subject(
+            seen.namespace, seen.name, seen.spec, budget, seen.pods, model.routers, seen.hold_seconds, horizon
+        )
         metrics = readings.read_model(subject)
         adjust = self.adjust.get(seen.name)
         return metrics if adjust is None else adjust(metrics, self._first.events.now)

@@ -110,7 +110,8 @@ def sample_tier(
 ) -> TierSample | None:
     """What was measured of a tier; None where it cannot be told, or while its replicas are cold or change."""
     readings = model.metrics.tiers.get(tier)
-    if readings is None:
+    # While an edit of its levels is held back, what is read is of the levels that the edit asks for.
+    if readings is None or any(level.name not in readings.answers for level in card.levels):
         return None
     replicas = _steady_replicas(model, tier, now - max(settings.warm_seconds, readings.window_seconds))
     if not replicas:

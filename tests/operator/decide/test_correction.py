@@ -206,6 +206,10 @@ UNTRUSTED = replace(metrics(1.5), tiers={"full": BUSY})
         pytest.param(with_pod(observed(), phase=PodPhase.PENDING, ready_since=None), id="a replica is pending"),
         pytest.param(with_pod(observed(), phase=PodPhase.TERMINATING), id="a replica is leaving"),
         pytest.param(replace(observed(), pods=()), id="nothing serves"),
+        pytest.param(
+            observed(replace(BUSY, answers={"int8": 0.4, "int4": 0.4})),
+            id="an edit to levels is held back: the answers are of those, and not of what is in force",
+        ),
         pytest.param(replace(observed(), swap=SWAP), id="a swap is in flight"),
         pytest.param(
             observed(memory=PolicyMemory(wanted={"full": 2}, generation=1, last_change_at=NOW - 119)),

@@ -76,6 +76,12 @@ class CorrectionStatus(Api):
     )
     factor_permille: int = Field(ge=1, description="What is planned with, in thousandths of the card; moves in steps.")
     moved_at: str = Field(max_length=32, description="When factorPermille last moved.")
+    inputs: str | None = Field(
+        default=None,
+        max_length=16,
+        description="Hash of the tier's inputs and of slo.tpotMilliseconds that it is measured with; others have no"
+        " correction.",
+    )
 
 
 class MemoryStatus(Api):

@@ -12,8 +12,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
 
+from adaptive_operator.api.tiers import Tier
 from adaptive_operator.decide.cards import TierCard
+from adaptive_operator.decide.revisions import inputs_of
 from adaptive_operator.decide.settings import CorrectionSettings, DecideSettings
+from adaptive_operator.names import short_hash
 from adaptive_operator.observe.observation import Correction, ModelObservation, PodPhase, TierReadings
 
 _WHOLE = 1000  # permille
@@ -38,26 +41,36 @@ class TierSample:
     pace: Pace
 
 
+@dataclass(frozen=True, slots=True)
+class Basis:
+    """What a factor on a tier's card is measured by: the card as it is declared, and a hash of the rest."""
+
+    card: TierCard
+    inputs: str
+
+
+def basis_of(model: ModelObservation, tier: Tier, card: TierCard, earlier: str | None) -> Basis:
+    """The basis of a tier whose replicas have the inputs of the spec, or `earlier` ones: the edit is held back.
+
+    The objective belongs to it, because it tells whether replicas are late.
+    """
+    return Basis(card, short_hash(earlier or inputs_of(model, tier), str(model.spec.slo.tpot_milliseconds)))
+
+
 def correct_cards(
-    model: ModelObservation,
-    cards: Mapping[str, TierCard | None],
-    now: float,
-    settings: DecideSettings,
-    is_trusted: bool,
+    model: ModelObservation, bases: Mapping[str, Basis], now: float, settings: DecideSettings, is_trusted: bool
 ) -> dict[str, Correction]:
-    """The corrections after this pass, by tier. `cards` as they are declared; one that was edited has none any more.
+    """The corrections after this pass, by tier. One whose card or replicas were edited has none any more.
 
     Not `is_trusted`: readings are stale or missing, and everything stays as it is.
     """
     corrections = {}
-    for tier, card in cards.items():
-        if card is None:
-            continue
-        before = correction_of(card, model.memory.corrections.get(tier), settings.correction)
-        sample = sample_tier(model, tier, card, now, settings.correction) if is_trusted else None
-        after = correct(before, card_milli(card), sample, now, settings)
+    for tier, basis in bases.items():
+        before = correction_of(basis, model.memory.corrections.get(tier), settings.correction)
+        sample = sample_tier(model, tier, basis.card, now, settings.correction) if is_trusted else None
+        after = correct(before, card_milli(basis.card), sample, now, settings)
         if after is not None:
-            corrections[tier] = after
+            corrections[tier] = after if after is before else replace(after, inputs=basis.inputs)
     return corrections
 
 
@@ -159,9 +172,12 @@ def card_milli(card: TierCard) -> int:
     return max(round(1000 * card.requests_per_second), 1)
 
 
-def correction_of(card: TierCard, written: Correction | None, settings: CorrectionSettings) -> Correction | None:
-    """What is written of a tier, if it is of the card that the tier has, and within the bounds of today."""
-    if written is None or written.card_milli != card_milli(card):
+def correction_of(basis: Basis, written: Correction | None, settings: CorrectionSettings) -> Correction | None:
+    """What is written of a tier, if it is of the card and replicas that the tier has, and within the bounds of today.
+
+    What an older operator wrote does not say which replicas it is of, and is believed until its next step.
+    """
+    if written is None or written.card_milli != card_milli(basis.card) or written.inputs not in (None, basis.inputs):
         return None
     return written if settings.least_permille <= written.factor_permille <= settings.most_permille else None
 

@@ -159,6 +159,7 @@ class Correction:
     card_milli: int  # the card's rate (requests per 1000 s) that it was measured by: with another card it is void
     factor_permille: int
     moved_at: float
+    inputs: str | None = None  # hash of what else it was measured with: void with others. None: an older operator's
 
 
 @dataclass(frozen=True, slots=True)

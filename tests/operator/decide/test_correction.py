@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from adaptive_operator.api.v1alpha1 import AdaptiveModelSpec
 from adaptive_operator.decide.correction import Pace, TierSample, correct, is_stale
+from adaptive_operator.decide.revisions import inputs_of
 from adaptive_operator.decide.settings import CorrectionSettings, DecideSettings
 from adaptive_operator.decide.situation import Situation, build_situation
 from adaptive_operator.observe.observation import (
@@ -22,7 +23,7 @@ from adaptive_operator.observe.observation import (
     Unknown,
 )
 from adaptive_operator.reasons import Reason
-from tests.operator.decide.plant import DEMO_SETTINGS, decide_one, demo_spec, metrics, observe_one, tier
+from tests.operator.decide.plant import DEMO_SETTINGS, DEMO_TIERS, decide_one, demo_spec, metrics, observe_one, tier
 
 NOW = 10_000.0
 CARD = 800  # requests per 1000 s
@@ -244,6 +245,63 @@ def test_a_card_that_was_edited_is_taken_at_its_word():
     assert rate_of(model) == pytest.approx(0.8)
 
 
+SLOW = {**DEMO_TIERS[0]["replica"], "maxTokensPerStep": 32}
+
+
+@pytest.mark.parametrize(
+    ("edited", "selector"),
+    [
+        pytest.param({"tiers": (tier(0, replica={**SLOW, "maxTokensPerStep": 64}),)}, {}, id="longer steps"),
+        pytest.param({"tiers": (tier(0, replica={**SLOW, "cpu": "2"}),)}, {}, id="more cores"),
+        pytest.param({"tiers": (tier(0, replica={**SLOW, "kvPrecision": "int8"}),)}, {}, id="smaller keys and values"),
+        pytest.param({"tiers": (tier(0, replica=SLOW, recipe={"precision": "int8"}),)}, {}, id="another recipe"),
+        pytest.param({"slo": {"ttftMilliseconds": 1000, "tpotMilliseconds": 200}}, {}, id="later tokens are in time"),
+        pytest.param({}, {"gpu": "new"}, id="other nodes"),
+    ],
+)
+def test_a_factor_does_not_outlive_an_edit_of_what_makes_replicas_fast(edited, selector):
+    before = {"tiers": (tier(0, replica=SLOW),)}
+    written = situation(observed(spec=demo_spec(**before))).memory
+    assert written.corrections["full"].factor_permille == 850
+    same = observed(None, demo_spec(**before), written)
+    assert situation(same).memory.corrections == written.corrections
+    model = replace(observed(None, demo_spec(**{**before, **edited}), written), node_selector=selector)
+    assert factors(model) == {}
+    assert rate_of(model) == pytest.approx(0.8)
+
+
+@pytest.mark.parametrize(
+    "edited",
+    [
+        pytest.param({"quality": {"floorPermille": 700}}, id="the floor"),
+        pytest.param({"slo": {"ttftMilliseconds": 700, "tpotMilliseconds": 100}}, id="the time to the first token"),
+    ],
+)
+def test_a_factor_outlives_an_edit_that_makes_no_replica_faster(edited):
+    written = situation(observed()).memory
+    assert factors(observed(None, demo_spec(**edited), written)) == {"full": 850}
+
+
+def test_a_factor_of_an_older_operator_is_kept_until_its_next_step():
+    older = {"full": Correction(CARD, 900, NOW - 3600)}
+    memory = PolicyMemory(wanted={"full": 2}, generation=1, corrections=older)
+    assert situation(observed(None, memory=memory)).memory.corrections == older
+    stepped = situation(observed(memory=memory)).memory.corrections["full"]
+    assert stepped.factor_permille < 900
+    assert stepped.inputs is not None
+
+
+def test_a_factor_stays_with_the_revision_that_an_edit_is_held_back_for():
+    model = observed()
+    written = situation(model).memory
+    earlier = inputs_of(model, model.spec.tiers[0])
+    edited = demo_spec(tiers=(tier(0, replica=SLOW), *DEMO_TIERS[1:]))
+    memory = replace(written, proven={"full": earlier}, quarantined_until={"full": NOW + 60})
+    held_back = situation(replace(model, spec=edited, memory=memory))
+    assert held_back.held_back == {"full": earlier}
+    assert held_back.memory.corrections == written.corrections
+
+
 @pytest.mark.parametrize("factor", [1, 550, 1250])
 def test_a_factor_that_is_out_of_bounds_is_not_believed(factor):
     memory = PolicyMemory(wanted={"full": 2}, generation=1, corrections={"full": Correction(CARD, factor, NOW - 60)})
@@ -270,7 +328,8 @@ def test_bounds_of_one_switch_the_correction_off():
 def test_a_decision_keeps_the_factor_and_names_it_beside_the_card():
     decision = decide_one(observed())
     assert decision.factors == {"full": 0.85}
-    assert decision.memory.corrections == {"full": Correction(CARD, 850, NOW)}
+    correction = decision.memory.corrections["full"]
+    assert (correction.card_milli, correction.factor_permille, correction.moved_at) == (CARD, 850, NOW)
     assert "full card 0.80/s, measured 0.85 of it" in decision.inputs
     assert "capacity 1.22/s" in decision.inputs  # 2 x 0.8 x 0.85 x 0.9
 

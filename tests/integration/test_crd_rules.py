@@ -692,6 +692,8 @@ STATUS: dict[str, Any] = {
                 "factorPermille": 700,
                 "movedAt": "2026-01-02T03:04:05Z",
                 "inputs": "0a1b2c3d",
+                "probes": 1,
+                "failedProbes": 1,
             }
         },
     },

@@ -82,6 +82,14 @@ class CorrectionStatus(Api):
         description="Hash of the tier's inputs and of slo.tpotMilliseconds that it is measured with; others have no"
         " correction.",
     )
+    probes: int = Field(
+        default=0,
+        ge=0,
+        description="Moves of factorPermille in a row, to the last, that were made to see whether replicas carry more.",
+    )
+    failed_probes: int = Field(
+        default=0, ge=0, description="How often they did not: each time doubles the wait before the next such move."
+    )
 
 
 class MemoryStatus(Api):

@@ -86,36 +86,56 @@ def correct(
     `card`: its requests per 1000 s. Example: replicas that are busy at 0.75 of their card pull the factor from 1 to
     0.85 at once, to 0.80 two and a half minutes later, to 0.75 five minutes after that.
     """
-    factor, limits = before.factor_permille if before is not None else _WHOLE, settings.correction
+    limits = settings.correction
     if sample is None or sample.requests < limits.least_requests:
         return before
-    used = limits.used * settings.utilisation
-    target = min(limits.most_permille, max(limits.least_permille, round(_target(factor, card, sample, used, limits))))
-    elapsed = limits.memory_seconds if before is None else max(0.0, now - before.moved_at)
+    start = before or Correction(card, _WHOLE, now - limits.memory_seconds)
+    factor, elapsed = start.factor_permille, max(0.0, now - start.moved_at)
+    target = _target(factor, card, sample, limits)
+    probing = target < factor + limits.step_permille and _may_probe(start, card, sample, elapsed, settings)
+    if probing:
+        target = min(_WHOLE, factor + limits.step_permille)
+    target = min(limits.most_permille, max(limits.least_permille, round(target)))
     part = min(1.0, elapsed / limits.memory_seconds)
     steps = min(limits.most_steps, int(abs(target - factor) * part / limits.step_permille))
     if steps == 0:
         return before
     moved = limits.step_permille * (steps if target > factor else -steps)
-    return Correction(card, factor + moved, float(int(now)))
+    failed = start.failed_probes + (start.probes > 0 and sample.pace is Pace.BUSY)
+    failed = min(failed, limits.most_doublings)
+    probes = start.probes + 1 if probing else 0
+    return Correction(card, factor + moved, float(int(now)), probes=probes, failed_probes=failed)
 
 
-def _target(factor: int, card: int, sample: TierSample, used: float, settings: CorrectionSettings) -> float:
-    """Where a measurement pulls the factor (permille); the factor itself where it says nothing.
-
-    `used`: part of the corrected card from which on a tier works so much that being fast says something.
-    """
-    seen = 1000.0 * _WHOLE * sample.rate / card
+def _target(factor: int, card: int, sample: TierSample, settings: CorrectionSettings) -> float:
+    """Where a measurement pulls the factor (permille); the factor itself where it says nothing."""
+    seen = _seen(card, sample)
     chance = seen / math.sqrt(sample.requests)  # one standard deviation of counting, in favour of what is believed
     if sample.pace is Pace.BUSY:
         return min(factor, seen + chance)
     if sample.pace is Pace.MISSED:
         return max(min(factor, _WHOLE), factor - settings.step_permille)
-    if sample.pace is not Pace.COMFORTABLE:
-        return factor
-    if factor < _WHOLE and seen >= used * factor:
-        factor = min(_WHOLE, factor + settings.step_permille)
-    return max(factor, seen - chance)
+    return max(factor, seen - chance) if sample.pace is Pace.COMFORTABLE else factor
+
+
+def _may_probe(state: Correction, card: int, sample: TierSample, elapsed: float, settings: DecideSettings) -> bool:
+    """May more be tried than was seen? Of a tier below its card that is used as planned, and has room.
+
+    `elapsed`: seconds since the last move. A try that left replicas busy makes the wait longer; one that did not is
+    followed by the next as soon as the first was.
+    """
+    limits, factor = settings.correction, state.factor_permille
+    if sample.pace is not Pace.COMFORTABLE or factor >= _WHOLE:
+        return False
+    # A tier that hardly works is always fast.
+    is_used = _seen(card, sample) >= limits.used * settings.utilisation * factor
+    doublings = 0 if state.probes else min(state.failed_probes, limits.most_doublings)
+    return is_used and elapsed >= limits.memory_seconds * 2**doublings
+
+
+def _seen(card: int, sample: TierSample) -> float:
+    """What a replica answered, in permille of the card."""
+    return 1000.0 * _WHOLE * sample.rate / card
 
 
 def sample_tier(
@@ -132,7 +152,7 @@ def sample_tier(
     answered = sum(readings.answers.values())
     top = card.requests_per_second
     # A request at a faster level takes less of a replica.
-    work = sum(readings.answers.get(level.name, 0.0) * top / level.rate for level in card.levels)
+    work = sum(readings.answers[level.name] * top / level.rate for level in card.levels)
     pace = Pace.BUSY if _is_busy(model, readings, replicas) else _pace(model, readings, settings)
     return TierSample(answered * readings.window_seconds, work / replicas, pace)
 

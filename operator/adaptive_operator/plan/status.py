@@ -274,6 +274,8 @@ def _memory(memory: PolicyMemory, model: ModelObservation) -> MemoryStatus:
                 factor_permille=item.factor_permille,
                 moved_at=format_time(item.moved_at),
                 inputs=item.inputs,
+                probes=item.probes,
+                failed_probes=item.failed_probes,
             )
             for tier, item in sorted(memory.corrections.items())[:_MAX_MAP_ENTRIES]
         },

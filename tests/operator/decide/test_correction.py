@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -123,6 +124,43 @@ def test_replicas_that_stay_busy_pull_the_factor_to_what_they_answer(part):
         state = correct(state, CARD, TierSample(MANY, part * CARD / 1000, Pace.BUSY), NOW + passed, DecideSettings())
     factor = 1.0 if state is None else state.factor_permille / 1000
     assert part <= factor + 1e-3 <= part + 0.052
+
+
+def tries(carried: float, hours: float, state: Correction | None = None) -> list[float]:
+    """When more was tried (seconds) of replicas that carry this part of their card, and always are planned in full."""
+    times, settings = [], DecideSettings()
+    for passed in range(0, int(3600 * hours), 15):
+        before = 1000 if state is None else state.factor_permille
+        planned = 0.9 * before / 1000
+        pace = Pace.COMFORTABLE if planned <= carried else Pace.BUSY
+        sample = TierSample(MANY, min(planned, carried) * CARD / 1000, pace)
+        state = correct(state, CARD, sample, NOW + passed, settings)
+        if state is not None and state.factor_permille > before:
+            times.append(float(passed))
+    return times
+
+
+def test_what_was_tried_in_vain_is_tried_again_ever_more_rarely():
+    down_again = 150  # seconds until the factor is back
+    waits = [later - earlier - down_again for earlier, later in pairwise(tries(0.7, hours=6))]
+    assert waits == [600, 1200, 2400, 4800, 4800, 4800]
+
+
+def test_what_was_tried_with_success_is_followed_by_more_in_five_minutes():
+    start = Correction(CARD, 600, NOW, failed_probes=4)
+    assert tries(1.0, hours=3, state=start) == [4800.0 + 300 * step for step in range(8)]
+
+
+def test_being_busy_counts_as_tried_in_vain_after_a_try_only():
+    def after(probes: int, pace: Pace, rate: float) -> int:
+        before = Correction(CARD, 800, NOW - 600, probes=probes, failed_probes=2)
+        state = correct(before, CARD, TierSample(MANY, rate, pace), NOW, DecideSettings())
+        assert state is not None
+        return state.failed_probes
+
+    assert after(1, Pace.BUSY, 0.56) == 3
+    assert after(0, Pace.BUSY, 0.56) == 2
+    assert after(1, Pace.COMFORTABLE, 0.80) == 2
 
 
 # Full on two replicas that were busy for two minutes at half of their card.

@@ -703,7 +703,16 @@ STATUS: dict[str, Any] = {
         "generation": 1,
         "holdSeconds": 600,
         "holdChangedAt": "2026-01-02T03:04:05Z",
-        "corrections": {"int8": {"cardMilli": 650, "factorPermille": 700, "movedAt": "2026-01-02T03:04:05Z"}},
+        "corrections": {
+            "int8": {
+                "cardMilli": 650,
+                "factorPermille": 700,
+                "movedAt": "2026-01-02T03:04:05Z",
+                "inputs": "0a1b2c3d",
+                "probes": 1,
+                "failedProbes": 1,
+            }
+        },
     },
     "routingGeneration": 12,
 }

@@ -60,7 +60,7 @@ class Exporter:
 
 
 def router_text(seconds: float) -> str:
-    """Half of the answers from full (quality 1), half from int4 (quality 0.8), and some from a tier without a card."""
+    """Half of the answers from full (quality 1), half from int4 (quality 0.8), some from a tier without a card."""
     count = RATE * seconds
     labels = 'model="assistant",tier="{}",level=""'
     lines = [
@@ -72,11 +72,19 @@ def router_text(seconds: float) -> str:
         lines.append(f'adaptive_router_requests_total{{{own},code="200"}} {count / 2}')
         lines.append(f'adaptive_router_requests_total{{{own},code="429"}} {count}')
         lines.append(f"adaptive_router_quality_sum_total{{{own}}} {quality * count / 2}")
-        for name in ("ttft", "tpot"):
-            lines += [
-                f'adaptive_router_{name}_seconds_bucket{{{own},le="{le}"}} {count}' for le in ("0.5", "1", "+Inf")
-            ]
+        lines += _histograms(own, count)
+    quiet = labels.format("int8")  # answered once, and nobody calls it now
+    lines += [f'adaptive_router_requests_total{{{quiet},code="200"}} 1000', *_histograms(quiet, 1000.0)]
     return "\n".join(lines) + "\n"
+
+
+def _histograms(labels: str, count: float) -> list[str]:
+    lines = []
+    for name in ("ttft", "tpot"):
+        metric = f"adaptive_router_{name}_seconds"
+        lines += [f'{metric}_bucket{{{labels},le="{le}"}} {count}' for le in ("0.5", "1", "+Inf")]
+        lines.append(f"{metric}_count{{{labels}}} {count}")
+    return lines
 
 
 def find_prometheus() -> str:
@@ -169,6 +177,11 @@ async def test_every_reading_is_what_the_pods_report(prometheus_url: str) -> Non
     work = metrics.pod_work["engine-0"]
     assert isinstance(work, Sample)
     assert (work.value, work.age_seconds < 3 * SCRAPE_SECONDS) == (5.0, True)
+    assert {tier: seen.least_tpot_seconds for tier, seen in metrics.tiers.items()} == {
+        "full": pytest.approx(0.25),
+        "int8": 0.0,  # nobody streams: no token is late
+        "int4": pytest.approx(0.25),
+    }
 
 
 async def test_when_scrapes_fail_the_age_grows_and_a_pods_work_is_unknown(

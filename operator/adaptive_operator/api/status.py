@@ -78,6 +78,20 @@ class CorrectionStatus(Api):
     )
     factor_permille: int = Field(ge=1, description="What is planned with, in thousandths of the card; moves in steps.")
     moved_at: str = Field(max_length=32, description="When factorPermille last moved.")
+    inputs: str | None = Field(
+        default=None,
+        max_length=16,
+        description="Hash of the tier's inputs and of slo.tpotMilliseconds that it is measured with; others have no"
+        " correction.",
+    )
+    probes: int = Field(
+        default=0,
+        ge=0,
+        description="Moves of factorPermille in a row, to the last, that were made to see whether replicas carry more.",
+    )
+    failed_probes: int = Field(
+        default=0, ge=0, description="How often they did not: each time doubles the wait before the next such move."
+    )
 
 
 class MemoryStatus(Api):

@@ -12,8 +12,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
 
+from adaptive_operator.api.tiers import Tier
 from adaptive_operator.decide.cards import TierCard
+from adaptive_operator.decide.revisions import inputs_of
 from adaptive_operator.decide.settings import CorrectionSettings, DecideSettings
+from adaptive_operator.names import short_hash
 from adaptive_operator.observe.observation import Correction, ModelObservation, PodPhase, TierReadings
 
 _WHOLE = 1000  # permille
@@ -38,26 +41,36 @@ class TierSample:
     pace: Pace
 
 
+@dataclass(frozen=True, slots=True)
+class Basis:
+    """What a factor on a tier's card is measured by: the card as it is declared, and a hash of the rest."""
+
+    card: TierCard
+    inputs: str
+
+
+def basis_of(model: ModelObservation, tier: Tier, card: TierCard, earlier: str | None) -> Basis:
+    """The basis of a tier whose replicas have the inputs of the spec, or `earlier` ones: the edit is held back.
+
+    The objective belongs to it, because it tells whether replicas are late.
+    """
+    return Basis(card, short_hash(earlier or inputs_of(model, tier), str(model.spec.slo.tpot_milliseconds)))
+
+
 def correct_cards(
-    model: ModelObservation,
-    cards: Mapping[str, TierCard | None],
-    now: float,
-    settings: DecideSettings,
-    is_trusted: bool,
+    model: ModelObservation, bases: Mapping[str, Basis], now: float, settings: DecideSettings, is_trusted: bool
 ) -> dict[str, Correction]:
-    """The corrections after this pass, by tier. `cards` as they are declared; one that was edited has none any more.
+    """The corrections after this pass, by tier. One whose card or replicas were edited has none any more.
 
     Not `is_trusted`: readings are stale or missing, and everything stays as it is.
     """
     corrections = {}
-    for tier, card in cards.items():
-        if card is None:
-            continue
-        before = correction_of(card, model.memory.corrections.get(tier), settings.correction)
-        sample = sample_tier(model, tier, card, now, settings.correction) if is_trusted else None
-        after = correct(before, card_milli(card), sample, now, settings)
+    for tier, basis in bases.items():
+        before = correction_of(basis, model.memory.corrections.get(tier), settings.correction)
+        sample = sample_tier(model, tier, basis.card, now, settings.correction) if is_trusted else None
+        after = correct(before, card_milli(basis.card), sample, now, settings)
         if after is not None:
-            corrections[tier] = after
+            corrections[tier] = after if after is before else replace(after, inputs=basis.inputs)
     return corrections
 
 
@@ -73,36 +86,56 @@ def correct(
     `card`: its requests per 1000 s. Example: replicas that are busy at 0.75 of their card pull the factor from 1 to
     0.85 at once, to 0.80 two and a half minutes later, to 0.75 five minutes after that.
     """
-    factor, limits = before.factor_permille if before is not None else _WHOLE, settings.correction
+    limits = settings.correction
     if sample is None or sample.requests < limits.least_requests:
         return before
-    used = limits.used * settings.utilisation
-    target = min(limits.most_permille, max(limits.least_permille, round(_target(factor, card, sample, used, limits))))
-    elapsed = limits.memory_seconds if before is None else max(0.0, now - before.moved_at)
+    start = before or Correction(card, _WHOLE, now - limits.memory_seconds)
+    factor, elapsed = start.factor_permille, max(0.0, now - start.moved_at)
+    target = _target(factor, card, sample, limits)
+    probing = target < factor + limits.step_permille and _may_probe(start, card, sample, elapsed, settings)
+    if probing:
+        target = min(_WHOLE, factor + limits.step_permille)
+    target = min(limits.most_permille, max(limits.least_permille, round(target)))
     part = min(1.0, elapsed / limits.memory_seconds)
     steps = min(limits.most_steps, int(abs(target - factor) * part / limits.step_permille))
     if steps == 0:
         return before
     moved = limits.step_permille * (steps if target > factor else -steps)
-    return Correction(card, factor + moved, float(int(now)))
+    failed = start.failed_probes + (start.probes > 0 and sample.pace is Pace.BUSY)
+    failed = min(failed, limits.most_doublings)
+    probes = start.probes + 1 if probing else 0
+    return Correction(card, factor + moved, float(int(now)), probes=probes, failed_probes=failed)
 
 
-def _target(factor: int, card: int, sample: TierSample, used: float, settings: CorrectionSettings) -> float:
-    """Where a measurement pulls the factor (permille); the factor itself where it says nothing.
-
-    `used`: part of the corrected card from which on a tier works so much that being fast says something.
-    """
-    seen = 1000.0 * _WHOLE * sample.rate / card
+def _target(factor: int, card: int, sample: TierSample, settings: CorrectionSettings) -> float:
+    """Where a measurement pulls the factor (permille); the factor itself where it says nothing."""
+    seen = _seen(card, sample)
     chance = seen / math.sqrt(sample.requests)  # one standard deviation of counting, in favour of what is believed
     if sample.pace is Pace.BUSY:
         return min(factor, seen + chance)
     if sample.pace is Pace.MISSED:
         return max(min(factor, _WHOLE), factor - settings.step_permille)
-    if sample.pace is not Pace.COMFORTABLE:
-        return factor
-    if factor < _WHOLE and seen >= used * factor:
-        factor = min(_WHOLE, factor + settings.step_permille)
-    return max(factor, seen - chance)
+    return max(factor, seen - chance) if sample.pace is Pace.COMFORTABLE else factor
+
+
+def _may_probe(state: Correction, card: int, sample: TierSample, elapsed: float, settings: DecideSettings) -> bool:
+    """May more be tried than was seen? Of a tier below its card that is used as planned, and has room.
+
+    `elapsed`: seconds since the last move. A try that left replicas busy makes the wait longer; one that did not is
+    followed by the next as soon as the first was.
+    """
+    limits, factor = settings.correction, state.factor_permille
+    if sample.pace is not Pace.COMFORTABLE or factor >= _WHOLE:
+        return False
+    # A tier that hardly works is always fast.
+    is_used = _seen(card, sample) >= limits.used * settings.utilisation * factor
+    doublings = 0 if state.probes else min(state.failed_probes, limits.most_doublings)
+    return is_used and elapsed >= limits.memory_seconds * 2**doublings
+
+
+def _seen(card: int, sample: TierSample) -> float:
+    """What a replica answered, in permille of the card."""
+    return 1000.0 * _WHOLE * sample.rate / card
 
 
 def sample_tier(
@@ -110,7 +143,8 @@ def sample_tier(
 ) -> TierSample | None:
     """What was measured of a tier; None where it cannot be told, or while its replicas are cold or change."""
     readings = model.metrics.tiers.get(tier)
-    if readings is None:
+    # While an edit of its levels is held back, what is read is of the levels that the edit asks for.
+    if readings is None or any(level.name not in readings.answers for level in card.levels):
         return None
     replicas = _steady_replicas(model, tier, now - max(settings.warm_seconds, readings.window_seconds))
     if not replicas:
@@ -118,7 +152,7 @@ def sample_tier(
     answered = sum(readings.answers.values())
     top = card.requests_per_second
     # A request at a faster level takes less of a replica.
-    work = sum(readings.answers.get(level.name, 0.0) * top / level.rate for level in card.levels)
+    work = sum(readings.answers[level.name] * top / level.rate for level in card.levels)
     pace = Pace.BUSY if _is_busy(model, readings, replicas) else _pace(model, readings, settings)
     return TierSample(answered * readings.window_seconds, work / replicas, pace)
 
@@ -158,9 +192,12 @@ def card_milli(card: TierCard) -> int:
     return max(round(1000 * card.requests_per_second), 1)
 
 
-def correction_of(card: TierCard, written: Correction | None, settings: CorrectionSettings) -> Correction | None:
-    """What is written of a tier, if it is of the card that the tier has, and within the bounds of today."""
-    if written is None or written.card_milli != card_milli(card):
+def correction_of(basis: Basis, written: Correction | None, settings: CorrectionSettings) -> Correction | None:
+    """What is written of a tier, if it is of the card and replicas that the tier has, and within the bounds of today.
+
+    What an older operator wrote does not say which replicas it is of, and is believed until its next step.
+    """
+    if written is None or written.card_milli != card_milli(basis.card) or written.inputs not in (None, basis.inputs):
         return None
     return written if settings.least_permille <= written.factor_permille <= settings.most_permille else None
 

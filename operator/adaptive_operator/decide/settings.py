@@ -24,6 +24,9 @@ class CorrectionSettings:
     comfortable: float = 0.5
     # Part of what is planned with that has to be used to say so: a tier that hardly works is always fast.
     used: float = 0.8
+    # More is tried when the factor has stood for memory_seconds, doubled after each try that left replicas busy, so
+    # often at most: 80 minutes. Without that the factor went up and down for ever under a steady load.
+    most_doublings: int = 4
     # At a bound for this long the card is wrong, not the weather.
     stale_after_seconds: float = 600.0
 

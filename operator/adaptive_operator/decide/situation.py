@@ -13,7 +13,7 @@ from adaptive_operator.api.tiers import Tier
 from adaptive_operator.api.v1alpha1 import Mode
 from adaptive_operator.decide.candidates import Plan, PlanSpace, PlanTier
 from adaptive_operator.decide.cards import CURVE, TierCard, card_of, horizon_seconds, warm_tier
-from adaptive_operator.decide.correction import correct_cards, corrected
+from adaptive_operator.decide.correction import basis_of, correct_cards, corrected
 from adaptive_operator.decide.demand import Demand, Trust, read_demand
 from adaptive_operator.decide.forecast import Forecast, forecast
 from adaptive_operator.decide.frontier import frontier
@@ -161,7 +161,12 @@ def build_situation(
     earlier = {tier: _levels_of(in_force[tier]) for tier in held_back}
     demand = read_demand(model.metrics, settings)
     declared = {tier.name: _card_of(model, tier, settings, earlier.get(tier.name)) for tier in model.spec.tiers}
-    memory = replace(memory, corrections=correct_cards(model, declared, now, settings, demand.trust is Trust.FULL))
+    bases = {
+        tier.name: basis_of(model, tier, card, held_back.get(tier.name))
+        for tier in model.spec.tiers
+        if (card := declared[tier.name]) is not None
+    }
+    memory = replace(memory, corrections=correct_cards(model, bases, now, settings, demand.trust is Trust.FULL))
     cards = {name: card and corrected(card, memory.corrections.get(name)) for name, card in declared.items()}
     tiers = tuple(
         _tier_state(model, tier, wanted, warm, left_out, in_force[tier.name], cards[tier.name])

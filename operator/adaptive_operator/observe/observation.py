@@ -173,6 +173,9 @@ class Correction:
     card_milli: int  # the card's rate (requests per 1000 s) that it was measured by: with another card it is void
     factor_permille: int
     moved_at: float
+    inputs: str | None = None  # hash of what else it was measured with: void with others. None: an older operator's
+    probes: int = 0  # last moves, in a row, that were up to see whether more is carried; 0: the last one was another
+    failed_probes: int = 0  # such moves after which replicas were busy: each doubles the wait before the next one
 
 
 @dataclass(frozen=True, slots=True)

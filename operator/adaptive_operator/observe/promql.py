@@ -89,3 +89,11 @@ def max_over(expression: str, range_seconds: float, step_seconds: float) -> str:
 def min_over(expression: str, range_seconds: float, step_seconds: float) -> str:
     """Minimum of an expression over a range, by a subquery; steps without a number are left out."""
     return f"min_over_time({over(expression, range_seconds, step_seconds)})"
+
+
+def number_or_zero(expression: str, present: str) -> str:
+    """An expression where it is a number (0 or more); else 0, where `present` is there with the same labels.
+
+    A comparison drops what is NaN, and `or` fills in by labels.
+    """
+    return f"({expression} >= 0) or 0 * {present}"

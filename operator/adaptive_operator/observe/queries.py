@@ -18,6 +18,7 @@ from adaptive_operator.observe.promql import (
     equal,
     max_over,
     min_over,
+    number_or_zero,
     one_of,
     over,
     rate,
@@ -247,7 +248,9 @@ def _tier_queries(scope: tuple[Matcher, ...], windows: Windows) -> tuple[Query, 
     measured, stable = windows.measured_seconds, windows.stable_seconds
     answered = rate(selector(REQUESTS, *scope, equal("code", "200")), measured)
     waiting = sum_by(BY_TIER, selector(ENGINE_WAITING, *scope))
-    tpot = _quantile(0.5, TPOT, scope, BY_TIER, stable)
+    median = _quantile(0.5, TPOT, scope, BY_TIER, stable)
+    # While nobody streams the median is not a number. Left out, a burst now and then would be all of the window.
+    tpot = number_or_zero(median, sum_by(BY_TIER, rate(selector(f"{TPOT}_count", *scope), stable)))
     return (
         Query(QueryName.TIER_ANSWERS, sum_by(BY_LEVEL, answered), BY_LEVEL),
         Query(QueryName.TIER_WAITING, min_over(waiting, measured, windows.scrape_seconds), BY_TIER),

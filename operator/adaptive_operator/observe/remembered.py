@@ -53,7 +53,7 @@ def recall_swap(status: AdaptiveModelStatus | None) -> SwapRecord | None:
 
 def _corrections(written: Mapping[str, CorrectionStatus]) -> dict[str, Correction]:
     return {
-        tier: Correction(item.card_milli, item.factor_permille, moved_at)
+        tier: Correction(item.card_milli, item.factor_permille, moved_at, item.inputs, item.probes, item.failed_probes)
         for tier, item in written.items()
         if (moved_at := parse_time(item.moved_at)) is not None
     }

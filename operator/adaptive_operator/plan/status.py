@@ -278,7 +278,12 @@ def _memory(memory: PolicyMemory, model: ModelObservation) -> MemoryStatus:
         hold_changed_at=_optional_time(memory.hold_changed_at),
         corrections={
             tier: CorrectionStatus(
-                card_milli=item.card_milli, factor_permille=item.factor_permille, moved_at=format_time(item.moved_at)
+                card_milli=item.card_milli,
+                factor_permille=item.factor_permille,
+                moved_at=format_time(item.moved_at),
+                inputs=item.inputs,
+                probes=item.probes,
+                failed_probes=item.failed_probes,
             )
             for tier, item in sorted(memory.corrections.items())[:_MAX_MAP_ENTRIES]
         },

@@ -205,7 +205,8 @@ class Scraper:
         return [waiting for scrape in inside if (waiting := scrape.waiting(tier)) is not None]
 
     def _medians_of(self, tier: str, begin: float) -> list[float]:
-        return [medians[tier] for at, medians in self._medians if at > begin and tier in medians]
+        """At each scrape; 0 where no request of the tier was timed."""
+        return [medians.get(tier, 0.0) for at, medians in self._medians if at > begin]
 
     def _note_past(self) -> None:
         """The bin of a season that ended last, with what was scraped in it, unless more than one scrape is missing."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from adaptive_operator.api.v1alpha1 import AdaptiveModelSpec
 from adaptive_operator.decide.correction import Pace, TierSample, correct, is_stale
+from adaptive_operator.decide.revisions import inputs_of
 from adaptive_operator.decide.settings import CorrectionSettings, DecideSettings
 from adaptive_operator.decide.situation import Situation, build_situation
 from adaptive_operator.observe.observation import (
@@ -22,7 +24,7 @@ from adaptive_operator.observe.observation import (
     Unknown,
 )
 from adaptive_operator.reasons import Reason
-from tests.operator.decide.plant import DEMO_SETTINGS, decide_one, demo_spec, metrics, observe_one, tier
+from tests.operator.decide.plant import DEMO_SETTINGS, DEMO_TIERS, decide_one, demo_spec, metrics, observe_one, tier
 
 NOW = 10_000.0
 CARD = 800  # requests per 1000 s
@@ -124,6 +126,43 @@ def test_replicas_that_stay_busy_pull_the_factor_to_what_they_answer(part):
     assert part <= factor + 1e-3 <= part + 0.052
 
 
+def tries(carried: float, hours: float, state: Correction | None = None) -> list[float]:
+    """When more was tried (seconds) of replicas that carry this part of their card, and always are planned in full."""
+    times, settings = [], DecideSettings()
+    for passed in range(0, int(3600 * hours), 15):
+        before = 1000 if state is None else state.factor_permille
+        planned = 0.9 * before / 1000
+        pace = Pace.COMFORTABLE if planned <= carried else Pace.BUSY
+        sample = TierSample(MANY, min(planned, carried) * CARD / 1000, pace)
+        state = correct(state, CARD, sample, NOW + passed, settings)
+        if state is not None and state.factor_permille > before:
+            times.append(float(passed))
+    return times
+
+
+def test_what_was_tried_in_vain_is_tried_again_ever_more_rarely():
+    down_again = 150  # seconds until the factor is back
+    waits = [later - earlier - down_again for earlier, later in pairwise(tries(0.7, hours=6))]
+    assert waits == [600, 1200, 2400, 4800, 4800, 4800]
+
+
+def test_what_was_tried_with_success_is_followed_by_more_in_five_minutes():
+    start = Correction(CARD, 600, NOW, failed_probes=4)
+    assert tries(1.0, hours=3, state=start) == [4800.0 + 300 * step for step in range(8)]
+
+
+def test_being_busy_counts_as_tried_in_vain_after_a_try_only():
+    def after(probes: int, pace: Pace, rate: float) -> int:
+        before = Correction(CARD, 800, NOW - 600, probes=probes, failed_probes=2)
+        state = correct(before, CARD, TierSample(MANY, rate, pace), NOW, DecideSettings())
+        assert state is not None
+        return state.failed_probes
+
+    assert after(1, Pace.BUSY, 0.56) == 3
+    assert after(0, Pace.BUSY, 0.56) == 2
+    assert after(1, Pace.COMFORTABLE, 0.80) == 2
+
+
 # Full on two replicas that were busy for two minutes at half of their card.
 BUSY = TierReadings({"": 0.8}, 120.0, least_waiting=5.0, least_tpot_seconds=0.05)
 
@@ -206,6 +245,10 @@ UNTRUSTED = replace(metrics(1.5), tiers={"full": BUSY})
         pytest.param(with_pod(observed(), phase=PodPhase.PENDING, ready_since=None), id="a replica is pending"),
         pytest.param(with_pod(observed(), phase=PodPhase.TERMINATING), id="a replica is leaving"),
         pytest.param(replace(observed(), pods=()), id="nothing serves"),
+        pytest.param(
+            observed(replace(BUSY, answers={"int8": 0.4, "int4": 0.4})),
+            id="an edit to levels is held back: the answers are of those, and not of what is in force",
+        ),
         pytest.param(replace(observed(), swap=SWAP), id="a swap is in flight"),
         pytest.param(
             observed(memory=PolicyMemory(wanted={"full": 2}, generation=1, last_change_at=NOW - 119)),
@@ -240,6 +283,63 @@ def test_a_card_that_was_edited_is_taken_at_its_word():
     assert rate_of(model) == pytest.approx(0.8)
 
 
+SLOW = {**DEMO_TIERS[0]["replica"], "maxTokensPerStep": 32}
+
+
+@pytest.mark.parametrize(
+    ("edited", "selector"),
+    [
+        pytest.param({"tiers": (tier(0, replica={**SLOW, "maxTokensPerStep": 64}),)}, {}, id="longer steps"),
+        pytest.param({"tiers": (tier(0, replica={**SLOW, "cpu": "2"}),)}, {}, id="more cores"),
+        pytest.param({"tiers": (tier(0, replica={**SLOW, "kvPrecision": "int8"}),)}, {}, id="smaller keys and values"),
+        pytest.param({"tiers": (tier(0, replica=SLOW, recipe={"precision": "int8"}),)}, {}, id="another recipe"),
+        pytest.param({"slo": {"ttftMilliseconds": 1000, "tpotMilliseconds": 200}}, {}, id="later tokens are in time"),
+        pytest.param({}, {"gpu": "new"}, id="other nodes"),
+    ],
+)
+def test_a_factor_does_not_outlive_an_edit_of_what_makes_replicas_fast(edited, selector):
+    before = {"tiers": (tier(0, replica=SLOW),)}
+    written = situation(observed(spec=demo_spec(**before))).memory
+    assert written.corrections["full"].factor_permille == 850
+    same = observed(None, demo_spec(**before), written)
+    assert situation(same).memory.corrections == written.corrections
+    model = replace(observed(None, demo_spec(**{**before, **edited}), written), node_selector=selector)
+    assert factors(model) == {}
+    assert rate_of(model) == pytest.approx(0.8)
+
+
+@pytest.mark.parametrize(
+    "edited",
+    [
+        pytest.param({"quality": {"floorPermille": 700}}, id="the floor"),
+        pytest.param({"slo": {"ttftMilliseconds": 700, "tpotMilliseconds": 100}}, id="the time to the first token"),
+    ],
+)
+def test_a_factor_outlives_an_edit_that_makes_no_replica_faster(edited):
+    written = situation(observed()).memory
+    assert factors(observed(None, demo_spec(**edited), written)) == {"full": 850}
+
+
+def test_a_factor_of_an_older_operator_is_kept_until_its_next_step():
+    older = {"full": Correction(CARD, 900, NOW - 3600)}
+    memory = PolicyMemory(wanted={"full": 2}, generation=1, corrections=older)
+    assert situation(observed(None, memory=memory)).memory.corrections == older
+    stepped = situation(observed(memory=memory)).memory.corrections["full"]
+    assert stepped.factor_permille < 900
+    assert stepped.inputs is not None
+
+
+def test_a_factor_stays_with_the_revision_that_an_edit_is_held_back_for():
+    model = observed()
+    written = situation(model).memory
+    earlier = inputs_of(model, model.spec.tiers[0])
+    edited = demo_spec(tiers=(tier(0, replica=SLOW), *DEMO_TIERS[1:]))
+    memory = replace(written, proven={"full": earlier}, quarantined_until={"full": NOW + 60})
+    held_back = situation(replace(model, spec=edited, memory=memory))
+    assert held_back.held_back == {"full": earlier}
+    assert held_back.memory.corrections == written.corrections
+
+
 @pytest.mark.parametrize("factor", [1, 550, 1250])
 def test_a_factor_that_is_out_of_bounds_is_not_believed(factor):
     memory = PolicyMemory(wanted={"full": 2}, generation=1, corrections={"full": Correction(CARD, factor, NOW - 60)})
@@ -266,7 +366,8 @@ def test_bounds_of_one_switch_the_correction_off():
 def test_a_decision_keeps_the_factor_and_names_it_beside_the_card():
     decision = decide_one(observed())
     assert decision.factors == {"full": 0.85}
-    assert decision.memory.corrections == {"full": Correction(CARD, 850, NOW)}
+    correction = decision.memory.corrections["full"]
+    assert (correction.card_milli, correction.factor_permille, correction.moved_at) == (CARD, 850, NOW)
     assert "full card 0.80/s, measured 0.85 of it" in decision.inputs
     assert "capacity 1.22/s" in decision.inputs  # 2 x 0.8 x 0.85 x 0.9
 

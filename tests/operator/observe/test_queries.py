@@ -73,6 +73,8 @@ def test_a_tier_counts_as_busy_by_the_least_busy_moment_of_the_time_that_its_ans
     for name, step in ((QueryName.TIER_WAITING, "2000ms"), (QueryName.TIER_TPOT, "7500ms")):
         assert found[name].startswith("min_over_time(")
         assert found[name].endswith(f"[120000ms:{step}])")
+    tpot = found[QueryName.TIER_TPOT]
+    assert tpot.count("by (namespace, model, tier") == 2  # what stands in while nobody streams has the same labels
 
 
 DAY = 86_400.0

@@ -479,7 +479,10 @@ def test_a_card_that_is_far_from_what_was_measured_needs_a_persons_eye() -> None
 
 def test_what_was_measured_of_a_tier_is_written_and_recalled_as_it_was() -> None:
     memory = PolicyMemory(
-        corrections={"full": Correction(800, 700, NOW - 60), "int4": Correction(650, 1050, NOW - 3600)}
+        corrections={
+            "full": Correction(800, 700, NOW - 60, "0a1b2c3d", probes=1, failed_probes=2),
+            "int4": Correction(650, 1050, NOW - 3600),
+        }
     )
     status = write(BOTH, replace(DECISION, memory=memory))
     assert recall_memory(status).corrections == memory.corrections

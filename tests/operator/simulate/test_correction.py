@@ -9,6 +9,7 @@ import pytest
 from adaptive_operator.decide.settings import CorrectionSettings, DecideSettings
 from adaptive_operator.simulate.generators import generate, steady
 from adaptive_operator.simulate.policies.ours import AdaptivePolicy
+from adaptive_operator.simulate.requests import Outcome, TraceRow
 from adaptive_operator.simulate.run import RunResult, run
 from adaptive_operator.simulate.scenario import Scenario
 from adaptive_operator.simulate.scores import is_attained
@@ -54,3 +55,15 @@ def test_cards_that_claim_twice_as_much_are_corrected_and_far_more_requests_are_
 def test_honest_cards_are_never_taken_for_less(load):
     _, policy = played(make_scenario(), load, CorrectionSettings())
     assert all(factor >= 1000 for seen in factors(policy) for factor in seen.values())
+
+
+def test_bursts_with_nothing_between_them_say_nothing_of_the_card():
+    """While a burst lasts, tokens are late; the rest of the two minutes nobody calls, and that is time, too."""
+    scenario = make_scenario(budget=1, tiers=TIERS[:1])
+    bursts = (range(60) for _ in range(5))
+    rows = [TraceRow(60 + 180.0 * at + 0.05 * i, 1155, 100) for at, burst in enumerate(bursts) for i in burst]
+    policy = AdaptivePolicy(settings=DecideSettings(), keep_records=True)
+    result = run(scenario, tuple(rows), policy)
+    assert {request.outcome for request in result.requests} == {Outcome.FINISHED}
+    assert sorted(request.tpot for request in result.requests)[-60] > 0.035
+    assert all(factor == 1000 for seen in factors(policy) for factor in seen.values())

@@ -6,8 +6,10 @@ Knows replicas and pods, not demand.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Final
 
+from adaptive_operator.decide.demand import Trust
 from adaptive_operator.decide.situation import Situation, TierState
 from adaptive_operator.decide.wording import fingerprint
 from adaptive_operator.names import short_hash
@@ -106,6 +108,19 @@ def new_swap(situation: Situation, reason: Reason, target: Mapping[str, int], ga
         predicted_gain_permille=round(gain),
         predicted_dip_permille=round(dip),
     )
+
+
+def with_time(situation: Situation, swap: SwapRecord) -> SwapRecord:
+    """The swap in flight with its time anew after an edit of the spec, and while readings hold it up.
+
+    A shrink takes nothing away on stale readings: how long they are stale is not its failure. Only when half of its
+    time is over, so that the status is not written in every pass.
+    """
+    seconds = swap_seconds(situation, swap.target)
+    holds = swap.reason in DOWNWARD and situation.demand.trust is not Trust.FULL
+    if situation.spec_changed or (holds and swap.deadline - situation.now < seconds / 2):
+        return replace(swap, deadline=float(int(situation.now)) + seconds)
+    return swap
 
 
 def swap_seconds(situation: Situation, target: Mapping[str, int]) -> float:

@@ -36,7 +36,7 @@ class LastAnswers:
     _last: dict[str, tuple[float, Answers]] = field(default_factory=dict)  # by pool: when it was asked, and what came
 
     async def read(self, pool: str, queries: Sequence[Query]) -> Answers:
-        """Answers to all queries; in a hurry those of the last read, with their ages of now, if they answer the same."""
+        """Answers to all queries; in a hurry those of the last read, with ages as of now, if they answer the same."""
         read = self._begin(pool, tuple(queries))
         hurried = asyncio.create_task(self.hurry.wait())
         try:

@@ -588,6 +588,18 @@ def test_a_swap_goes_on_although_one_of_its_replicas_served_and_loads_again_afte
     assert decision.memory.quarantined_until == {}
 
 
+@pytest.mark.parametrize("phase", [PodPhase.FAILED, PodPhase.STARTING])
+@pytest.mark.parametrize("is_proven", [True, False])
+def test_a_replica_of_an_edited_tier_that_served_for_a_moment_is_judged_by_the_start_deadline(phase, is_proven):
+    """Ready, and dead again, in every life: the revision that the tier worked with is not judged so."""
+    model = loading(phase, has_served=True, trouble="CrashLoopBackOff")
+    own = next(item.tier_inputs for item in model.stateful_sets if item.tier == "int8")
+    proven = {"int8": own if is_proven else "an earlier one"}
+    decision = decide_one(replace(model, memory=replace(model.memory, proven=proven)))
+    assert decision.reason is (Reason.SWAPPED_TO_CHEAPER_TIER if is_proven else Reason.SWAP_ROLLED_BACK)
+    assert ("int8" in decision.memory.quarantined_until) is not is_proven
+
+
 def restoring(seen, deadline: float, reason: str = "RestoredTier"):
     """int8 2 · int4 1 on the way to full 1 · int4 1, whose replica of full was asked for and has no pod yet."""
     there = {"int8": 1, "int4": 1, "full": 1}

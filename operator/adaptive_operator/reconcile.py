@@ -86,7 +86,7 @@ class Reconciler:
     _gate: asyncio.Lock = field(default_factory=asyncio.Lock)  # lets one model in per turn of the event loop
     _turns: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_MODELS_AT_ONCE))
     _turns_end: dict[str, float] = field(default_factory=dict)  # monotonic, by pool, from its first turn of a pass on
-    _left: set[str] = field(default_factory=set)  # keys of models that the pass does not come to
+    _left: set[str] = field(default_factory=set)  # keys of models that the pass does not come to, or too late
     _waited: set[str] = field(default_factory=set)  # of those that the pass before did not come to
     _on_unfinished: Callable[[], None] = lambda: None
 
@@ -238,6 +238,7 @@ class Reconciler:
             # Somebody else acted, or there was no time: the next pass sees what is there.
             if isinstance(error, OutdatedPlanError):
                 self.metrics.count_outdated_plan()
+                self._left.add(seen.key)  # it waited for long: the next pass follows at once, and begins with it
             _LOG.info("pass ended early model=%s cause=%s", seen.key, error or type(error).__name__)
             return 0
         except Exception as error:  # noqa: BLE001 one broken model never hurts its neighbours

@@ -33,7 +33,7 @@ class RecordError(ValueError):
 class DecisionRecord:
     """One pass over one pool."""
 
-    format: int
+    format: int  # as written; names are those of this version
     observation: PoolObservation
     settings: DecideSettings
     decisions: tuple[Decision, ...]
@@ -68,14 +68,14 @@ def encode_record(record: DecisionRecord) -> str:
 
 
 def decode_record(line: str) -> DecisionRecord:
-    """The inverse of `encode_record`; records of earlier formats become such of this one. Raises RecordError."""
+    """The inverse of `encode_record`; those of earlier formats get the names of this one. Raises RecordError."""
     try:
         written = _HEAD.validate_json(line).format
         if not 1 <= written <= FORMAT:
             raise RecordError(
                 f"format is {written}, this version reads 1 to {FORMAT}: replay it with the version that wrote it"
             )
-        return replace(_ADAPTER.validate_json(_renamed(line, written)), format=FORMAT)
+        return _ADAPTER.validate_json(_renamed(line, written))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(step) for step in first["loc"]) or "the line"

@@ -18,6 +18,8 @@ from adaptive_operator.decide.optimize.solve import PoolPlan, solve
 from adaptive_operator.decide.pool import decide_pool
 from adaptive_operator.record import DecisionRecord, RecordError, decode_record
 
+# Words beside a decision, which earlier formats told less of: in them other words are no other decision.
+_TOLD_SINCE: Final = {"inputs": 3, "binding": 3, "alternative": 3}
 _ROUNDING: Final = 1e-6  # share of the weighted demand: sums in another order
 
 
@@ -29,11 +31,12 @@ class Replayed:
     now: float
     then: Decision
     again: Decision
+    format: int  # of the record, as written
 
     @property
     def differs_in(self) -> tuple[str, ...]:
-        """Fields of the decision that are not the same."""
-        names = (item.name for item in fields(Decision))
+        """Fields of the decision that are not the same, of those that the record's format tells as they are now."""
+        names = (item.name for item in fields(Decision) if self.format >= _TOLD_SINCE.get(item.name, 0))
         return tuple(name for name in names if getattr(self.then, name) != getattr(self.again, name))
 
 
@@ -118,7 +121,7 @@ def _replay(number: int, record: DecisionRecord) -> Iterator[Outcome]:
         return
     for again in decided:
         if again.key in told:  # earlier versions also recorded models that failed
-            yield Replayed(number, record.observation.now, told[again.key], again)
+            yield Replayed(number, record.observation.now, told[again.key], again, record.format)
     if solver is not None:
         yield from _solve_again(number, record.observation.now, solver)
 

@@ -290,12 +290,33 @@ async def test_a_pass_whose_readings_grew_too_old_ends_early_is_told_and_counted
         return replace(plan, steps=tuple(steps), fresh_until=NOW - 1.0)
 
     scene = Scene(build_model(), plan=plan_late)
+    again: list[str] = []
+    scene.reconciler.call_when_unfinished(lambda: again.append("pass"))
     with caplog.at_level(logging.INFO, logger="adaptive_operator.reconcile"):
         await scene.run()
     assert "pass ended early model=demo/assistant cause=ServiceAccount assistant-router takes a replica" in caplog.text
     assert scene.metrics.registry.get_sample_value("adaptive_operator_outdated_plans_total") == 1.0
     assert scene.names("StatefulSet") == []
     assert scene.conditions()["Degraded"] == ("False", "AsWanted")
+    assert again == ["pass"], "it is planned anew at once"
+
+
+async def test_who_had_a_plan_that_grew_too_old_comes_first_the_next_time() -> None:
+    planned: list[str] = []
+
+    def plan_late(model: Any, *rest: Any) -> Plan:
+        planned.append(model.name)
+        plan = plan_model(model, *rest)
+        if model.name != "m2" or len(planned) > 4:
+            return plan
+        steps = [replace(s, disruptive=True) if isinstance(s, ApplyObject) else s for s in plan.steps]
+        return replace(plan, steps=tuple(steps), fresh_until=NOW - 1.0)
+
+    scene = Scene(*(build_model(f"m{i}") for i in range(4)), plan=plan_late)
+    await scene.run()
+    planned.clear()
+    await scene.run()
+    assert planned[0] == "m2"
 
 
 async def test_a_refused_write_is_told_with_verb_and_resource_and_forgotten_when_it_works() -> None:

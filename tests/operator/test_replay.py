@@ -129,10 +129,31 @@ def test_what_is_remembered_of_the_last_plan_is_a_small_part_of_a_record(monkeyp
 def test_a_record_of_the_second_format_has_no_plan_and_is_solved_again() -> None:
     """Written by the version that kept no plans, and told no ages of demand and peak."""
     line = (RECORDS / "format-2.jsonl").read_text()
-    assert decode_record(line).plan is None
+    assert (decode_record(line).format, decode_record(line).plan) == (2, None)
     outcomes = list(replay_lines([line]))
     assert [type(item) for item in outcomes] == [Replayed, Replayed]
-    assert differing(outcomes) == [("inputs",), ("inputs",)]
+    assert differing(outcomes) == []
+
+
+OTHER_WORDS = {"inputs": "other words", "binding": ("another",), "alternative": "another mix"}
+
+
+@pytest.mark.parametrize(("written", "told"), [(1, ()), (2, ()), (3, ("inputs", "binding", "alternative"))])
+def test_words_that_earlier_formats_did_not_tell_make_no_decision_of_theirs_another(
+    written: int, told: tuple[str, ...]
+) -> None:
+    record = record_of(SCARCE)
+    other = tuple(replace(decision, **OTHER_WORDS) for decision in record.decisions)
+    outcomes = replayed(replace(record, format=written, decisions=other))
+    assert differing(outcomes) == ([told, told] if told else [])
+
+
+@pytest.mark.parametrize("written", [2, 3])
+def test_another_mix_is_another_decision_in_every_format(written: int) -> None:
+    record = record_of(SCARCE)
+    other = tuple(replace(decision, replicas={}, inputs="other words") for decision in record.decisions)
+    expected = ("replicas",) if written == 2 else ("inputs", "replicas")
+    assert differing(replayed(replace(record, format=written, decisions=other))) == [expected, expected]
 
 
 BAD = {

@@ -150,24 +150,19 @@ class StepTaker:
 
     def _check_freshness(self, step: Step, fresh_until: float | None) -> None:
         """Raises OutdatedPlanError."""
-        if fresh_until is None or not isinstance(step, ApplyObject | DeleteObject) or not step.disruptive:
+        if fresh_until is None or not isinstance(step, ApplyObject) or not step.disruptive:
             return
         late = self._wall_clock() - fresh_until
         if late > 0:
             raise OutdatedPlanError(
-                f"{_name_of(step)} takes a replica away, and the readings grew too old {late:.0f} s ago"
+                f"{step.manifest['kind']} {step.manifest['metadata']['name']} takes a replica away,"
+                f" and the readings grew too old {late:.0f} s ago"
             )
 
     def _fence(self, epoch: int, what: str) -> float:
         """Seconds that the write may take. Raises NotLeaderError."""
         self._before_write(what)
         return min(_MAX_WRITE_SECONDS, self._lease.check(epoch))
-
-
-def _name_of(step: ApplyObject | DeleteObject) -> str:
-    if isinstance(step, DeleteObject):
-        return f"{step.kind} {step.name}"
-    return f"{step.manifest['kind']} {step.manifest['metadata']['name']}"
 
 
 def _newest_version(read: str | None, ours: tuple[str | None, str] | None) -> str | None:

@@ -14,7 +14,8 @@ from adaptive_operator.decide.optimize.problem import Limit, PlannedModel, Probl
 from adaptive_operator.decide.optimize.solve import Method, PoolPlan, SolveSettings
 from adaptive_operator.observe.observation import LastPlan, ModelBefore
 
-# A demand or rate within this share of what it was is the same: plans have 10 % to spare (the cards' rate x 0.9).
+# A demand, a rate or their ratio within this share of what it was is the same: plans have 10 % to spare (the cards'
+# rate x 0.9).
 _SAME: Final = 0.1
 # More than this share of the models changed: all are planned. A part of that size saves little and misses more.
 _MOST_CHANGED: Final = 0.5
@@ -32,7 +33,8 @@ def find_changed(problem: Problem, last: LastPlan | None, budget: int) -> frozen
         return None
     changed = {model.key for model in problem.models if _has_changed(model, last.models.get(model.key))}
     if any(now > then for now, then in zip(_rooms(problem, last.models), last.rooms, strict=True)):
-        changed |= {model.key for model in problem.models if _lacks(model)}  # what became free is for those
+        # What became free is for those that lack it.
+        changed |= {model.key for model in problem.models if _lacks(model, _numbers(model))}
     return frozenset(changed) if len(changed) <= _MOST_CHANGED * len(problem.models) else None
 
 
@@ -69,16 +71,25 @@ def _before(
 
 
 def _has_changed(model: PlannedModel, before: ModelBefore | None) -> bool:
-    """New, planned for other numbers, of another make, or not (yet) with the replicas that the last plan gave it."""
+    """New, of another make, not (yet) with the replicas that the last plan gave it, or planned for other numbers.
+
+    Other numbers: a demand, a rate or their ratio moved, or its replicas carry it no longer.
+    """
     if before is None or before.digest != _digest(model, model.present):
         return True
-    return any(
-        abs(now - then) > _SAME * max(now, then) for now, then in zip(_numbers(model), before.numbers, strict=True)
-    )
+    now, then = _numbers(model), before.numbers
+    pairs = list(zip(now, then, strict=True))
+    demands, rates = pairs[: len(model.classes)], pairs[len(model.classes) :]
+    # As products: a rate may be 0.
+    ratios = [(demand * rate[1], was * rate[0]) for demand, was in demands for rate in rates]
+    moved = any(abs(a - b) > _SAME * max(a, b) for a, b in (*pairs, *ratios))
+    return moved or (_lacks(model, now) and not _lacks(model, then))
 
 
-def _lacks(model: PlannedModel) -> bool:
-    return sum(column.rate * column.present for column in model.columns) < model.demand
+def _lacks(model: PlannedModel, numbers: Sequence[float]) -> bool:
+    """Whether the replicas that are there carry less than the demand, with these demands and rates."""
+    demands, rates = numbers[: len(model.classes)], numbers[len(model.classes) :]
+    return sum(rate * n for rate, n in zip(rates, model.present, strict=True)) < sum(demands)
 
 
 def _rooms(problem: Problem, before: Mapping[str, ModelBefore]) -> tuple[int, ...]:

@@ -25,7 +25,7 @@ from adaptive_operator.decide.restoring import wished_mix
 from adaptive_operator.decide.revisions import held_back_revisions, proven_revisions
 from adaptive_operator.decide.settings import DecideSettings
 from adaptive_operator.decide.situation import Situation, build_situation, minimum_mix
-from adaptive_operator.decide.swaps import new_swap, surge_accelerators, swap_seconds
+from adaptive_operator.decide.swaps import new_swap, surge_accelerators, with_time
 from adaptive_operator.decide.weights import Weights, plan_weights
 from adaptive_operator.decide.wording import inputs_text, mix_text, rate_text
 from adaptive_operator.observe.observation import Planning, PolicyMemory, PoolObservation, SwapRecord
@@ -191,15 +191,12 @@ def _changes(situation: Situation, proposal: Proposal) -> bool:
 
 
 def _swap(situation: Situation, proposal: Proposal, changed: bool) -> SwapRecord | None:
-    """The record to keep. Only an acting model has one; a spec edit gives the swap in flight its time anew."""
+    """The record to keep. Only an acting model has one."""
     if not acts(situation):
         return None
     if changed:
         return new_swap(situation, proposal.reason, proposal.replicas, proposal.gain_permille, proposal.dip_permille)
-    if situation.swap is not None and situation.spec_changed:
-        deadline = float(int(situation.now)) + swap_seconds(situation, situation.swap.target)
-        return replace(situation.swap, deadline=deadline)
-    return situation.swap
+    return with_time(situation, situation.swap) if situation.swap is not None else None
 
 
 def _memory(situation: Situation, proposal: Proposal, weights: Weights, changed: bool) -> PolicyMemory:

@@ -6,8 +6,10 @@ Knows replicas and pods, not demand.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Final
 
+from adaptive_operator.decide.demand import Trust
 from adaptive_operator.decide.situation import Situation, TierState
 from adaptive_operator.decide.wording import fingerprint
 from adaptive_operator.names import short_hash
@@ -70,7 +72,10 @@ def _failure_of(situation: Situation, tier: TierState) -> str | None:
 
 
 def _pod_failure(situation: Situation, tier: TierState, pod: PodObservation) -> str | None:
-    """Why this pod counts as failed, or None. A pod that has served before is not judged by the start deadline."""
+    """Why this pod counts as failed, or None.
+
+    A pod that has served before is not judged by the start deadline; one of an edit that is not proven yet is.
+    """
     if pod.phase is PodPhase.READY:
         return None
     if pod.phase is PodPhase.FAILED and pod.load_failure_reason is not None:
@@ -79,9 +84,16 @@ def _pod_failure(situation: Situation, tier: TierState, pod: PodObservation) -> 
         return None
     since = max(pod.created_at, situation.swap.started_at if situation.swap else 0.0)
     deadline = start_deadline_seconds(situation, tier)
-    if pod.started or pod.has_served or situation.now - since <= deadline:
+    served = pod.has_served and _may_be_proven(situation, tier, pod)
+    if pod.started or served or situation.now - since <= deadline:
         return None
     return f"not ready within {deadline:.0f} s: {pod.trouble or pod.phase.value}"
+
+
+def _may_be_proven(situation: Situation, tier: TierState, pod: PodObservation) -> bool:
+    """Whether the pod is not known to be of another revision than the one that the tier last worked with."""
+    made = {item.name: item.tier_inputs for item in situation.model.stateful_sets}
+    return situation.memory.proven.get(tier.name) in (None, made.get(pod.stateful_set))
 
 
 def new_swap(situation: Situation, reason: Reason, target: Mapping[str, int], gain: float, dip: float) -> SwapRecord:
@@ -106,6 +118,19 @@ def new_swap(situation: Situation, reason: Reason, target: Mapping[str, int], ga
         predicted_gain_permille=round(gain),
         predicted_dip_permille=round(dip),
     )
+
+
+def with_time(situation: Situation, swap: SwapRecord) -> SwapRecord:
+    """The swap in flight with its time anew after an edit of the spec, and while readings hold it up.
+
+    A shrink takes nothing away on stale readings: how long they are stale is not its failure. Only when half of its
+    time is over, so that the status is not written in every pass.
+    """
+    seconds = swap_seconds(situation, swap.target)
+    holds = swap.reason in DOWNWARD and situation.demand.trust is not Trust.FULL
+    if situation.spec_changed or (holds and swap.deadline - situation.now < seconds / 2):
+        return replace(swap, deadline=float(int(situation.now)) + seconds)
+    return swap
 
 
 def swap_seconds(situation: Situation, target: Mapping[str, int]) -> float:

@@ -28,6 +28,10 @@ _STUCK: Final = frozenset(
 )
 # Killed for memory once may be bad luck; twice in a row is the rule.
 _OUT_OF_MEMORY_RESTARTS: Final = 2
+# From so many restarts on, a last life of less than this says nothing for the replica: it dies in every one. Restarts
+# are counted for as long as the pod lives, so many alone say nothing; ten minutes end the kubelet's back-off, too.
+_SHORT_LIVES: Final = 5
+_SHORT_LIFE_SECONDS: Final = 600.0
 _MAX_TROUBLE: Final = 500
 
 
@@ -53,7 +57,12 @@ def parse_pod(raw: Raw, resource: str) -> PodObservation:
         load_failure_reason=failure[0] if failure else None,
         lost_at=parse_time(metadata.get("deletionTimestamp")) if _is_lost(raw) else None,
         started=any(status.get("started") for status in _container_statuses(raw)),
-        has_served=failure is None and ready_since is None and (words is not None or _was_ready(raw)),
+        has_served=(
+            failure is None
+            and ready_since is None
+            and (words is not None or _was_ready(raw))
+            and not _dies_in_every_life(raw)
+        ),
     )
 
 
@@ -163,13 +172,25 @@ def _was_ready(raw: Raw) -> bool:
     becomes ready.
     """
     unready_since = parse_time((_condition(raw, "Ready") or {}).get("lastTransitionTime"))
-    lives = [
-        parse_time(((status.get(key) or {}).get("terminated") or {}).get("startedAt"))
-        for status in _container_statuses(raw)
-        for key in ("state", "lastState")
-    ]
-    last = max((began for began in lives if began is not None), default=None)
+    last = max((began for began, _ in _lives(raw)), default=None)
     return last is not None and unready_since is not None and unready_since > last
+
+
+def _dies_in_every_life(raw: Raw) -> bool:
+    """Whether a container ended many times, the last one soon after it began (or nobody says when)."""
+    restarts = max((int(status.get("restartCount") or 0) for status in _container_statuses(raw)), default=0)
+    began, ended = max(_lives(raw), default=(0.0, 0.0))
+    return restarts >= _SHORT_LIVES and ended - began < _SHORT_LIFE_SECONDS
+
+
+def _lives(raw: Raw) -> Iterator[tuple[float, float]]:
+    """When each life of a container that ended began, and when it ended (Unix seconds; 0 where nobody says)."""
+    for status in _container_statuses(raw):
+        for key in ("state", "lastState"):
+            ended = (status.get(key) or {}).get("terminated") or {}
+            began = parse_time(ended.get("startedAt"))
+            if began is not None:
+                yield began, parse_time(ended.get("finishedAt")) or 0.0
 
 
 def _condition(raw: Raw, kind: str) -> Raw | None:

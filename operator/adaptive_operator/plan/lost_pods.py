@@ -21,4 +21,4 @@ def plan_lost_pods(model: ModelObservation, now: float) -> Iterator[DeleteObject
     """Removal of pods that should have ended a minute ago and whose node does not answer. `now` in Unix seconds."""
     for pod in model.pods:
         if pod.lost_at is not None and now >= pod.lost_at + _PATIENCE_SECONDS:
-            yield DeleteObject("Pod", pod.name, pod.uid, None, at_once=True, disruptive=True)
+            yield DeleteObject("Pod", pod.name, pod.uid, None, at_once=True)

@@ -52,18 +52,20 @@ def plan_model(model: ModelObservation, decision: Decision, settings: PlanSettin
     taken = taken_names(model, frozenset(item.name for item in revisions.values()))
     written = parse_written_table(model.routing_table)
     newer = newer_children(model, epoch)
+    until = fresh_until(model, decision, settings, now)
     acts = model.spec.mode is Mode.ACTIVE and not taken and not newer  # a stale leader starts nothing either
     if acts:
         rules = DrainRules(now, model.spec.scaling.drain_deadline_seconds, settings.drain_settle_seconds)
         uids = written.draining if written is not None else frozenset()
-        choreography = plan_choreography(model, decision, revisions, uids, rules, epoch)
+        holds = until is not None and until <= now
+        choreography = plan_choreography(model, decision, revisions, uids, rules, epoch, holds=holds)
     else:
         choreography = keep_choreography(model, decision, revisions, epoch)
     table = plan_table(model, decision, choreography.draining, written, settings.weight_hysteresis)
     facts = Facts(model, decision, choreography, taken, newer, settings, now, epoch)
     report, events = _report(facts, written, table)
     effects = (*_effects(model, choreography, table, settings, epoch), *plan_lost_pods(model, now)) if acts else ()
-    return Plan(decision.key, (*report, *effects, *events), fresh_until(model, decision, settings, now))
+    return Plan(decision.key, (*report, *effects, *events), until)
 
 
 def _report(

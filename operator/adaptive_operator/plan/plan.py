@@ -17,7 +17,7 @@ class ApplyObject:
 
     manifest: Manifest
     resource_version: str | None
-    disruptive: bool = False  # takes a replica away, or begins to: not after the plan's `fresh_until`
+    disruptive: bool = False  # takes a replica away that may serve, or begins to: not after the plan's `fresh_until`
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,6 @@ class DeleteObject:
     uid: str
     resource_version: str | None
     at_once: bool = False  # without waiting for the node to say that a pod has ended
-    disruptive: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,8 +79,18 @@ class SetStep:
 
     @property
     def takes_away(self) -> bool:
-        """Whether a replica goes, or gets no new request from now on."""
-        return self.replicas < self.group.asked or not self.draining.keys() <= self.group.stamps.keys()
+        """Whether a replica that may serve goes, or gets no new request from now on."""
+        return self.without_loss != self
+
+    @property
+    def without_loss(self) -> SetStep:
+        """The same step as far as it takes no replica away that may serve; what drains already goes on draining."""
+        group, replicas = self.group, max(self.replicas, self.group.asked)
+        while replicas > self.replicas and serves_nothing(group.pods.get(replicas - 1)):
+            replicas -= 1
+        idle = {pod.uid for pod in group.pods.values() if serves_nothing(pod)}
+        draining = {uid: at for uid, at in self.draining.items() if uid in group.stamps or uid in idle}
+        return replace(self, replicas=replicas, draining=draining)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +113,13 @@ def plan_choreography(
     written_draining: Set[str],
     rules: DrainRules,
     epoch: int,
+    *,
+    holds: bool = False,
 ) -> Choreography:
-    """The next steps towards `decision.replicas`, never above `decision.accelerators_granted`."""
+    """The next steps towards `decision.replicas`, never above `decision.accelerators_granted`.
+
+    `holds`: nothing that may serve goes now. The routing table then goes on naming it.
+    """
     groups = group_replicas(model, decision, revisions, epoch)
     raised, free = _raise_replicas(groups, decision.accelerators_granted - held_accelerators(model))
     victims = _plan_victims(groups, raised, free, _orphaned_accelerators(model))
@@ -112,6 +127,9 @@ def plan_choreography(
         _plan_set(group, raised[group.name], victims.get(group.name, 0), model, written_draining, rules)
         for group in groups
     )
+    if holds:
+        steps = tuple(step.without_loss for step in steps)
+        victims = {step.group.name: len(step.draining) for step in steps}
     return Choreography(steps, _name_step(groups, steps, victims, decision))
 
 

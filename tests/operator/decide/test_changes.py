@@ -93,6 +93,15 @@ CASES: dict[str, tuple[Edit, bool]] = {
     ),
     "rates that are corrected a little are the same": (rates(0.97), False),
     "rates that are corrected a lot are others": (rates(0.7), True),
+    "more demand and lower rates, each a little, are another load together": (
+        lambda m: rates(0.95)(demand(1.07)(m)),
+        True,
+    ),
+    "less demand and higher rates, each a little, are another load together": (
+        lambda m: rates(1.06)(demand(0.94)(m)),
+        True,
+    ),
+    "demand and rates that move the same way are the same load": (lambda m: rates(1.07)(demand(1.08)(m)), False),
     "another floor": (lambda m: replace(m, floor=m.floor + 0.01), True),
     "another weight": (lambda m: replace(m, weight=m.weight + 1), True),
     "another minimum": (higher_minimum, True),
@@ -110,6 +119,30 @@ def test_what_counts_as_changed(name: str) -> None:
     problem = edited(fitting(small_problem(7, models=6)), busy, "demo/m3")
     last = after_whole(problem)
     assert find_changed(edited(problem, edit, "demo/m3"), last, BUDGET) == ({"demo/m3"} if is_another else set())
+
+
+@pytest.mark.parametrize(
+    ("then", "now", "is_another"),
+    [
+        pytest.param(0.98, 1.03, True, id="what carried it does not carry a little more"),
+        pytest.param(0.93, 0.98, False, id="what carries it has less to spare"),
+        pytest.param(1.05, 1.1, False, id="what did not carry it when it was planned still does not"),
+    ],
+)
+def test_a_model_that_lacks_capacity_now_and_did_not_then_has_changed(
+    then: float, now: float, is_another: bool
+) -> None:
+    """`then` and `now`: demand as a part of what its replicas carry."""
+    problem = fitting(small_problem(7, models=6))
+    model = _with_present(problem.models[0], (1, *[0] * (len(problem.models[0].columns) - 1)))
+    rate = model.columns[0].rate
+
+    def loaded(part: float) -> Problem:
+        classes = (replace(model.classes[0], demand=part * rate), *(replace(c, demand=0) for c in model.classes[1:]))
+        return replace(problem, models=(replace(model, classes=classes), *problem.models[1:]))
+
+    last = after_whole(loaded(then))
+    assert find_changed(loaded(now), last, BUDGET) == ({model.key} if is_another else set())
 
 
 def test_a_model_that_is_new_is_planned() -> None:

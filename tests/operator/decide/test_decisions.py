@@ -628,6 +628,52 @@ def test_a_swap_goes_on_although_one_of_its_replicas_served_and_loads_again_afte
     assert decision.memory.quarantined_until == {}
 
 
+@pytest.mark.parametrize("phase", [PodPhase.FAILED, PodPhase.STARTING])
+@pytest.mark.parametrize("is_proven", [True, False])
+def test_a_replica_of_an_edited_tier_that_served_for_a_moment_is_judged_by_the_start_deadline(phase, is_proven):
+    """Ready, and dead again, in every life: the revision that the tier worked with is not judged so."""
+    model = loading(phase, has_served=True, trouble="CrashLoopBackOff")
+    own = next(item.tier_inputs for item in model.stateful_sets if item.tier == "int8")
+    proven = {"int8": own if is_proven else "an earlier one"}
+    decision = decide_one(replace(model, memory=replace(model.memory, proven=proven)))
+    assert decision.reason is (Reason.SWAPPED_TO_CHEAPER_TIER if is_proven else Reason.SWAP_ROLLED_BACK)
+    assert ("int8" in decision.memory.quarantined_until) is not is_proven
+
+
+def restoring(seen, deadline: float, reason: str = "RestoredTier"):
+    """int8 2 · int4 1 on the way to full 1 · int4 1, whose replica of full was asked for and has no pod yet."""
+    there = {"int8": 1, "int4": 1, "full": 1}
+    model = observe_one(demo_spec(), there, seen)
+    swap = SwapRecord("id", reason, {"int8": 2, "int4": 1}, IDLE | {"int8": 0}, "Draining", NOW - 300, deadline, 1)
+    return replace(model, swap=swap, pods=tuple(pod for pod in model.pods if pod.tier != "full"))
+
+
+STALE = metrics(0.4, age=45.0)
+
+
+def test_a_shrink_that_was_held_up_by_stale_readings_is_not_rolled_back_for_its_lost_time():
+    held = restoring(STALE, NOW + 1)
+    held_up = decide_one(held)
+    assert (held_up.reason, wanted(held_up)) == (Reason.RESTORED_TIER, IDLE)
+    later = replace(restoring(metrics(0.4), NOW), memory=held_up.memory, swap=held_up.swap)
+    decision = decide_one(later, now=NOW + 30)
+    assert (decision.reason, wanted(decision)) == (Reason.RESTORED_TIER, IDLE)
+    lost = decide_one(replace(later, swap=held.swap), now=NOW + 30)
+    assert lost.reason is Reason.SWAP_ROLLED_BACK, "what its own deadline would have done"
+
+
+KEPT = {
+    "readings are fresh": restoring(metrics(0.4), NOW + 1),
+    "its deadline is far": restoring(STALE, NOW + 10_000),
+    "the swap is to more capacity": restoring(STALE, NOW + 1, "SwappedToCheaperTier"),
+}
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_a_swap_keeps_its_deadline_when(name):
+    assert decide_one(KEPT[name]).swap == KEPT[name].swap
+
+
 def test_a_lowered_budget_starts_nothing_and_gives_up_what_is_worth_least():
     decision = decide_one(
         observe_one(demo_spec(accelerators={}), {"full": 1, "int8": 1, "int4": 1}, metrics(0.5)), budget=3

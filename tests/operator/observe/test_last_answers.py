@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import pytest
 
 from adaptive_operator.observe.last_answers import PATIENCE_SECONDS, REUSED_SECONDS, LastAnswers
-from adaptive_operator.observe.prometheus import Answers, Rows
-from adaptive_operator.observe.queries import ModelScope, Query, Windows, build_queries
+from adaptive_operator.observe.prometheus import Answers, Failed, Rows
+from adaptive_operator.observe.queries import ModelScope, Query, QueryName, Windows, build_queries
 
 QUERIES = build_queries([ModelScope("demo", "assistant", 300)], Windows(2.0))
 WITH_A_NEIGHBOUR = build_queries([ModelScope("demo", name, 300) for name in ("assistant", "other")], Windows(2.0))
@@ -32,9 +32,8 @@ class Slow:
 
 
 def number(answers: Answers) -> float:
-    (rows,) = {id(answer): answer for answer in answers.values()}.values()
-    assert isinstance(rows, Rows)
-    return rows.values[()]
+    (value,) = {answer.values[()] for answer in answers.values() if isinstance(answer, Rows)}
+    return value
 
 
 def build(now: list[float] | None = None) -> tuple[Slow, LastAnswers]:
@@ -67,6 +66,37 @@ async def test_a_hurried_pass_goes_on_with_the_last_answers(queries: tuple[Query
     slow.gate.clear()
     answers.hurry.set()
     assert number(await asyncio.wait_for(answers.read("gpu", queries), 3 * PATIENCE_SECONDS)) == 1
+
+
+class Ages:
+    """Answers every query with 5, at once or, when `gate` is closed, never; a read takes two seconds of the clock."""
+
+    def __init__(self, now: list[float]) -> None:
+        self.gate, self.now = asyncio.Event(), now
+        self.gate.set()
+
+    async def read(self, queries: Sequence[Query]) -> Answers:
+        await self.gate.wait()
+        self.now[0] += 2.0
+        failed: Answers = {query: Failed("refused") for query in queries if query.name is QueryName.SERVED_QUALITY}
+        return {**dict.fromkeys(queries, Rows({("demo", "assistant"): 5.0}, frozenset({("a", "b")}))), **failed}
+
+
+async def test_the_last_answers_are_as_old_as_they_are_by_now() -> None:
+    now = [100.0]
+    reader = Ages(now)
+    answers = LastAnswers(reader, asyncio.Event(), monotonic=lambda: now[0])
+    before = await answers.read("gpu", QUERIES)
+    now[0] += 18.0
+    reader.gate.clear()
+    answers.hurry.set()
+    after = await answers.read("gpu", QUERIES)
+    aged = {query.name: answer for query, answer in after.items() if answer != before[query]}
+    assert aged.keys() == {QueryName.ROUTER_AGE, QueryName.POD_WORK_AGE}
+    for answer in aged.values():
+        assert isinstance(answer, Rows)
+        assert (answer.values, answer.duplicates) == ({("demo", "assistant"): 25.0}, {("a", "b")})
+    assert after.keys() == before.keys()
 
 
 async def test_a_pass_that_waits_already_is_hurried_too_and_its_read_goes_on_for_the_next_one() -> None:

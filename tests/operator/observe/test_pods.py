@@ -155,6 +155,27 @@ def test_a_replica_whose_last_life_was_ready_has_served_whatever_ended_it(
     assert parsed.has_served is has_served
 
 
+@pytest.mark.parametrize(
+    ("restarts", "finished_at", "has_served"),
+    [
+        pytest.param(4, "2026-01-01T10:01:00Z", True, id="a few short lives may be bad luck"),
+        pytest.param(5, "2026-01-01T10:01:00Z", False, id="one short life after the other"),
+        pytest.param(5, "2026-01-01T10:30:10Z", True, id="many restarts over months, the last life a long one"),
+        pytest.param(5, None, False, id="nobody says how long the last life was"),
+    ],
+)
+@pytest.mark.parametrize("words", [RANK_LOST, "log line"], ids=["says why", "no words"])
+def test_a_replica_that_serves_a_moment_in_each_of_its_lives_does_not_count_as_one_that_served(
+    restarts: int, finished_at: str | None, has_served: bool, words: str
+) -> None:
+    container = ended(words, restarts=restarts) | waiting("CrashLoopBackOff")
+    container["lastState"]["terminated"] |= {"startedAt": "2026-01-01T10:00:10Z", "finishedAt": finished_at}
+    conditions = {**NOT_READY, "Ready": {"status": "False", "lastTransitionTime": "2026-01-01T10:00:50Z"}}
+    parsed = parse_pod(build_pod(conditions=conditions, containers=[container]), RESOURCE)
+    assert (parsed.phase, parsed.load_failure_reason) == (PodPhase.FAILED, None)
+    assert parsed.has_served is has_served
+
+
 @pytest.mark.parametrize(("restarts", "reason"), [(1, None), (2, "OutOfMemory")])
 def test_killed_for_memory_twice_is_a_load_failure(restarts: int, reason: str | None) -> None:
     pod = build_pod(conditions=NOT_READY, containers=[ended("", reason="OOMKilled", restarts=restarts)])

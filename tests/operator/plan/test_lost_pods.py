@@ -33,7 +33,7 @@ def with_pod(mode: str, lost_at: float | None) -> ModelObservation:
 )
 def test_a_pod_is_removed_only_when_its_node_stays_silent(lost_at: float | None, removed: bool) -> None:
     steps = list(plan_lost_pods(with_pod("Active", lost_at), NOW))
-    assert steps == ([DeleteObject("Pod", NAME, "uid-7", None, at_once=True, disruptive=True)] if removed else [])
+    assert steps == ([DeleteObject("Pod", NAME, "uid-7", None, at_once=True)] if removed else [])
 
 
 @pytest.mark.parametrize(("mode", "removed"), [("Active", True), ("Paused", False), ("DryRun", False)])

@@ -147,8 +147,8 @@ def build_limits(settings: Settings, file: ModelFile, placement: Placement) -> D
 
 
 def _default_kv_precision(settings: Settings, placement: Placement) -> Precision:
-    """fp16 halves what attention reads; 11 bits are more than any weights but fp32's have."""
-    return Precision.FP32 if placement.needs_torch or settings.precision is Precision.FP32 else Precision.FP16
+    """What goes with the weights; torch keeps fp32 only."""
+    return Precision.FP32 if placement.needs_torch else settings.precision.kv
 
 
 def _most_outputs(settings: Settings) -> int:

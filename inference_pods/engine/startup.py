@@ -167,8 +167,14 @@ def _find_drafts(settings: Settings, levels: tuple[str, ...]) -> DraftSettings |
 
 
 def _warn_if_slow(variant: str) -> None:
-    if variant == "generic":
-        logger.warning("this CPU has no AVX2 (%s): decoding with the scalar kernels, slower", detect_cpu().describe())
+    if variant != "generic":
+        return
+    cpu = detect_cpu()
+    if (best := cpu.best_variant()) == "generic":
+        why = f"this CPU lacks AVX2, FMA or F16C ({cpu.describe()})"
+    else:
+        why = f"ADAPTIVE_KERNEL_VARIANT asks for it, though this CPU can run {best} ({cpu.describe()})"
+    logger.warning("%s: decoding with the scalar kernels, slower", why)
 
 
 def _describe(settings: Settings, model: LoadedModel, limits: DecoderLimits, placement: Placement) -> dict[str, object]:

@@ -56,6 +56,23 @@ def test_a_solver_prepares_for_the_largest_pool_that_is_seen() -> None:
     assert told == [40, 0]
 
 
+def test_how_long_an_answer_took_is_told_with_its_method() -> None:
+    told: list[tuple[str, float]] = []
+    memory = PoolMemory(solve, note_solved=lambda method, seconds: told.append((method, seconds)))
+    memory.decide_pool(memory.recall(SCARCE), DEMO_SETTINGS)
+    [(method, seconds)] = told
+    assert method == Method.EXACT
+    assert seconds > 0
+
+
+def test_no_answer_is_told_where_no_program_was_asked() -> None:
+    told: list[tuple[str, float]] = []
+    memory = PoolMemory(solve, note_solved=lambda method, seconds: told.append((method, seconds)))
+    memory.decide_pool(memory.recall(pool(8, a=(CALM, 0.3), b=(CALM, 0.3))), DEMO_SETTINGS)
+    memory.decide_pool(replace(SCARCE, planning=Planning.GREEDY), DEMO_SETTINGS)
+    assert told == []
+
+
 def test_a_failure_is_counted_and_the_pool_is_shared_by_need_and_after_three_greedily() -> None:
     causes: list[str] = []
     memory = PoolMemory(broken, causes.append)

@@ -139,6 +139,21 @@ def test_of_a_large_pool_the_solver_is_told_what_changed_since_the_last_plan(few
     assert memory.recall(calm).last_plan is None
 
 
+def test_a_plan_that_is_not_followed_is_no_reason_to_plan_all_models_again(few_are_many: None) -> None:
+    """What runs stays, and was found good enough: only what changes from now on is news."""
+    told: list[Collection[str] | None] = []
+
+    def dividing_otherwise(problem: Problem, changed: Collection[str] | None) -> PoolPlan:
+        told.append(changed)
+        nothing = {model.key: tuple(0 for _ in model.columns) for model in problem.models}
+        return replace(Keeping()(problem, changed), counts=nothing, method=Method.MASTER)
+
+    memory = PoolMemory(dividing_otherwise)
+    for seen in (large_pool(), large_pool(), large_pool(busier=2)):
+        assert not memory.decide_pool(memory.recall(seen), DEMO_SETTINGS).followed
+    assert told == [None, frozenset(), {"demo/m000", "demo/m002"}]
+
+
 def test_a_plan_beyond_its_gap_is_not_compared_with_and_a_small_pool_has_no_need_to(few_are_many: None) -> None:
     memory = PoolMemory(solve)
     memory.decide_pool(memory.recall(SCARCE), DEMO_SETTINGS)

@@ -21,7 +21,8 @@ _LOAD_SHARE = 0.6  # of what the full tier's replicas carry
 _SCARCE_HEADROOM, _SCARCE_LOAD_SHARE = 0.9, 0.8
 _SCARCE_STEP = 1.2  # of what an even part of the accelerators carries at most
 _SCARCE_INT4 = 32  # most replicas of a model
-_SCARCE_SCALING = {"holdSeconds": 60, "dwellSeconds": 60}  # settled within minutes
+# Settled within minutes; the engines of the exporter are never idle, so that each drain takes all of its time.
+_SCARCE_SCALING = {"holdSeconds": 60, "dwellSeconds": 60, "drainDeadlineSeconds": 15}
 
 _FULL: Manifest = {
     "name": "full",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 
 from inference_pods.engine.sequence import TokenEvent
@@ -33,7 +34,7 @@ class ChoiceText:
     def __init__(self, stop_strings: tuple[str, ...]) -> None:
         self._cutter = StopCutter(stop_strings)
         self._cuts = bool(stop_strings)
-        self._held: list[PlacedToken] = []
+        self._held: deque[PlacedToken] = deque()
         self._characters = 0  # of all tokens
         self._shown = 0
         self.tokens = 0  # taken, shown or not
@@ -52,11 +53,10 @@ class ChoiceText:
 
     def _release(self, *, is_last: bool) -> list[PlacedToken]:
         """Of a token without text (a part of a character) only later text says on which side of a stop string it is."""
-        if not self._cuts or (is_last and not self._cutter.has_stopped):
-            count = len(self._held)
-        else:
-            count = sum(token.at < self._shown for token in self._held)
-        released, self._held = self._held[:count], self._held[count:]
+        all_shown = not self._cuts or (is_last and not self._cutter.has_stopped)
+        released = []
+        while self._held and (all_shown or self._held[0].at < self._shown):
+            released.append(self._held.popleft())
         return released
 
 

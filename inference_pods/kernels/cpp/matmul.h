@@ -18,6 +18,10 @@ struct Activations {
     uint8_t* joined;     // one tile in the form JOINED, when both planes of nested matrices are multiplied
 };
 
+INLINE Activations from_row(const Activations& a, int64_t row) {
+    return {a.fp32 + row * a.stride, a.codes + row * a.stride, a.scales + row, a.sums + row * (a.stride / GROUP), a.stride, a.joined};
+}
+
 // Quantises one activation row; a row with NaN or infinity gets a NaN scale, so that the result says so.
 static void quantise_activation(const float* x, int64_t columns, const Activations& a, int64_t row) {
     vf top = f_zero(), total = f_zero();

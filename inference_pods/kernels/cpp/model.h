@@ -10,6 +10,7 @@
 constexpr int BLOCK_TOKENS = 16;  // one KV block; also the widest vector, so that keys are stored with tokens as lanes
 constexpr int SEGMENT = 4 * BLOCK_TOKENS;  // tokens that attention takes at once; what it finds in several is merged
 constexpr int SLICE = 4096;  // of the vocabulary, in which logits are summarised
+constexpr int ROWS_AT_ONCE = 64;  // of a prompt, that a run of weights is multiplied with before the next ones
 constexpr int PARTS_PER_THREAD = 4;  // that attention is split into where a step has few rows and heads
 
 struct Config {

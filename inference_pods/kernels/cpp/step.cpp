@@ -55,13 +55,19 @@ struct Walk {
     // Tiles `from` to the end of a matrix; P is the precision that is read, NESTED for both planes.
     template <int P, class Sink> void multiply(const uint8_t* w, int64_t tiles, int64_t columns, const Activations& a, int64_t rows,
                                                Sink&& sink, int64_t from = 0) {
+        // A run's tiles and a strip's activations stay in the second-level cache together.
+        constexpr int64_t strip = P == NESTED ? INT32_MAX : ROWS_AT_ONCE;
         int64_t tile_bytes = 2 * block_bytes(P, columns), threads = m.team->size();
         int64_t run = threads == 1 ? tiles - from : (tiles - from + threads * 6 - 1) / (threads * 6);
         share_runs(tiles - from, run, [&](int64_t first, int64_t last) {
-            for (int64_t t = from + first; t < from + last; t++) {
-                auto place = [&](int64_t row, vf one, vf two) { sink(t * 2 * LANES, row, one, two); };
-                if constexpr (P == NESTED) multiply_nested_tile(w, 2 * tiles, t, columns, a, rows, place);
-                else multiply_tile<P>(w + t * tile_bytes, columns, a, rows, place);
+            for (int64_t at = 0; at < rows; at += strip) {
+                int64_t count = rows - at < strip ? rows - at : strip;
+                Activations some = from_row(a, at);
+                for (int64_t t = from + first; t < from + last; t++) {
+                    auto place = [&](int64_t row, vf one, vf two) { sink(t * 2 * LANES, at + row, one, two); };
+                    if constexpr (P == NESTED) multiply_nested_tile(w, 2 * tiles, t, columns, some, count, place);
+                    else multiply_tile<P>(w + t * tile_bytes, columns, some, count, place);
+                }
             }
         });
     }

@@ -58,7 +58,7 @@ struct Walk {
         // A run's tiles and a strip's activations stay in the second-level cache together.
         constexpr int64_t strip = P == NESTED ? INT32_MAX : ROWS_AT_ONCE;
         int64_t tile_bytes = 2 * block_bytes(P, columns), threads = m.team->size();
-        int64_t run = threads == 1 ? tiles - from : (tiles - from + threads * 6 - 1) / (threads * 6);
+        int64_t run = (tiles - from + threads * 6 - 1) / (threads * 6);
         share_runs(tiles - from, run, [&](int64_t first, int64_t last) {
             for (int64_t at = 0; at < rows; at += strip) {
                 int64_t count = rows - at < strip ? rows - at : strip;

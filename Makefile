@@ -101,6 +101,13 @@ bench-tiers: setup ## Measure the decode speed of each tier on this CPU
 bench-engine: setup ## Measure the engine against llama.cpp (builds it once, about 15 minutes); options: BENCH_ARGS=…
 	$(PY) -m benchmarks.bench_engine $(BENCH_ARGS)
 
+.PHONY: bench-engine-all
+bench-engine-all: setup ## All that docs/benchmarks.md says of the engine against llama.cpp: bare steps, HTTP clients, quality, cold start (about 45 minutes)
+	$(PY) -m benchmarks.bench_engine
+	$(PY) -m benchmarks.bench_engine --http --tiers fp32,bf16,int8,int4,'nested int8','nested int4'
+	$(PY) -m benchmarks.bench_quality
+	$(PY) -m benchmarks.bench_cold_start
+
 .PHONY: bench-quota
 bench-quota: setup ## Measure the engine in half a core (needs root and cgroups); options: BENCH_ARGS=…
 	$(PY) -m benchmarks.bench_quota $(BENCH_ARGS)

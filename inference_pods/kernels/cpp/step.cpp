@@ -160,16 +160,17 @@ struct Walk {
     static vf load_kv(const int8_t* p) { return f_from_i8(p); }
 
     // Scores of all query heads that share this KV head, against one block of 16 keys.
-    // What comes next, a block of values and one of keys, is fetched meanwhile: the weights have driven them out of the cache.
-    template <int G, class T> void score_block(T* keys, const float* queries, float* scores, const T* values, const T* next_keys) const {
+    // FETCH: what comes next, a block of values and one of keys, is fetched meanwhile, because the weights have driven them out of
+    // the cache. The rows of a prompt find them there, and fetching would take a fifth of the loads.
+    template <int G, bool FETCH, class T> void score_block(T* keys, const float* queries, float* scores, const T* values, const T* next_keys) const {
         int64_t hd = m.c.head_dim;
         for (int v = 0; v < BLOCK_TOKENS; v += LANES) {
             vf even[G], odd[G];
 #pragma GCC unroll 8
             for (int g = 0; g < G; g++) even[g] = odd[g] = f_zero();
             for (int64_t d = 0; d < hd; d += 2) {
-                for (int64_t line = 0; line < 2 * LANES; line += 64 / sizeof(T)) prefetch(values + line), prefetch(next_keys + line);
-                values += 2 * LANES, next_keys += 2 * LANES;
+                for (int64_t line = 0; FETCH && line < 2 * LANES; line += 64 / sizeof(T)) prefetch(values + line), prefetch(next_keys + line);
+                if (FETCH) values += 2 * LANES, next_keys += 2 * LANES;
                 vf k0 = load_kv(keys + d * BLOCK_TOKENS + v), k1 = load_kv(keys + (d + 1) * BLOCK_TOKENS + v);
 #pragma GCC unroll 8
                 for (int g = 0; g < G; g++) {
@@ -236,9 +237,11 @@ struct Walk {
     template <int G, class T> void attend_segment(int layer, int head, const int32_t* table, int64_t at, int64_t count,
                                                   int64_t blocks, const float* queries, float* part) const {
         for (int64_t b = at; (b - at) * BLOCK_TOKENS < count; b++) {
+            T *keys = m.keys<T>(layer, table[b], head), *values = m.values<T>(layer, table[b], head);
             T* next = m.keys<T>(layer, table[b + 1 < blocks ? b + 1 : b], head);
-            score_block<G>(m.keys<T>(layer, table[b], head), queries, own.scores + (b - at) * BLOCK_TOKENS,
-                           m.values<T>(layer, table[b], head), next);
+            float* scores = own.scores + (b - at) * BLOCK_TOKENS;
+            if (s.many_rows) score_block<G, false>(keys, queries, scores, values, next);
+            else score_block<G, true>(keys, queries, scores, values, next);
         }
         for (int g = 0; g < G; g++) part[G + g] = soften(own.scores + g * SEGMENT, count, part + g);
         mix_values<G, T>(layer, head, table + at, count, part + 2 * G);

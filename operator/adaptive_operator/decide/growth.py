@@ -10,13 +10,13 @@ from dataclasses import replace
 from adaptive_operator.decide.candidates import Plan, PlanSpace, best_plan
 from adaptive_operator.decide.damping import agree_on_more, dwell_seconds, is_agreed, moments, survivors
 from adaptive_operator.decide.decision import Finding
+from adaptive_operator.decide.dip import step_and_life
 from adaptive_operator.decide.exchange import exchange_rate, roomy_plan, staying_rate
 from adaptive_operator.decide.floor import floor_under_load
 from adaptive_operator.decide.hold import after_growth
-from adaptive_operator.decide.optimize.problem import plan_life
 from adaptive_operator.decide.proposal import Proposal
 from adaptive_operator.decide.situation import Mix, Moves, Situation, as_mix, as_plan, can_act_on_demand, plan_space
-from adaptive_operator.decide.swaps import DOWNWARD, load_seconds
+from adaptive_operator.decide.swaps import DOWNWARD
 from adaptive_operator.decide.wording import accelerators_text, mix_text, passes_text, rate_text
 from adaptive_operator.observe.observation import PolicyMemory
 from adaptive_operator.reasons import Reason
@@ -111,10 +111,10 @@ def _early_target(
 
 def _gains(situation: Situation, space: PlanSpace, keep: Plan, plan: Plan, limit: int) -> bool:
     """Is what a plan can serve more, over its life, more than what cannot be served while replicas are exchanged?"""
-    load, life = load_and_life(situation)
+    step, life = step_and_life(situation)
     *steps, after = [space.most(as_plan(space, m)) for m in moments(situation, as_mix(situation, space, plan), limit)]
     now = space.most(keep)
-    return sum(max(0.0, now - step) for step in steps) * load < (after - now) * life
+    return sum(max(0.0, now - left) for left in steps) * step < (after - now) * life
 
 
 def _early_text(situation: Situation, space: PlanSpace, keep: Plan, mix: Mix, demand: float, stays: float) -> str:
@@ -207,18 +207,25 @@ def _target(situation: Situation, space: PlanSpace, limit: int, demand: float) -
 
 
 def _is_worth_its_dip(situation: Situation, space: PlanSpace, mix: Mix, limit: int, demand: float) -> bool:
-    """Requests lost while replicas are exchanged, against requests gained over the plan's life."""
-    load, life = load_and_life(situation)
-    ready = {t.name: min(t.ready, t.wanted) for t in situation.tiers}
-    now = space.fill(as_plan(space, ready), demand).unserved
-    *steps, after = [space.fill(as_plan(space, m), demand).unserved for m in moments(situation, mix, limit)]
-    return sum(unserved - now for unserved in steps) * load < (now - after) * life
+    """Requests lost while replicas are exchanged, against requests gained over the plan's life.
+
+    What would have been gained in the minutes that were seen counts if it is more: a load that has lasted is taken to
+    last for as long again. Else one that stays for hours would never be worth an exchange.
+    """
+    step, life = step_and_life(situation)
+    ready = as_plan(space, {t.name: min(t.ready, t.wanted) for t in situation.tiers})
+    plans = [as_plan(space, moment) for moment in moments(situation, mix, limit)]
+    now, *steps, after = [space.fill(plan, demand).unserved for plan in (ready, *plans)]
+    gained = max((now - after) * life, _missed(situation, space, ready, plans[-1]))
+    return sum(unserved - now for unserved in steps) * step < gained
 
 
-def load_and_life(situation: Situation) -> tuple[float, float]:
-    """Seconds that the slowest tier loads, and that a plan is assumed to live."""
-    load = max((load_seconds(situation, t) for t in situation.tiers), default=0.0)
-    return load, plan_life(load)
+def _missed(situation: Situation, space: PlanSpace, plan: Plan, larger: Plan) -> float:
+    """Requests of the last minutes that a larger plan would have served and `plan` would not; 0 without a history."""
+    seen = situation.model.metrics.history
+    known = [rate for rate in seen.bins if rate is not None] if seen is not None else []
+    missed = sum(space.fill(plan, rate).unserved - space.fill(larger, rate).unserved for rate in known)
+    return missed * seen.bin_seconds if seen is not None else 0.0
 
 
 def _grown(situation: Situation, space: PlanSpace, mix: dict[str, int], limit: int, demand: float) -> Proposal:

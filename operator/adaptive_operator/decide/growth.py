@@ -192,7 +192,7 @@ def _target(situation: Situation, space: PlanSpace, limit: int, demand: float) -
     """
     need = demand * situation.settings.growth_headroom
     additions = plan_space(situation, limit, Moves.ADDITIONS)
-    plan = roomy_plan(situation, space, need, need, limit, additions)
+    plan = roomy_plan(situation, space, need, need * _rise(situation), limit, additions)
     if plan is not None and carries(additions, plan, need):
         return as_plan(space, as_mix(situation, additions, plan))
     unserved = space.fill(as_plan(space, situation.wanted), demand).unserved
@@ -204,6 +204,16 @@ def _target(situation: Situation, space: PlanSpace, limit: int, demand: float) -
         if _is_worth_its_dip(situation, choice, mix, limit, demand):
             return as_plan(space, mix)
     return None
+
+
+def _rise(situation: Situation) -> float:
+    """How far the demand may rise before an addition has to be left for more, where its history does not tell.
+
+    What fills the budget may be final: to exchange it for a little more does not pay. Once it was seen how the load
+    moves, upgrades go back to what it allows.
+    """
+    known = situation.expected is None or situation.expected.settled
+    return 1.0 if known else situation.settings.exchange_headroom
 
 
 def _is_worth_its_dip(situation: Situation, space: PlanSpace, mix: Mix, limit: int, demand: float) -> bool:

@@ -159,6 +159,21 @@ def test_where_a_forced_exchange_would_lose_more_than_it_gains_it_is_said_and_no
     )
 
 
+SEEN = {
+    # bins of history at 19/s -> what full 1 · int4 1 (14.5/s) grow to
+    "how the load moves is known: the best mix that may be left at 21.9/s": (40, {"full": 3, "int4": 1}),
+    "after a start it is not: the mix may be final, and carries what may come": (4, {"full": 1, "int4": 3}),
+}
+
+
+@pytest.mark.parametrize("name", SEEN)
+def test_an_addition_that_may_be_final_leaves_room_for_a_load_whose_moves_were_not_seen(name):
+    bins, to = SEEN[name]
+    seen = replace(metrics(19.0), history=Series((19.0,) * bins, 15.0, NOW))
+    decision = decide_one(observe_one(with_answers(211, 120), {"full": 1, "int4": 1}, seen))
+    assert (wanted(decision), decision.reason) == (to, Reason.ADDED_REPLICA)
+
+
 LASTED = {
     # seconds for which the demand was already there -> is it swapped?
     "what has just come may be over before the exchange is": (60, False),

@@ -3,8 +3,9 @@
 Every round starts each server anew, right after its peer's: cold start (process start to the first token of a first
 request, model file in the page cache), a small load to warm up, then the load that counts, then the most memory that
 was resident. Same weights, context, slots, threads, prompts and number of tokens; greedy; no prompt is reused. The
-clients' own time is in both sides' figures, on the same cores. Differences that remain: our keys and values are fp32,
-the peer's fp16; our frames carry each token's probability. Writes out/bench/http.json and prints tables.
+clients' own time is in both sides' figures, on the same cores. Differences that remain: our keys and values of fp32
+weights are fp32, the peer's fp16; our frames carry each token's probability. Writes out/bench/http.json and prints
+tables.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Held-out English text in windows of 512 tokens, of which the second half is scor
 half is a prompt's chunk, the second is decoded token by token, four windows at a time, because decoding rounds
 activations where a prompt's matrix products do not. `permuted`: channels are shuffled first, so that weights are off
 the example file's own int4 grid, on which int4 loses nothing by itself; `on grid`: the file's own order. The figure of
-a tier is the permuted one.
+a tier is the permuted one. Keys and values are those that ship with the weights, fp16 for all but fp32, or are named.
 """
 
 from __future__ import annotations
@@ -41,13 +41,17 @@ OUTPUT = Path("out/bench/quality.json")
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """Weights and KV cache to be measured, at all levels that they have."""
+    """Weights and KV cache to be measured, at all their levels. `asked_kv` None: what ships with the weights."""
 
     precision: Precision
-    kv: Precision = Precision.FP32
+    asked_kv: Precision | None = None
     seed: int = 1
     depths: tuple[int, ...] = ()
     group_size: int = GROUP
+
+    @property
+    def kv(self) -> Precision:
+        return self.asked_kv or self.precision.kv
 
     @property
     def weights(self) -> str:
@@ -66,9 +70,11 @@ CANDIDATES = (
     Candidate(Precision.INT4, group_size=64),
     Candidate(Precision.INT4, group_size=128),
     Candidate(Precision.NESTED, depths=(30, 28)),
-    Candidate(Precision.FP32, kv=Precision.FP16),
-    Candidate(Precision.FP32, kv=Precision.INT8),
-    Candidate(Precision.INT8, kv=Precision.INT8),
+    Candidate(Precision.FP32, asked_kv=Precision.FP16),
+    Candidate(Precision.FP32, asked_kv=Precision.INT8),
+    Candidate(Precision.INT8, asked_kv=Precision.FP32),
+    Candidate(Precision.INT8, asked_kv=Precision.INT8),
+    Candidate(Precision.INT4, asked_kv=Precision.FP32),
     Candidate(Precision.INT8, seed=0),
     Candidate(Precision.INT4, seed=0),
     Candidate(Precision.NESTED, seed=0),
@@ -143,7 +149,7 @@ def main() -> None:
     records = []
     for candidate in (each for each in CANDIDATES if options.only in (None, each.weights)):
         for level, quality in measure(candidate, windows, references).items():
-            records.append({**asdict(candidate), "level": level, **asdict(quality)})
+            records.append({**asdict(candidate), "kv": candidate.kv, "level": level, **asdict(quality)})
             print(f"| {candidate.weights} | {level} | {candidate.kv} | {candidate.grid} | {quality.divergence:.4f} ± "
                   f"{quality.divergence_error:.4f} | x{quality.perplexity_ratio:.4f} | {quality.agreement:.1%} |",
                   flush=True)  # fmt: skip

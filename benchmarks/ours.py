@@ -32,7 +32,7 @@ class BareEngine:
         limits = DecoderLimits(
             max_rows=PREFILL_TOKENS, max_outputs=max(BATCHES), max_positions=1024,
             kv_blocks=batch_blocks + prefill_blocks, threads=workload.threads,
-            kv_precision=Precision.FP32 if precision is Precision.FP32 else Precision.FP16,  # as the engine has them
+            kv_precision=precision.kv,  # as the engine has them
         )  # fmt: skip
         model = load_model(GgufFile(resolve_source(SOURCE)), limits, precision, PERMUTATION_SEED)
         if not isinstance(model.runner, Decoder):

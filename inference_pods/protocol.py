@@ -22,7 +22,6 @@ TABLE_SCHEMA_VERSION: Final = 1
 
 HEADER_TIER: Final = "x-tier"
 HEADER_LEVEL: Final = "x-level"
-HEADER_LEVEL_SERVED: Final = "x-level-served"
 HEADER_PRIORITY: Final = "x-priority"
 HEADER_QUALITY_MIN: Final = "x-quality-min"
 HEADER_SPECULATE: Final = "x-speculate"

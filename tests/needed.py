@@ -5,9 +5,12 @@ Where everything has to be there (.ci/run sets ADAPTIVE_TESTS_COMPLETE) it fails
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import os
 from collections import Counter
 from collections.abc import Iterable
+from types import ModuleType
 from typing import NoReturn
 
 import pytest
@@ -17,10 +20,17 @@ MARK = "NOT TESTED: "
 
 
 def give_up(reason: str) -> NoReturn:
-    """Ends a test that cannot run here; `reason` names what is missing and how to get it."""
+    """Ends a test, or the collection of its file, that cannot run here; `reason`: what is missing, and the remedy."""
     if os.environ.get(COMPLETE_VARIABLE):
         pytest.fail(f"{reason} ({COMPLETE_VARIABLE} is set, so nothing may be missing)", pytrace=False)
-    pytest.skip(MARK + reason)
+    pytest.skip(MARK + reason, allow_module_level=True)
+
+
+def need_module(name: str, reason: str) -> ModuleType:
+    """The module; where it is not installed the test is given up for `reason`. One that is broken raises."""
+    if importlib.util.find_spec(name) is None:
+        give_up(reason)
+    return importlib.import_module(name)
 
 
 def count_untested(skipped: Iterable[pytest.TestReport]) -> Counter[str]:

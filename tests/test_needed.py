@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests.needed import COMPLETE_VARIABLE, count_untested, give_up
+from tests.needed import COMPLETE_VARIABLE, count_untested, give_up, need_module
 
 REASON = "helm is not installed: run x"
 
@@ -40,3 +43,22 @@ def test_ci_is_where_everything_has_to_be_there() -> None:
 def test_the_summary_counts_by_reason_and_leaves_other_skips_out(monkeypatch: pytest.MonkeyPatch) -> None:
     given_up = report_of(skip_reason(monkeypatch))
     assert count_untested([given_up, given_up, report_of("this CPU cannot run it")]) == {REASON: 2}
+
+
+def test_a_module_is_imported_where_it_is_and_missed_aloud_where_it_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(COMPLETE_VARIABLE, "1")
+    assert need_module("json", REASON).loads("1") == 1
+    with pytest.raises(pytest.fail.Exception, match=REASON):
+        need_module("no_such_module", REASON)
+
+
+@pytest.mark.parametrize(("complete", "code", "words"), [("", 5, "6 tests were NOT run"), ("1", 2, "6 errors")])
+def test_without_triton_no_file_of_its_tests_is_left_out_in_silence(complete: str, code: int, words: str) -> None:
+    folder = Path(__file__).parent / "inference_pods" / "kernels" / "triton"
+    hide = "import sys, pytest; sys.modules['triton'] = None; sys.exit(pytest.main(sys.argv[1:]))"
+    command = [sys.executable, "-c", hide, "-p", "no:cacheprovider", "-p", "no:randomly", str(folder)]
+    environment = {**os.environ, COMPLETE_VARIABLE: complete}
+    done = subprocess.run(command, env=environment, cwd=Path(__file__).parents[1], capture_output=True, text=True)
+    assert words in done.stdout, done.stdout + done.stderr
+    assert "triton is not installed" in done.stdout
+    assert done.returncode == code

@@ -106,3 +106,30 @@ def first_replica_change(writes: Sequence[Write], model: tuple[str, str], start:
             return write.at - start
         asked[write.name] = write.replicas
     return None
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaChanges:
+    """How often StatefulSets were asked for other replicas than before. `returns`: for what they had before that."""
+
+    changes: int
+    models: int  # that had one
+    most: int  # of one model
+    returns: int
+
+
+def count_replica_changes(writes: Iterable[Write], start: float, end: float) -> ReplicaChanges:
+    """In an interval; the writes before it tell what was asked for at its start."""
+    asked: dict[tuple[str, str], list[int]] = {}
+    by_model: Counter[tuple[str, str]] = Counter()
+    returns = 0
+    for write in writes:
+        if write.resource != "statefulsets" or write.replicas is None or write.code >= 300 or write.at >= end:
+            continue
+        before = asked.setdefault((write.namespace, write.name), [])
+        if before and before[-1] != write.replicas and write.at >= start:
+            by_model[write.model] += 1
+            returns += len(before) > 1 and before[-2] == write.replicas
+        if not before or before[-1] != write.replicas:
+            before.append(write.replicas)
+    return ReplicaChanges(by_model.total(), len(by_model), max(by_model.values(), default=0), returns)

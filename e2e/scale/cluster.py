@@ -11,10 +11,11 @@ from e2e.cluster import binaries, controlplane, lifecycle, network, prometheus
 from e2e.cluster.processes import ProcessSpec
 from e2e.cluster.settings import Cluster, Mode, find_cluster
 from e2e.demo.settings import ROOT
-from e2e.scale.manifests import base_load
+from e2e.scale.manifests import base_load, load_swing
 from e2e.scale.settings import CLUSTER, EXPORTER_PORT, ScaleSettings
 
 STAGES = Path(__file__).parent / "stages.yaml"
+_FOR_EVER = 1e12  # seconds: each model's load is where its phase has it, and stays there
 _WANTED = (*binaries.BINARIES, binaries.KWOK)
 
 
@@ -33,7 +34,7 @@ def bring_up(settings: ScaleSettings) -> Cluster:
     specs = [
         controlplane.build_scheduler(cluster, paths),
         build_kwok(cluster, paths),
-        build_exporter(cluster, base_load(settings)),
+        build_exporter(cluster, base_load(settings), load_swing(settings)),
         prometheus.build_prometheus(cluster, paths, config),
     ]
     lifecycle.start_also(cluster, specs)
@@ -54,13 +55,17 @@ def build_kwok(cluster: Cluster, paths: Mapping[str, Path]) -> ProcessSpec:
     return ProcessSpec("kwok", argv, tuple(network.enter(cluster)), (STAGES,))
 
 
-def build_exporter(cluster: Cluster, requests_per_second: float) -> ProcessSpec:
-    """The series of all emulated pods, under a load that stays as it is until it is set."""
+def build_exporter(cluster: Cluster, requests_per_second: float, swing: float) -> ProcessSpec:
+    """The series of all emulated pods, under loads that stay as they are until they are set.
+
+    `swing`: how far the models' loads are from their mean, as a share of it.
+    """
     options = {
         "context": cluster.context,
         "port": EXPORTER_PORT,
         "requests-per-second": requests_per_second,
-        "swing": 0,
+        "swing": swing,
+        "period-seconds": _FOR_EVER,
     }
     argv = (sys.executable, "-m", "e2e.scale.exporter", *(f"--{name}={value}" for name, value in options.items()))
     env = {"KUBECONFIG": str(cluster.kubeconfig), "PYTHONPATH": f"{ROOT / 'operator'}:{ROOT}"}

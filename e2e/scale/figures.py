@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from e2e.scale.audit import ReplicaChanges
+
 
 @dataclass(frozen=True, slots=True)
 class Spread:
@@ -55,6 +57,15 @@ class Figures:
     step_to_replicas: Spread | None = None
     unanswered_steps: int = 0
     writes_starting: dict[str, int] = field(default_factory=dict)
+    program: bool = False
+    solved_quiet: Spread | None = None
+    solved_after: Spread | None = None
+    settle_seconds: float = math.nan  # from all models Ready until quiet was counted
+    changes_settling: ReplicaChanges | None = None
+    changes_quiet: ReplicaChanges | None = None
+    changes_after: ReplicaChanges | None = None
+    step_to_quiet: float | None = None  # from the load step to the last write; None: not looked at, or it still writes
+    counts: dict[str, dict[str, dict[str, int]]] = field(default_factory=dict)  # by end of which part, metric, label
 
     @property
     def writes_per_minute(self) -> float:
@@ -86,8 +97,29 @@ def format_figures(figures: Figures) -> str:
             "from a load step to the first replica change, p50 / p95 / max",
             _answered(figures.step_to_replicas, figures.unanswered_steps),
         ),
+        ("replica changes until quiet, under a steady load", _changes(figures.changes_settling)),
+        ("replica changes when quiet", _changes(figures.changes_quiet)),
+        ("replica changes after the edits and the load step", _changes(figures.changes_after)),
     ]
+    if figures.program:
+        quiet = "it still writes" if figures.step_to_quiet is None else f"{figures.step_to_quiet:.0f} s"
+        rows.append(("from the load step to the last write", quiet))
+        rows.append(("answers of the pool's program when quiet / afterwards", _both(figures)))
+        rows.append(("answers by method, in all", f"{figures.counts.get('end', {}).get(_METHODS, {})}"))
     return "\n".join(["| what | figure |", "|---|---|", *(f"| {what} | {figure} |" for what, figure in rows)])
+
+
+_METHODS = "adaptive_operator_solver_seconds_count"
+
+
+def _both(figures: Figures) -> str:
+    return f"{figures.solved_quiet}; {figures.solved_after}"
+
+
+def _changes(found: ReplicaChanges | None) -> str:
+    if found is None:
+        return ""
+    return f"{found.changes} of {found.models} models, at most {found.most} of one; {found.returns} back again"
 
 
 def _answered(spread: Spread | None, missing: int) -> str:

@@ -17,6 +17,12 @@ _UNITS = {"full": 2, "int4": 1}
 _HEADROOM = 1.3  # accelerators on the nodes against those that are needed at first
 _SMALL = {"replica": {"cpu": "100m", "memory": "256Mi"}}
 _LOAD_SHARE = 0.6  # of what the full tier's replicas carry
+# With --program somebody always lacks something: quality at first, and after the step more than the own part carries.
+_SCARCE_HEADROOM, _SCARCE_LOAD_SHARE = 0.9, 0.8
+_SCARCE_STEP = 1.2  # of what an even part of the accelerators carries at most
+_SCARCE_INT4 = 32  # most replicas of a model
+# Settled within minutes; the engines of the exporter are never idle, so that each drain takes all of its time.
+_SCARCE_SCALING = {"holdSeconds": 60, "dwellSeconds": 60, "drainDeadlineSeconds": 15}
 
 _FULL: Manifest = {
     "name": "full",
@@ -67,13 +73,29 @@ def full_replicas(settings: ScaleSettings) -> int:
 
 def base_load(settings: ScaleSettings) -> float:
     """Requests per second of one model at first."""
-    return _LOAD_SHARE * full_replicas(settings) * _FULL["card"]["capacityMilliRequestsPerSecond"] / 1000
+    share = _SCARCE_LOAD_SHARE if settings.program else _LOAD_SHARE
+    return share * full_replicas(settings) * _rate(_FULL)
+
+
+def load_swing(settings: ScaleSettings) -> float:
+    """How far loads are from the mean (a share of it): models of a program are unlike each other."""
+    return 0.3 if settings.program else 0.0
 
 
 def stepped_load(settings: ScaleSettings) -> float:
-    """Requests per second after the step: more than all replicas of the start carry, so that one has to be added."""
-    carried = full_replicas(settings) * _FULL["card"]["capacityMilliRequestsPerSecond"] / 1000
-    return carried + 1.5 * _INT4["card"]["capacityMilliRequestsPerSecond"] / 1000
+    """Requests per second after the step: more than all replicas of the start carry, so that one has to be added.
+
+    With --program more than an even part of the accelerators carries, so that others have to give.
+    """
+    if settings.program:
+        return _SCARCE_STEP * accelerators(settings) / settings.models / _UNITS["int4"] * _rate(_INT4)
+    return full_replicas(settings) * _rate(_FULL) + 1.5 * _rate(_INT4)
+
+
+def _rate(tier: Manifest) -> float:
+    """Requests per second of a replica, by its card."""
+    rate: float = tier["card"]["capacityMilliRequestsPerSecond"] / 1000
+    return rate
 
 
 def build_namespaces(settings: ScaleSettings) -> list[Manifest]:
@@ -82,16 +104,20 @@ def build_namespaces(settings: ScaleSettings) -> list[Manifest]:
 
 
 def build_model(index: int, settings: ScaleSettings) -> Manifest:
-    """One model, its replicas pinned from below so that every model has the same number of pods."""
-    counts = {"full": full_replicas(settings), "int4": 1}
+    """One model, its replicas pinned from below so that every model has the same number of pods.
+
+    With --program only the warm one is pinned: the operator has the choice.
+    """
+    bounds = _bounds(settings)
     tiers = [
         {
             **copy.deepcopy(tier),
             "replica": {"accelerators": _UNITS[tier["name"]], **_SMALL["replica"]},
-            "replicas": {"min": counts[tier["name"]], "max": counts[tier["name"]] + SPARE_REPLICAS},
+            "replicas": bounds[tier["name"]],
         }
         for tier in (_FULL, _INT4)
     ]
+    own = {"scaling": _SCARCE_SCALING} if settings.program else {}
     return {
         "apiVersion": "adaptivellm.dev/v1alpha1",
         "kind": "AdaptiveModel",
@@ -102,8 +128,17 @@ def build_model(index: int, settings: ScaleSettings) -> Manifest:
             "slo": {"ttftMilliseconds": 2000, "tpotMilliseconds": 60, "attainmentPercent": 95},
             "quality": {"floorPermille": 900},
             "tiers": tiers,
+            **own,
         },
     }
+
+
+def _bounds(settings: ScaleSettings) -> dict[str, dict[str, int]]:
+    """Least and most replicas, by tier."""
+    full = full_replicas(settings)
+    if settings.program:
+        return {"full": {"min": 0, "max": full + SPARE_REPLICAS}, "int4": {"min": 1, "max": _SCARCE_INT4}}
+    return {"full": {"min": full, "max": full + SPARE_REPLICAS}, "int4": {"min": 1, "max": 1 + SPARE_REPLICAS}}
 
 
 def build_change(round_number: int) -> list[Manifest]:
@@ -111,12 +146,18 @@ def build_change(round_number: int) -> list[Manifest]:
     return [{"op": "replace", "path": "/spec/tiers/1/replicas/min", "value": 1 + round_number}]
 
 
-def build_nodes(settings: ScaleSettings) -> list[Manifest]:
-    """Nodes with room for all pods and with spare accelerators."""
+def accelerators(settings: ScaleSettings) -> int:
+    """Accelerators of all nodes: some to spare, or with --program too few for the best tiers of all models."""
     needed = settings.models * (full_replicas(settings) * _UNITS["full"] + _UNITS["int4"])
-    accelerators = math.ceil(needed * _HEADROOM / settings.nodes)
+    headroom = _SCARCE_HEADROOM if settings.program else _HEADROOM
+    return settings.nodes * math.ceil(needed * headroom / settings.nodes)
+
+
+def build_nodes(settings: ScaleSettings) -> list[Manifest]:
+    """Nodes with room for all pods, and the accelerators in equal parts."""
+    own = str(accelerators(settings) // settings.nodes)
     room = {"cpu": "256", "memory": "4Ti", "pods": str(2 * math.ceil(settings.pods / settings.nodes) + 10)}
-    status = {"capacity": {**room, RESOURCE: str(accelerators)}, "allocatable": {**room, RESOURCE: str(accelerators)}}
+    status = {"capacity": {**room, RESOURCE: own}, "allocatable": {**room, RESOURCE: own}}
     return [
         {"apiVersion": "v1", "kind": "Node", "metadata": {"name": f"node-{i:03d}"}, "status": status}
         for i in range(settings.nodes)

@@ -96,14 +96,8 @@ def _is_ready(model: dict[str, Any]) -> bool:
 
 async def measure_quiet(run: Run) -> None:
     """Wait until the operator has nothing left to write, then count."""
-    deadline = time.time() + run.settings.settle_seconds
-    while time.time() < deadline:
-        last = max((w.at for w in audit.without_lease(run.writes())), default=0.0)
-        if time.time() - last > _QUIET_BEFORE:
-            break
-        await asyncio.sleep(1)
-    else:
-        run.say("it still writes: counted all the same")
+    ready = time.time()
+    await _settle(run)
     run.say("quiet begins")
     begin = time.time()
     await asyncio.sleep(run.settings.quiet_seconds)
@@ -113,9 +107,26 @@ async def measure_quiet(run: Run) -> None:
     figures.writes_quiet = audit.count_by_kind(audit.without_lease(written))
     figures.lease_writes_quiet = len(written) - sum(figures.writes_quiet.values())
     figures.passes_quiet = _passes(run, begin, end)
+    figures.solved_quiet = _solved(run, begin, end)
+    figures.settle_seconds = begin - ready
+    figures.changes_settling = audit.count_replica_changes(run.writes(), ready, begin)
+    figures.changes_quiet = audit.count_replica_changes(run.writes(), begin, end)
+    figures.counts["quiet"] = run.watcher.counts
     figures.cpu_quiet = cpu_cores(run.watcher.usages, begin, end)
     figures.rss_quiet = run.watcher.usages[-1].rss_bytes
     run.say(f"quiet: {figures.writes_per_minute:.1f} writes per minute, {figures.cpu_quiet:.2f} cores")
+
+
+async def _settle(run: Run) -> float | None:
+    """Wait for quiet, but not for ever: when the last write before it was; None where it still writes."""
+    begin = time.time()
+    while time.time() - begin < run.settings.settle_seconds:
+        last = max((w.at for w in audit.without_lease(run.writes())), default=0.0)
+        if time.time() - max(last, begin) > _QUIET_BEFORE:
+            return last
+        await asyncio.sleep(1)
+    run.say("it still writes: counted all the same")
+    return None
 
 
 async def measure_changes(run: Run) -> None:
@@ -157,6 +168,10 @@ async def measure_step(run: Run) -> None:
     run.figures.step_to_replicas = Spread.of(seconds)
     run.figures.unanswered_steps = len(models) - len(seconds)
     run.say(f"from the load step to the first replica change: {run.figures.step_to_replicas}")
+    if settings.program:  # what others give comes after the first changes
+        last = await _settle(run)
+        run.figures.step_to_quiet = None if last is None else last - begin
+        run.say(f"from the load step to the last write: {run.figures.step_to_quiet}")
 
 
 async def measure(settings: ScaleSettings) -> Figures:
@@ -164,7 +179,7 @@ async def measure(settings: ScaleSettings) -> Figures:
     cluster, out = describe_cluster(), settings.out.absolute()
     out.mkdir(parents=True, exist_ok=True)
     demo = DemoSettings(context=cluster.context, system_namespace=SYSTEM_NAMESPACE)
-    figures = Figures(settings.models, settings.pods, settings.nodes, settings.scrape_seconds)
+    figures = Figures(settings.models, settings.pods, settings.nodes, settings.scrape_seconds, program=settings.program)
     account, chart = operator.install(demo, settings.scrape_seconds)
     kubeconfig = cluster.folder / "operator.kubeconfig"
     operator.write_kubeconfig(demo, account, kubeconfig)
@@ -192,7 +207,11 @@ async def _story(run: Run) -> None:
     begin = time.time()
     await measure_changes(run)
     await measure_step(run)
-    run.figures.passes_after = _passes(run, begin, time.time())
+    end, figures = time.time(), run.figures
+    figures.passes_after = _passes(run, begin, end)
+    figures.solved_after = _solved(run, begin, end)
+    figures.changes_after = audit.count_replica_changes(run.writes(), begin, end)
+    figures.counts["end"] = run.watcher.counts
 
 
 async def _beside(story: Awaitable[None], background: list[asyncio.Task[None]]) -> None:
@@ -208,6 +227,10 @@ async def _beside(story: Awaitable[None], background: list[asyncio.Task[None]]) 
 
 def _passes(run: Run, begin: float, end: float) -> Spread:
     return Spread.of([p.seconds for p in run.watcher.passes.times if begin <= p.at < end])
+
+
+def _solved(run: Run, begin: float, end: float) -> Spread:
+    return Spread.of([p.seconds for p in run.watcher.solved.times if begin <= p.at < end])
 
 
 def _path(namespace: str) -> str:
@@ -252,7 +275,7 @@ def main() -> int:
     text = format_figures(figures)
     machine = describe_machine()
     document = {"at": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "machine": machine, "figures": dataclasses.asdict(figures)}
-    path = settings.out / f"{settings.models}-models.json"
+    path = settings.out / f"{settings.models}-models{'-program' if settings.program else ''}.json"
     path.write_text(json.dumps(to_json(document), indent=2) + "\n")
     print(f"\n{text}\n\nscale: written to {path}", flush=True)
     if not figures.is_quiet():

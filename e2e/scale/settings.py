@@ -26,6 +26,7 @@ class ScaleSettings:
     settle_seconds: float  # longest wait for that quiet
     changes: int  # specs edited, one after the other
     out: Path
+    program: bool = False  # too few accelerators for the best tiers, so that the pool's program divides them
 
     @property
     def pods_per_model(self) -> int:
@@ -49,6 +50,7 @@ def parse_settings(arguments: Sequence[str] | None = None) -> ScaleSettings:
     parser.add_argument("--settle-seconds", type=positive_float, default=120.0, help="longest wait for quiet")
     parser.add_argument("--changes", type=positive_int, default=10, help="specs to edit, one after the other")
     parser.add_argument("--out", type=Path, default=Path("out/scale"))
+    parser.add_argument("--program", action="store_true", help="scarce accelerators: the pool's program divides them")
     given = parser.parse_args(arguments)
     if given.pods % given.models or given.pods // given.models < _FEWEST_PODS:
         parser.error(

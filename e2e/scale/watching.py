@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,13 @@ from e2e.scale.operator import METRICS_URL
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _METRIC = "adaptive_operator_pass_seconds"
+_SOLVED = "adaptive_operator_solver_seconds"
+_COUNTED = {
+    "adaptive_operator_decision_total": "reason",
+    "adaptive_operator_solver_failures_total": "cause",
+    "adaptive_operator_failed_passes_total": "error",
+    f"{_SOLVED}_count": "method",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +108,9 @@ class Watcher:
 
     pid: int
     passes: PassTimes = field(default_factory=PassTimes)
+    solved: PassTimes = field(default_factory=PassTimes)
     usages: list[Usage] = field(default_factory=list)
+    counts: dict[str, dict[str, int]] = field(default_factory=dict)  # at the last look
 
     async def run(self) -> None:
         timeout = aiohttp.ClientTimeout(total=30)
@@ -116,18 +126,34 @@ class Watcher:
     async def _look(self, session: aiohttp.ClientSession) -> None:
         try:
             async with session.get(METRICS_URL) as answer:
-                total, count = parse_passes(await answer.text())
+                text = await answer.text()
         except (aiohttp.ClientError, TimeoutError):
             return  # it starts, or is busy: the sums wait for the next look
-        self.passes.note(time.time(), total, count)
+        self.passes.note(time.time(), *parse_times(text, _METRIC))
+        self.solved.note(time.time(), *parse_times(text, _SOLVED))
+        self.counts = parse_counts(text)
 
 
-def parse_passes(text: str) -> tuple[float, int]:
-    """Sum in seconds and number of the passes in the operator's exposition."""
-    own = "\n".join(line for line in text.splitlines() if _METRIC in line)
-    samples = [sample for family in text_string_to_metric_families(own) for sample in family.samples]
-    values = {sample.name: sample.value for sample in samples}
-    return values.get(f"{_METRIC}_sum", 0.0), int(values.get(f"{_METRIC}_count", 0.0))
+def parse_times(text: str, metric: str = _METRIC) -> tuple[float, int]:
+    """Sum in seconds and number of what a histogram of the operator's exposition saw, under all labels."""
+    samples = _samples(text, (f"{metric}_sum", f"{metric}_count"))
+    total = sum(value for name, _, value in samples if name == f"{metric}_sum")
+    return total, int(sum(value for name, _, value in samples if name == f"{metric}_count"))
+
+
+def parse_counts(text: str) -> dict[str, dict[str, int]]:
+    """Counters that tell what the operator decided and what failed, over all models: by metric, then by label."""
+    found: dict[str, Counter[str]] = {name: Counter() for name in _COUNTED}
+    for name, labels, value in _samples(text, tuple(_COUNTED)):
+        found[name][labels[_COUNTED[name]]] += int(value)
+    return {name: {label: n for label, n in sorted(counts.items()) if n} for name, counts in found.items()}
+
+
+def _samples(text: str, names: tuple[str, ...]) -> list[tuple[str, dict[str, str], float]]:
+    """Name, labels and value: only lines that begin with one of the names are parsed, the others are many."""
+    own = "\n".join(line for line in text.splitlines() if line.startswith(names))
+    families = text_string_to_metric_families(own)
+    return [(s.name, s.labels, s.value) for family in families for s in family.samples]
 
 
 def cpu_cores(usages: Sequence[Usage], start: float, end: float) -> float:

@@ -22,11 +22,11 @@ from inference_pods.engine.http_common import (
     read_options,
     served_headers,
 )
+from inference_pods.engine.openai_choice import ChoiceText, show_all
 from inference_pods.engine.openai_dialects import Answer, ChatDialect, Dialect, PlainDialect, usage
 from inference_pods.engine.request_options import RequestOptions
-from inference_pods.engine.sequence import GenerationRequest, SamplingParams, TokenEvent
+from inference_pods.engine.sequence import GenerationRequest, SamplingParams
 from inference_pods.engine.service import Service
-from inference_pods.engine.stop_cutter import StopCutter
 from inference_pods.protocol import ROUTE_CHAT_COMPLETIONS, ROUTE_COMPLETIONS, ROUTE_MODELS
 
 routes = web.RouteTableDef()
@@ -148,9 +148,8 @@ async def _respond(exchange: _Exchange) -> web.StreamResponse:
         completions = rank_by_logprob(completions)
     choices = []
     for index, completion in enumerate(completions[: exchange.shown]):
-        cutter = StopCutter(completion.request.stop_strings)
-        text = cutter.push(completion.text) + cutter.finish()
-        choices.append(exchange.dialect.whole(exchange.answer, index, text, completion))
+        piece = show_all(completion.request.stop_strings, completion.events)
+        choices.append(exchange.dialect.whole(exchange.answer, index, piece, completion.finish))
     whole = exchange.answer.wrap(exchange.dialect.WHOLE, choices)
     generated = sum(completion.generated_tokens for completion in completions)
     counts = usage(completions[0].prompt_tokens, generated)
@@ -166,34 +165,17 @@ async def _stream(exchange: _Exchange) -> web.StreamResponse:
     return await end_stream(stream, openai=True)
 
 
-@dataclass(slots=True)
-class _Choice:
-    """How far one choice of a stream is."""
-
-    cutter: StopCutter
-    tokens: int = 0
-    characters: int = 0
-
-    def push(self, event: TokenEvent) -> str:
-        """Text that may be shown now."""
-        self.tokens += 1
-        text = self.cutter.push("" if event.token is None or event.token.special else event.token.text)
-        return text + self.cutter.finish() if event.finish is not None else text
-
-
 async def _payloads(exchange: _Exchange, running: Generation) -> AsyncIterator[dict[str, Any]]:
     """Chunk objects in the order of the stream; chunks of several choices interleave."""
     answer, dialect = exchange.answer, exchange.dialect
-    choices = [_Choice(StopCutter(request.stop_strings)) for request in exchange.siblings]
+    choices = [ChoiceText(request.stop_strings) for request in exchange.siblings]
     for index in range(len(choices)):
         for head in dialect.head(index):
             yield answer.wrap(dialect.CHUNK, [head])
     async for index, event in running:
-        choice = choices[index]
-        text = choice.push(event)
-        if text or answer.logprobs is not None:
-            yield answer.wrap(dialect.CHUNK, [dialect.delta(answer, index, text, event, choice.characters)])
-        choice.characters += len(text)
+        piece = choices[index].push(event)
+        if piece.text or (piece.tokens and answer.logprobs is not None):
+            yield answer.wrap(dialect.CHUNK, [dialect.delta(answer, index, piece)])
         if event.finish is not None:
             yield answer.wrap(dialect.CHUNK, [dialect.tail(index, event.finish)])
     options = exchange.body.stream_options

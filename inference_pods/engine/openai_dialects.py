@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
-from inference_pods.engine.generation import Completion
-from inference_pods.engine.sequence import FinishReason, ScoredToken, TokenEvent
+from inference_pods.engine.openai_choice import Piece, PlacedToken
+from inference_pods.engine.sequence import FinishReason, ScoredToken
 from inference_pods.engine.tokenizer import TextTokenizer
 
 
@@ -25,18 +25,18 @@ class Answer:
 
 
 class Dialect(Protocol):
-    """How one route wraps text. `index` is the choice, `offset` the characters of it that were sent before."""
+    """How one route wraps text. `index` is the choice."""
 
     CHUNK: ClassVar[str]
     WHOLE: ClassVar[str]
 
     def head(self, index: int) -> list[dict[str, Any]]: ...
 
-    def delta(self, answer: Answer, index: int, text: str, event: TokenEvent, offset: int) -> dict[str, Any]: ...
+    def delta(self, answer: Answer, index: int, piece: Piece) -> dict[str, Any]: ...
 
     def tail(self, index: int, finish: FinishReason) -> dict[str, Any]: ...
 
-    def whole(self, answer: Answer, index: int, text: str, completion: Completion) -> dict[str, Any]: ...
+    def whole(self, answer: Answer, index: int, piece: Piece, finish: FinishReason) -> dict[str, Any]: ...
 
 
 def finish_name(finish: FinishReason) -> str:
@@ -55,29 +55,25 @@ def _chat_logprob(tokenizer: TextTokenizer, token: ScoredToken) -> dict[str, Any
     return {"token": tokenizer.token_text(token.id), "logprob": token.logprob, "bytes": list(raw)}
 
 
-def _chat_logprobs(tokenizer: TextTokenizer, events: list[TokenEvent]) -> dict[str, Any]:
+def _chat_logprobs(tokenizer: TextTokenizer, tokens: list[PlacedToken]) -> dict[str, Any]:
     content = [
         {
-            **_chat_logprob(tokenizer, event.token),
-            "top_logprobs": [_chat_logprob(tokenizer, token) for token in event.top_tokens],
+            **_chat_logprob(tokenizer, token.event.token),
+            "top_logprobs": [_chat_logprob(tokenizer, other) for other in token.event.top_tokens],
         }
-        for event in events
-        if event.token is not None
+        for token in tokens
+        if token.event.token is not None
     ]
     return {"content": content, "refusal": None}
 
 
-def _plain_logprobs(events: list[TokenEvent], offset: int) -> dict[str, Any]:
-    tokens = [event.token for event in events if event.token is not None]
-    offsets, at = [], offset
-    for token in tokens:
-        offsets.append(at)
-        at += len(token.text)
+def _plain_logprobs(tokens: list[PlacedToken]) -> dict[str, Any]:
+    scored = [(token.event.token, token) for token in tokens if token.event.token is not None]
     return {
-        "tokens": [token.text for token in tokens],
-        "token_logprobs": [token.logprob for token in tokens],
-        "top_logprobs": [{token.text: token.logprob for token in event.top_tokens} for event in events],
-        "text_offset": offsets,
+        "tokens": [own.text for own, _ in scored],
+        "token_logprobs": [own.logprob for own, _ in scored],
+        "top_logprobs": [{one.text: one.logprob for one in token.event.top_tokens} for _, token in scored],
+        "text_offset": [token.at for _, token in scored],
     }
 
 
@@ -90,18 +86,17 @@ class ChatDialect:
     def head(self, index: int) -> list[dict[str, Any]]:
         return [_chat_choice(index, {"role": "assistant", "content": ""}, None, None)]
 
-    def delta(self, answer: Answer, index: int, text: str, event: TokenEvent, offset: int) -> dict[str, Any]:
-        logprobs = _chat_logprobs(answer.tokenizer, [event]) if answer.logprobs is not None else None
-        return _chat_choice(index, {"content": text}, logprobs, None)
+    def delta(self, answer: Answer, index: int, piece: Piece) -> dict[str, Any]:
+        logprobs = _chat_logprobs(answer.tokenizer, piece.tokens) if answer.logprobs is not None else None
+        return _chat_choice(index, {"content": piece.text}, logprobs, None)
 
     def tail(self, index: int, finish: FinishReason) -> dict[str, Any]:
         return _chat_choice(index, {}, None, finish_name(finish))
 
-    def whole(self, answer: Answer, index: int, text: str, completion: Completion) -> dict[str, Any]:
-        logprobs = _chat_logprobs(answer.tokenizer, completion.events) if answer.logprobs is not None else None
-        message = {"role": "assistant", "content": text}
-        finish = finish_name(completion.finish)
-        return {"index": index, "message": message, "logprobs": logprobs, "finish_reason": finish}
+    def whole(self, answer: Answer, index: int, piece: Piece, finish: FinishReason) -> dict[str, Any]:
+        logprobs = _chat_logprobs(answer.tokenizer, piece.tokens) if answer.logprobs is not None else None
+        message = {"role": "assistant", "content": piece.text}
+        return {"index": index, "message": message, "logprobs": logprobs, "finish_reason": finish_name(finish)}
 
 
 def _chat_choice(
@@ -119,13 +114,13 @@ class PlainDialect:
     def head(self, index: int) -> list[dict[str, Any]]:
         return []
 
-    def delta(self, answer: Answer, index: int, text: str, event: TokenEvent, offset: int) -> dict[str, Any]:
-        logprobs = _plain_logprobs([event], offset) if answer.logprobs is not None else None
-        return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": None}
+    def delta(self, answer: Answer, index: int, piece: Piece) -> dict[str, Any]:
+        logprobs = _plain_logprobs(piece.tokens) if answer.logprobs is not None else None
+        return {"index": index, "text": piece.text, "logprobs": logprobs, "finish_reason": None}
 
     def tail(self, index: int, finish: FinishReason) -> dict[str, Any]:
         return {"index": index, "text": "", "logprobs": None, "finish_reason": finish_name(finish)}
 
-    def whole(self, answer: Answer, index: int, text: str, completion: Completion) -> dict[str, Any]:
-        logprobs = _plain_logprobs(completion.events, 0) if answer.logprobs is not None else None
-        return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": finish_name(completion.finish)}
+    def whole(self, answer: Answer, index: int, piece: Piece, finish: FinishReason) -> dict[str, Any]:
+        logprobs = _plain_logprobs(piece.tokens) if answer.logprobs is not None else None
+        return {"index": index, "text": piece.text, "logprobs": logprobs, "finish_reason": finish_name(finish)}

@@ -48,7 +48,7 @@ class Settings:
     write_timeout_seconds: int
     # Longest prompt plus output of one request.
     max_total_tokens: int
-    # Tokens that the KV cache holds for all sequences together (45 KiB each for the 135M model).
+    # Tokens that the KV cache holds for all sequences together (22.5 KiB each in fp16 for the 135M model).
     kv_cache_tokens: int
     # Tokens computed per step: decoding sequences first, the rest is a prompt's chunk. Lower it for steadier streams.
     max_step_tokens: int

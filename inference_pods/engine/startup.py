@@ -147,8 +147,8 @@ def build_limits(settings: Settings, file: ModelFile, placement: Placement) -> D
 
 
 def _default_kv_precision(settings: Settings, placement: Placement) -> Precision:
-    """fp16 halves what attention reads; 11 bits are more than any weights but fp32's have."""
-    return Precision.FP32 if placement.needs_torch or settings.precision is Precision.FP32 else Precision.FP16
+    """What goes with the weights; torch keeps fp32 only."""
+    return Precision.FP32 if placement.needs_torch else settings.precision.kv
 
 
 def _most_outputs(settings: Settings) -> int:
@@ -167,8 +167,14 @@ def _find_drafts(settings: Settings, levels: tuple[str, ...]) -> DraftSettings |
 
 
 def _warn_if_slow(variant: str) -> None:
-    if variant == "generic":
-        logger.warning("this CPU has no AVX2 (%s): decoding with the scalar kernels, slower", detect_cpu().describe())
+    if variant != "generic":
+        return
+    cpu = detect_cpu()
+    if (best := cpu.best_variant()) == "generic":
+        why = f"this CPU lacks AVX2, FMA or F16C ({cpu.describe()})"
+    else:
+        why = f"ADAPTIVE_KERNEL_VARIANT asks for it, though this CPU can run {best} ({cpu.describe()})"
+    logger.warning("%s: decoding with the scalar kernels, slower", why)
 
 
 def _describe(settings: Settings, model: LoadedModel, limits: DecoderLimits, placement: Placement) -> dict[str, object]:

@@ -24,6 +24,11 @@ class StopCutter:
         shown, self._held = self._held[: len(self._held) - keep], self._held[len(self._held) - keep :]
         return shown
 
+    @property
+    def has_stopped(self) -> bool:
+        """Whether a stop string came."""
+        return self._stopped
+
     def finish(self) -> str:
         """What was held back, if no stop string came of it."""
         held, self._held = self._held, ""

@@ -29,6 +29,13 @@ class Precision(StrEnum):
         return Precision.INT8 if self in (Precision.INT4, Precision.NESTED) else self
 
     @property
+    def kv(self) -> Precision:
+        """Of keys and values, unless asked otherwise: fp16 halves what attention reads; its 11 bits are more than any
+        weights but fp32's have.
+        """
+        return Precision.FP32 if self is Precision.FP32 else Precision.FP16
+
+    @property
     def is_grouped(self) -> bool:
         """Whether weights are integer codes with a scale per group, multiplied with integer activations."""
         return self in (Precision.INT8, Precision.INT4, Precision.NESTED)

@@ -68,7 +68,8 @@ def _specialise(forward: Forward, static: Batch, backend: Backend) -> Callable[[
 
 def _compile(forward: Forward, static: Batch) -> Callable[[], Tensor | None]:
     """What torch makes of a function belongs to its code, and is freed with what is returned here."""
-    from torch._dynamo.eval_frame import reset_code  # seconds to import, and only torch.compile needs it
+    # Seconds to import, and only torch.compile needs it.
+    from torch._dynamo.eval_frame import reset_code  # type: ignore[attr-defined]
 
     own = _with_own_code(forward)
     compiled = torch.compile(own, fullgraph=True, dynamic=False)

@@ -68,7 +68,7 @@ def build_parts(settings: OperatorSettings, kube: KubeClient, prometheus: Reader
     metrics = OperatorMetrics(lambda: lease.is_leading)
     events = EventRecorder(kube, lease_settings.identity)
     hurry = asyncio.Event()
-    memory = PoolMemory(solver.solve, metrics.count_solver_failure, solver.prepare)
+    memory = PoolMemory(solver.solve, metrics.count_solver_failure, solver.prepare, metrics.note_solved)
     reconciler = Reconciler(
         cluster=ClusterReader(kube, settings.namespaces),
         nodes=NodeInventory(kube, settings.discover_accelerators, settings.engine_node_selector),

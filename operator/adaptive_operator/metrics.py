@@ -14,6 +14,7 @@ from adaptive_operator.observe.queries import QueryName
 from adaptive_operator.observe.readings import Cause
 
 _PASS_BUCKETS: Final = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+_SOLVER_BUCKETS: Final = (0.01, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0)
 _BY_MODEL: Final = ("namespace", "model")
 _BY_POOL: Final = ("resource", "pool")  # pool is empty for the models that name none
 
@@ -77,6 +78,13 @@ class OperatorMetrics:
         )
         for cause in ("Failed", "Unsolved"):
             self._solver_failures.labels(cause)
+        self._solver_seconds = Histogram(
+            "adaptive_operator_solver_seconds",
+            "Time until a pool's program had its answer, the way to the solver's process included, by method.",
+            ("method",),
+            buckets=_SOLVER_BUCKETS,
+            registry=self.registry,
+        )
         self._outdated_plans = Counter(
             "adaptive_operator_outdated_plans",
             "Passes of a model that ended before a replica was taken away, because the readings had grown too old.",
@@ -102,6 +110,10 @@ class OperatorMetrics:
     def count_solver_failure(self, cause: str) -> None:
         """A pool's program has no trustworthy plan."""
         self._solver_failures.labels(cause).inc()
+
+    def note_solved(self, method: str, seconds: float) -> None:
+        """A pool's program was answered; `method` as in `Method`."""
+        self._solver_seconds.labels(method).observe(seconds)
 
     def count_outdated_plan(self) -> None:
         """A model's pass ended, because its readings grew too old for the next step."""

@@ -34,6 +34,7 @@ class PoolMemory:
     solver: Solver
     count_failure: Callable[[str], None] = lambda cause: None
     prepare: Callable[[int], None] = lambda models: None  # what a solver needs time for, before its first program
+    note_solved: Callable[[str, float], None] = lambda method, seconds: None  # how, and how long it took
     _prices: dict[str, Mapping[str, float]] = field(default_factory=dict)  # by pool
     _plans: dict[str, LastPlan] = field(default_factory=dict)  # by pool, of large ones
     _failures: dict[str, int] = field(default_factory=dict)  # in a row, passes without the solver included
@@ -71,6 +72,8 @@ class PoolMemory:
             return decision
         self._prices[key] = decision.prices
         self._keep(key, decision.last_plan)
+        if solver.seconds is not None:
+            self.note_solved(decision.plan.method, solver.seconds)
         return replace(decision, plan=replace(decision.plan, seconds=solver.seconds))
 
     def _keep(self, key: str, last: LastPlan | None) -> None:

@@ -10,8 +10,10 @@ import pytest
 
 from e2e.scale.audit import (
     AuditLog,
+    ReplicaChanges,
     between,
     count_by_kind,
+    count_replica_changes,
     first_after,
     first_replica_change,
     parse_writes,
@@ -101,3 +103,19 @@ def test_the_log_is_read_on_and_half_a_line_waits(tmp_path: Path) -> None:
         file.write(second[20:] + "\n")
     assert [write.at - ZERO for write in log.read()] == pytest.approx([1.25, 2.25])
     assert len(log.read()) == 2
+
+
+def test_replica_changes_count_what_was_asked_anew_and_what_came_back() -> None:
+    found = writes(
+        line(0, "statefulsets", "m-0001-full-1a2b3c", 1),
+        line(1, "statefulsets", "m-0001-full-1a2b3c", 2),
+        line(2, "statefulsets", "m-0001-full-1a2b3c", 2),
+        line(3, "statefulsets", "m-0001-full-1a2b3c", 1),
+        line(4, "statefulsets", "m-0002-int4-1a2b3c", 4),
+        line(5, "statefulsets", "m-0002-int4-1a2b3c", 5),
+        line(6, "statefulsets", "m-0002-int4-1a2b3c", 9, responseStatus={"code": 409}),
+        line(7, "statefulsets", "m-0002-int4-1a2b3c"),
+    )
+    assert count_replica_changes(found, ZERO, ZERO + 60) == ReplicaChanges(changes=3, models=2, most=2, returns=1)
+    assert count_replica_changes(found, ZERO + 3, ZERO + 5) == ReplicaChanges(changes=1, models=1, most=1, returns=1)
+    assert count_replica_changes(found, ZERO + 6, ZERO + 60) == ReplicaChanges(0, 0, 0, 0)

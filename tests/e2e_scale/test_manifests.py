@@ -9,7 +9,9 @@ from e2e.scale import manifests
 from e2e.scale.cluster import build_scrape_config
 from e2e.scale.settings import parse_settings
 
-SETTINGS = parse_settings(["--models", "20", "--pods", "200", "--nodes", "10"])
+SIZES = ["--models", "20", "--pods", "200", "--nodes", "10"]
+SETTINGS = parse_settings(SIZES)
+PROGRAM = parse_settings([*SIZES, "--program"])
 
 
 def test_each_model_is_valid_and_asks_for_its_share_of_the_pods() -> None:
@@ -37,6 +39,30 @@ def test_the_load_is_carried_at_first_and_needs_a_replica_after_the_step() -> No
     carried = 8 * 5.0 + 8.0
     assert manifests.base_load(SETTINGS) < 0.7 * 8 * 5.0
     assert manifests.stepped_load(SETTINGS) > carried
+
+
+def test_a_model_of_a_program_is_valid_in_no_accelerator_pool_and_leaves_the_choice_of_tiers() -> None:
+    for index in range(PROGRAM.models):
+        spec = AdaptiveModelSpec.model_validate(manifests.build_model(index, PROGRAM)["spec"])
+        assert spec.accelerators.pool is None
+        assert [tier.replicas.min for tier in spec.tiers] == [0, 1]
+
+
+def test_accelerators_of_a_program_are_too_few_for_the_best_tiers_and_enough_for_the_cheap_ones() -> None:
+    units, demand = manifests.accelerators(PROGRAM), PROGRAM.models * manifests.base_load(PROGRAM)
+    planned = demand * 1.15 / 0.9  # with headroom, on derated replicas
+    assert planned / 5.0 * 2 > units > planned / 8.0
+    nodes = manifests.build_nodes(PROGRAM)
+    assert sum(int(node["status"]["allocatable"][manifests.RESOURCE]) for node in nodes) == units
+
+
+def test_after_the_step_of_a_program_some_need_more_than_their_even_part_and_all_together_have_it() -> None:
+    units, step = manifests.accelerators(PROGRAM), manifests.stepped_load(PROGRAM)
+    assert step > units / PROGRAM.models * 8.0
+    calm = PROGRAM.models - PROGRAM.stepped
+    assert PROGRAM.stepped * step + calm * manifests.base_load(PROGRAM) < 0.7 * units * 8.0
+    cheap = manifests.build_model(0, PROGRAM)["spec"]["tiers"][1]
+    assert cheap["replicas"]["max"] * 8.0 * 0.9 > step
 
 
 @pytest.mark.parametrize(

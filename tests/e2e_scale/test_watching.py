@@ -14,9 +14,10 @@ from e2e.scale.watching import (
     Usage,
     Watcher,
     cpu_cores,
+    parse_counts,
     parse_cpu_seconds,
-    parse_passes,
     parse_rss_bytes,
+    parse_times,
     read_usage,
 )
 
@@ -39,8 +40,34 @@ def test_sum_and_count_are_found_in_the_exposition() -> None:
         "# TYPE adaptive_operator_leader gauge\n"
         "adaptive_operator_leader 1.0\n"
     )
-    assert parse_passes(text) == (1.25, 3)
-    assert parse_passes("") == (0.0, 0)
+    assert parse_times(text) == (1.25, 3)
+    assert parse_times("") == (0.0, 0)
+
+
+def test_a_histogram_by_method_is_one_sum_and_one_count() -> None:
+    text = "\n".join(
+        f'adaptive_operator_solver_seconds_{what}{{method="{method}"}} {value}'
+        for method, what, value in [
+            ("Master", "count", 2.0),
+            ("Master", "sum", 1.5),
+            ("Incremental", "count", 3.0),
+            ("Incremental", "sum", 0.5),
+        ]
+    )
+    assert parse_times(text, "adaptive_operator_solver_seconds") == (2.0, 5)
+    assert parse_counts(text)["adaptive_operator_solver_seconds_count"] == {"Incremental": 3, "Master": 2}
+
+
+def test_decisions_are_counted_by_reason_over_all_models() -> None:
+    text = (
+        'adaptive_operator_decision_total{model="a",namespace="x",reason="Steady"} 2.0\n'
+        'adaptive_operator_decision_total{model="b",namespace="x",reason="Steady"} 3.0\n'
+        'adaptive_operator_decision_total{model="b",namespace="x",reason="AddedReplica"} 1.0\n'
+        'adaptive_operator_solver_failures_total{cause="Failed"} 0.0\n'
+    )
+    counts = parse_counts(text)
+    assert counts["adaptive_operator_decision_total"] == {"AddedReplica": 1, "Steady": 5}
+    assert counts["adaptive_operator_solver_failures_total"] == {}
 
 
 def test_cpu_seconds_count_children_that_ended_and_names_may_hold_brackets() -> None:

@@ -56,6 +56,23 @@ def test_a_solver_prepares_for_the_largest_pool_that_is_seen() -> None:
     assert told == [40, 0]
 
 
+def test_how_long_an_answer_took_is_told_with_its_method() -> None:
+    told: list[tuple[str, float]] = []
+    memory = PoolMemory(solve, note_solved=lambda method, seconds: told.append((method, seconds)))
+    memory.decide_pool(memory.recall(SCARCE), DEMO_SETTINGS)
+    [(method, seconds)] = told
+    assert method == Method.EXACT
+    assert seconds > 0
+
+
+def test_no_answer_is_told_where_no_program_was_asked() -> None:
+    told: list[tuple[str, float]] = []
+    memory = PoolMemory(solve, note_solved=lambda method, seconds: told.append((method, seconds)))
+    memory.decide_pool(memory.recall(pool(8, a=(CALM, 0.3), b=(CALM, 0.3))), DEMO_SETTINGS)
+    memory.decide_pool(replace(SCARCE, planning=Planning.GREEDY), DEMO_SETTINGS)
+    assert told == []
+
+
 def test_a_failure_is_counted_and_the_pool_is_shared_by_need_and_after_three_greedily() -> None:
     causes: list[str] = []
     memory = PoolMemory(broken, causes.append)
@@ -120,6 +137,21 @@ def test_of_a_large_pool_the_solver_is_told_what_changed_since_the_last_plan(few
     assert solver.told == [None, frozenset(), {"demo/m000", "demo/m002"}, frozenset()]
     memory.expect({})
     assert memory.recall(calm).last_plan is None
+
+
+def test_a_plan_that_is_not_followed_is_no_reason_to_plan_all_models_again(few_are_many: None) -> None:
+    """What runs stays, and was found good enough: only what changes from now on is news."""
+    told: list[Collection[str] | None] = []
+
+    def dividing_otherwise(problem: Problem, changed: Collection[str] | None) -> PoolPlan:
+        told.append(changed)
+        nothing = {model.key: tuple(0 for _ in model.columns) for model in problem.models}
+        return replace(Keeping()(problem, changed), counts=nothing, method=Method.MASTER)
+
+    memory = PoolMemory(dividing_otherwise)
+    for seen in (large_pool(), large_pool(), large_pool(busier=2)):
+        assert not memory.decide_pool(memory.recall(seen), DEMO_SETTINGS).followed
+    assert told == [None, frozenset(), {"demo/m000", "demo/m002"}]
 
 
 def test_a_plan_beyond_its_gap_is_not_compared_with_and_a_small_pool_has_no_need_to(few_are_many: None) -> None:

@@ -1,10 +1,13 @@
 // Weight formats: reads GGUF tensor rows, writes and reads the packed layouts that matmul.h streams.
-// Packed layout: rows in blocks of LANES, columns in groups of 32 (zero padded); one block is one contiguous stream.
-//   fp32  [column][lane] float
-//   bf16  [pair of columns][lane][2] bfloat16, so that one 32-bit shift or mask widens a vector
-//   fp16  [column][lane] half
-//   int8  per group: LANES fp16 scales, then [pair of columns][lane][2] int8; w = scale * code, |code| <= 127
-//   int4  per group: LANES fp16 steps, LANES fp16 minima, then [4 vectors][lane][2] uint16 whose nibble i belongs to
+// Packed layout: rows in blocks of LANES, columns in groups of 32 (zero padded). Two row blocks are a tile: their pieces take
+// turns, so that one contiguous stream feeds the kernel that multiplies both. Memory then delivers up to twice as much as
+// for two streams beside each other: the CPU's own prefetcher follows one.
+// A piece is a group's for int8 and int4, a pair of columns for the others:
+//   fp32  [2 columns][lane] float
+//   bf16  [lane][2 columns] bfloat16, so that one 32-bit shift or mask widens a vector
+//   fp16  [2 columns][lane] half
+//   int8  LANES fp16 scales, then [pair of columns][lane][2] int8; w = scale * code, |code| <= 127
+//   int4  LANES fp16 steps, LANES fp16 minima, then [4 vectors][lane][2] uint16 whose nibble i belongs to
 //         column pair 4 * vector + i; w = step * code + minimum, 0 <= code <= 15. Weights whose grid spans several groups
 //         (`span` columns: 64 or 128) repeat its step and minimum in each, so that one kernel multiplies them all
 //   nested  an int4 matrix and a plane of residuals: nested.h
@@ -90,7 +93,12 @@ INLINE int64_t group_bytes(int precision) {
     }
 }
 INLINE int64_t block_bytes(int precision, int64_t columns) { return groups_of(columns) * group_bytes(precision); }
-// Row blocks come in pairs, because the kernels walk two at a time; the padding rows are zero.
+INLINE int64_t piece_bytes(int precision) { return has_integer_codes(precision) ? group_bytes(precision) : group_bytes(precision) * 2 / GROUP; }
+// Piece `piece` of the row block that is half `half` (0 or 1) of the tile at `tile`.
+template <class Byte> INLINE Byte* piece_at(Byte* tile, int half, int precision, int64_t piece) {
+    return tile + (2 * piece + half) * piece_bytes(precision);
+}
+// Row blocks come in pairs, the tiles; the padding rows are zero.
 INLINE int64_t blocks_of(int64_t rows) { return (rows + 2 * LANES - 1) / (2 * LANES) * 2; }
 INLINE int64_t packed_bytes(int precision, int64_t rows, int64_t columns) {
     return blocks_of(rows) * block_bytes(precision, columns);
@@ -138,17 +146,18 @@ static void pack_int4_group(const float* w, int count, const float* span, int64_
     }
 }
 
-INLINE int64_t bfloat_index(int64_t column, int lane) { return (column / 2 * LANES + lane) * 2 + column % 2; }
-
-// Packs one row into lane `lane` of the block at `out`, which must be zeroed beforehand. span: columns that share an int4 grid.
-static void pack_row(int precision, const float* w, int64_t columns, int lane, uint8_t* out, int64_t span = GROUP) {
+// Packs one row into lane `lane` of half `half` of the tile at `tile`, which must be zeroed beforehand. span: columns that share
+// an int4 grid.
+static void pack_row(int precision, const float* w, int64_t columns, int lane, uint8_t* tile, int half, int64_t span = GROUP) {
     for (int64_t k = 0; k < columns && !has_integer_codes(precision); k++) {
-        if (precision == FP32) ((float*)out)[k * LANES + lane] = w[k];
-        if (precision == FP16) ((uint16_t*)out)[k * LANES + lane] = to_half(w[k]);
-        if (precision == BF16) ((uint16_t*)out)[bfloat_index(k, lane)] = to_bfloat(w[k]);
+        uint8_t* piece = piece_at(tile, half, precision, k / 2);
+        if (precision == FP32) ((float*)piece)[k % 2 * LANES + lane] = w[k];
+        if (precision == FP16) ((uint16_t*)piece)[k % 2 * LANES + lane] = to_half(w[k]);
+        if (precision == BF16) ((uint16_t*)piece)[2 * lane + k % 2] = to_bfloat(w[k]);
     }
     if (!has_integer_codes(precision)) return;
-    for (int64_t g = 0; g < groups_of(columns); g++, out += group_bytes(precision)) {
+    for (int64_t g = 0; g < groups_of(columns); g++) {
+        uint8_t* out = piece_at(tile, half, precision, g);
         int count = (int)(columns - g * GROUP < GROUP ? columns - g * GROUP : GROUP);
         if (precision == INT8) { pack_int8_group(w + g * GROUP, count, lane, out); continue; }
         int64_t first = g * GROUP / span * span, width = columns - first < span ? columns - first : span;
@@ -156,24 +165,21 @@ static void pack_row(int precision, const float* w, int64_t columns, int lane, u
     }
 }
 
+INLINE float read_code(int precision, const uint8_t* group, int j, int lane) {
+    if (precision == INT8) return read_half(group + 2 * lane) * (float)(int8_t)group[2 * LANES + j / 2 * 2 * LANES + 2 * lane + j % 2];
+    uint16_t nibbles;
+    memcpy(&nibbles, group + 4 * LANES + j / 8 * 4 * LANES + 4 * lane + j % 2 * 2, 2);
+    float code = (float)(nibbles >> (4 * (j % 8 / 2)) & 15);
+    return read_half(group + 2 * lane) * code + read_half(group + 2 * LANES + 2 * lane);
+}
+
 // The inverse of pack_row, up to the rounding of the format.
-static void unpack_row(int precision, const uint8_t* block, int64_t columns, int lane, float* w) {
+static void unpack_row(int precision, const uint8_t* tile, int half, int64_t columns, int lane, float* w) {
     for (int64_t k = 0; k < columns; k++) {
-        const uint8_t* group = block + k / GROUP * group_bytes(precision);
-        int j = k % GROUP;
-        if (precision == FP32) {
-            w[k] = ((const float*)block)[k * LANES + lane];
-        } else if (precision == FP16) {
-            w[k] = read_half(block + 2 * (k * LANES + lane));
-        } else if (precision == BF16) {
-            w[k] = from_bfloat(((const uint16_t*)block)[bfloat_index(k, lane)]);
-        } else if (precision == INT8) {
-            w[k] = read_half(group + 2 * lane) * (float)(int8_t)group[2 * LANES + j / 2 * 2 * LANES + 2 * lane + j % 2];
-        } else {
-            uint16_t nibbles;
-            memcpy(&nibbles, group + 4 * LANES + j / 8 * 4 * LANES + 4 * lane + j % 2 * 2, 2);
-            float code = (float)(nibbles >> (4 * (j % 8 / 2)) & 15);
-            w[k] = read_half(group + 2 * lane) * code + read_half(group + 2 * LANES + 2 * lane);
-        }
+        const uint8_t* piece = piece_at(tile, half, precision, has_integer_codes(precision) ? k / GROUP : k / 2);
+        if (precision == FP32) w[k] = ((const float*)piece)[k % 2 * LANES + lane];
+        else if (precision == FP16) w[k] = read_half(piece + 2 * (k % 2 * LANES + lane));
+        else if (precision == BF16) w[k] = from_bfloat(((const uint16_t*)piece)[2 * lane + k % 2]);
+        else w[k] = read_code(precision, piece, k % GROUP, lane);
     }
 }

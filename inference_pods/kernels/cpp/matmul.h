@@ -55,16 +55,16 @@ INLINE int32_t load_pair(const int16_t* p) {
     return pair;
 }
 
-// Widens the weights of columns k and k + 1 (k even) of a block; a storage format is nothing but this function.
-template <int P> INLINE void widen_pair(const uint8_t* block, int64_t k, vf& even, vf& odd) {
+// Widens a piece, the weights of two columns; a storage format is nothing but this function.
+template <int P> INLINE void widen_pair(const uint8_t* piece, vf& even, vf& odd) {
     if constexpr (P == FP32) {
-        even = f_load((const float*)block + k * LANES);
-        odd = f_load((const float*)block + (k + 1) * LANES);
+        even = f_load((const float*)piece);
+        odd = f_load((const float*)piece + LANES);
     } else if constexpr (P == FP16) {
-        even = f_from_half((const uint16_t*)block + k * LANES);
-        odd = f_from_half((const uint16_t*)block + (k + 1) * LANES);
+        even = f_from_half((const uint16_t*)piece);
+        odd = f_from_half((const uint16_t*)piece + LANES);
     } else {
-        vi both = i_load(block + k * LANES * 2);
+        vi both = i_load(piece);
         even = f_low_bfloat(both);
         odd = f_high_bfloat(both);
     }
@@ -72,10 +72,8 @@ template <int P> INLINE void widen_pair(const uint8_t* block, int64_t k, vf& eve
 
 // The first pass over a tile runs ahead within the matrix; later ones find it in the cache and ask for the next tile, so
 // that memory works while they compute.
-// How far ahead was measured: fp32 streams lose 10 % at 8 KiB, the denser formats 20 % at 2 KiB.
-template <int P> INLINE int64_t prefetch_distance(int64_t row0, int64_t step) {
-    return row0 == 0 ? (P == FP32 ? 2048 : 8192) : 2 * step;
-}
+// How far ahead was measured: at one KiB and at eight all formats lose up to 15 %, and without any so do int8 and int4.
+INLINE int64_t prefetch_distance(int64_t row0, int64_t tile_bytes) { return row0 == 0 ? 4096 : tile_bytes; }
 
 // The form that nested matrices are multiplied in, never stored: nested.h makes it of both planes, a tile at a time.
 // Per group: LANES fp32 scales, LANES fp32 minima, then per four column pairs [2 vectors][lane][2] uint16, whose low byte
@@ -98,49 +96,43 @@ template <int B, class T> INLINE void point_at_rows(const T* values, int64_t str
     }
 }
 
-// Adds the products of `columns` columns of the R row blocks at w, w + step, ... with B activation rows.
-template <int P, int B, bool PREFETCH, int R = 2>
-INLINE void add_products(const uint8_t* w, int64_t step, int64_t columns, const float* values, int64_t stride, int64_t row0,
-                         int64_t ahead, vf (&acc)[R][B]) {
-    constexpr int64_t COLUMN_BYTES = bytes_of_group<P>() / GROUP;
+// Adds the products of `columns` columns of the tile at `w`, from a pair of columns on, with B activation rows.
+template <int P, int B, bool PREFETCH>
+INLINE void add_products(const uint8_t* w, int64_t columns, const float* values, int64_t stride, int64_t row0, int64_t ahead,
+                         vf (&acc)[2][B]) {
+    constexpr int64_t PIECE = bytes_of_group<P>() * 2 / GROUP;
     const float* x[B];
     point_at_rows<B>(values, stride, row0, x);
-    vf even[R], odd[R];
+    vf even[2], odd[2];
     int64_t k = 0;
 #pragma GCC unroll 2
-    for (; k + 2 <= columns; k += 2) {
-#pragma GCC unroll 8
-        for (int r = 0; r < R; r++) {
-            widen_pair<P>(w + r * step, k, even[r], odd[r]);
-            if (PREFETCH) prefetch(w + r * step + k * COLUMN_BYTES + ahead);
-        }
+    for (; k + 2 <= columns; k += 2, w += 2 * PIECE) {
+#pragma GCC unroll 2
+        for (int r = 0; r < 2; r++) widen_pair<P>(w + r * PIECE, even[r], odd[r]);
+        if (PREFETCH)
+            for (int64_t line = 0; line < 2 * PIECE; line += 64) prefetch(w + line + ahead);
 #pragma GCC unroll 8
         for (int b = 0; b < B; b++) {
             vf even_x = f_set(x[b][k]), odd_x = f_set(x[b][k + 1]);
-#pragma GCC unroll 8
-            for (int r = 0; r < R; r++) acc[r][b] = f_fma(odd[r], odd_x, f_fma(even[r], even_x, acc[r][b]));
+#pragma GCC unroll 2
+            for (int r = 0; r < 2; r++) acc[r][b] = f_fma(odd[r], odd_x, f_fma(even[r], even_x, acc[r][b]));
         }
     }
     if (k < columns)
-        for (int r = 0; r < R; r++) {
-            widen_pair<P>(w + r * step, k, even[r], odd[r]);
+        for (int r = 0; r < 2; r++) {
+            widen_pair<P>(w + r * PIECE, even[r], odd[r]);
             for (int b = 0; b < B; b++) acc[r][b] = f_fma(even[r], f_set(x[b][k]), acc[r][b]);
         }
 }
 
-// Each kernel computes B activation rows from `row0` on against the R row blocks at w, w + step, ...
-template <int P, int B, int R = 2> static void dot_float(const uint8_t* w, int64_t step, int64_t columns, const Activations& a,
-                                                         int64_t row0, vf (&out)[R][B]) {
-    vf acc[R][B];
+// Each kernel computes B activation rows from `row0` on against the two row blocks of the tile at `w`.
+template <int P, int B> static void dot_float(const uint8_t* w, int64_t columns, const Activations& a, int64_t row0, vf (&out)[2][B]) {
+    vf acc[2][B];
 #pragma GCC unroll 8
-    for (int r = 0; r < R; r++)
+    for (int b = 0; b < B; b++) acc[0][b] = acc[1][b] = f_zero();
+    add_products<P, B, true>(w, columns, a.fp32, a.stride, row0, prefetch_distance(row0, 2 * block_bytes(P, columns)), acc);
 #pragma GCC unroll 8
-        for (int b = 0; b < B; b++) acc[r][b] = f_zero();
-    add_products<P, B, true, R>(w, step, columns, a.fp32, a.stride, row0, prefetch_distance<P>(row0, step), acc);
-#pragma GCC unroll 8
-    for (int r = 0; r < R; r++)
-#pragma GCC unroll 8
-        for (int b = 0; b < B; b++) out[r][b] = acc[r][b];
+    for (int b = 0; b < B; b++) out[0][b] = acc[0][b], out[1][b] = acc[1][b];
 }
 
 // Codes of column pair PAIR of a group, widened to int16; int4 unpacks one vector into four pairs, which the compiler
@@ -163,72 +155,60 @@ template <int P> INLINE vf load_minimum(const uint8_t* group) {
     return P == JOINED ? f_load((const float*)group + LANES) : f_from_half((const uint16_t*)group + LANES);
 }
 
-template <int P, int B, int CHAINS, int R, int PAIR = 0>
-INLINE void dot_group(const uint8_t* const (&group)[R], const int16_t* const (&x)[B], vi (&dot)[R][B][CHAINS]) {
+template <int P, int B, int CHAINS, int PAIR = 0>
+INLINE void dot_group(const uint8_t* group, const int16_t* const (&x)[B], vi (&dot)[2][B][CHAINS]) {
     if constexpr (PAIR < GROUP / 2) {
-        vi codes[R];
-#pragma GCC unroll 8
-        for (int r = 0; r < R; r++) codes[r] = load_codes<P, PAIR>(group[r]);
+        vi codes[2];
+#pragma GCC unroll 2
+        for (int r = 0; r < 2; r++) codes[r] = load_codes<P, PAIR>(group + r * bytes_of_group<P>());
 #pragma GCC unroll 8
         for (int b = 0; b < B; b++) {
             vi pair = i_set(load_pair(x[b] + 2 * PAIR));
-#pragma GCC unroll 8
-            for (int r = 0; r < R; r++) dot[r][b][PAIR % CHAINS] = i_dot(dot[r][b][PAIR % CHAINS], codes[r], pair);
+#pragma GCC unroll 2
+            for (int r = 0; r < 2; r++) dot[r][b][PAIR % CHAINS] = i_dot(dot[r][b][PAIR % CHAINS], codes[r], pair);
         }
-        dot_group<P, B, CHAINS, R, PAIR + 1>(group, x, dot);
+        dot_group<P, B, CHAINS, PAIR + 1>(group, x, dot);
     }
 }
 
-// `next` is prefetched beside the weights being read: it continues each row block's, or, in the form JOINED, is what the next
-// tile is made of (null: nothing).
-template <int P, int B, int R = 2> static void dot_integer(const uint8_t* w, int64_t step, int64_t columns, const Activations& a,
-                                                           int64_t row0, const uint8_t* next, vf (&out)[R][B]) {
-    constexpr int CHAINS = B <= 2 && R <= 2 ? 2 : 1;  // few tokens would wait for the latency of one chain
-    constexpr int64_t BYTES = bytes_of_group<P>();
+// `next` is prefetched beside the weights being read: it continues the tile, or, in the form JOINED, is what the next tile is
+// made of (null: nothing).
+template <int P, int B> static void dot_integer(const uint8_t* w, int64_t columns, const Activations& a, int64_t row0,
+                                                const uint8_t* next, vf (&out)[2][B]) {
+    constexpr int CHAINS = B <= 2 ? 2 : 1;  // few tokens would wait for the latency of one chain
+    constexpr int64_t BYTES = bytes_of_group<P>(), NEXT_BYTES = P == JOINED ? BYTES : 2 * BYTES;
     const int64_t sums_stride = a.stride / GROUP;
     const int16_t* x[B];
     point_at_rows<B>((const int16_t*)a.codes, a.stride, row0, x);
     const float* sums = a.sums + row0 * sums_stride;
-    const uint8_t* group[R];
-    vf acc[R][B];
+    vf acc[2][B];
 #pragma GCC unroll 8
-    for (int r = 0; r < R; r++) {
-        group[r] = w + r * step;
-#pragma GCC unroll 8
-        for (int b = 0; b < B; b++) acc[r][b] = f_zero();
-    }
+    for (int b = 0; b < B; b++) acc[0][b] = acc[1][b] = f_zero();
     for (int64_t g = 0; g < groups_of(columns); g++, sums++) {
-        vi dot[R][B][CHAINS];
+        vi dot[2][B][CHAINS];
 #pragma GCC unroll 8
-        for (int r = 0; r < R; r++)
-#pragma GCC unroll 8
-            for (int b = 0; b < B; b++)
-                for (int c = 0; c < CHAINS; c++) dot[r][b][c] = i_zero();
+        for (int b = 0; b < B; b++)
+            for (int c = 0; c < CHAINS; c++) dot[0][b][c] = dot[1][b][c] = i_zero();
         if (P != JOINED || next) {
-            for (int64_t line = 0; line < BYTES; line += 64)
-                for (int r = 0; r < (P == JOINED ? 1 : R); r++) prefetch(next + r * step + line);
-            next += BYTES;
+            for (int64_t line = 0; line < NEXT_BYTES; line += 64) prefetch(next + line);
+            next += NEXT_BYTES;
         }
-        dot_group<P, B, CHAINS, R>(group, x, dot);
+        dot_group<P, B, CHAINS>(w, x, dot);
 #pragma GCC unroll 8
         for (int b = 0; b < B; b++) x[b] += GROUP;
-#pragma GCC unroll 8
-        for (int r = 0; r < R; r++) {
-            vf scale = load_scale<P>(group[r]);
+#pragma GCC unroll 2
+        for (int r = 0; r < 2; r++, w += BYTES) {
+            vf scale = load_scale<P>(w);
 #pragma GCC unroll 8
             for (int b = 0; b < B; b++) {
                 vi whole = CHAINS == 2 ? i_add(dot[r][b][0], dot[r][b][CHAINS - 1]) : dot[r][b][0];
                 acc[r][b] = f_fma(f_from_int(whole), scale, acc[r][b]);
-                if constexpr (P != INT8)
-                    acc[r][b] = f_fma(load_minimum<P>(group[r]), f_set(sums[b * sums_stride]), acc[r][b]);
+                if constexpr (P != INT8) acc[r][b] = f_fma(load_minimum<P>(w), f_set(sums[b * sums_stride]), acc[r][b]);
             }
-            group[r] += BYTES;
         }
     }
 #pragma GCC unroll 8
-    for (int r = 0; r < R; r++)
-#pragma GCC unroll 8
-        for (int b = 0; b < B; b++) out[r][b] = acc[r][b];
+    for (int b = 0; b < B; b++) out[0][b] = acc[0][b], out[1][b] = acc[1][b];
 }
 
 // Widest activation block: what the registers hold beside the weights.
@@ -259,21 +239,20 @@ template <int WIDEST, class Body> INLINE void for_row_blocks(int64_t rows, Body&
 // 10 % by it, their passes take longer than their bytes, and so do AVX-512's passes of eight rows.
 constexpr int64_t FEW = 16;
 
-template <class Sink> static void multiply_strips(const uint8_t* w, int64_t step, int64_t columns, const Activations& a, int64_t rows,
-                                                  Sink&& sink) {
-    constexpr int64_t AHEAD = GROUP * LANES * 4;
+template <class Sink> static void multiply_strips(const uint8_t* w, int64_t columns, const Activations& a, int64_t rows, Sink&& sink) {
+    constexpr int64_t AHEAD = 2 * GROUP * LANES * 4;
     vf sums[FEW][2];
     for (int64_t b = 0; b < FEW; b++) sums[b][0] = sums[b][1] = f_zero();
     for (int64_t first = 0; first < columns; first += GROUP) {
-        const uint8_t* at = w + first * LANES * 4;
+        const uint8_t* at = w + 2 * first * LANES * 4;
         int64_t count = columns - first < GROUP ? columns - first : GROUP;
         for_row_blocks<widest<FP32>()>(rows, [&](int64_t row, auto block) __attribute__((always_inline)) {
             constexpr int B = decltype(block)::value;
             vf acc[2][B];
 #pragma GCC unroll 8
             for (int b = 0; b < B; b++) acc[0][b] = sums[row + b][0], acc[1][b] = sums[row + b][1];
-            if (row == 0) add_products<FP32, B, true>(at, step, count, a.fp32 + first, a.stride, row, AHEAD, acc);
-            else add_products<FP32, B, false>(at, step, count, a.fp32 + first, a.stride, row, 0, acc);
+            if (row == 0) add_products<FP32, B, true>(at, count, a.fp32 + first, a.stride, row, AHEAD, acc);
+            else add_products<FP32, B, false>(at, count, a.fp32 + first, a.stride, row, 0, acc);
 #pragma GCC unroll 8
             for (int b = 0; b < B; b++) sums[row + b][0] = acc[0][b], sums[row + b][1] = acc[1][b];
         });
@@ -281,37 +260,23 @@ template <class Sink> static void multiply_strips(const uint8_t* w, int64_t step
     for (int64_t b = 0; b < rows; b++) sink(b, sums[b][0], sums[b][1]);
 }
 
-// All `rows` activation rows against one pair of row blocks; sink(row, first block's lanes, second block's lanes).
+// All `rows` activation rows against the tile at `w`; sink(row, first block's lanes, second block's lanes).
 // Many rows (a prompt's chunk) find the tile in the first- or second-level cache. Unpacking it there once, to fp32 or int16
 // in tiles of 256 columns, was measured and gained nothing: loading and storing the sums between tiles costs what it saves.
-template <int P, class Sink> static void multiply_tile(const uint8_t* w, int64_t step, int64_t columns, const Activations& a,
-                                                       int64_t rows, Sink&& sink) {
+template <int P, class Sink> static void multiply_tile(const uint8_t* w, int64_t columns, const Activations& a, int64_t rows,
+                                                       Sink&& sink) {
     if constexpr (P == FP32 && widest<P>() == 4)
-        if (rows > widest<P>() && rows <= FEW) return multiply_strips(w, step, columns, a, rows, sink);
+        if (rows > widest<P>() && rows <= FEW) return multiply_strips(w, columns, a, rows, sink);
     for_row_blocks<widest<P>()>(rows, [&](int64_t row, auto count) {
         constexpr int B = decltype(count)::value;
         vf out[2][B];
         if constexpr (is_integer<P>()) {
-            dot_integer<P, B>(w, step, columns, a, row, w + prefetch_distance<P>(row, step), out);
+            dot_integer<P, B>(w, columns, a, row, w + prefetch_distance(row, 2 * block_bytes(P, columns)), out);
             for (int b = 0; b < B; b++)
                 for (int r = 0; r < 2; r++) out[r][b] = f_mul(out[r][b], f_set(a.scales[row + b]));
         } else {
-            dot_float<P, B>(w, step, columns, a, row, out);
+            dot_float<P, B>(w, columns, a, row, out);
         }
         for (int b = 0; b < B; b++) sink(row + b, out[0][b], out[1][b]);
     });
-}
-
-// One activation row against R row blocks at once: with two, the products of one row would wait for each other.
-// sink(tile, first block's lanes, second block's lanes).
-template <int P, int R, class Sink> static void multiply_row(const uint8_t* w, int64_t step, int64_t columns, const Activations& a,
-                                                            Sink&& sink) {
-    vf out[R][1];
-    if constexpr (is_integer<P>()) {
-        dot_integer<P, 1, R>(w, step, columns, a, 0, w + prefetch_distance<P>(0, step), out);
-        for (int r = 0; r < R; r++) out[r][0] = f_mul(out[r][0], f_set(a.scales[0]));
-    } else {
-        dot_float<P, 1, R>(w, step, columns, a, 0, out);
-    }
-    for (int t = 0; t < R / 2; t++) sink(t, out[2 * t][0], out[2 * t + 1][0]);
 }

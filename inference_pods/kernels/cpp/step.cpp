@@ -52,22 +52,16 @@ struct Walk {
         });
     }
 
-    // Tiles (pairs of row blocks) `from` to the end of a matrix; P is the precision that is read, NESTED for both planes.
+    // Tiles `from` to the end of a matrix; P is the precision that is read, NESTED for both planes.
     template <int P, class Sink> void multiply(const uint8_t* w, int64_t tiles, int64_t columns, const Activations& a, int64_t rows,
                                                Sink&& sink, int64_t from = 0) {
-        int64_t step = block_bytes(P, columns), threads = m.team->size();
-        int64_t run = threads == 1 ? tiles - from : round_up((tiles - from) / (threads * 6), 2);
-        share_runs(tiles - from, run > 2 ? run : 2, [&](int64_t first, int64_t last) {
-            int64_t t = from + first, end = from + last;
-            auto place = [&](int64_t row, vf one, vf two) { sink(t * 2 * LANES, row, one, two); };
-            auto place_tile = [&](int64_t tile, vf one, vf two) { sink((t + tile) * 2 * LANES, 0, one, two); };
-            for (; rows == 1 && t + 2 <= end; t += 2) {
-                if constexpr (P == NESTED) multiply_nested_row<4>(w, 2 * tiles, t, columns, a, place_tile);
-                else multiply_row<P, 4>(w + 2 * t * step, step, columns, a, place_tile);
-            }
-            for (; t < end; t++) {
+        int64_t tile_bytes = 2 * block_bytes(P, columns), threads = m.team->size();
+        int64_t run = threads == 1 ? tiles - from : (tiles - from + threads * 6 - 1) / (threads * 6);
+        share_runs(tiles - from, run, [&](int64_t first, int64_t last) {
+            for (int64_t t = from + first; t < from + last; t++) {
+                auto place = [&](int64_t row, vf one, vf two) { sink(t * 2 * LANES, row, one, two); };
                 if constexpr (P == NESTED) multiply_nested_tile(w, 2 * tiles, t, columns, a, rows, place);
-                else multiply_tile<P>(w + 2 * t * step, step, columns, a, rows, place);
+                else multiply_tile<P>(w + t * tile_bytes, columns, a, rows, place);
             }
         });
     }
@@ -461,7 +455,7 @@ bool supported(const Config& c) {
 }
 
 template <int P> void multiply_all(const uint8_t* w, int64_t rows, int64_t columns, const Activations& a, int64_t count, float* y) {
-    int64_t step = block_bytes(P, columns), blocks = blocks_of(rows);
+    int64_t blocks = blocks_of(rows);
     for (int64_t t = 0; t < blocks / 2; t++) {
         auto place = [&](int64_t row, vf first, vf second) {
             float lanes[2 * LANES];
@@ -470,7 +464,7 @@ template <int P> void multiply_all(const uint8_t* w, int64_t rows, int64_t colum
             for (int64_t i = 0; i < 2 * LANES && t * 2 * LANES + i < rows; i++) y[row * rows + t * 2 * LANES + i] = lanes[i];
         };
         if constexpr (P == NESTED) multiply_nested_tile(w, blocks, t, columns, a, count, place);
-        else multiply_tile<P>(w + 2 * t * step, step, columns, a, count, place);
+        else multiply_tile<P>(w + 2 * t * block_bytes(P, columns), columns, a, count, place);
     }
 }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import fields, replace
 from enum import StrEnum
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
@@ -43,7 +43,8 @@ def pack_linear(weights: torch.Tensor, kind: Format) -> Weights:
 def move(matrix: WeightsT, device: torch.device | str) -> WeightsT:
     """The same matrix with all its buffers on another device."""
     values = {field.name: getattr(matrix, field.name) for field in fields(matrix)}
-    return replace(matrix, **{name: v.to(device) for name, v in values.items() if isinstance(v, torch.Tensor)})
+    moved: dict[str, Any] = {name: v.to(device) for name, v in values.items() if isinstance(v, torch.Tensor)}
+    return replace(matrix, **moved)
 
 
 def linear(x: torch.Tensor, matrix: Weights, level: NestedLevel = NestedLevel.INT8) -> torch.Tensor:

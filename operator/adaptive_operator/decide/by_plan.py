@@ -64,18 +64,21 @@ def plan_pool(
     if len(models) < 2 or not _may_gain(models, base, left):
         return base, None
     problem = build_problem(models, pool.resource, left, pool.prices)
-    planned = _solved(models, problem, pool, solver)
-    if not _is_worth_it(models, base, planned.mixes):
-        return base, planned
-    return _carry_out(models, others, planned, base), replace(planned, followed=True)
+    planned = _solved(models, problem, pool, base, solver)
+    return (_carry_out(models, others, planned, base) if planned.followed else base), planned
 
 
-def _solved(models: Sequence[Situation], problem: Problem, pool: PoolObservation, solver: Solver) -> Planned:
+def _solved(
+    models: Sequence[Situation], problem: Problem, pool: PoolObservation, base: Division, solver: Solver
+) -> Planned:
     changed = find_changed(problem, pool.last_plan, pool.budget)
     plan = solve_greedily(problem) if pool.planning is Planning.GREEDY else solver(problem, changed)
     mixes = {s.model.key: planned_mix(s, problem, plan) for s in models}
-    last = remember(problem, plan, changed, pool.last_plan, pool.budget, SolveSettings())
-    return Planned(problem, plan, mixes, last)
+    followed = _is_worth_it(models, base, mixes)
+    # Nobody goes to a plan that is not followed: compared with it, every model would count as changed for ever.
+    stands = plan if followed else replace(plan, counts=problem.present)
+    last = remember(problem, stands, changed, pool.last_plan, pool.budget, SolveSettings())
+    return Planned(problem, plan, mixes, last, followed)
 
 
 def describe_plan(situation: Situation, planned: Planned | None, by_need: Division) -> str:

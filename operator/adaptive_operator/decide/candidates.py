@@ -10,6 +10,7 @@ import itertools
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Final
 
 from adaptive_operator.decide.fill import TRICKLE, Fill, fill
@@ -20,6 +21,7 @@ Value = tuple[float, float, int, int, Plan]
 _MOVES_AT_MOST: Final = 24  # rounds of the local search
 _ALMOST_NOTHING: Final = 1e-9
 _PLENTY: Final = 1e12  # requests/s that no plan serves
+_ANSWERS_KEPT: Final = 8192  # of best_plan: those of a pass over a thousand models
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +95,12 @@ def value(space: PlanSpace, plan: Plan, demand: float) -> Value:
     return (unserved, -round(quality, 1), space.cost(plan), starts, plan)
 
 
+@lru_cache(maxsize=_ANSWERS_KEPT)
 def best_plan(space: PlanSpace, demand: float, exact_plans: int) -> Plan | None:
-    """The best plan for a demand (requests/s), at least one replica; None when not even the minimum is affordable."""
+    """The best plan for a demand (requests/s), at least one replica; None when not even the minimum is affordable.
+
+    Several rules ask the same of a model in one pass, and looking through its plans is most of what a pass decides.
+    """
     if not space.tiers:
         return None
     ranges = [_range(space, tier, demand) for tier in space.tiers]

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import struct
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import aiohttp
 import numpy as np
@@ -59,14 +59,15 @@ def tokenizer(model_file):
 
 @pytest.fixture(scope="session")
 def load_runner(model_file):
-    """(precision, permutation seed) -> loaded runner, kept for the session."""
+    """(precision, permutation seed, KV precision) -> loaded runner, kept for the session; the KV is what ships."""
     runners = {}
 
-    def load(precision=Precision.FP32, seed=0):
-        if (precision, seed) not in runners:
+    def load(precision=Precision.FP32, seed=0, kv=None):
+        key = precision, seed, kv or precision.kv
+        if key not in runners:
             limits = DecoderLimits(max_rows=128, max_outputs=16, max_positions=1024, kv_blocks=128, threads=2)
-            runners[precision, seed] = load_model(model_file, limits, precision, seed).runner
-        return runners[precision, seed]
+            runners[key] = load_model(model_file, replace(limits, kv_precision=key[2]), precision, seed).runner
+        return runners[key]
 
     return load
 

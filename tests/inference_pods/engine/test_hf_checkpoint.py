@@ -18,9 +18,11 @@ from inference_pods.engine.tokenizer import TextTokenizer
 from inference_pods.engine.vocabulary import read_chat_template, read_gguf_vocabulary, read_vocabulary
 from inference_pods.kernels.decoder import Chunk, DecoderLimits
 from inference_pods.kernels.formats import Precision
+from tests.needed import need_module
 
 HEADS, KV_HEADS, HEAD_DIM = 4, 2, 32
 LIMITS = DecoderLimits(max_rows=64, max_outputs=4, max_positions=128, kv_blocks=8, threads=1)
+NO_ORACLE = "transformers is not installed (extra dev): our logits are compared with no other implementation's"
 PROMPT = [7, 99, 12, 41, 3, 200, 5]
 
 
@@ -39,7 +41,7 @@ def build_tokenizer():
 
 @pytest.fixture(scope="module")
 def oracle():
-    transformers = pytest.importorskip("transformers")
+    transformers = need_module("transformers", NO_ORACLE)
     torch.manual_seed(3)
     config = transformers.LlamaConfig(
         vocab_size=264,
@@ -111,7 +113,7 @@ def test_shards_give_the_same_logits(oracle, folder, tmp_path):
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_16_bit_weights_give_the_logits_of_their_rounded_values(oracle, tmp_path, dtype):
-    transformers = pytest.importorskip("transformers")
+    transformers = need_module("transformers", NO_ORACLE)
     rounded = transformers.LlamaForCausalLM(oracle.config).eval()
     rounded.load_state_dict({name: w.to(dtype).float() for name, w in oracle.state_dict().items()})
     stored = transformers.LlamaForCausalLM(oracle.config).to(dtype)

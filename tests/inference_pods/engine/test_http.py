@@ -110,6 +110,28 @@ async def test_openai_cuts_the_stop_string_and_tgi_keeps_it(serve, any_runner, h
     assert (answer["generated_text"], answer["details"]["finish_reason"]) == ("abcd", "stop_sequence")
 
 
+@pytest.mark.parametrize(("stop", "tokens"), [("cd", ["a", "b"]), ("zz", ["a", "b", "c", "d"])])
+async def test_openai_lists_the_tokens_of_the_text_that_it_shows(serve, scripted_runner, http, stop, tokens):
+    engine = await serve(scripted_runner)
+    wishes = chat_body(stop=stop, logprobs=True, top_logprobs=1)
+    _, whole, _ = await post(http, engine.url + CHAT, wishes)
+    assert [entry["token"] for entry in whole["choices"][0]["logprobs"]["content"]] == tokens
+    assert whole["usage"]["completion_tokens"] == 4
+    _, frames = await post_frames(http, engine.url + CHAT, {**wishes, "stream": True})
+    listed = [f["choices"][0]["logprobs"] for f in frames[:-1]]
+    assert [entry["token"] for one in listed if one for entry in one["content"]] == tokens
+
+    wishes = {"prompt": "Hello", "max_tokens": 4, "temperature": 0, "stop": stop, "logprobs": 1}
+    _, whole, _ = await post(http, engine.url + "/v1/completions", wishes)
+    logprobs = whole["choices"][0]["logprobs"]
+    assert logprobs["tokens"] == tokens
+    assert logprobs["text_offset"] == list(range(len(tokens)))
+    assert len(logprobs["token_logprobs"]) == len(logprobs["top_logprobs"]) == len(tokens)
+    _, frames = await post_frames(http, engine.url + "/v1/completions", {**wishes, "stream": True})
+    listed = [f["choices"][0]["logprobs"] for f in frames[:-1]]
+    assert [token for one in listed if one for token in one["tokens"]] == tokens
+
+
 async def test_plain_completions_take_text_or_tokens_and_give_logprobs(serve, any_runner, http, tokenizer):
     engine = await serve(any_runner)
     for prompt in ("Hello", ["Hello"], tokenizer.encode("Hello")):

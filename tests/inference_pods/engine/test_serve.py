@@ -20,19 +20,20 @@ from inference_pods.engine.service import Phase
 from inference_pods.kernels.decoder import DeviceLostError
 
 ARGUMENTS = ["engine", "--model-source", "file:///none.gguf", "--precision", "int4", "--port", "0"]
+LOAD_SECONDS = "adaptive_engine_load_seconds", {"model": "model", "tier": "full"}
 
 
 @pytest.fixture
 def run_engine(monkeypatch, tmp_path, capsys):
     """Runs the engine, its loading replaced; (exit code, what it said on stderr, what it left for the operator)."""
 
-    def run(build):
+    def run(build, started=0.0):
         log = tmp_path / "termination-log"
         log.touch()
         monkeypatch.setattr(serve, "TERMINATION_LOG", log)
         monkeypatch.setattr(serve, "build_engine", build)
         monkeypatch.setattr("sys.argv", ARGUMENTS)
-        code = serve.run(0.0)
+        code = serve.run(started)
         said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("{")]
         left = log.read_text()
         return code, json.loads(said[-1]) if said else None, json.loads(left) if left else None
@@ -83,6 +84,29 @@ def test_a_stop_signal_amid_loading_ends_the_engine_at_once_and_well(monkeypatch
     loaded.set()
     assert code == 0
     assert took < 5
+
+
+def test_the_load_seconds_count_from_the_start_of_the_process_to_the_proof(run_engine, monkeypatch):
+    services, said = [], []
+
+    def build(settings, deliver, observe, _on_lost):
+        emulated = replace(settings, emulate=(LevelCurve("", Curve(100, 0, 0)),))
+        return build_emulated_engine(emulated, deliver, observe)
+
+    proved = serve.Service.prove
+
+    async def prove_then_stop(service):
+        await proved(service)
+        services.append(service)
+        said.append(service.metrics.registry.get_sample_value(*LOAD_SECONDS))
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(serve.Service, "prove", prove_then_stop)
+    started = time.monotonic() - 3.0
+    assert run_engine(build, started) == (0, None, None)
+    assert said == [0.0], "not ready yet"
+    loaded = services[0].metrics.registry.get_sample_value(*LOAD_SECONDS)
+    assert 3.0 < loaded < time.monotonic() - started
 
 
 def break_books(engine, monkeypatch):

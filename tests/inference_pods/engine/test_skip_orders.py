@@ -1,6 +1,9 @@
 """Which layers may be left out of a model: what the recipe says, else what was measured of exactly these weights."""
 
+from pathlib import Path
+
 import pytest
+import yaml
 
 from inference_pods.engine.errors import LoadError, LoadReason
 from inference_pods.engine.skip_orders import find_skip_order
@@ -40,3 +43,10 @@ def test_another_model_of_as_many_layers_is_refused_with_the_field_and_the_comma
     assert caught.value.reason is LoadReason.UNSUPPORTED
     for words in ("recipe.nested.skipOrder", "--skip-order", "python -m inference_pods.engine.rank_layers", "28"):
         assert words in caught.value.message
+
+
+def test_the_example_names_the_order_that_was_measured_of_its_weights():
+    spec = yaml.safe_load((Path(__file__).parents[3] / "examples" / "nested.yaml").read_text())["spec"]
+    (nested,) = [tier["recipe"]["nested"] for tier in spec["tiers"] if "nested" in tier["recipe"]]
+    measured = find_skip_order((), nested["depths"], 30, lambda: spec["model"]["sha256"])
+    assert tuple(nested["skipOrder"]) == measured

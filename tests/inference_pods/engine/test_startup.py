@@ -14,7 +14,7 @@ from inference_pods.engine.settings import parse_settings
 from inference_pods.engine.startup import build_engine
 from inference_pods.kernels.batch import Chunk
 from inference_pods.kernels.build import KernelUnavailableError
-from inference_pods.kernels.cpu import detect_cpu
+from inference_pods.kernels.cpu import VARIANTS, Cpu, detect_cpu
 
 
 def build(model_source, *arguments):
@@ -49,6 +49,26 @@ async def test_log_info_and_metrics_name_the_compiled_kernels_that_run(
     engine = build(model_source)
     assert engine.description["kernels"] == shown_kernels(engine) == expected
     assert f"'kernels': '{expected}'" in caplog.text
+    assert ("scalar kernels" in caplog.text) is (expected == "generic")
+
+
+def test_a_cpu_without_avx2_is_said_to_decode_slower(model_source, model_path, monkeypatch, caplog):
+    old = Cpu("Old CPU", frozenset({"sse2"}))
+    monkeypatch.setattr("inference_pods.kernels.library.detect_cpu", lambda: old)
+    monkeypatch.setattr("inference_pods.engine.startup.detect_cpu", lambda: old)
+    monkeypatch.delenv("ADAPTIVE_KERNEL_VARIANT", raising=False)
+    build(model_source)
+    assert "lacks AVX2, FMA or F16C (Old CPU" in caplog.text
+    assert "decoding with the scalar kernels, slower" in caplog.text
+
+
+def test_scalar_kernels_that_were_asked_for_are_not_blamed_on_the_cpu(model_source, model_path, monkeypatch, caplog):
+    new = Cpu("New CPU", VARIANTS["avx512"])
+    monkeypatch.setattr("inference_pods.engine.startup.detect_cpu", lambda: new)
+    monkeypatch.setenv("ADAPTIVE_KERNEL_VARIANT", "generic")
+    build(model_source)
+    assert "ADAPTIVE_KERNEL_VARIANT asks for it, though this CPU can run avx512 (New CPU" in caplog.text
+    assert "lacks" not in caplog.text
 
 
 async def test_without_compiled_kernels_log_info_and_metrics_name_torch(
@@ -58,6 +78,7 @@ async def test_without_compiled_kernels_log_info_and_metrics_name_torch(
     engine = build(model_source, "--kv-cache-tokens", "64", "--max-total-tokens", "64")
     assert engine.description["kernels"] == shown_kernels(engine) == "torch"
     assert "'kernels': 'torch'" in caplog.text
+    assert "no compiled kernels (no compiler): decoding in plain torch, 5-20x slower" in caplog.text
 
 
 @pytest.mark.parametrize(

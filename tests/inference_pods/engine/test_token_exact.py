@@ -14,6 +14,7 @@ from inference_pods.engine.sequence import GenerationRequest
 from inference_pods.kernels.decoder import Chunk
 from inference_pods.kernels.formats import BLOCK_TOKENS, Precision, TensorRole
 from inference_pods.kernels.reference import dequantise
+from tests.needed import need_module
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -25,6 +26,7 @@ PROMPTS = (
     "Once upon a time, in a village by the river, there lived a miller who had three daughters, and every morning",
 )
 NEW_TOKENS = 16
+NO_ORACLE = "transformers is not installed (extra dev): our tokens are compared with no other implementation's"
 
 WINDOWS = tuple(
     " ".join(window.split())
@@ -78,7 +80,7 @@ class StateDict:
 @pytest.fixture(scope="module")
 def oracle(model_file):
     """The implementation of `transformers`, nothing downloaded."""
-    transformers = pytest.importorskip("transformers")
+    transformers = need_module("transformers", NO_ORACLE)
     shape = read_shape(model_file)
     weights = StateDict()
     load_weights(model_file, shape, weights, permutation_seed=0)
@@ -129,9 +131,12 @@ def decode_joining(runner, tokenizer, prompts, step_tokens):
     return list(generated.values())
 
 
-def test_greedy_tokens_equal_transformers_alone_in_a_batch_and_joining_midway(oracle, load_runner, tokenizer):
+@pytest.mark.parametrize("precision", [Precision.FP32, Precision.FP16], ids=["fp32 KV", "fp16 weights and KV"])
+def test_greedy_tokens_equal_transformers_alone_in_a_batch_and_joining_midway(
+    oracle, load_runner, tokenizer, precision
+):
     expected = [greedy_reference(oracle, tokenizer.encode(p), NEW_TOKENS, tokenizer.eos_id) for p in PROMPTS]
-    runner = load_runner(Precision.FP32)
+    runner = load_runner(precision)
     assert [decode_joining(runner, tokenizer, [prompt], 64)[0] for prompt in PROMPTS] == expected
     assert decode_joining(runner, tokenizer, PROMPTS, 64) == expected
     assert decode_joining(runner, tokenizer, PROMPTS, 7) == expected

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from adaptive_operator.decide import candidates
 from adaptive_operator.decide.budget import Claim, grants, shares, split
 from adaptive_operator.decide.candidates import PlanSpace, PlanTier, best_plan, value
 from adaptive_operator.decide.cards import card_of, warm_tier
@@ -116,6 +117,22 @@ plan_tiers = st.builds(
     high=st.integers(1, 6),
     present=st.integers(0, 2),
 )
+
+
+def test_plans_are_looked_through_once_however_many_rules_ask_for_the_best(monkeypatch: pytest.MonkeyPatch) -> None:
+    best_plan.cache_clear()
+    looked: list[tuple[int, ...]] = []
+
+    def noting(space: PlanSpace, plan: tuple[int, ...], demand: float) -> candidates.Value:
+        looked.append(plan)
+        return value(space, plan, demand)
+
+    monkeypatch.setattr(candidates, "value", noting)
+    tiers = [PlanTier("full", 2, 1.0, 1000, 0, 4, 0), PlanTier("int4", 1, 1.0, 900, 0, 4, 0)]
+    found = [best_plan(space(tiers, limit=4), 2.5, 2000) for _ in range(3)]
+    assert found == [(1, 2)] * 3
+    assert len(looked) == len(set(looked)) > 1
+    assert best_plan(space(tiers, limit=3), 2.5, 2000) == (0, 3), "another space is another question"
 
 
 @settings(max_examples=60, deadline=None)

@@ -19,6 +19,7 @@ from inference_pods.kernels.decoder import Chunk
 from inference_pods.kernels.formats import Precision
 from inference_pods.kernels.step_plans import PlanCache
 from inference_pods.kernels.torch_decoder import TorchDecoder
+from tests.needed import give_up
 
 pytestmark = pytest.mark.timeout(300)  # torch compiles for seconds per plan
 SEED = 5
@@ -48,8 +49,9 @@ def greedy(runner, steps=6):
 
 
 @pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")  # torch's compiler, when it is first imported
-@pytest.mark.skipif(shutil.which("g++") is None, reason="NO C++ COMPILER: torch.compile was not tested")
 def test_the_flag_compiles_steps_before_the_engine_is_ready_and_they_give_the_eager_tokens(tiny_model):
+    if shutil.which("g++") is None:
+        give_up("no C++ compiler (install g++): torch.compile is not tested")
     loaded = load(tiny_model, "--step-plans", "compile", "--device", "cpu", max_outputs=2)
     counts = loaded.plan_counts
     assert isinstance(loaded.runner, TorchDecoder)

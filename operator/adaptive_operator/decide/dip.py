@@ -23,8 +23,13 @@ def step_and_life(situation: Situation) -> tuple[float, float]:
 
     Example: 60 s to load, answers of 211 tokens at 35 ms, a scrape every 15 s: 60 + 37 + 15 s, and 300 s.
     """
-    load = max((load_seconds(situation, tier) for tier in situation.tiers), default=0.0)
+    load = slowest_load_seconds(situation)
     return load + drain_seconds(situation), plan_life(load)
+
+
+def slowest_load_seconds(situation: Situation) -> float:
+    """Load time of the tier that takes longest."""
+    return max((load_seconds(situation, tier) for tier in situation.tiers), default=0.0)
 
 
 def drain_seconds(situation: Situation) -> float:

@@ -174,6 +174,27 @@ def test_an_addition_that_may_be_final_leaves_room_for_a_load_whose_moves_were_n
     assert (wanted(decision), decision.reason) == (to, Reason.ADDED_REPLICA)
 
 
+@pytest.mark.parametrize("bins", [pytest.param(40, id="moves known"), pytest.param(4, id="after a start")])
+def test_where_exchanges_pay_an_addition_is_not_final_and_keeps_its_quality_at_any_time(bins):
+    """From int8 2 · int4 2 to int4 4 takes 60 s: 11.7/s more are worth the replica that is missing meanwhile."""
+    seen = replace(metrics(44.0), history=Series((44.0,) * bins, 15.0, NOW))
+    assert wanted(decide_one(observe_one(SPEC, {"int8": 1, "int4": 1}, seen))) == DENSER
+
+
+UPGRADES = {
+    # bins of history at 19/s -> why full 1 · int4 3, the addition above, stays or is about to go
+    "how the load moves is known: full 3 · int4 1 would be better": (40, Reason.HELD_FOR_AGREEMENT),
+    "after a start it is not, and what was left as room for it stays": (4, Reason.STEADY),
+}
+
+
+@pytest.mark.parametrize("name", UPGRADES)
+def test_an_upgrade_does_not_take_back_the_room_before_it_was_seen_how_the_load_moves(name):
+    bins, reason = UPGRADES[name]
+    seen = replace(metrics(19.0, peak=19.0), history=Series((19.0,) * bins, 15.0, NOW))
+    assert decide_one(observe_one(with_answers(211, 120), {"full": 1, "int4": 3}, seen)).reason is reason
+
+
 LASTED = {
     # seconds for which the demand was already there -> is it swapped?
     "what has just come may be over before the exchange is": (60, False),
@@ -189,6 +210,21 @@ def test_a_forced_exchange_is_paid_for_by_demand_that_lasts(name):
     bins = (50.0,) * (40 - seconds // 15) + (63.5,) * (seconds // 15)
     seen = replace(metrics(63.5), history=Series(bins, 15.0, NOW))
     decision = decide_one(observe_one(SPEC.model_copy(update={"tiers": slow}), DENSE, seen))
+    assert (decision.reason is Reason.SWAPPED_TO_CHEAPER_TIER) is swapped
+    assert (decision.reason is Reason.CAPACITY_LIMITED) is not swapped
+
+
+OVERLOADS = {
+    # full 1 · int4 3 carry 30.4/s; int4 4 31.7/s, and 35.2/s with all of their cards -> is it swapped?
+    "the larger mix would answer it in time: the answers of the replica that goes are paid for": (34.0, False),
+    "not even the larger mix answers it in time, nor is what its replicas drain for": (37.0, True),
+}
+
+
+@pytest.mark.parametrize("name", OVERLOADS)
+def test_where_no_mix_answers_in_time_a_drain_costs_nothing(name):
+    rate, swapped = OVERLOADS[name]
+    decision = decide_one(observe_one(with_answers(211, 120), {"full": 1, "int4": 3}, metrics(rate)))
     assert (decision.reason is Reason.SWAPPED_TO_CHEAPER_TIER) is swapped
     assert (decision.reason is Reason.CAPACITY_LIMITED) is not swapped
 

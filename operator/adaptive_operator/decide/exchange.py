@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from adaptive_operator.decide.candidates import Plan, PlanSpace, best_plan
-from adaptive_operator.decide.damping import survivors
+from adaptive_operator.decide.damping import moments, survivors
+from adaptive_operator.decide.dip import step_and_life
 from adaptive_operator.decide.situation import Mix, Situation, as_mix, as_plan
 
 _TOLERANCE = 0.005
@@ -34,9 +35,13 @@ def exchange_rate(situation: Situation, space: PlanSpace, plan: Plan, limit: int
 
 def staying_rate(situation: Situation, space: PlanSpace, mix: Mix, target: Mix, limit: int) -> float:
     """What stays while `mix`, all of it ready, is exchanged for `target` carries (requests/s, derated)."""
+    return space.most(as_plan(space, survivors(_all_ready(situation, mix), target, limit)))
+
+
+def _all_ready(situation: Situation, mix: Mix) -> Situation:
+    """The same situation when `mix` is wanted and serves."""
     ready = tuple(replace(t, wanted=mix.get(t.name, 0), ready=mix.get(t.name, 0)) for t in situation.tiers)
-    stay = survivors(replace(situation, tiers=ready), target, limit)
-    return space.most(as_plan(space, stay))
+    return replace(situation, tiers=ready)
 
 
 def roomy_plan(
@@ -60,3 +65,44 @@ def roomy_plan(
             break
         asked = max(asked * leave / rate, space.most(found) * (1 + 2 * _TOLERANCE))
     return found
+
+
+def plan_with_a_way_on(
+    situation: Situation, space: PlanSpace, need: float, limit: int, choice: PlanSpace | None = None
+) -> Plan | None:
+    """The best plan for `need` (requests/s) that may be left in time at that demand; None: there is none.
+
+    Where it would be final and the history does not yet tell how the load moves, one that may be left at more, as if
+    the load rose by what exchanges in time are kept for.
+    """
+    plan = roomy_plan(situation, space, need, need, limit, choice)
+    is_seen = situation.expected is None or situation.expected.settled
+    if plan is None or is_seen or not _is_final(situation, space, plan, limit):
+        return plan
+    return roomy_plan(situation, space, need, need * situation.settings.exchange_headroom, limit, choice)
+
+
+def _is_final(situation: Situation, space: PlanSpace, plan: Plan, limit: int) -> bool:
+    """Does a larger plan exist, but none that is worth an exchange once all of `plan` is ready?"""
+    leave = exchange_rate(situation, space, plan, limit)
+    if leave is None:
+        return False
+    there = _all_ready(situation, as_mix(situation, space, plan))
+    return worthwhile_plan(there, space, plan, limit, leave) is None
+
+
+def worthwhile_plan(situation: Situation, space: PlanSpace, keep: Plan, limit: int, demand: float) -> Plan | None:
+    """The next larger plan, or where that gains too little the one nearest to twice as much; None: neither gains."""
+    settings, carried = situation.settings, space.most(keep)
+    need = max(demand * settings.growth_headroom, carried * (1 + 2 * _TOLERANCE))
+    far = best_plan(space, 2 * carried, settings.exact_plans)
+    plans = (roomy_plan(situation, space, need, demand, limit), far)
+    return next((p for p in plans if p is not None and _gains(situation, space, keep, p, limit)), None)
+
+
+def _gains(situation: Situation, space: PlanSpace, keep: Plan, plan: Plan, limit: int) -> bool:
+    """Is what a plan can serve more, over its life, more than what cannot be served while replicas are exchanged?"""
+    step, life = step_and_life(situation)
+    *steps, after = [space.most(as_plan(space, m)) for m in moments(situation, as_mix(situation, space, plan), limit)]
+    now = space.most(keep)
+    return sum(max(0.0, now - left) for left in steps) * step < (after - now) * life

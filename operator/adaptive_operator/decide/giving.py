@@ -10,7 +10,8 @@ from dataclasses import replace
 from adaptive_operator.decide.candidates import best_plan
 from adaptive_operator.decide.damping import agree, dwells, is_agreed, is_freshly_started, survivors
 from adaptive_operator.decide.demand import Trust
-from adaptive_operator.decide.growth import capacity, carries, load_and_life
+from adaptive_operator.decide.dip import step_and_life
+from adaptive_operator.decide.growth import capacity, carries
 from adaptive_operator.decide.proposal import Proposal
 from adaptive_operator.decide.situation import Mix, Situation, as_mix, as_plan, plan_space
 from adaptive_operator.decide.wording import accelerators_text, fingerprint, mix_text, rate_text
@@ -53,9 +54,9 @@ def _least_mix(situation: Situation, share: int, need: float) -> dict[str, int] 
 def _is_worth_its_dip(situation: Situation, mix: Mix, limit: int, refused: float) -> bool:
     """Own requests lost while replicas are exchanged, against those of others that are served over the plan's life."""
     space, rate = plan_space(situation, limit), situation.demand.rate or 0.0
-    load, life = load_and_life(situation)
+    step, life = step_and_life(situation)
     lost = space.fill(as_plan(space, survivors(situation, mix, limit)), rate).unserved
-    return lost * load < refused * life
+    return lost * step < refused * life
 
 
 def _given(situation: Situation, mix: dict[str, int], limit: int, need: float) -> Proposal:

@@ -10,13 +10,13 @@ from dataclasses import replace
 from adaptive_operator.decide.candidates import Plan, PlanSpace, best_plan
 from adaptive_operator.decide.damping import agree_on_more, dwell_seconds, is_agreed, moments, survivors
 from adaptive_operator.decide.decision import Finding
-from adaptive_operator.decide.exchange import exchange_rate, roomy_plan, staying_rate
+from adaptive_operator.decide.dip import slowest_load_seconds, step_and_life
+from adaptive_operator.decide.exchange import exchange_rate, plan_with_a_way_on, staying_rate, worthwhile_plan
 from adaptive_operator.decide.floor import floor_under_load
 from adaptive_operator.decide.hold import after_growth
-from adaptive_operator.decide.optimize.problem import plan_life
 from adaptive_operator.decide.proposal import Proposal
 from adaptive_operator.decide.situation import Mix, Moves, Situation, as_mix, as_plan, can_act_on_demand, plan_space
-from adaptive_operator.decide.swaps import DOWNWARD, load_seconds
+from adaptive_operator.decide.swaps import DOWNWARD
 from adaptive_operator.decide.wording import accelerators_text, mix_text, passes_text, rate_text
 from adaptive_operator.observe.observation import PolicyMemory
 from adaptive_operator.reasons import Reason
@@ -83,9 +83,10 @@ def _grow_early(situation: Situation, space: PlanSpace, keep: Plan, limit: int, 
     leave = exchange_rate(situation, space, keep, limit)
     if leave is None or demand <= leave:
         return None
-    mix = _early_target(situation, space, keep, limit, demand)
-    if mix is None:
+    target = worthwhile_plan(situation, space, keep, limit, demand)
+    if target is None:
         return None
+    mix = as_mix(situation, space, target)
     # For the minutes of an exchange, the part of the cards that is kept back for bursts and errors may be used.
     stays = staying_rate(situation, space, situation.wanted, mix, limit) / situation.settings.utilisation
     if stays < demand:
@@ -95,26 +96,6 @@ def _grow_early(situation: Situation, space: PlanSpace, keep: Plan, limit: int, 
         return _held(situation, memory, "nears", "exchanged in time")
     proposal = _grown(situation, space, mix, limit, demand)
     return replace(proposal, message=_early_text(situation, space, keep, mix, demand, stays))
-
-
-def _early_target(
-    situation: Situation, space: PlanSpace, keep: Plan, limit: int, demand: float
-) -> dict[str, int] | None:
-    """The next larger mix, or where that gains too little the one nearest to twice as much; None: neither gains."""
-    need = max(demand * situation.settings.growth_headroom, space.most(keep) * (1 + 2 * _TOLERANCE))
-    far = best_plan(space, 2 * space.most(keep), situation.settings.exact_plans)
-    for plan in (roomy_plan(situation, space, need, demand, limit), far):
-        if plan is not None and _gains(situation, space, keep, plan, limit):
-            return as_mix(situation, space, plan)
-    return None
-
-
-def _gains(situation: Situation, space: PlanSpace, keep: Plan, plan: Plan, limit: int) -> bool:
-    """Is what a plan can serve more, over its life, more than what cannot be served while replicas are exchanged?"""
-    load, life = load_and_life(situation)
-    *steps, after = [space.most(as_plan(space, m)) for m in moments(situation, as_mix(situation, space, plan), limit)]
-    now = space.most(keep)
-    return sum(max(0.0, now - step) for step in steps) * load < (after - now) * life
 
 
 def _early_text(situation: Situation, space: PlanSpace, keep: Plan, mix: Mix, demand: float, stays: float) -> str:
@@ -192,7 +173,7 @@ def _target(situation: Situation, space: PlanSpace, limit: int, demand: float) -
     """
     need = demand * situation.settings.growth_headroom
     additions = plan_space(situation, limit, Moves.ADDITIONS)
-    plan = roomy_plan(situation, space, need, need, limit, additions)
+    plan = plan_with_a_way_on(situation, space, need, limit, additions)
     if plan is not None and carries(additions, plan, need):
         return as_plan(space, as_mix(situation, additions, plan))
     unserved = space.fill(as_plan(space, situation.wanted), demand).unserved
@@ -207,18 +188,28 @@ def _target(situation: Situation, space: PlanSpace, limit: int, demand: float) -
 
 
 def _is_worth_its_dip(situation: Situation, space: PlanSpace, mix: Mix, limit: int, demand: float) -> bool:
-    """Requests lost while replicas are exchanged, against requests gained over the plan's life."""
-    load, life = load_and_life(situation)
-    ready = {t.name: min(t.ready, t.wanted) for t in situation.tiers}
-    now = space.fill(as_plan(space, ready), demand).unserved
-    *steps, after = [space.fill(as_plan(space, m), demand).unserved for m in moments(situation, mix, limit)]
-    return sum(unserved - now for unserved in steps) * load < (now - after) * life
+    """Requests lost while replicas are exchanged, against requests gained over the plan's life.
+
+    What would have been gained in the minutes that were seen counts if it is more: a load that has lasted is taken to
+    last for as long again. Else one that stays for hours would never be worth an exchange. What passes even the whole
+    cards of the larger mix is late on any replica: throughput is left to count, and one that drains still answers.
+    """
+    step, life = step_and_life(situation)
+    ready = as_plan(space, {t.name: min(t.ready, t.wanted) for t in situation.tiers})
+    plans = [as_plan(space, moment) for moment in moments(situation, mix, limit)]
+    if demand * situation.settings.utilisation > space.most(plans[-1]):
+        step = slowest_load_seconds(situation)
+    now, *steps, after = [space.fill(plan, demand).unserved for plan in (ready, *plans)]
+    gained = max((now - after) * life, _missed(situation, space, ready, plans[-1]))
+    return sum(unserved - now for unserved in steps) * step < gained
 
 
-def load_and_life(situation: Situation) -> tuple[float, float]:
-    """Seconds that the slowest tier loads, and that a plan is assumed to live."""
-    load = max((load_seconds(situation, t) for t in situation.tiers), default=0.0)
-    return load, plan_life(load)
+def _missed(situation: Situation, space: PlanSpace, plan: Plan, larger: Plan) -> float:
+    """Requests of the last minutes that a larger plan would have served and `plan` would not; 0 without a history."""
+    seen = situation.model.metrics.history
+    known = [rate for rate in seen.bins if rate is not None] if seen is not None else []
+    missed = sum(space.fill(plan, rate).unserved - space.fill(larger, rate).unserved for rate in known)
+    return missed * seen.bin_seconds if seen is not None else 0.0
 
 
 def _grown(situation: Situation, space: PlanSpace, mix: dict[str, int], limit: int, demand: float) -> Proposal:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from adaptive_operator.decide.candidates import Plan, PlanSpace
 from adaptive_operator.decide.damping import agree, dwell_seconds, dwells, is_agreed, is_freshly_started, survivors
 from adaptive_operator.decide.demand import Trust
-from adaptive_operator.decide.exchange import roomy_plan
+from adaptive_operator.decide.exchange import plan_with_a_way_on
 from adaptive_operator.decide.growth import capacity, carries, replace_wanted
 from adaptive_operator.decide.proposal import Proposal
 from adaptive_operator.decide.situation import Mix, Situation, as_mix, as_plan, can_act_on_demand, plan_space
@@ -142,7 +142,7 @@ def _improvement(situation: Situation, space: PlanSpace, limit: int, demand: flo
     A mix that could not be left any more at that demand is passed over: the way back has to stay open.
     """
     need = demand * situation.settings.shrink_headroom
-    plan = roomy_plan(situation, space, need, need, limit)
+    plan = plan_with_a_way_on(situation, space, need, limit)
     if plan is None or not _is_improvement(situation, space, plan, demand):
         return None
     return as_mix(situation, space, plan)

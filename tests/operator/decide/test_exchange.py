@@ -12,6 +12,7 @@ from adaptive_operator.decide.damping import survivors
 from adaptive_operator.decide.exchange import exchange_rate, roomy_plan, staying_rate
 from adaptive_operator.decide.settings import DecideSettings
 from adaptive_operator.decide.situation import Situation, as_mix, as_plan, build_situation, plan_space
+from adaptive_operator.observe.observation import Series, TierReadings
 from adaptive_operator.reasons import Reason
 from tests.operator.decide.plant import (
     DEMO_SETTINGS,
@@ -89,10 +90,41 @@ def test_a_full_budget_at_a_load(name):
 
 
 def test_where_the_next_mix_gains_too_little_for_its_dip_the_exchange_goes_far():
-    """int8 serves a seventh more than full, int4 a quarter: for the least step a quarter would be missing meanwhile."""
-    spec = with_rates(full=7017, int8=8142, int4=8982)
+    """int8 serves a seventh more than full, int4 a third: for the least step a quarter would be missing meanwhile."""
+    spec = with_rates(full=7017, int8=8142, int4=9382)
     decision = decide_one(observe_one(spec, {"full": 2, "int8": 1, "int4": 1}, metrics(23.0)))
     assert wanted(decision) == {"int4": 4}
+
+
+# Weight-only quantisation: three steps for a seventh more. Demand nears 27.7/s of full 3 · int4 1, and 23.4/s stay.
+WEIGHT_ONLY = {"full": 7322, "int8": 8464, "int4": 8809}
+EXCHANGES = {
+    # tokens of an answer, the time per token that was measured, drainDeadlineSeconds -> what is wanted
+    "long answers end late, and until then their accelerator loads nothing": (211, None, 120, {"full": 3, "int4": 1}),
+    "short answers are soon over": (11, None, 120, {"int4": 4}),
+    "answers that are measured to be faster than the objective are, too": (211, 0.005, 120, {"int4": 4}),
+    "no answer goes on beyond the deadline": (211, None, 5, {"int4": 4}),
+}
+
+
+@pytest.mark.parametrize("name", EXCHANGES)
+def test_an_exchange_in_time_pays_for_the_answers_that_end_first(name):
+    tokens, per_token, deadline, to = EXCHANGES[name]
+    seen = metrics(22.6)
+    if per_token is not None:
+        seen = replace(seen, tiers={"full": TierReadings({}, 120.0, None, None, tpot_p95_seconds=per_token)})
+    decision = decide_one(observe_one(with_answers(tokens, deadline), {"full": 3, "int4": 1}, seen))
+    assert wanted(decision) == to
+
+
+def with_answers(tokens: int, deadline: int):
+    """Replicas that load for a minute, answers of so many tokens at 35 ms, and a deadline for drains."""
+    spec = with_rates(**WEIGHT_ONLY)
+    request = {"reference_prompt_tokens": 1155, "reference_output_tokens": tokens}
+    tiers = [t.model_copy(update={"card": t.card.model_copy(update=request)}) for t in spec.tiers]
+    slo = spec.slo.model_copy(update={"ttft_milliseconds": 1000, "tpot_milliseconds": 35})
+    scaling = spec.scaling.model_copy(update={"drain_deadline_seconds": deadline})
+    return spec.model_copy(update={"tiers": tiers, "slo": slo, "scaling": scaling})
 
 
 def test_where_no_mix_gains_enough_nothing_is_exchanged_before_it_has_to_be():
@@ -125,6 +157,76 @@ def test_where_a_forced_exchange_would_lose_more_than_it_gains_it_is_said_and_no
         "demand passes capacity: int8 3 · int4 1 carry 58.88/s; an exchange of replicas for more would lose more than"
         " it gains"
     )
+
+
+SEEN = {
+    # bins of history at 19/s -> what full 1 · int4 1 (14.5/s) grow to
+    "how the load moves is known: the best mix that may be left at 21.9/s": (40, {"full": 3, "int4": 1}),
+    "after a start it is not: the mix may be final, and carries what may come": (4, {"full": 1, "int4": 3}),
+}
+
+
+@pytest.mark.parametrize("name", SEEN)
+def test_an_addition_that_may_be_final_leaves_room_for_a_load_whose_moves_were_not_seen(name):
+    bins, to = SEEN[name]
+    seen = replace(metrics(19.0), history=Series((19.0,) * bins, 15.0, NOW))
+    decision = decide_one(observe_one(with_answers(211, 120), {"full": 1, "int4": 1}, seen))
+    assert (wanted(decision), decision.reason) == (to, Reason.ADDED_REPLICA)
+
+
+@pytest.mark.parametrize("bins", [pytest.param(40, id="moves known"), pytest.param(4, id="after a start")])
+def test_where_exchanges_pay_an_addition_is_not_final_and_keeps_its_quality_at_any_time(bins):
+    """From int8 2 · int4 2 to int4 4 takes 60 s: 11.7/s more are worth the replica that is missing meanwhile."""
+    seen = replace(metrics(44.0), history=Series((44.0,) * bins, 15.0, NOW))
+    assert wanted(decide_one(observe_one(SPEC, {"int8": 1, "int4": 1}, seen))) == DENSER
+
+
+UPGRADES = {
+    # bins of history at 19/s -> why full 1 · int4 3, the addition above, stays or is about to go
+    "how the load moves is known: full 3 · int4 1 would be better": (40, Reason.HELD_FOR_AGREEMENT),
+    "after a start it is not, and what was left as room for it stays": (4, Reason.STEADY),
+}
+
+
+@pytest.mark.parametrize("name", UPGRADES)
+def test_an_upgrade_does_not_take_back_the_room_before_it_was_seen_how_the_load_moves(name):
+    bins, reason = UPGRADES[name]
+    seen = replace(metrics(19.0, peak=19.0), history=Series((19.0,) * bins, 15.0, NOW))
+    assert decide_one(observe_one(with_answers(211, 120), {"full": 1, "int4": 3}, seen)).reason is reason
+
+
+LASTED = {
+    # seconds for which the demand was already there -> is it swapped?
+    "what has just come may be over before the exchange is": (60, False),
+    "what has lasted for minutes is taken to last for as many more": (600, True),
+}
+
+
+@pytest.mark.parametrize("name", LASTED)
+def test_a_forced_exchange_is_paid_for_by_demand_that_lasts(name):
+    """At 63.5/s int8 3 · int4 1 leave 4.6/s unserved; int4 4 leave none. A step takes 90 s."""
+    seconds, swapped = LASTED[name]
+    slow = [t.model_copy(update={"card": t.card.model_copy(update={"load_seconds": 60})}) for t in SPEC.tiers]
+    bins = (50.0,) * (40 - seconds // 15) + (63.5,) * (seconds // 15)
+    seen = replace(metrics(63.5), history=Series(bins, 15.0, NOW))
+    decision = decide_one(observe_one(SPEC.model_copy(update={"tiers": slow}), DENSE, seen))
+    assert (decision.reason is Reason.SWAPPED_TO_CHEAPER_TIER) is swapped
+    assert (decision.reason is Reason.CAPACITY_LIMITED) is not swapped
+
+
+OVERLOADS = {
+    # full 1 · int4 3 carry 30.4/s; int4 4 31.7/s, and 35.2/s with all of their cards -> is it swapped?
+    "the larger mix would answer it in time: the answers of the replica that goes are paid for": (34.0, False),
+    "not even the larger mix answers it in time, nor is what its replicas drain for": (37.0, True),
+}
+
+
+@pytest.mark.parametrize("name", OVERLOADS)
+def test_where_no_mix_answers_in_time_a_drain_costs_nothing(name):
+    rate, swapped = OVERLOADS[name]
+    decision = decide_one(observe_one(with_answers(211, 120), {"full": 1, "int4": 3}, metrics(rate)))
+    assert (decision.reason is Reason.SWAPPED_TO_CHEAPER_TIER) is swapped
+    assert (decision.reason is Reason.CAPACITY_LIMITED) is not swapped
 
 
 def test_a_mix_that_could_not_be_left_at_the_hold_windows_maximum_is_passed_over_on_the_way_back():

@@ -11,6 +11,7 @@ constexpr int BLOCK_TOKENS = 16;  // one KV block; also the widest vector, so th
 constexpr int SEGMENT = 4 * BLOCK_TOKENS;  // tokens that attention takes at once; what it finds in several is merged
 constexpr int SLICE = 4096;  // of the vocabulary, in which logits are summarised
 constexpr int ROWS_AT_ONCE = 64;  // of a prompt, that a run of weights is multiplied with before the next ones
+constexpr int64_t RUN_BYTES = 512 << 10;  // of such a run, half of a second-level cache
 constexpr int PARTS_PER_THREAD = 4;  // that attention is split into where a step has few rows and heads
 
 struct Config {

@@ -55,10 +55,11 @@ struct Walk {
     // Tiles `from` to the end of a matrix; P is the precision that is read, NESTED for both planes.
     template <int P, class Sink> void multiply(const uint8_t* w, int64_t tiles, int64_t columns, const Activations& a, int64_t rows,
                                                Sink&& sink, int64_t from = 0) {
-        // A run's tiles and a strip's activations stay in the second-level cache together.
+        // Of a prompt of several strips, a run's tiles stay in the second-level cache until all strips have met them.
         constexpr int64_t strip = P == NESTED ? INT32_MAX : ROWS_AT_ONCE;
-        int64_t tile_bytes = 2 * block_bytes(P, columns), threads = m.team->size();
-        int64_t run = (tiles - from + threads * 6 - 1) / (threads * 6);
+        int64_t tile_bytes = 2 * block_bytes(P, columns), runs = 6 * m.team->size();
+        int64_t run = (tiles - from + runs - 1) / runs, kept = RUN_BYTES / tile_bytes > 1 ? RUN_BYTES / tile_bytes : 1;
+        if (rows > strip && run > kept) run = kept;
         share_runs(tiles - from, run, [&](int64_t first, int64_t last) {
             for (int64_t at = 0; at < rows; at += strip) {
                 int64_t count = rows - at < strip ? rows - at : strip;

@@ -144,7 +144,11 @@ def sample_tier(
     """What was measured of a tier; None where it cannot be told, or while its replicas are cold or change."""
     readings = model.metrics.tiers.get(tier)
     # While an edit of its levels is held back, what is read is of the levels that the edit asks for.
-    if readings is None or any(level.name not in readings.answers for level in card.levels):
+    known = {level.name for level in card.levels}
+    if readings is None or not known <= readings.answers.keys():
+        return None
+    # What answers of a level without a card take of a replica is not known.
+    if any(rate > 0 for name, rate in readings.answers.items() if name not in known):
         return None
     replicas = _steady_replicas(model, tier, now - max(settings.warm_seconds, readings.window_seconds))
     if not replicas:

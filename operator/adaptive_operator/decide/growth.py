@@ -195,12 +195,14 @@ def _is_worth_its_dip(situation: Situation, space: PlanSpace, mix: Mix, limit: i
     cards of the larger mix is late on any replica: throughput is left to count, and one that drains still answers.
     """
     step, life = step_and_life(situation)
+    # A replica that only restarts is part of both mixes: an exchange would bring it back no sooner.
     ready = as_plan(space, {t.name: min(t.ready, t.wanted) for t in situation.tiers})
+    keep, larger = as_plan(space, situation.wanted), as_plan(space, mix)
     plans = [as_plan(space, moment) for moment in moments(situation, mix, limit)]
-    if demand * situation.settings.utilisation > space.most(plans[-1]):
+    if demand * situation.settings.utilisation > space.most(larger):
         step = slowest_load_seconds(situation)
     now, *steps, after = [space.fill(plan, demand).unserved for plan in (ready, *plans)]
-    gained = max((now - after) * life, _missed(situation, space, ready, plans[-1]))
+    gained = max((now - after) * life, _missed(situation, space, keep, larger))
     return sum(unserved - now for unserved in steps) * step < gained
 
 

@@ -53,6 +53,17 @@ def test_neither_threads_nor_neighbours_change_a_bit_of_it(variant, context, kv,
         np.testing.assert_array_equal(run, runs[0])
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("precision", list(Precision))
+def test_a_long_prompt_in_strips_equals_the_same_prompt_in_short_steps(variant, precision, threads):
+    decoder = load_random_weights(Decoder(SHAPE, replace(LONG, threads=threads), precision, variant))
+    tokens = [position * 7 % 131 for position in range(200)]
+    whole = decoder.step([Chunk(tokens, 0, TABLE, 1)])[0].logits.copy()
+    for start in range(0, 200, 40):
+        parts = decoder.step([Chunk(tokens[start : start + 40], start, OTHER, 1)])[0].logits
+    np.testing.assert_array_equal(parts, whole)
+
+
 @pytest.mark.parametrize("largest", [(0,), (4095, 4096), (9000, 12287), (12300,)])
 def test_the_best_token_is_the_first_of_the_largest_in_any_slice_of_the_vocabulary(variant, largest):
     shape = replace(SHAPE, vocab=12301)

@@ -249,6 +249,10 @@ UNTRUSTED = replace(metrics(1.5), tiers={"full": BUSY})
             observed(replace(BUSY, answers={"int8": 0.4, "int4": 0.4})),
             id="an edit to levels is held back: the answers are of those, and not of what is in force",
         ),
+        pytest.param(
+            observed(replace(BUSY, answers={"": BUSY.answers[""] * 0.99, "int8-d28": 0.01})),
+            id="a level that no card describes answered, too: it is not known what that takes of a replica",
+        ),
         pytest.param(replace(observed(), swap=SWAP), id="a swap is in flight"),
         pytest.param(
             observed(memory=PolicyMemory(wanted={"full": 2}, generation=1, last_change_at=NOW - 119)),

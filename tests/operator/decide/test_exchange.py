@@ -12,7 +12,7 @@ from adaptive_operator.decide.damping import survivors
 from adaptive_operator.decide.exchange import exchange_rate, roomy_plan, staying_rate
 from adaptive_operator.decide.settings import DecideSettings
 from adaptive_operator.decide.situation import Situation, as_mix, as_plan, build_situation, plan_space
-from adaptive_operator.observe.observation import Series, TierReadings
+from adaptive_operator.observe.observation import PodPhase, Series, TierReadings
 from adaptive_operator.reasons import Reason
 from tests.operator.decide.plant import (
     DEMO_SETTINGS,
@@ -227,6 +227,15 @@ def test_where_no_mix_answers_in_time_a_drain_costs_nothing(name):
     decision = decide_one(observe_one(with_answers(211, 120), {"full": 1, "int4": 3}, metrics(rate)))
     assert (decision.reason is Reason.SWAPPED_TO_CHEAPER_TIER) is swapped
     assert (decision.reason is Reason.CAPACITY_LIMITED) is not swapped
+
+
+def test_a_replica_that_only_restarts_makes_no_exchange_worth_its_dip():
+    """Full 1 · int4 3 carried 29/s for all ten minutes; one of them is away for a minute, and 120 requests wait."""
+    seen = replace(metrics(29.0, queue=120.0), history=Series((29.0,) * 40, 15.0, NOW))
+    model = observe_one(with_answers(211, 120), {"full": 1, "int4": 3}, seen)
+    restarting = replace(model.pods[-1], phase=PodPhase.STARTING, ready_since=None)
+    decision = decide_one(replace(model, pods=(*model.pods[:-1], restarting)))
+    assert wanted(decision) == {"full": 1, "int4": 3}
 
 
 def test_a_mix_that_could_not_be_left_at_the_hold_windows_maximum_is_passed_over_on_the_way_back():

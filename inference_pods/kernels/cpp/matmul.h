@@ -76,7 +76,7 @@ template <int P> INLINE void widen_pair(const uint8_t* piece, vf& even, vf& odd)
 
 // The first pass over a tile runs ahead within the matrix; later ones find it in the cache and ask for the next tile, so
 // that memory works while they compute.
-// How far ahead was measured: at one KiB and at eight all formats lose up to 15 %, and without any so do int8 and int4.
+// Four KiB ahead was the best for all formats together; what each lost at other distances is in docs/benchmarks.md.
 INLINE int64_t prefetch_distance(int64_t row0, int64_t tile_bytes) { return row0 == 0 ? 4096 : tile_bytes; }
 
 // The form that nested matrices are multiplied in, never stored: nested.h makes it of both planes, a tile at a time.

@@ -90,6 +90,13 @@ template <int P> constexpr int64_t bytes_of_group() {
     return P == INT8 ? LANES * (2 + GROUP) : P == INT4 ? LANES * (4 + GROUP / 2) : LANES * GROUP * (P == FP32 ? 4 : 2);
 }
 
+// Widest activation block: what the registers hold beside the weights of a pair of columns.
+#ifdef PORTABLE
+template <int P> constexpr int widest() { return 2; }
+#else
+template <int P> constexpr int widest() { return LANES == 8 ? 4 : 8; }
+#endif
+
 // Pointers to B rows from `row0` on. The empty asm hides from gcc how they relate; it would address every value by an offset
 // of its own, computed beforehand and reloaded from the stack.
 template <int B, class T> INLINE void point_at_rows(const T* values, int64_t stride, int64_t row0, const T* (&rows)[B]) {
@@ -98,6 +105,14 @@ template <int B, class T> INLINE void point_at_rows(const T* values, int64_t str
         rows[b] = values + (row0 + b) * stride;
         __asm__("" : "+r"(rows[b]));
     }
+}
+
+// One activation row has one chain of sums per row block, and memory may deliver a pair of 16-bit columns sooner than two fused
+// additions end. So the chain of those has one addition, of the pair's sum, in the same order for every B. fp32 waits for memory
+// anyway and keeps the fewer instructions.
+template <int P> INLINE vf add_pair(vf sum, vf even, vf even_x, vf odd, vf odd_x) {
+    if constexpr (P == FP32) return f_fma(odd, odd_x, f_fma(even, even_x, sum));
+    return f_add(sum, f_fma(odd, odd_x, f_mul(even, even_x)));
 }
 
 // Adds the products of `columns` columns of the tile at `w`, from a pair of columns on, with B activation rows.
@@ -119,7 +134,7 @@ INLINE void add_products(const uint8_t* w, int64_t columns, const float* values,
         for (int b = 0; b < B; b++) {
             vf even_x = f_set(x[b][k]), odd_x = f_set(x[b][k + 1]);
 #pragma GCC unroll 2
-            for (int r = 0; r < 2; r++) acc[r][b] = f_fma(odd[r], odd_x, f_fma(even[r], even_x, acc[r][b]));
+            for (int r = 0; r < 2; r++) acc[r][b] = add_pair<P>(acc[r][b], even[r], even_x, odd[r], odd_x);
         }
     }
     if (k < columns)
@@ -129,12 +144,36 @@ INLINE void add_products(const uint8_t* w, int64_t columns, const float* values,
         }
 }
 
+// The same sums for fp32, one column after another: its two weights leave registers for six rows, which load less for each
+// multiplication than four.
+template <int B>
+INLINE void add_columns(const uint8_t* w, int64_t columns, const float* values, int64_t stride, int64_t row0, int64_t ahead,
+                        vf (&acc)[2][B]) {
+    const float* x[B];
+    point_at_rows<B>(values, stride, row0, x);
+    for (int64_t k = 0; k < columns; k += 2, w += 4 * LANES * sizeof(float)) {
+        for (int64_t line = 0; line < 4 * LANES * (int64_t)sizeof(float); line += 64) prefetch(w + line + ahead);
+#pragma GCC unroll 2
+        for (int64_t c = 0; c < 2 && k + c < columns; c++) {
+            vf first = f_load((const float*)w + c * LANES), second = f_load((const float*)w + (c + 2) * LANES);
+#pragma GCC unroll 8
+            for (int b = 0; b < B; b++) {
+                vf value = f_set(x[b][k + c]);
+                acc[0][b] = f_fma(first, value, acc[0][b]);
+                acc[1][b] = f_fma(second, value, acc[1][b]);
+            }
+        }
+    }
+}
+
 // Each kernel computes B activation rows from `row0` on against the two row blocks of the tile at `w`.
 template <int P, int B> static void dot_float(const uint8_t* w, int64_t columns, const Activations& a, int64_t row0, vf (&out)[2][B]) {
     vf acc[2][B];
 #pragma GCC unroll 8
     for (int b = 0; b < B; b++) acc[0][b] = acc[1][b] = f_zero();
-    add_products<P, B, true>(w, columns, a.fp32, a.stride, row0, prefetch_distance(row0, 2 * block_bytes(P, columns)), acc);
+    int64_t ahead = prefetch_distance(row0, 2 * block_bytes(P, columns));
+    if constexpr (P == FP32 && B > widest<FP32>()) add_columns<B>(w, columns, a.fp32, a.stride, row0, ahead, acc);
+    else add_products<P, B, true>(w, columns, a.fp32, a.stride, row0, ahead, acc);
 #pragma GCC unroll 8
     for (int b = 0; b < B; b++) out[0][b] = acc[0][b], out[1][b] = acc[1][b];
 }
@@ -215,13 +254,6 @@ template <int P, int B> static void dot_integer(const uint8_t* w, int64_t column
     for (int b = 0; b < B; b++) out[0][b] = acc[0][b], out[1][b] = acc[1][b];
 }
 
-// Widest activation block: what the registers hold beside the weights.
-#ifdef PORTABLE
-template <int P> constexpr int widest() { return 2; }
-#else
-template <int P> constexpr int widest() { return LANES == 8 ? 4 : 8; }
-#endif
-
 // Calls body(first row, std::integral_constant of the count) for blocks of up to WIDEST rows.
 template <int WIDEST, class Body> INLINE void for_row_blocks(int64_t rows, Body&& body) {
     int64_t row = 0;
@@ -271,7 +303,7 @@ template <int P, class Sink> static void multiply_tile(const uint8_t* w, int64_t
                                                        Sink&& sink) {
     if constexpr (P == FP32 && widest<P>() == 4)
         if (rows > widest<P>() && rows <= FEW) return multiply_strips(w, columns, a, rows, sink);
-    for_row_blocks<widest<P>()>(rows, [&](int64_t row, auto count) {
+    auto multiply = [&](int64_t row, auto count) {
         constexpr int B = decltype(count)::value;
         vf out[2][B];
         if constexpr (is_integer<P>()) {
@@ -282,5 +314,8 @@ template <int P, class Sink> static void multiply_tile(const uint8_t* w, int64_t
             dot_float<P, B>(w, columns, a, row, out);
         }
         for (int b = 0; b < B; b++) sink(row + b, out[0][b], out[1][b]);
-    });
+    };
+    if constexpr (P == FP32 && widest<P>() == 4)
+        if (rows > FEW) return for_row_blocks<6>(rows, multiply);
+    for_row_blocks<widest<P>()>(rows, multiply);
 }

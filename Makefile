@@ -117,7 +117,7 @@ bench-quality: setup ## Measure KL, perplexity and agreement of every tier and l
 	$(PY) -m benchmarks.bench_quality $(BENCH_ARGS)
 
 .PHONY: bench-planner
-bench-planner: setup ## Measure how long the pool planner takes and how close it comes; options: BENCH_ARGS=…
+bench-planner: setup ## Measure how long plans and whole decisions take, how close plans come, and that budgets hold; options: BENCH_ARGS=…
 	$(PY) -m benchmarks.bench_planner $(BENCH_ARGS)
 
 .PHONY: bench-loop

@@ -1,9 +1,10 @@
-"""Time and gap of the pool planner: `python -m benchmarks.bench_planner [--seeds 20] [--oracle 60]`.
+"""Time and gap of the planner: `python -m benchmarks.bench_planner [--seeds 20] [--parts solver] [--oracle 60]`.
 
-Everything between a program and a plan that may be adopted is timed: configurations, prices, the binary program,
-keeping what runs, routing. One warm process, wall time. Gaps are shares of the weighted demand: within what was listed,
-and with --oracle against the plain integer program on one pool, which takes its time. With --simulate it runs
-bench_policies instead, which takes the other options.
+Part `solver`: everything between a program and a plan that may be adopted is timed: configurations, prices, the binary
+program, keeping what runs, routing. One warm process, wall time. Part `decisions`: the whole decision of a model, and
+of 1,000; part `budget`: whether simulated pools keep theirs (`planner_decisions.py`). Gaps are shares of the weighted
+demand: within what was listed, and with --oracle against the plain integer program on one pool, which takes its time.
+With --simulate it runs bench_policies instead, which takes the other options.
 """
 
 from __future__ import annotations
@@ -23,12 +24,18 @@ import scipy
 from adaptive_operator.decide.optimize.milp import route, solve_exact
 from adaptive_operator.decide.optimize.problem import Problem
 from adaptive_operator.decide.optimize.solve import PoolPlan, solve
-from benchmarks import bench_policies
+from benchmarks import bench_policies, planner_decisions
+from benchmarks.planner_decisions import Decided, Kept
 from benchmarks.planner_pools import build_pool, changed_keys, move_on
 
 OUTPUT = Path("out/bench/planner.json")
 STRESSES = (1.6, 3.0)
 LARGE_SEEDS = 3
+PARTS = ("solver", "decisions", "budget")
+LEFT_OUT = """\
+Left out: the rows of the simulated policies (capacity, violations, proteus, flaps, sweep, metrics), which take hours:
+make bench-policies, or make bench-planner BENCH_ARGS=--simulate; what was run is kept, so it may be stopped."""
+WITHOUT_ORACLE = "Left out: the plain integer program on one pool of 100 models: BENCH_ARGS='--oracle 90'."
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +157,28 @@ def _line(case: Case, stress: float, samples: list[Sample]) -> str:
     )
 
 
+def render_decisions(found: Sequence[Decided]) -> str:
+    """Wall time of whole decisions; `program`: of how many the pool's program was part."""
+    lines = ["| whole decision | decisions | program | median s | p95 s | max s | must | |", "|---" * 8 + "|"]
+    for case, must in planner_decisions.MUST.items():
+        seconds = [item.seconds for item in found if item.case == case]
+        asked = sum(item.asked for item in found if item.case == case)
+        p95 = percentile(seconds, 0.95)
+        lines.append(
+            f"| {case} | {len(seconds)} | {asked} | {statistics.median(seconds):.3f} | {p95:.3f} | {max(seconds):.3f} "
+            f"| < {must:g} | {'met' if p95 < must else '**missed**'} |"
+        )
+    return "\n".join(lines)
+
+
+def render_budget(runs: Sequence[Kept]) -> str:
+    """One row: accelerators beyond the budget, at any event of any run."""
+    most = max(run.beyond for run in runs)
+    what = f"budget: {len(runs)} runs, {sum(r.decisions for r in runs)} decisions, {sum(r.starts for r in runs)} starts"
+    verdict = "met" if most == 0 else "**missed**"
+    return f"| what | must | accelerators beyond it | |\n|---|---|---|---|\n| {what} | 0 | {most} | {verdict} |"
+
+
 def compare_with_oracle(seconds: float) -> str:
     """One pool of 100 models by the plain integer program: what configurations miss, per weighted demand."""
     lines = []
@@ -176,17 +205,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--large-seeds", type=int, default=LARGE_SEEDS, help="pools of 1,000 models")
     parser.add_argument("--oracle", type=float, default=0.0, help="seconds for the plain program; 0: not run")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--simulate", action="store_true", help="the acceptance table of simulated policies instead")
     options = parser.parse_args(given)
-    samples = list(measure(options.seeds, options.large_seeds))
+    samples = list(measure(options.seeds, options.large_seeds)) if "solver" in options.parts else []
+    decided = list(_decisions(options.seeds)) if "decisions" in options.parts else []
+    runs = list(planner_decisions.keep_budget(options.seeds)) if "budget" in options.parts else []
     load = os.getloadavg()[0]
     print(f"{os.cpu_count()} cores, load {load:.1f}, scipy {scipy.__version__} (HiGHS), floors 0.9, Π 10\n")
-    print(render(samples))
-    if options.oracle:
-        print("\n" + compare_with_oracle(options.oracle))
+    tables = [render(samples)] if samples else []
+    tables += [render_decisions(decided)] if decided else []
+    tables += [render_budget(runs)] if runs else []
+    tables.append(compare_with_oracle(options.oracle) if options.oracle else WITHOUT_ORACLE)
+    print("\n\n".join([*tables, LEFT_OUT]))
     OUTPUT.parent.mkdir(parents=True, exist_ok=True)
-    OUTPUT.write_text(json.dumps({"load": load, "samples": [asdict(sample) for sample in samples]}))
+    found = {"samples": samples, "decided": decided, "budget": runs}
+    OUTPUT.write_text(
+        json.dumps({"load": load} | {name: [asdict(one) for one in rows] for name, rows in found.items()})
+    )
     return 0
+
+
+def _decisions(seeds: int) -> Iterator[Decided]:
+    yield from planner_decisions.decide_one_model(10 * seeds)
+    yield from planner_decisions.decide_many(min(seeds, 10))
 
 
 if __name__ == "__main__":

@@ -31,6 +31,12 @@ class OperatorMetrics:
             (*_BY_MODEL, "reason"),
             registry=self.registry,
         )
+        self._flaps = Counter(
+            "adaptive_operator_flaps",
+            "Mixes of replicas that came back after another one of less than five minutes, or five load times.",
+            _BY_MODEL,
+            registry=self.registry,
+        )
         self._pass_seconds = Histogram(
             "adaptive_operator_pass_seconds",
             "Duration of one pass over all pools, applying included.",
@@ -133,6 +139,10 @@ class OperatorMetrics:
             self._card_factor.remove(namespace, model, tier)
         self._tiers[namespace, model] = tiers
 
+    def note_flap(self, namespace: str, model: str, is_flap: bool) -> None:
+        """A mix was decided on; the counter is there from the first one on."""
+        self._flaps.labels(namespace, model).inc(is_flap)
+
     def note_pool(self, pool: PoolObservation, held_by_others: int) -> None:
         """What one pool holds, and how old its readings are."""
         self._held.labels(pool.resource, pool.name).set(sum(held_accelerators(m) for m in pool.models) + held_by_others)
@@ -144,7 +154,7 @@ class OperatorMetrics:
     def keep_models(self, models: Collection[tuple[str, str]]) -> None:
         """Drop the series of models that are gone."""
         for namespace, model in self._models - set(models):
-            for metric in (self._decisions, self._sample_age, self._card_factor):
+            for metric in (self._decisions, self._flaps, self._sample_age, self._card_factor):
                 metric.remove_by_labels({"namespace": namespace, "model": model})
             self._tiers.pop((namespace, model), None)
         self._models = set(models)

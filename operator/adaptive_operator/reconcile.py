@@ -14,10 +14,12 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Final
 
+from adaptive_operator.api.v1alpha1 import Mode
 from adaptive_operator.apply.lease import LeaseHolder, NotLeaderError
 from adaptive_operator.apply.steps import ModelTarget, OutdatedPlanError, PoolTarget, StepTaker
 from adaptive_operator.decide.cards import card_of, horizon_seconds
 from adaptive_operator.decide.decision import Decision
+from adaptive_operator.decide.flaps import Mixes, flap_seconds, follow
 from adaptive_operator.decide.optimize.solve import solve
 from adaptive_operator.decide.settings import DecideSettings
 from adaptive_operator.decision_log import DecisionLog
@@ -83,6 +85,7 @@ class Reconciler:
     monotonic: Callable[[], float] = time.monotonic
     _faults: dict[str, Fault] = field(default_factory=dict)  # by model key, until a pass succeeds
     _said: dict[str, tuple[str, ...]] = field(default_factory=dict)  # last logged decision by model key
+    _mixes: dict[str, Mixes] = field(default_factory=dict)  # by key of a model that is acted for
     _gate: asyncio.Lock = field(default_factory=asyncio.Lock)  # lets one model in per turn of the event loop
     _turns: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_MODELS_AT_ONCE))
     _turns_end: dict[str, float] = field(default_factory=dict)  # monotonic, by pool, from its first turn of a pass on
@@ -231,6 +234,7 @@ class Reconciler:
             if decision is None:
                 return await self._tell_fault(target, raw.raw_status, epoch)
             self._say_decision(seen, decision)
+            self._count_flap(seen, decision, now)
             async with asyncio.timeout(self.settings.model_timeout_seconds):
                 plan = self.policy.plan(seen, decision, budgets, now, epoch)
                 changed = await self.steps.take_all(plan, target, epoch)
@@ -302,12 +306,21 @@ class Reconciler:
             *(json.dumps(decision.binding, ensure_ascii=False), _quote(decision.alternative)),
         )
 
+    def _count_flap(self, model: ModelObservation, decision: Decision, now: float) -> None:
+        """Whatever the cause: a swap that is rolled back soon is a flap, too."""
+        if model.spec.mode is not Mode.ACTIVE:
+            self._mixes.pop(model.key, None)
+            return
+        shortest = flap_seconds(_load_seconds(model, self.policy.decide_settings))
+        self._mixes[model.key], is_flap = follow(self._mixes.get(model.key), decision.replicas, now, shortest)
+        self.metrics.note_flap(model.namespace, model.name, is_flap)
+
     def _forget_gone(self, seen: Sequence[SeenModel], blocked: Sequence[BlockedModel]) -> None:
         models = {(m.namespace, m.name) for m in blocked}
         models |= {(m.observation.namespace, m.observation.name) for m in seen}
         keys = {f"{namespace}/{name}" for namespace, name in models}
         self.metrics.keep_models(models)
-        for remembered in (self._faults, self._said):
+        for remembered in (self._faults, self._said, self._mixes):
             for key in set(remembered) - keys:
                 del remembered[key]
 
@@ -362,6 +375,11 @@ def _build_subject(model: SeenModel, budget: int, horizon: float) -> Subject:
 def _horizon_seconds(model: SeenModel, settings: DecideSettings) -> float:
     spec = model.observation.spec
     return horizon_seconds(spec, (card_of(tier, settings) for tier in spec.tiers), settings)
+
+
+def _load_seconds(model: ModelObservation, settings: DecideSettings) -> list[float]:
+    cards = [card_of(tier, settings) for tier in model.spec.tiers]
+    return [card.load_seconds if card is not None else settings.default_load_seconds for card in cards]
 
 
 def _quote(text: str) -> str:

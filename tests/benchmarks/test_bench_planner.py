@@ -3,8 +3,11 @@ from dataclasses import replace
 import pytest
 
 from adaptive_operator.decide.optimize.solve import solve
-from benchmarks.bench_planner import COLD, Sample, describe, percentile, render
+from benchmarks import bench_planner, planner_decisions
+from benchmarks.bench_planner import COLD, Sample, describe, percentile, render, render_budget, render_decisions
+from benchmarks.planner_decisions import MANY, ONE, Decided, Kept, decide_many, decide_one_model, keep_budget
 from benchmarks.planner_pools import ACCELERATORS, TIERS, build_pool, changed_keys, move_on
+from benchmarks.policy_rows import ROWS
 
 
 @pytest.mark.parametrize(
@@ -56,3 +59,47 @@ def test_a_figure_beyond_its_limit_is_reported_as_missed():
 
     assert "| met |" in render([sample])
     assert "| **missed** |" in render([replace(sample, seconds=1.6)])
+
+
+def test_the_whole_decision_is_judged_by_its_95th_percentile():
+    fast = [Decided(ONE, 0.001, False)] * 19
+    text = render_decisions([*fast, Decided(ONE, 0.5, False), Decided(MANY, 6.0, True)])
+
+    assert f"| {ONE} | 20 | 0 | 0.001 | 0.001 | 0.500 | < 0.02 | met |" in text
+    assert f"| {MANY} | 1 | 1 | 6.000 | 6.000 | 6.000 | < 5 | **missed** |" in text
+
+
+def test_one_accelerator_beyond_the_budget_in_one_run_is_a_miss():
+    kept = Kept(starts=9, decisions=40, beyond=0)
+
+    assert "| budget: 2 runs, 80 decisions, 18 starts | 0 | 0 | met |" in render_budget([kept, kept])
+    assert "| 0 | 1 | **missed** |" in render_budget([kept, replace(kept, beyond=1)])
+
+
+def test_a_model_s_decision_and_those_of_many_are_timed():
+    assert [item.case for item in decide_one_model(2)] == [ONE, ONE]
+    many = list(decide_many(passes=2, models=20))
+
+    assert [item.case for item in many] == [MANY, MANY]
+    assert all(item.seconds > 0 and item.asked for item in many)
+
+
+def test_a_run_with_lost_nodes_and_metrics_keeps_its_budget():
+    kept = next(keep_budget(1))
+
+    assert kept.starts > 3
+    assert kept.decisions > 40
+    assert kept.beyond == 0
+
+
+def test_what_is_not_run_is_told_with_the_way_to_it(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(bench_planner, "OUTPUT", tmp_path / "planner.json")
+    monkeypatch.setattr(planner_decisions, "keep_budget", lambda seeds: [Kept(9, 40, 0)] * seeds)
+
+    assert bench_planner.main(["--parts", "budget", "--seeds", "2"]) == 0
+    told = capsys.readouterr().out
+    assert "budget: 2 runs" in told
+    assert "1 model" not in told
+    assert all(name in told for name in ROWS)
+    assert "make bench-policies" in told
+    assert "--oracle" in told

@@ -423,6 +423,32 @@ def test_to_note_readings_that_are_missing_takes_no_longer_for_each_of_many_mode
     assert time.process_time() - before < 0.2
 
 
+A, B = {"full": 1, "int4": 1}, {"full": 0, "int4": 3}
+DECIDED = {
+    # mode, mixes that are decided on, 100 s apart -> flaps; None: no series
+    "there and back": ("Active", (A, B, A, A), 1.0),
+    "there and back when the other had lived for 300 s": ("Active", (A, B, B, B, A), 0.0),
+    "there, and nobody acts on it": ("DryRun", (A, B, A), None),
+}
+
+
+@pytest.mark.parametrize("name", DECIDED)
+async def test_a_mix_that_comes_back_soon_is_counted(name: str) -> None:
+    mode, mixes, expected = DECIDED[name]
+    scene = Scene(build_model(mode=mode), plan=lambda model, *_: Plan(model.key, ()))
+    for turn, mix in enumerate(mixes):
+
+        def decide(pool: PoolObservation, settings: DecideSettings, mix: dict[str, int] = mix) -> PoolDecision:
+            decided = decide_pool(pool, settings)
+            return replace(decided, decisions=tuple(replace(d, replicas=mix) for d in decided.decisions))
+
+        scene.reconciler.policy = replace(scene.reconciler.policy, decide_pool=decide)
+        scene.reconciler.wall_clock = lambda turn=turn: NOW + 100.0 * turn
+        await scene.run()
+    value = scene.metrics.registry.get_sample_value
+    assert value("adaptive_operator_flaps_total", {"namespace": "demo", "model": "assistant"}) == expected
+
+
 async def test_the_series_of_a_model_that_is_gone_are_gone() -> None:
     scene = Scene(build_model())
     await scene.run()

@@ -138,7 +138,9 @@ def test_a_record_of_the_second_format_has_no_plan_and_is_solved_again() -> None
 OTHER_WORDS = {"inputs": "other words", "binding": ("another",), "alternative": "another mix"}
 
 
-@pytest.mark.parametrize(("written", "told"), [(1, ()), (2, ()), (3, ("inputs", "binding", "alternative"))])
+@pytest.mark.parametrize(
+    ("written", "told"), [(1, ()), (2, ()), (3, ("inputs",)), (4, ("inputs", "binding", "alternative"))]
+)
 def test_words_that_earlier_formats_did_not_tell_make_no_decision_of_theirs_another(
     written: int, told: tuple[str, ...]
 ) -> None:

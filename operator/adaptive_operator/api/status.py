@@ -48,6 +48,12 @@ class DecisionStatus(Api):
     alternative: str | None = Field(
         default=None, max_length=512, description="The best other mix, what it would have given, and what it costs."
     )
+    budget: int | None = Field(
+        default=None,
+        ge=0,
+        description="Accelerators that the model might hold by its own budget and its pool's: what binding and"
+        " alternative are told of.",
+    )
     pool: str | None = Field(
         default=None,
         max_length=512,

@@ -207,7 +207,10 @@ def _is_worth_its_dip(situation: Situation, space: PlanSpace, mix: Mix, limit: i
 
 
 def _missed(situation: Situation, space: PlanSpace, plan: Plan, larger: Plan) -> float:
-    """Requests of the last minutes that a larger plan would have served and `plan` would not; 0 without a history."""
+    """Requests of the last minutes that a larger plan would have served and `plan` would not; 0 without a history.
+
+    Both are asked what they would have served of the arrivals: it does not matter which mix ran in those minutes.
+    """
     seen = situation.model.metrics.history
     known = [rate for rate in seen.bins if rate is not None] if seen is not None else []
     missed = sum(space.fill(plan, rate).unserved - space.fill(larger, rate).unserved for rate in known)

@@ -182,6 +182,7 @@ def _decision(situation: Situation, proposal: Proposal, granted: int, limit: int
         findings=proposal.findings,
         binding=why.binding,
         alternative=why.alternative,
+        budget=situation.budget,
         held_back=held_back_revisions(replace(situation.model, memory=memory)),
     )
 

@@ -96,12 +96,18 @@ def build_status_manifest(model: ModelObservation, status: AdaptiveModelStatus) 
 
 
 def is_new_decision(status: AdaptiveModelStatus, written: AdaptiveModelStatus | None) -> bool:
-    """Whether the last decision is another one than the last that was written."""
-    return written is None or written.last_decision != status.last_decision
+    """Whether the last decision is another one than the last that was written, not only explained anew."""
+    now, before = status.last_decision, written.last_decision if written is not None else None
+    if now is None or before is None:
+        return now is not before
+    return not _is_same_entry(before, now)
 
 
 def _decision_entry(facts: Facts) -> DecisionStatus:
-    """The last entry, as long as reason, from and to are the same: times and readings of a pass are no news."""
+    """The last entry, as long as reason, from and to are the same: times and readings of a pass are no news.
+
+    Under another budget other constraints bind and other mixes are possible: the same decision is explained anew.
+    """
     decision, model = facts.decision, facts.model
     prefix = DRY_RUN_PREFIX if model.spec.mode is Mode.DRY_RUN else ""
     origin = decision.swap.origin if decision.swap is not None else _asked_replicas(facts.choreography)
@@ -114,14 +120,15 @@ def _decision_entry(facts: Facts) -> DecisionStatus:
         inputs=trim(decision.inputs, 1024),
         binding=tuple(trim(name, 128) for name in decision.binding[:_MAX_BINDING]),
         alternative=trim(decision.alternative, 512) or None,
+        budget=decision.budget,
         pool=trim(decision.pool, 512) or None,
     )
     before = model.status.last_decision if model.status is not None else None
     if before is None or model.status is None:
         return entry
-    if _is_same_decision(before, entry) and model.status.observed_generation == model.generation:
-        return before
-    return entry
+    if not _is_same_decision(before, entry) or model.status.observed_generation != model.generation:
+        return entry
+    return before if before.budget == entry.budget else entry.model_copy(update={"time": before.time})
 
 
 def _is_same_decision(left: DecisionStatus, right: DecisionStatus) -> bool:
@@ -130,10 +137,14 @@ def _is_same_decision(left: DecisionStatus, right: DecisionStatus) -> bool:
     return dry[0] == dry[1] and (left.reason, left.from_, left.to) == (right.reason, right.from_, right.to)
 
 
+def _is_same_entry(left: DecisionStatus, right: DecisionStatus) -> bool:
+    return left.time == right.time and _is_same_decision(left, right)
+
+
 def _history(status: AdaptiveModelStatus | None, entry: DecisionStatus) -> tuple[DecisionStatus, ...]:
     before = status.history if status is not None else ()
-    if before and before[-1] == entry:
-        return before
+    if before and _is_same_entry(before[-1], entry):
+        return (*before[:-1], entry)
     return (*before, entry)[-HISTORY_LENGTH:]
 
 

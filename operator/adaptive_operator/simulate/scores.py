@@ -12,14 +12,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from adaptive_operator.decide.flaps import count_flaps, flap_seconds
 from adaptive_operator.simulate.requests import Outcome, Request
 from adaptive_operator.simulate.run import RunResult
 from adaptive_operator.simulate.scenario import Scenario
-from adaptive_operator.simulate.world import Change
 
 WARM_UP_SECONDS: Final = 600.0
 WARM_UP_PART: Final = 1 / 6
-FLAP_SECONDS: Final = 300.0  # a mix that lives shorter, or than five load times, between two equal ones is a flap
 LONG_FLAP_SECONDS: Final = 900.0
 _WINDOW_SECONDS: Final = 10.0
 _WINDOW_REQUESTS: Final = 20
@@ -71,6 +70,7 @@ def score(result: RunResult) -> Scores:
     windows = quality_windows(attained)
     hours = result.ledger.held_seconds / 3600
     plans = sorted(result.plan_seconds)
+    mixes = [(change.at, change.replicas) for change in result.changes]
     return Scores(
         policy=result.policy,
         requests=len(counted),
@@ -89,8 +89,8 @@ def score(result: RunResult) -> Scores:
         accelerator_hours_per_1000=_part(1000 * hours, sum(is_attained(r, result.scenario) for r in result.requests)),
         starts_per_hour=_part(3600 * result.ledger.starts, result.seconds),
         changes=max(len(result.changes) - 1, 0),
-        flaps=count_flaps(result.changes, _flap_seconds(result.scenario)),
-        flaps_in_15_minutes=count_flaps(result.changes, LONG_FLAP_SECONDS),
+        flaps=count_flaps(mixes, flap_seconds(tier.load_seconds for tier in result.scenario.tiers)),
+        flaps_in_15_minutes=count_flaps(mixes, LONG_FLAP_SECONDS),
         most_held=result.ledger.most,
         plan_p50=percentile(plans, 0.5),
         plan_p95=percentile(plans, 0.95),
@@ -152,14 +152,6 @@ def quality_windows(attained: Iterable[Request]) -> list[float]:
     return [statistics.fmean(found) for found in windows.values() if len(found) >= _WINDOW_REQUESTS]
 
 
-def count_flaps(changes: Sequence[Change], shorter_than: float) -> int:
-    """How often a mix A came back after another one that lived for less than `shorter_than` seconds."""
-    return sum(
-        before.replicas == after.replicas and after.at - between.at < shorter_than
-        for before, between, after in zip(changes, changes[1:], changes[2:], strict=False)
-    )
-
-
 def percentile(values: Sequence[float], part: float) -> float:
     """The smallest value that at least this part of all does not exceed; NaN of nothing."""
     if not values:
@@ -180,10 +172,6 @@ def _meets_ttft(request: Request, scenario: Scenario) -> bool:
 
 def _meets_tpot(request: Request, scenario: Scenario) -> bool:
     return request.outcome is Outcome.FINISHED and request.tpot <= scenario.tpot_seconds
-
-
-def _flap_seconds(scenario: Scenario) -> float:
-    return max(FLAP_SECONDS, 5 * max(tier.load_seconds for tier in scenario.tiers))
 
 
 def _part(value: float, whole: float) -> float:

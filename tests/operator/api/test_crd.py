@@ -286,6 +286,7 @@ def test_the_status_a_model_writes_fits_its_own_schema_names():
                 "to": "b",
                 "inputs": "i",
                 "alternative": "c",
+                "budget": 4,
                 "pool": "p",
             }
         }

@@ -283,10 +283,16 @@ def _status(model: Model) -> AdaptiveModelStatus | None:
     if not model.decisions:
         return None
     at, last = model.decisions[-1]
-    told = {"time": str(at), "reason": last.reason.value, "message": last.message, "from": "", "inputs": last.inputs}
-    return AdaptiveModelStatus.model_validate(
-        {"conditions": (), "tiers": (), "history": (), "lastDecision": {**told, "to": mix_text(last.replicas)}}
-    )
+    told: dict[str, Any] = {
+        "time": str(at),
+        "reason": last.reason.value,
+        "message": last.message,
+        "from": "",
+        "to": mix_text(last.replicas),
+        "inputs": last.inputs,
+        "budget": last.budget,
+    }
+    return AdaptiveModelStatus.model_validate({"conditions": (), "tiers": (), "history": (), "lastDecision": told})
 
 
 def _stateful_sets(model: Model) -> list[StatefulSetObservation]:

@@ -12,7 +12,7 @@ from adaptive_operator.decide.damping import survivors
 from adaptive_operator.decide.exchange import exchange_rate, roomy_plan, staying_rate
 from adaptive_operator.decide.settings import DecideSettings
 from adaptive_operator.decide.situation import Situation, as_mix, as_plan, build_situation, plan_space
-from adaptive_operator.observe.observation import PodPhase, Series, TierReadings
+from adaptive_operator.observe.observation import PodPhase, PolicyMemory, Series, TierReadings
 from adaptive_operator.reasons import Reason
 from tests.operator.decide.plant import (
     DEMO_SETTINGS,
@@ -212,6 +212,16 @@ def test_a_forced_exchange_is_paid_for_by_demand_that_lasts(name):
     decision = decide_one(observe_one(SPEC.model_copy(update={"tiers": slow}), DENSE, seen))
     assert (decision.reason is Reason.SWAPPED_TO_CHEAPER_TIER) is swapped
     assert (decision.reason is Reason.CAPACITY_LIMITED) is not swapped
+
+
+@pytest.mark.parametrize("ago", [30.0, 300.0, 3_600.0])
+def test_what_demand_has_lasted_for_counts_whatever_ran_meanwhile(ago: float):
+    """The minutes before the last change tell of the load, not of the mix: what is wanted now would have refused it."""
+    slow = [t.model_copy(update={"card": t.card.model_copy(update={"load_seconds": 60})}) for t in SPEC.tiers]
+    seen = replace(metrics(63.5), history=Series((63.5,) * 40, 15.0, NOW))
+    memory = PolicyMemory(wanted=dict(DENSE), generation=1, last_change_at=NOW - ago)
+    decision = decide_one(observe_one(SPEC.model_copy(update={"tiers": slow}), DENSE, seen, memory=memory))
+    assert decision.reason is Reason.SWAPPED_TO_CHEAPER_TIER
 
 
 OVERLOADS = {

@@ -75,8 +75,9 @@ def test_what_other_models_hold_is_said_as_such():
 TOLD = {"binding": ["as written"], "alternative": "int4 4: as written"}
 
 
-def written(reason: str, to: str) -> AdaptiveModelStatus:
-    last = {"time": "2026-01-01T00:00:00Z", "reason": reason, "message": "", "from": "", "to": to, "inputs": "", **TOLD}
+def written(reason: str, to: str, budget: int | None = 4) -> AdaptiveModelStatus:
+    told = {**TOLD, "budget": budget}
+    last = {"time": "2026-01-01T00:00:00Z", "reason": reason, "message": "", "from": "", "to": to, "inputs": "", **told}
     return AdaptiveModelStatus.model_validate({"conditions": [], "tiers": [], "history": [], "lastDecision": last})
 
 
@@ -102,3 +103,13 @@ def test_what_the_status_tells_of_another_decision_explains_nothing(reason: str,
     again = decide_one(replace(model, generation=generation, status=written(reason, to)))
     assert again.alternative
     assert "as written" not in (*again.binding, again.alternative)
+
+
+@pytest.mark.parametrize("before", [2, 8, None], ids=["a smaller budget", "a larger budget", "nobody knows which"])
+def test_what_the_status_tells_of_another_budget_explains_nothing(before: int | None):
+    """A node came or went: mix and reason stay, but what binds, and what would be possible instead, is another."""
+    model = observe_one(demo_spec(), FULL, metrics(0.3))
+    first = decide_one(model)
+    again = decide_one(replace(model, status=written(first.reason.value, "full 1 · int4 1", before)))
+    assert (again.reason, again.replicas, again.budget) == (first.reason, first.replicas, 4)
+    assert (again.binding, again.alternative) == (first.binding, first.alternative)

@@ -330,6 +330,21 @@ def test_history_gets_an_entry_only_for_another_reason_or_other_replicas() -> No
     assert other.last_decision == other.history[-1]
 
 
+def test_a_decision_that_stands_under_another_budget_is_explained_anew_and_is_no_news() -> None:
+    told = replace(DECISION, reason=Reason.CAPACITY_LIMITED, binding=("the budget of 4 accelerators",), budget=4)
+    model = seen(BOTH, told)
+    later = replace(told, binding=("the budget of 5 accelerators",), alternative="full 2", budget=5)
+    status = write(model, later, NOW + 60)
+    assert model.status is not None
+    before, after = model.status.last_decision, status.last_decision
+    assert before is not None
+    assert after is not None
+    assert (after.binding, after.alternative, after.budget) == (later.binding, "full 2", 5)
+    assert after.time == before.time
+    assert status.history == (after,)
+    assert not [event for event in events(model, later) if event.reason is Reason.CAPACITY_LIMITED]
+
+
 def test_history_keeps_the_last_ten() -> None:
     model = BOTH
     for turn in range(12):

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from adaptive_operator.api.v1alpha1 import AdaptiveModelSpec
+from adaptive_operator.observe.holding import held_accelerators
 from adaptive_operator.simulate.cards import measure_cards
 from adaptive_operator.simulate.events import EventQueue
-from adaptive_operator.simulate.generators import ahead, generate, sinusoid, steady, step
+from adaptive_operator.simulate.generators import ahead, generate, sinusoid, square_wave, steady, step
 from adaptive_operator.simulate.policies.ablations import make_variant
 from adaptive_operator.simulate.policies.base import Separate
 from adaptive_operator.simulate.policies.hpa import HpaPolicy
@@ -19,6 +22,7 @@ from adaptive_operator.simulate.replica import Replica
 from adaptive_operator.simulate.requests import Outcome, Request
 from adaptive_operator.simulate.run import NodeLoss, Part, RunSettings, run, run_pool
 from adaptive_operator.simulate.scenario import ScenarioError, build_scenario
+from adaptive_operator.simulate.scrapes import Fault
 from tests.operator.simulate.queues import NOTHING, make_curve
 from tests.operator.simulate.scenes import make_scenario, make_spec, mixes, served
 
@@ -91,6 +95,50 @@ def test_when_a_node_is_lost_ours_serves_with_what_is_left_and_never_passes_it()
     assert sum(request.outcome is Outcome.FINISHED for request in meanwhile) > 0.99 * len(meanwhile)
     assert max(sum(sample.ready.values()) for sample in result.samples if 610 <= sample.at < 1200) <= 2
     assert any(sum(sample.ready.values()) > 2 for sample in result.samples if sample.at > 1500)
+
+
+@settings(max_examples=6, deadline=None)
+@given(
+    seed=st.integers(0, 1000),
+    budget=st.integers(2, 6),
+    peaks=st.lists(st.floats(1.0, 20.0), min_size=2, max_size=3),
+    half_period=st.sampled_from([30.0, 60.0, 120.0]),
+    # At, accelerators, and for how long; several at once may take everything away.
+    losses=st.lists(
+        st.builds(NodeLoss, st.floats(10.0, 350.0), st.integers(1, 3), st.sampled_from([20.0, 120.0, 600.0])),
+        max_size=3,
+    ),
+    fault_from=st.floats(0.0, 350.0),
+    fault=st.sampled_from([*Fault, None]),
+)
+def test_models_of_a_pool_start_nothing_beyond_what_is_left_however_nodes_and_metrics_come_and_go(
+    seed, budget, peaks, half_period, losses, fault_from, fault
+):
+    def fault_at(now):
+        return fault if fault_from <= now < fault_from + 100 else None
+
+    parts = [
+        Part(
+            build_scenario(f"m{i}", make_spec(load_seconds=10), budget),
+            generate(ahead(square_wave(1.0, peak, half_period), half_period * i), 400.0, seed + i),
+        )
+        for i, peak in enumerate(peaks)
+    ]
+    policy = AdaptivePolicy(keep_records=True)
+    results = run_pool(parts, policy, RunSettings(fault_at=fault_at, losses=tuple(losses)))  # raises BudgetError
+    assert max(result.most_held_in_pool for result in results) <= budget
+    for record in policy.records:
+        held = sum(held_accelerators(model) for model in record.observation.models)
+        granted = sum(decision.accelerators_granted for decision in record.decision.decisions)
+        left = max(budget - sum(n.accelerators for n in losses if n.at <= record.at < n.at + n.seconds), 0)
+        assert granted <= max(left, held)
+        # All tiers are of one accelerator: what is wanted of a pool that shrank is never more than what was asked for.
+        wanted = sum(sum(decision.replicas.values()) for decision in record.decision.decisions)
+        assert wanted <= max(left, sum(_asked(model) for model in record.observation.models))
+
+
+def _asked(model):
+    return sum(item.replicas * item.accelerators for item in model.stateful_sets)
 
 
 NESTED = {

@@ -10,8 +10,7 @@ import pytest
 from adaptive_operator.simulate.plant import Ledger
 from adaptive_operator.simulate.requests import Outcome, Request
 from adaptive_operator.simulate.run import RunResult
-from adaptive_operator.simulate.scores import as_record, combine, count_flaps, percentile, score, warm_up_seconds
-from adaptive_operator.simulate.world import Change
+from adaptive_operator.simulate.scores import as_record, combine, percentile, score, warm_up_seconds
 from tests.operator.simulate.scenes import make_scenario
 
 
@@ -75,22 +74,6 @@ def test_the_worst_window_and_the_fifth_percentile_need_twenty_requests():
     scores = score(result_of([*good, *bad, *few]))
     assert scores.worst_drop == pytest.approx(0.1)
     assert scores.quality_p5 == pytest.approx(0.9)
-
-
-A, B, C = {"full": 2}, {"int4": 4}, {"int8": 3}
-FLAPS = {
-    "there and back soon": ([(0, A), (100, B), (350, A)], 1),
-    "there and back late": ([(0, A), (100, B), (400, A)], 0),
-    "twice": ([(0, A), (100, B), (200, A), (300, B)], 2),
-    "on to a third": ([(0, A), (100, B), (200, C)], 0),
-    "nothing": ([], 0),
-}
-
-
-@pytest.mark.parametrize("name", FLAPS)
-def test_a_flap_is_a_mix_that_comes_back_after_a_short_lived_other(name):
-    changes, expected = FLAPS[name]
-    assert count_flaps([Change(at, mix, "") for at, mix in changes], 300.0) == expected
 
 
 @pytest.mark.parametrize(("part", "expected"), [(0.5, 2), (0.95, 4), (0.0, 1), (1.0, 4)])

@@ -9,6 +9,12 @@ import pytest
 
 from tests.needed import count_untested
 
+# Test processes that share the cores: the thread pools of numpy and torch, one thread per core in each process, would
+# wait for one another in busy loops. It counts before either is imported. The project's own kernels and torch decoder
+# are told their threads by the tests.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+
 # A gate gives one commit one verdict, so it tries the same examples each time; `make explore` looks for new ones.
 # No example has a time limit of its own (tests have): a busy machine is slow, not wrong.
 hypothesis.settings.register_profile("gate", deadline=None, derandomize=True)

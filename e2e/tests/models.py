@@ -27,6 +27,7 @@ NAMESPACES = (
     "pool",
     "shedding",
     "two-models",
+    "two-ranks",
     "unschedulable",
 )  # the tests' own
 

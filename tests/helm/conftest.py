@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import shutil
 import subprocess
@@ -70,8 +71,12 @@ def render() -> Render:
         assert done.returncode == 0, done.stderr
         return done.stdout
 
+    @cache
+    def parsed(values: str) -> list[Manifest]:
+        return [manifest for manifest in yaml.safe_load_all(text(values)) if manifest]
+
     def manifests(values: Mapping[str, Any] | None = None) -> list[Manifest]:
-        return [m for m in yaml.safe_load_all(text(yaml.safe_dump(dict(values or {})))) if m]
+        return copy.deepcopy(parsed(yaml.safe_dump(dict(values or {}))))  # a test may change what it got
 
     return manifests
 

@@ -24,7 +24,7 @@ def two_models(high: float, seconds: int) -> Plant:
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
-@given(high=st.floats(0.1, 4.0), seconds=st.integers(0, 400))
+@given(high=st.floats(0.1, 4.0), seconds=st.integers(0, 250))
 def test_any_record_comes_back_equal_and_is_decided_again_to_the_same_end(high, seconds):
     plant = two_models(high, seconds)
     observation = plant.observe()

@@ -114,6 +114,12 @@ def greedy_reference(model, prompt_ids, count, eos_id):
     return new
 
 
+@pytest.fixture(scope="module")
+def expected_tokens(oracle, tokenizer):
+    """What `transformers` answers to each prompt."""
+    return [greedy_reference(oracle, tokenizer.encode(p), NEW_TOKENS, tokenizer.eos_id) for p in PROMPTS]
+
+
 def decode_joining(runner, tokenizer, prompts, step_tokens):
     """Greedy decoding of all prompts, each joining two steps after the one before; token ids per prompt."""
     core = EngineCore(runner, Scheduler(BlockManager(128, BLOCK_TOKENS), 4, step_tokens), tokenizer)
@@ -133,14 +139,13 @@ def decode_joining(runner, tokenizer, prompts, step_tokens):
 
 @pytest.mark.parametrize("precision", [Precision.FP32, Precision.FP16], ids=["fp32 KV", "fp16 weights and KV"])
 def test_greedy_tokens_equal_transformers_alone_in_a_batch_and_joining_midway(
-    oracle, load_runner, tokenizer, precision
+    expected_tokens, load_runner, tokenizer, precision
 ):
-    expected = [greedy_reference(oracle, tokenizer.encode(p), NEW_TOKENS, tokenizer.eos_id) for p in PROMPTS]
     runner = load_runner(precision)
-    assert [decode_joining(runner, tokenizer, [prompt], 64)[0] for prompt in PROMPTS] == expected
-    assert decode_joining(runner, tokenizer, PROMPTS, 64) == expected
-    assert decode_joining(runner, tokenizer, PROMPTS, 7) == expected
-    assert tokenizer.eos_id in expected[0]
+    assert [decode_joining(runner, tokenizer, [prompt], 64)[0] for prompt in PROMPTS] == expected_tokens
+    assert decode_joining(runner, tokenizer, PROMPTS, 64) == expected_tokens
+    assert decode_joining(runner, tokenizer, PROMPTS, 7) == expected_tokens
+    assert tokenizer.eos_id in expected_tokens[0]
 
 
 def last_logits(runner, ids, count, level=0):

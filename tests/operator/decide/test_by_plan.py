@@ -140,7 +140,7 @@ def test_square_waves_in_antiphase_do_not_flap():
     own = spec(scaling={**demo_spec().scaling.model_dump(by_alias=True, exclude_none=True), "dwellSeconds": 120})
     loads = [lambda now: 0.3 if int(now // 240) % 2 else 2.0, lambda now: 2.0 if int(now // 240) % 2 else 0.3]
     plant = Plant([Model(f"m{i}", own, load) for i, load in enumerate(loads)], budget=6)
-    plant.run(2400)
+    plant.run(1440)  # three times there and back
     for model in plant.models:
         mixes = [(at, dict(d.replicas)) for at, d in model.decisions]
         changes = [mixes[0], *(new for old, new in itertools.pairwise(mixes) if old[1] != new[1])]

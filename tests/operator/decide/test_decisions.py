@@ -721,7 +721,7 @@ def test_two_models_of_one_pool_in_time_never_pass_it_and_neither_falls_below_it
     a = Model("a", demo_spec(accelerators={}), lambda now: 2.0 if int(now / 400) % 2 else 0.3)
     b = Model("b", demo_spec(accelerators={}), lambda now: 0.3 if int(now / 400) % 2 else 2.0)
     plant = Plant([a, b], budget=6)
-    for _ in range(400):
+    for _ in range(240):  # of five seconds: three half periods
         plant.step()
         plant.now += plant.period
         if plant.now > 10_100:

@@ -167,6 +167,7 @@ def test_unknown_or_too_old_demand_changes_no_replica(model, too_old):
     model.metrics = lambda now: seen
     plant.run(60)  # let bounds and start-up have their way first
     before = plant.step()[0].replicas
+    plant.period = 15.0
     plant.run(900)
     assert plant.step()[0].replicas == before
 
@@ -179,6 +180,7 @@ def test_a_plant_that_follows_the_grants_never_passes_the_budget_and_comes_to_re
     plant = Plant(found, budget=budget, now=NOW)
     plant.run(400)
     before = [d.replicas for d in plant.step()]
+    plant.period = 15.0
     plant.run(200)
     assert [d.replicas for d in plant.step()] == before
     assert all(model.swap is None for model in found)

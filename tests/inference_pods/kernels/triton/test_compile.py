@@ -13,6 +13,12 @@ SCRIPT = Path(__file__).with_name("compile_cases.py")
 ARCHITECTURES = (80, 90)
 
 
+@pytest.fixture(scope="session")
+def cache(pytestconfig):
+    """Machine code of earlier runs, found by Triton's hash of compiler, kernel and options: what changed compiles."""
+    return pytestconfig.cache.mkdir("triton")
+
+
 def compile_all(arch, which, cache):
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     environment |= {"PYTHONPATH": str(ROOT), "TRITON_CACHE_DIR": str(cache)}
@@ -24,15 +30,15 @@ def compile_all(arch, which, cache):
 
 @pytest.mark.timeout(250)
 @pytest.mark.parametrize("arch", ARCHITECTURES)
-def test_no_shipped_kernel_has_a_fault(arch, tmp_path):
-    built = compile_all(arch, "shipped", tmp_path)
+def test_no_shipped_kernel_has_a_fault(arch, cache):
+    built = compile_all(arch, "shipped", cache)
     assert len(built) == 33
     assert {b["name"]: b["faults"] for b in built if b["faults"]} == {}
 
 
 @pytest.mark.timeout(250)
-def test_the_check_reports_a_missing_mma_spills_and_too_much_shared_memory(tmp_path):
-    faults = {b["name"]: " ".join(b["faults"]) for b in compile_all(80, "faulty", tmp_path)}
+def test_the_check_reports_a_missing_mma_spills_and_too_much_shared_memory(cache):
+    faults = {b["name"]: " ".join(b["faults"]) for b in compile_all(80, "faulty", cache)}
     assert "no mma" in faults["no dot"]
     assert "registers spill" in faults["spills"]
     assert "shared memory" in faults["too large"]

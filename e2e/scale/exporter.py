@@ -14,6 +14,7 @@ import time
 import zlib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from aiohttp import web
@@ -62,6 +63,15 @@ def demand(name: str, at: float, mean: float, swing: float, period_seconds: floa
     return mean * (1 + swing * math.sin(2 * math.pi * (at / period_seconds + phase)))
 
 
+@dataclass(slots=True)
+class _Followed:
+    """What a cluster is seen through, and up to when (monotonic seconds) its load is counted."""
+
+    models: Mirror
+    pods: Mirror
+    counted_until: float
+
+
 class Exporter:
     """All models' series; `advance` is called period by period, `collect` at every scrape."""
 
@@ -69,6 +79,7 @@ class Exporter:
         self._options = options
         self._models: dict[Key, ModelSeries] = {}
         self._means: dict[Key, float] = {}  # requests per second, where they were set
+        self._followed: _Followed | None = None
 
     def set_load(self, models: Iterable[Key], requests_per_second: float) -> None:
         """Another mean load for these models, from the next interval on."""
@@ -89,7 +100,8 @@ class Exporter:
         self._models = present
 
     def collect(self) -> Iterable[Metric]:
-        """What prometheus_client asks a collector for."""
+        """What prometheus_client asks a collector for, up to this moment."""
+        self._catch_up()
         families = Families()
         for series in self._models.values():
             series.write(families)
@@ -97,13 +109,24 @@ class Exporter:
 
     async def follow(self, models: Mirror, pods: Mirror) -> None:
         """Advances for ever by what is seen of the cluster; while the API server is away, by what was seen last."""
-        last = time.monotonic()
+        self._followed = _Followed(models, pods, time.monotonic())
         while True:
             await asyncio.sleep(self._options.interval_seconds)
-            now = time.monotonic()
-            if models.is_known and pods.is_known:
-                self.advance(now, now - last, models.objects.values(), gather_ready(pods.objects.values()))
-            last = now
+            self._catch_up()
+
+    def _catch_up(self) -> None:
+        """Count what was not counted yet, once both the models and their pods are known.
+
+        Scrapes ask for it, too: whole intervals only would show a steady load as one that moves, for three scrapes hold
+        now nine intervals of 5 s, now eight.
+        """
+        if (followed := self._followed) is None:
+            return
+        now, last = time.monotonic(), followed.counted_until
+        if followed.models.is_known and followed.pods.is_known and now > last:
+            ready = gather_ready(followed.pods.objects.values())
+            self.advance(now, now - last, followed.models.objects.values(), ready)
+        followed.counted_until = now
 
 
 def parse_load(body: Mapping[str, Any]) -> tuple[list[Key], float]:

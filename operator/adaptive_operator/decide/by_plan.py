@@ -145,12 +145,23 @@ def _carry_out(models: Sequence[Situation], others: Sequence[Situation], planned
     lacking_keys = {s.model.key for s in lacking}
     for s in (s for s in models if s.model.key not in lacking_keys):
         key = s.model.key
-        limits[key] = owned[key] + (0 if waits else min(needs[key], free))
+        limits[key] = owned[key] + (0 if waits else _offered(s, needs[key], owned[key], free))
         proposals[key] = _within(s, planned.mixes[key], limits[key])
         if waits and refused > 0 and dict(proposals[key].replicas) == s.wanted:
             proposals[key] = _giving(s, planned.mixes[key], limits[key], refused, proposals[key])
         free -= need_of(s, proposals[key], owned)
     return Division(limits, proposals, owned, base.free) if waits else _widened(models, limits, proposals, base, free)
+
+
+def _offered(situation: Situation, need: int, owned: int, free: int) -> int:
+    """Accelerators of what is free that a model may plan with beside its own.
+
+    Plans of many models are solved up to a gap, so which of them is given the last free ones is chance, and another one
+    in the next pass. A model whose plans have begun to agree is offered them until they do: else nobody's ever would.
+    """
+    if situation.memory.agreed_count == 0:
+        return min(need, free)
+    return max(0, min(situation.budget - owned, free))
 
 
 def _widened(

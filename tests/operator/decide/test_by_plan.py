@@ -242,3 +242,31 @@ def test_what_is_expected_raises_the_demand_that_is_planned_for():
     rising = Series((*[0.5] * 38, 0.5, 3.0), 15.0, NOW)
     busy = replace(quiet.models[0], metrics=replace(quiet.models[0].metrics, history=rising))
     assert decide_pool(replace(quiet, models=(busy, quiet.models[1])), DEMO_SETTINGS).planned
+
+
+def test_a_model_that_the_plan_offered_what_is_free_may_agree_on_it_though_the_next_plan_offers_it_to_another():
+    """Both plans are worth the same, so the solver finds now this one, now that one; neither is carried out at once."""
+    own = demo_spec(accelerators={}, quality={"floorPermille": 750}, tiers=[tier(0), tier(2)])
+    four = tier(2, replica={"accelerators": 4, "cpu": "250m", "memory": "1Gi"})
+    wide = demo_spec(accelerators={}, quality={"floorPermille": 750}, tiers=[four])
+    equals = [observe_one(own, {"int4": 1}, metrics(0.35), name=name) for name in ("a", "b")]
+    # It is carried, but not with headroom, so that a plan is worth following; what is free is too little for it.
+    seen = [*equals, observe_one(wide, {"int4": 1}, metrics(0.55), name="wide")]
+    turns = itertools.cycle(("demo/a", "demo/b"))
+    restored: list[str] = []
+    for passed in range(4):
+        chosen = next(turns)
+
+        def offer(problem: Problem, changed: Collection[str] | None, chosen: str = chosen) -> PoolPlan:
+            assert [column.tier for column in problem.models[0].columns] == ["full", "int4"]
+            counts = {"demo/a": (0, 1), "demo/b": (0, 1), "demo/wide": (2,), chosen: (1, 1)}
+            return replace(solve(Problem((), ())), counts=counts, prices={GPU: 0.1})
+
+        now = NOW + 5 * passed
+        decision = decide_pool(PoolObservation(now, GPU, 8, 1, 0.0, tuple(seen)), DEMO_SETTINGS, offer)
+        assert decision.followed
+        restored += [d.key for d in decision.decisions if d.reason is Reason.RESTORED_TIER]
+        seen = [replace(m, memory=d.memory) for m, d in zip(seen, decision.decisions, strict=True)]
+        if restored:
+            break
+    assert restored == ["demo/a"]

@@ -54,7 +54,8 @@ INLINE vi i_low_bytes(vi a) { return _mm512_and_si512(a, _mm512_set1_epi16(255))
 INLINE vi i_high_bytes(vi a) { return _mm512_srli_epi16(a, 8); }
 INLINE void store_i16(int16_t* p, vf a) { _mm256_storeu_si256((__m256i*)p, _mm512_cvtepi32_epi16(_mm512_cvtps_epi32(a))); }
 INLINE void cpu_pause() { _mm_pause(); }
-INLINE void prefetch(const void* p) { _mm_prefetch((const char*)p, _MM_HINT_T0); }
+// Into the second level: a piece of 16 lanes is up to 17 lines at once, more than the first level can wait for beside its loads.
+INLINE void prefetch(const void* p) { _mm_prefetch((const char*)p, _MM_HINT_T1); }
 
 #elif defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
 #include <immintrin.h>

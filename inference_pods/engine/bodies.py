@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 MAX_STOP_SEQUENCES = 4
 MAX_TOP_TOKENS = 5
@@ -104,6 +104,7 @@ class OpenAiBody(Body):
     seed: Annotated[int, Field(ge=-(2**63), lt=2**64)] | None = None
     n: Siblings | None = None
     ignore_eos: bool = False
+    logit_bias: Annotated[dict[str, Any], Field(max_length=0)] | None = None
 
     @property
     def stop_strings(self) -> tuple[str, ...]:
@@ -143,6 +144,12 @@ class ChatBody(OpenAiBody):
     top_logprobs: int | None = Field(default=None, ge=0, le=MAX_TOP_LOGPROBS)
     response_format: ResponseFormat | None = None
     tools: Annotated[BriefList[Any], Field(max_length=0)] | None = None
+
+    @model_validator(mode="after")
+    def _check_logprobs(self) -> Self:
+        if self.top_logprobs and not self.logprobs:
+            raise ValueError("top_logprobs needs logprobs: true")
+        return self
 
 
 class CompletionBody(OpenAiBody):

@@ -135,6 +135,8 @@ class EngineCore:
 
     def _step_plan(self, plan: list[ScheduledChunk]) -> StepResult:
         started = self._clock()
+        for chunk in plan:
+            _note_start(self._live[chunk.sequence.request_id], started)
         try:
             run = self._run(plan)
         except DeviceLostError:
@@ -214,8 +216,6 @@ class EngineCore:
         prompt_tokens = sum(
             chunk.count for chunk in plan if chunk.sequence.pending_tokens > 1 or not chunk.sequence.generated_tokens
         )
-        for chunk in plan:
-            self._note_start(self._live[chunk.sequence.request_id])
         self.scheduler.commit(plan)
         events: list[TokenEvent] = []
         scores = iter(run.scores)
@@ -243,10 +243,6 @@ class EngineCore:
             if not events[-1].is_last:
                 self.scheduler.commit_drafts(live.sequence, accepted)
         return events
-
-    def _note_start(self, live: _Live) -> None:
-        if live.queue_seconds is None:
-            live.queue_seconds = self._clock() - live.added_at
 
     def _advance(self, live: _Live, scores: TokenScores) -> TokenEvent:
         """Appends the next token and ends the request if that was the last, or if the work on it raises."""
@@ -321,6 +317,12 @@ def _build_draft(chunk: ScheduledChunk, drafted: list[int], level: int) -> Chunk
     sequence = chunk.sequence
     token = drafted[-1] if drafted else sequence.token_ids[-1]
     return Chunk([token], sequence.computed_tokens + len(drafted), sequence.block_table, 1, level)
+
+
+def _note_start(live: _Live, now: float) -> None:
+    """A request waits until its first step begins."""
+    if live.queue_seconds is None:
+        live.queue_seconds = now - live.added_at
 
 
 def _build_expired(live: _Live, now: float) -> TokenEvent:

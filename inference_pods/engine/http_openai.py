@@ -26,7 +26,7 @@ from inference_pods.engine.openai_choice import ChoiceText, show_all
 from inference_pods.engine.openai_dialects import Answer, ChatDialect, Dialect, PlainDialect, usage
 from inference_pods.engine.request_options import RequestOptions
 from inference_pods.engine.sequence import GenerationRequest, SamplingParams
-from inference_pods.engine.service import Service
+from inference_pods.engine.service import Names, Service
 from inference_pods.protocol import ROUTE_CHAT_COMPLETIONS, ROUTE_COMPLETIONS, ROUTE_MODELS
 
 routes = web.RouteTableDef()
@@ -62,9 +62,15 @@ def build_sampling(body: OpenAiBody) -> SamplingParams:
 
 
 def build_request(
-    service: Service, body: OpenAiBody, options: RequestOptions, prompt: list[int], max_tokens: int | None, top: int
+    service: Service,
+    body: OpenAiBody,
+    options: RequestOptions,
+    prompt: list[int],
+    max_tokens: int | None,
+    top: int,
+    names: Names,
 ) -> GenerationRequest:
-    prompt_ids, max_new_tokens = service.fit(prompt, max_tokens)
+    prompt_ids, max_new_tokens = service.fit(prompt, max_tokens, names=names)
     stops = tuple(stop for stop in body.stop_strings if stop)
     return GenerationRequest(
         prompt_ids,
@@ -87,7 +93,8 @@ async def chat_completions(request: web.Request) -> web.StreamResponse:
     service.check_admission()
     prompt = await service.tokenise(service.engine.template.render([m.as_template_input() for m in body.messages]))
     max_tokens = body.max_completion_tokens or body.max_tokens
-    generation = build_request(service, body, options, prompt, max_tokens, body.top_logprobs or 0)
+    names = Names("messages", "max_completion_tokens" if body.max_completion_tokens else "max_tokens")
+    generation = build_request(service, body, options, prompt, max_tokens, body.top_logprobs or 0, names)
     answer = _answer(service, "chatcmpl", (body.top_logprobs or 0) if body.logprobs else None)
     count = body.n or 1
     siblings = build_siblings(generation, count)
@@ -100,7 +107,9 @@ async def completions(request: web.Request) -> web.StreamResponse:
     body = await read_body(request, CompletionBody)
     service.check_admission()
     prompt = await _completion_prompt(service, body)
-    generation = build_request(service, body, options, prompt, body.max_tokens, body.logprobs or 0)
+    generation = build_request(
+        service, body, options, prompt, body.max_tokens, body.logprobs or 0, Names("prompt", "max_tokens")
+    )
     answer = _answer(service, "cmpl", body.logprobs)
     siblings = build_siblings(generation, _candidates(body))
     return await _respond(_Exchange(request, body, options, siblings, body.n or 1, answer, PlainDialect()))

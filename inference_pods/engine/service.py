@@ -54,6 +54,18 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class Names:
+    """What a client calls its prompt and output length, and what it may do about a prompt that is too long."""
+
+    prompt: str
+    output: str
+    remedy: str = "shorten it"
+
+
+TGI_NAMES = Names("inputs", "max_new_tokens", "shorten it or set truncate")
+
+
+@dataclass(frozen=True, slots=True)
 class Engine:
     """The parts that exist once the model is loaded."""
 
@@ -246,25 +258,27 @@ class Service:
         return await asyncio.to_thread(self.engine.tokenizer.encode_pieces, text)
 
     def fit(
-        self, prompt_ids: list[int], max_new_tokens: int | None, truncate: int | None = None
+        self, prompt_ids: list[int], max_new_tokens: int | None, truncate: int | None = None, names: Names = TGI_NAMES
     ) -> tuple[tuple[int, ...], int]:
         """Prompt and output length within the limits; a missing output length means all that is left.
+
+        `names`: what the client calls them.
 
         Raises:
             ValidationError: naming the limit that is broken.
         """
         prompt = prompt_ids[-truncate:] if truncate else prompt_ids
         if not prompt:
-            raise ValidationError("`inputs` cannot be empty")
+            raise ValidationError(f"`{names.prompt}` cannot be empty")
         if len(prompt) > self.limits.max_input_tokens:
             limit = self.limits.max_input_tokens
             raise ValidationError(
-                f"`inputs` must have less than {limit + 1} tokens. Given: {len(prompt)}; shorten it or set truncate"
+                f"`{names.prompt}` must have less than {limit + 1} tokens. Given: {len(prompt)}; {names.remedy}"
             )
         room = self.limits.max_total_tokens - len(prompt)
         if max_new_tokens is not None and max_new_tokens > room:
             raise ValidationError(
-                f"`inputs` tokens + `max_new_tokens` must be <= {self.limits.max_total_tokens}. "
-                f"Given: {len(prompt)} `inputs` tokens and {max_new_tokens} `max_new_tokens`"
+                f"`{names.prompt}` tokens + `{names.output}` must be <= {self.limits.max_total_tokens}. "
+                f"Given: {len(prompt)} `{names.prompt}` tokens and {max_new_tokens} `{names.output}`"
             )
         return tuple(prompt), max_new_tokens or room

@@ -204,7 +204,7 @@ async def test_openai_sampling_with_a_seed_repeats(client):
 
 
 async def test_openai_sees_typed_errors(client):
-    with pytest.raises(openai.UnprocessableEntityError, match="max_new_tokens"):
+    with pytest.raises(openai.UnprocessableEntityError, match="`messages` tokens and 100000"):
         await client.chat.completions.create(model="smol", messages=QUESTION, max_tokens=100_000)
     with pytest.raises(openai.UnprocessableEntityError, match="messages"):
         await client.chat.completions.create(model="smol", messages=[])

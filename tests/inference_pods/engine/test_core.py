@@ -135,6 +135,20 @@ def test_a_deadline_ends_a_waiting_request_and_a_running_one_with_its_reason(bui
     assert core.scheduler.blocks.used_blocks == 0
 
 
+def test_a_request_waits_until_its_first_step_begins_not_until_it_ends(build_core, scripted_runner, tokenizer):
+    now, step = [0.0], scripted_runner.step
+
+    def slow_step(chunks):
+        now[0] += 5.0
+        return step(chunks)
+
+    scripted_runner.step = slow_step
+    core = build_core(scripted_runner, clock=lambda: now[0])
+    core.add(1, request(tokenizer))
+    now[0] = 2.0
+    assert [event.queue_seconds for event in core.step().events] == [2.0]
+
+
 def test_the_last_request_may_expire_and_leaves_an_idle_engine(build_core, scripted_runner, tokenizer):
     core = build_core(scripted_runner, clock=iter([0.0, 9.0]).__next__)
     core.add(1, request(tokenizer, deadline_seconds=1.0))

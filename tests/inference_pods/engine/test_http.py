@@ -179,7 +179,10 @@ async def test_what_tgi_refuses_names_the_field_as_body_or_first_frame(serve, an
         ({"tools": [{"type": "function"}]}, "tools"),
         ({"response_format": {"type": "json_object"}}, "response_format"),
         ({"temperature": -1}, "temperature"),
-        ({"max_tokens": 100000}, "max_new_tokens"),
+        ({"max_tokens": 100000}, "`messages` tokens + `max_tokens` must be <="),
+        ({"max_completion_tokens": 100000}, "`max_completion_tokens`"),
+        ({"logit_bias": {"50256": -100}}, "logit_bias"),
+        ({"top_logprobs": 2}, "top_logprobs needs logprobs: true"),
     ],
 )
 async def test_what_openai_routes_refuse_names_the_field_in_their_dialect(serve, any_runner, http, fields, field):

@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
+from operator import mul
 from typing import Final
 
 from adaptive_operator.decide.fill import TRICKLE, Fill, fill
@@ -49,24 +50,28 @@ class PlanSpace:
     floor_permille: float
     limit: int
     accelerator_price: float = 0.0  # permille x requests/s that one has to add to be worth its money
-    # What a replica adds, step by step: (position of its tier, requests/s, permille), best first.
-    _steps: tuple[tuple[int, float, float], ...] = field(init=False, repr=False, compare=False)
+    # What a replica adds, step by step, best first: (position of its tier, requests/s), and the permille of each step.
+    _steps: tuple[tuple[int, float], ...] = field(init=False, repr=False, compare=False)
+    _qualities: tuple[float, ...] = field(init=False, repr=False, compare=False)
+    _accelerators: tuple[int, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Order all tiers' steps once: a space is filled for thousands of plans."""
+        """Order all tiers' steps once: a space is filled and priced for thousands of plans."""
         steps = [
             (i, *step) for i, t in enumerate(self.tiers) for step in ((t.rate, float(t.quality_permille)), *t.shed)
         ]
-        object.__setattr__(self, "_steps", tuple(sorted(steps, key=lambda step: -step[2])))
+        steps.sort(key=lambda step: -step[2])
+        object.__setattr__(self, "_steps", tuple((i, rate) for i, rate, _ in steps))
+        object.__setattr__(self, "_qualities", tuple(quality for _, _, quality in steps))
+        object.__setattr__(self, "_accelerators", tuple(tier.accelerators for tier in self.tiers))
 
     def cost(self, plan: Plan) -> int:
         """Accelerators that a plan holds."""
-        return sum(n * tier.accelerators for n, tier in zip(plan, self.tiers, strict=True))
+        return sum(map(mul, plan, self._accelerators))
 
     def fill(self, plan: Plan, demand: float) -> Fill:
         """Who would serve how much of the demand (requests/s)."""
-        rates = [plan[i] * rate for i, rate, _ in self._steps]
-        return fill(demand, rates, [quality for _, _, quality in self._steps], self.floor_permille)
+        return fill(demand, [plan[i] * rate for i, rate in self._steps], self._qualities, self.floor_permille)
 
     def net_quality(self, plan: Plan, demand: float) -> float:
         """Quality (permille) that a plan serves at a demand (requests/s), less what its accelerators cost."""
@@ -74,6 +79,8 @@ class PlanSpace:
 
     def cost_permille(self, plan: Plan, demand: float) -> float:
         """What a plan's accelerators cost, as quality of the requests (permille); 0 without a price."""
+        if not self.accelerator_price:
+            return 0.0
         return self.cost(plan) * self.accelerator_price / max(demand, TRICKLE)
 
     def most(self, plan: Plan) -> float:
@@ -89,7 +96,7 @@ def value(space: PlanSpace, plan: Plan, demand: float) -> Value:
     """Smaller is better: unserved, then quality less its price, then accelerators, then starts; the plan itself breaks
     ties."""
     outcome = space.fill(plan, demand)
-    starts = sum(max(0, n - tier.present) for n, tier in zip(plan, space.tiers, strict=True))
+    starts = sum(n - tier.present for n, tier in zip(plan, space.tiers, strict=True) if n > tier.present)
     unserved = round(outcome.unserved / max(demand, _ALMOST_NOTHING), 4)
     quality = outcome.quality_permille - space.cost_permille(plan, demand)
     return (unserved, -round(quality, 1), space.cost(plan), starts, plan)

@@ -34,6 +34,9 @@ def fill(demand: float, rates: Sequence[float], qualities: Sequence[float], floo
     slack = total = points = 0.0
     served: list[float] = []
     for rate, quality in zip(rates, qualities, strict=True):
+        if not rate:  # most of the thousands of plans that are compared lack most tiers
+            served.append(0.0)
+            continue
         share = min(left, rate)
         if quality < floor_permille:
             share = min(share, max(0.0, slack) / (floor_permille - quality))

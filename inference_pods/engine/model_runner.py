@@ -97,7 +97,7 @@ def create_runner(
     try:
         return Decoder(shape, limits, precision, levels=levels, span=span)
     except (KernelUnavailableError, DecoderUnsupportedError) as error:
-        logger.warning("no compiled kernels (%s): decoding in plain torch, 5-20x slower", error)
+        logger.warning("no compiled kernels (%s): decoding in plain torch, several times slower", error)
     from inference_pods.kernels.reference_decoder import (
         ReferenceDecoder,
     )  # torch costs seconds: only where it is needed

@@ -78,7 +78,7 @@ async def test_without_compiled_kernels_log_info_and_metrics_name_torch(
     engine = build(model_source, "--kv-cache-tokens", "64", "--max-total-tokens", "64")
     assert engine.description["kernels"] == shown_kernels(engine) == "torch"
     assert "'kernels': 'torch'" in caplog.text
-    assert "no compiled kernels (no compiler): decoding in plain torch, 5-20x slower" in caplog.text
+    assert "no compiled kernels (no compiler): decoding in plain torch, several times slower" in caplog.text
 
 
 @pytest.mark.parametrize(

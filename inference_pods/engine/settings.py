@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from inference_pods.engine.distributed.placement import DEVICE_CHOICES, PLAN_CHOICES
 from inference_pods.engine.emulated.curve import LevelCurve, parse_level_curve
 from inference_pods.kernels.formats import BLOCK_TOKENS, GROUP, SPANS, Precision
+from inference_pods.kernels.library import VariantUnknownError, choose_variant
 from inference_pods.protocol import ENGINE_PORT
 
 
@@ -210,10 +211,20 @@ def _build_parser() -> argparse.ArgumentParser:
 
 
 def parse_settings(arguments: Sequence[str] | None = None) -> Settings:
-    """Settings from the command line; exits with status 2 and a message that names the flag if they don't fit."""
+    """Settings from the command line; exits with status 2 and a message that names the flag if they don't fit, or the
+    variable if the environment asks for kernels that there are not."""
     parser = _build_parser()
     values = vars(parser.parse_args(arguments))
     settings = Settings(**{**values, "emulate": tuple(values["emulate"])})
+    _refuse_contradictions(parser, settings)
+    try:
+        choose_variant()
+    except VariantUnknownError as error:
+        parser.error(str(error))
+    return settings
+
+
+def _refuse_contradictions(parser: argparse.ArgumentParser, settings: Settings) -> None:
     if settings.group_size != GROUP and settings.precision is not Precision.INT4:
         parser.error(f"--group-size {settings.group_size} needs --precision int4, not {settings.precision}")
     if settings.kv_cache_tokens < settings.max_total_tokens:
@@ -224,4 +235,3 @@ def parse_settings(arguments: Sequence[str] | None = None) -> Settings:
         parser.error(
             f"--max-step-tokens {settings.max_step_tokens} is below --max-batch-size {settings.max_batch_size}"
         )
-    return settings

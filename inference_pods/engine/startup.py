@@ -174,7 +174,7 @@ def _warn_if_slow(variant: str) -> None:
         why = f"this CPU lacks AVX2, FMA or F16C ({cpu.describe()})"
     else:
         why = f"ADAPTIVE_KERNEL_VARIANT asks for it, though this CPU can run {best} ({cpu.describe()})"
-    logger.warning("%s: decoding with the scalar kernels, slower", why)
+    logger.warning("%s: decoding with the generic kernels, slower", why)
 
 
 def _describe(settings: Settings, model: LoadedModel, limits: DecoderLimits, placement: Placement) -> dict[str, object]:

@@ -41,6 +41,23 @@ def test_a_wrong_value_is_refused_by_its_flag(capsys, flag, value, words):
     assert words in said
 
 
+@pytest.mark.parametrize("variant", ["scalar", "AVX2"])
+def test_kernels_that_there_are_not_are_refused_with_variable_value_and_choices(capsys, monkeypatch, variant):
+    monkeypatch.setenv("ADAPTIVE_KERNEL_VARIANT", variant)
+    with pytest.raises(SystemExit) as caught:
+        parse_settings(SOURCE)
+    assert caught.value.code == 2
+    assert f"ADAPTIVE_KERNEL_VARIANT={variant}: no such kernels; choose one of avx512, avx2, generic" in (
+        capsys.readouterr().err
+    )
+
+
+@pytest.mark.parametrize("variant", ["avx512", "avx2", "generic", ""])
+def test_kernels_that_there_are_and_none_in_particular_can_be_asked_for(monkeypatch, variant):
+    monkeypatch.setenv("ADAPTIVE_KERNEL_VARIANT", variant)
+    assert parse_settings(SOURCE).port == 8000
+
+
 def test_the_schedulers_options_have_defaults_and_are_read():
     settings = parse_settings(SOURCE)
     assert (settings.prefix_cache, settings.tpot_milliseconds, settings.draft_level) == (True, 0, None)

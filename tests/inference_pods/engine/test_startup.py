@@ -49,7 +49,7 @@ async def test_log_info_and_metrics_name_the_compiled_kernels_that_run(
     engine = build(model_source)
     assert engine.description["kernels"] == shown_kernels(engine) == expected
     assert f"'kernels': '{expected}'" in caplog.text
-    assert ("scalar kernels" in caplog.text) is (expected == "generic")
+    assert ("generic kernels" in caplog.text) is (expected == "generic")
 
 
 def test_a_cpu_without_avx2_is_said_to_decode_slower(model_source, model_path, monkeypatch, caplog):
@@ -59,10 +59,10 @@ def test_a_cpu_without_avx2_is_said_to_decode_slower(model_source, model_path, m
     monkeypatch.delenv("ADAPTIVE_KERNEL_VARIANT", raising=False)
     build(model_source)
     assert "lacks AVX2, FMA or F16C (Old CPU" in caplog.text
-    assert "decoding with the scalar kernels, slower" in caplog.text
+    assert "decoding with the generic kernels, slower" in caplog.text
 
 
-def test_scalar_kernels_that_were_asked_for_are_not_blamed_on_the_cpu(model_source, model_path, monkeypatch, caplog):
+def test_generic_kernels_that_were_asked_for_are_not_blamed_on_the_cpu(model_source, model_path, monkeypatch, caplog):
     new = Cpu("New CPU", VARIANTS["avx512"])
     monkeypatch.setattr("inference_pods.engine.startup.detect_cpu", lambda: new)
     monkeypatch.setenv("ADAPTIVE_KERNEL_VARIANT", "generic")

@@ -34,7 +34,7 @@ from inference_pods.engine.speculation import DraftSettings, find_draft_settings
 from inference_pods.engine.tokenizer import TextTokenizer
 from inference_pods.engine.vocabulary import read_chat_template, read_vocabulary
 from inference_pods.kernels.cpu import detect_cpu, detect_threads
-from inference_pods.kernels.decoder import DecoderLimits, DecoderShape
+from inference_pods.kernels.decoder import Decoder, DecoderLimits, DecoderShape
 from inference_pods.kernels.formats import BLOCK_TOKENS, Precision
 from inference_pods.kernels.levels import Level, LevelPlan, readable_precisions
 
@@ -178,7 +178,8 @@ def _warn_if_slow(variant: str) -> None:
 
 
 def _describe(settings: Settings, model: LoadedModel, limits: DecoderLimits, placement: Placement) -> dict[str, object]:
-    """What /info says about the replica."""
+    """What /info says about the replica. Torch stores keys and values in fp32 whatever they are rounded to."""
+    is_compiled = isinstance(model.runner, Decoder)
     return {
         "model_id": settings.served_model_name,
         "model_dtype": settings.precision.value,
@@ -191,12 +192,12 @@ def _describe(settings: Settings, model: LoadedModel, limits: DecoderLimits, pla
         "precision": settings.precision.value,
         "group_size": settings.group_size,
         "permutation_seed": settings.permutation_seed,
-        "kv_precision": limits.kv_precision.value,
+        "kv_precision": (limits.kv_precision if is_compiled else Precision.FP32).value,
         "levels": [level.name for level in model.runner.levels],
         "draft_level": settings.draft_level,
         "kernels": model.runner.variant,
         "kernel_paths": model.runner.paths if isinstance(model.runner, ReportingRunner) else {},
-        "step_plans": placement.backend.value if placement.needs_torch else "buffers",
+        "step_plans": "buffers" if is_compiled else placement.backend.value,
         "cpu": detect_cpu().describe(),
         "threads": limits.threads,
         "tensor_parallel": placement.ranks,

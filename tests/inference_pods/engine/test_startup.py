@@ -81,6 +81,20 @@ async def test_without_compiled_kernels_log_info_and_metrics_name_torch(
     assert "no compiled kernels (no compiler): decoding in plain torch, several times slower" in caplog.text
 
 
+@pytest.mark.parametrize("asked", [(), ("--kv-precision", "int8")], ids=["by default", "though int8 is asked for"])
+def test_without_compiled_kernels_info_says_how_torch_stores_and_steps(
+    model_source, model_path, without_compiled_kernels, asked
+):
+    said = build(model_source, "--kv-cache-tokens", "64", "--max-total-tokens", "64", *asked).description
+    assert (said["kv_precision"], said["step_plans"]) == ("fp32", "eager")
+    assert said["kv_cache_bytes"] == 64 * 30 * 2 * 3 * 64 * 4  # tokens, layers, keys and values, heads, width, bytes
+
+
+def test_with_compiled_kernels_info_says_how_they_store_and_step(model_source, model_path):
+    said = build(model_source, "--kv-cache-tokens", "64", "--max-total-tokens", "64").description
+    assert (said["kv_precision"], said["step_plans"]) == ("fp16", "buffers")
+
+
 @pytest.mark.parametrize(
     ("arguments", "at_least"),
     [

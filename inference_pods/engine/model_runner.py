@@ -50,6 +50,7 @@ class Runner(TensorSink, StepRunner, Protocol):
 
     variant: str
     levels: tuple[Level, ...]
+    kv_precision: Precision  # that keys and values are stored in; torch has its own, whatever the limits say
 
     @property
     def weight_bytes(self) -> int: ...

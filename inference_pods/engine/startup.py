@@ -178,8 +178,7 @@ def _warn_if_slow(variant: str) -> None:
 
 
 def _describe(settings: Settings, model: LoadedModel, limits: DecoderLimits, placement: Placement) -> dict[str, object]:
-    """What /info says about the replica. Torch stores keys and values in fp32 whatever they are rounded to."""
-    is_compiled = isinstance(model.runner, Decoder)
+    """What /info says about the replica."""
     return {
         "model_id": settings.served_model_name,
         "model_dtype": settings.precision.value,
@@ -192,12 +191,12 @@ def _describe(settings: Settings, model: LoadedModel, limits: DecoderLimits, pla
         "precision": settings.precision.value,
         "group_size": settings.group_size,
         "permutation_seed": settings.permutation_seed,
-        "kv_precision": (limits.kv_precision if is_compiled else Precision.FP32).value,
+        "kv_precision": model.runner.kv_precision.value,
         "levels": [level.name for level in model.runner.levels],
         "draft_level": settings.draft_level,
         "kernels": model.runner.variant,
         "kernel_paths": model.runner.paths if isinstance(model.runner, ReportingRunner) else {},
-        "step_plans": "buffers" if is_compiled else placement.backend.value,
+        "step_plans": "buffers" if isinstance(model.runner, Decoder) else placement.backend.value,
         "cpu": detect_cpu().describe(),
         "threads": limits.threads,
         "tensor_parallel": placement.ranks,

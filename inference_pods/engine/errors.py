@@ -14,7 +14,7 @@ class LoadReason(StrEnum):
     CORRUPT = "ModelCorrupt"
     UNSUPPORTED = "ModelUnsupported"
     OUT_OF_MEMORY = "OutOfMemory"
-    ENGINE_FAILED = "EngineFailed"  # an error that nobody foresaw
+    ENGINE_FAILED = "EngineFailed"  # the port is taken, or an error that nobody foresaw
 
     @property
     def exit_code(self) -> int:

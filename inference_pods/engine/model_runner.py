@@ -50,6 +50,7 @@ class Runner(TensorSink, StepRunner, Protocol):
 
     variant: str
     levels: tuple[Level, ...]
+    kv_precision: Precision  # that keys and values are stored in; torch has its own, whatever the limits say
 
     @property
     def weight_bytes(self) -> int: ...
@@ -97,7 +98,7 @@ def create_runner(
     try:
         return Decoder(shape, limits, precision, levels=levels, span=span)
     except (KernelUnavailableError, DecoderUnsupportedError) as error:
-        logger.warning("no compiled kernels (%s): decoding in plain torch, 5-20x slower", error)
+        logger.warning("no compiled kernels (%s): decoding in plain torch, several times slower", error)
     from inference_pods.kernels.reference_decoder import (
         ReferenceDecoder,
     )  # torch costs seconds: only where it is needed

@@ -26,7 +26,7 @@ from inference_pods.engine.model_runner import Runner, StepRunner, create_runner
 from inference_pods.engine.source import resolve_source
 from inference_pods.engine.tokenizer import TextTokenizer
 from inference_pods.engine.vocabulary import read_vocabulary
-from inference_pods.kernels.cpu import detect_threads
+from inference_pods.kernels.cpu import MOST_THREADS, detect_threads
 from inference_pods.kernels.decoder import Chunk, DecoderLimits
 from inference_pods.kernels.formats import BLOCK_TOKENS, Precision
 from inference_pods.kernels.levels import Level
@@ -112,10 +112,12 @@ def _load(file: ModelFile, precision: Precision, window_tokens: int, threads: in
     ).runner
 
 
-def _at_least(least: int) -> Callable[[str], int]:
+def _at_least(least: int, most: int | None = None) -> Callable[[str], int]:
     def parse(text: str) -> int:
         if int(text) < least:
             raise argparse.ArgumentTypeError(f"{text} is below the minimum {least}")
+        if most is not None and int(text) > most:
+            raise argparse.ArgumentTypeError(f"{text} is above the maximum {most}")
         return int(text)
 
     return parse
@@ -131,7 +133,7 @@ def _build_parser() -> argparse.ArgumentParser:
     add("--windows", type=_at_least(1), default=4, help="places of the text that are scored")
     add("--window-tokens", type=_at_least(2), default=512, help="length of each; its second half is scored")
     add("--precision", type=Precision, choices=_PRECISIONS, default=Precision.BF16, help="storage of the weights")
-    add("--threads", type=_at_least(0), default=0, help="compute threads (0: from the CPU quota)")
+    add("--threads", type=_at_least(0, MOST_THREADS), default=0, help="compute threads (0: from the CPU quota)")
     return parser
 
 

@@ -115,6 +115,12 @@ async def _load_and_prove(service: Service, settings: Settings, started: float) 
     logger.info("ready after %.2f s", time.monotonic() - started)
 
 
+def _refuse_address(settings: Settings, error: OSError) -> LoadError:
+    address = f"--host {settings.host} --port {settings.port}"
+    remedy = "free it, or choose another port (0: any that is free) or host"
+    return LoadError(LoadReason.ENGINE_FAILED, f"{address}: nothing can listen there ({error}); {remedy}")
+
+
 async def _serve(settings: Settings, started: float) -> int:
     metrics = EngineMetrics(settings.served_model_name, settings.tier, settings.kv_blocks)
     limits = Limits(
@@ -124,7 +130,10 @@ async def _serve(settings: Settings, started: float) -> int:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    runner, port = await start_server(service, settings.host, settings.port)
+    try:
+        runner, port = await start_server(service, settings.host, settings.port)
+    except OSError as error:
+        return _report_failure(_refuse_address(settings, error))
     logger.info("listening on %s:%d, loading %s as %s", settings.host, port, settings.model_source, settings.precision)
     try:
         return await _run_until_stopped(service, settings, started, stop)

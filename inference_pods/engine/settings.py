@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import math
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from inference_pods.engine.distributed.placement import DEVICE_CHOICES, PLAN_CHOICES
 from inference_pods.engine.emulated.curve import LevelCurve, parse_level_curve
+from inference_pods.kernels.cpu import MOST_THREADS
 from inference_pods.kernels.formats import BLOCK_TOKENS, GROUP, SPANS, Precision
+from inference_pods.kernels.library import VariantUnknownError, choose_variant
 from inference_pods.protocol import ENGINE_PORT
 
 
@@ -83,15 +87,28 @@ class Settings:
         return -(-self.kv_cache_tokens // BLOCK_TOKENS)
 
 
-def _at_least(minimum: int) -> Callable[[str], int]:
+_MOST_PORT = 2**16 - 1  # a larger one would be cut to 16 bits, which is another port
+
+
+def _at_least(minimum: int, maximum: int | None = None) -> Callable[[str], int]:
     def parse(text: str) -> int:
         value = int(text)
         if value < minimum:
             raise argparse.ArgumentTypeError(f"{value} is below the minimum of {minimum}")
+        if maximum is not None and value > maximum:
+            raise argparse.ArgumentTypeError(f"{value} is above the maximum of {maximum}")
         return value
 
     parse.__name__ = "int"
     return parse
+
+
+def _seconds(text: str) -> float:
+    with suppress(ValueError):
+        value = float(text)
+        if math.isfinite(value) and value >= 0:
+            return value
+    raise argparse.ArgumentTypeError(f"{text[:80]} is no number of seconds from 0 up")
 
 
 def _parse_switch(text: str) -> bool:
@@ -163,7 +180,7 @@ def _build_parser() -> argparse.ArgumentParser:
     add("--served-model-name", default="model", help="name in /v1/models and responses")
     add("--tier", default="full", help="tier label of the metrics")
     add("--host", default="0.0.0.0")  # noqa: S104 - a pod is reached on its own address
-    add("--port", type=_at_least(0), default=ENGINE_PORT)
+    add("--port", type=_at_least(0, _MOST_PORT), default=ENGINE_PORT)
     add("--max-batch-size", type=_at_least(1), default=8, help="sequences that decode together")
     add("--max-waiting", type=_at_least(0), default=64, help="requests that may wait before clients get 429")
     add("--write-timeout-seconds", type=_at_least(1), default=60, help="time for a client to take an event")
@@ -180,7 +197,7 @@ def _build_parser() -> argparse.ArgumentParser:
         metavar="on|off",
         help="share the KV cache of equal beginnings (default: on)",
     )
-    add("--drain-seconds", type=float, default=30.0, help="time for running requests to finish after SIGTERM")
+    add("--drain-seconds", type=_seconds, default=30.0, help="time for running requests to finish after SIGTERM")
     add("--device", choices=DEVICE_CHOICES, default="auto", help="where to compute (auto: a device if there is one)")
     add("--tensor-parallel", type=_at_least(0), default=0, help="ranks that share the weights (0: one per device)")
     add(
@@ -195,7 +212,7 @@ def _build_parser() -> argparse.ArgumentParser:
         choices=[Precision.FP32, Precision.FP16, Precision.INT8],
         help="storage of keys and values (default: fp16 with the compiled decoder, but fp32 for fp32 weights)",
     )
-    add("--threads", type=_at_least(0), default=0, help="compute threads (0: from the CPU quota)")
+    add("--threads", type=_at_least(0, MOST_THREADS), default=0, help="compute threads (0: from the CPU quota)")
     add(
         "--emulate",
         type=_level_curve,
@@ -205,15 +222,25 @@ def _build_parser() -> argparse.ArgumentParser:
         help="load no weights, answer with filler; microseconds of a step, and more of them per decoding sequence and"
         " per prompt token. Again with a level's name for each level that differs",
     )
-    add("--emulate-load-seconds", type=float, default=0.0, help="time that loading seems to take with --emulate")
+    add("--emulate-load-seconds", type=_seconds, default=0.0, help="time that loading seems to take with --emulate")
     return parser
 
 
 def parse_settings(arguments: Sequence[str] | None = None) -> Settings:
-    """Settings from the command line; exits with status 2 and a message that names the flag if they don't fit."""
+    """Settings from the command line; exits with status 2 and a message that names the flag if they don't fit, or the
+    variable if the environment asks for kernels that there are not."""
     parser = _build_parser()
     values = vars(parser.parse_args(arguments))
     settings = Settings(**{**values, "emulate": tuple(values["emulate"])})
+    _refuse_contradictions(parser, settings)
+    try:
+        choose_variant()
+    except VariantUnknownError as error:
+        parser.error(str(error))
+    return settings
+
+
+def _refuse_contradictions(parser: argparse.ArgumentParser, settings: Settings) -> None:
     if settings.group_size != GROUP and settings.precision is not Precision.INT4:
         parser.error(f"--group-size {settings.group_size} needs --precision int4, not {settings.precision}")
     if settings.kv_cache_tokens < settings.max_total_tokens:
@@ -224,4 +251,3 @@ def parse_settings(arguments: Sequence[str] | None = None) -> Settings:
         parser.error(
             f"--max-step-tokens {settings.max_step_tokens} is below --max-batch-size {settings.max_batch_size}"
         )
-    return settings

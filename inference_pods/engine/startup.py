@@ -34,7 +34,7 @@ from inference_pods.engine.speculation import DraftSettings, find_draft_settings
 from inference_pods.engine.tokenizer import TextTokenizer
 from inference_pods.engine.vocabulary import read_chat_template, read_vocabulary
 from inference_pods.kernels.cpu import detect_cpu, detect_threads
-from inference_pods.kernels.decoder import DecoderLimits, DecoderShape
+from inference_pods.kernels.decoder import Decoder, DecoderLimits, DecoderShape
 from inference_pods.kernels.formats import BLOCK_TOKENS, Precision
 from inference_pods.kernels.levels import Level, LevelPlan, readable_precisions
 
@@ -174,7 +174,7 @@ def _warn_if_slow(variant: str) -> None:
         why = f"this CPU lacks AVX2, FMA or F16C ({cpu.describe()})"
     else:
         why = f"ADAPTIVE_KERNEL_VARIANT asks for it, though this CPU can run {best} ({cpu.describe()})"
-    logger.warning("%s: decoding with the scalar kernels, slower", why)
+    logger.warning("%s: decoding with the generic kernels, slower", why)
 
 
 def _describe(settings: Settings, model: LoadedModel, limits: DecoderLimits, placement: Placement) -> dict[str, object]:
@@ -191,12 +191,12 @@ def _describe(settings: Settings, model: LoadedModel, limits: DecoderLimits, pla
         "precision": settings.precision.value,
         "group_size": settings.group_size,
         "permutation_seed": settings.permutation_seed,
-        "kv_precision": limits.kv_precision.value,
+        "kv_precision": model.runner.kv_precision.value,
         "levels": [level.name for level in model.runner.levels],
         "draft_level": settings.draft_level,
         "kernels": model.runner.variant,
         "kernel_paths": model.runner.paths if isinstance(model.runner, ReportingRunner) else {},
-        "step_plans": placement.backend.value if placement.needs_torch else "buffers",
+        "step_plans": "buffers" if isinstance(model.runner, Decoder) else placement.backend.value,
         "cpu": detect_cpu().describe(),
         "threads": limits.threads,
         "tensor_parallel": placement.ranks,

@@ -17,6 +17,7 @@ VARIANTS: dict[str, frozenset[str]] = {  # best first; the flags each one needs
     "avx2": frozenset({"avx2", "fma", "f16c"}),
     "generic": frozenset(),
 }
+MOST_THREADS = 4096  # that a compiled decoder takes (MANY in cpp/step.cpp)
 REPORTED_FLAGS = ("avx2", "fma", "f16c", "avx512f", "avx512_vnni", "avx512_bf16", "avx_vnni", "amx_tile")
 
 

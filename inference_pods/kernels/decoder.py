@@ -149,6 +149,7 @@ class Decoder:
         for level in self.levels:
             self._add_level(level, precision, shape.layers)
         self._shape, self._limits = shape, limits
+        self.kv_precision = limits.kv_precision
         self._logits = np.empty((limits.max_outputs, _logits_stride(shape)), np.float32)
         self._best = np.empty(limits.max_outputs, np.int32)
         self._log_total = np.empty(limits.max_outputs, np.float32)

@@ -8,7 +8,9 @@ from ctypes import POINTER, Structure, c_char_p, c_float, c_int, c_int32, c_int6
 from functools import cache
 
 from inference_pods.kernels.build import KernelUnavailableError, ensure_library
-from inference_pods.kernels.cpu import detect_cpu
+from inference_pods.kernels.cpu import VARIANTS, detect_cpu
+
+_VARIANT = "ADAPTIVE_KERNEL_VARIANT"
 
 
 class Config(Structure):
@@ -55,9 +57,20 @@ _SIGNATURES: dict[str, tuple[object, tuple[object, ...]]] = {
 }
 
 
+class VariantUnknownError(ValueError):
+    """ADAPTIVE_KERNEL_VARIANT names no variant; the message says which there are."""
+
+
 def choose_variant() -> str:
-    """The best variant of this CPU, or the one that ADAPTIVE_KERNEL_VARIANT asks for (benchmarks, tests)."""
-    return os.environ.get("ADAPTIVE_KERNEL_VARIANT") or detect_cpu().best_variant()
+    """The best variant of this CPU, or the one that ADAPTIVE_KERNEL_VARIANT asks for (benchmarks, tests).
+
+    Raises:
+        VariantUnknownError: there is none of that name.
+    """
+    asked = os.environ.get(_VARIANT)
+    if asked and asked not in VARIANTS:
+        raise VariantUnknownError(f"{_VARIANT}={asked[:80]}: no such kernels; choose one of {', '.join(VARIANTS)}")
+    return asked or detect_cpu().best_variant()
 
 
 @cache

@@ -40,6 +40,7 @@ class ReferenceDecoder:
     """Llama decoder, one sequence at a time. Tensors: [out, in]; KV: [layer, 2, slot, kv head, dim]."""
 
     variant = "torch"
+    kv_precision = Precision.FP32  # stored; the values are rounded to what the limits say
 
     def __init__(
         self,

@@ -95,6 +95,7 @@ class TorchDecoder:
         self._shard = shard or whole(shape)
         self._meet = collectives or Alone()
         self._target = choose_target(self._device, precision, kernels, span)
+        self.kv_precision = self._target.kv_precision
         self.variant = f"torch {device}" if device != "cpu" else "torch"
         if self._target.uses_triton:
             self.variant += " with triton"

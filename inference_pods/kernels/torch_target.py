@@ -29,6 +29,9 @@ class Kernels(StrEnum):
     TRITON = "triton"
 
 
+_PRECISIONS = {torch.float32: Precision.FP32, torch.float16: Precision.FP16, torch.bfloat16: Precision.BF16}
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
     """`compute`: type of activations and of the KV cache. Sums and the residual stream are fp32 whatever it is."""
@@ -37,6 +40,11 @@ class Target:
     compute: torch.dtype
     uses_triton: bool
     span: int = GROUP  # weights that share an int4 grid
+
+    @property
+    def kv_precision(self) -> Precision:
+        """That keys and values are stored in."""
+        return _PRECISIONS[self.compute]
 
 
 def choose_target(

@@ -82,7 +82,7 @@ class DistributedRunner:
         except Exception:
             self.processes.close()
             raise
-        self.levels = self._decoder.levels
+        self.levels, self.kv_precision = self._decoder.levels, self._decoder.kv_precision
         self.variant = f"{self._decoder.variant}, {spec.ranks} ranks"
         self.weight_bytes = self.kv_bytes = 0  # of all ranks, known once all have loaded
 

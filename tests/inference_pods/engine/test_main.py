@@ -36,6 +36,31 @@ def test_a_stop_signal_is_obeyed_before_the_imports_are_done(tmp_path: Path) -> 
     assert early, "the handler was there only after the imports"
 
 
+@pytest.mark.parametrize("module", ["inference_pods.engine.__main__", "inference_pods.engine.distributed.worker"])
+@pytest.mark.parametrize(
+    ("given", "policy", "spins"),
+    [({}, "PASSIVE", "0"), ({"OMP_WAIT_POLICY": "ACTIVE", "GOMP_SPINCOUNT": "7"}, "ACTIVE", "7")],
+    ids=["unless told otherwise", "as the environment says"],
+)
+def test_torchs_threads_wait_asleep_in_the_server_and_in_ranks(
+    module: str, given: dict[str, str], policy: str, spins: str
+) -> None:
+    """OMP_DISPLAY_ENV has the OpenMP library itself say, when torch loads it, what it took."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "GOMP_"))}
+    program = f"import sys, {module}; assert 'torch' not in sys.modules; import torch"
+    result = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=Path(__file__).parents[3],
+        env={**inherited, **given, "OMP_DISPLAY_ENV": "VERBOSE"},
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=True,
+    )
+    assert f"OMP_WAIT_POLICY = '{policy}'" in result.stderr
+    assert f"GOMP_SPINCOUNT = '{spins}'" in result.stderr
+
+
 def start(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "inference_pods.engine", "--port", "0", *arguments]
     return subprocess.run(

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import threading
 import time
 from dataclasses import replace
@@ -27,12 +28,12 @@ LOAD_SECONDS = "adaptive_engine_load_seconds", {"model": "model", "tier": "full"
 def run_engine(monkeypatch, tmp_path, capsys):
     """Runs the engine, its loading replaced; (exit code, what it said on stderr, what it left for the operator)."""
 
-    def run(build, started=0.0):
+    def run(build, started=0.0, arguments=ARGUMENTS):
         log = tmp_path / "termination-log"
         log.touch()
         monkeypatch.setattr(serve, "TERMINATION_LOG", log)
         monkeypatch.setattr(serve, "build_engine", build)
-        monkeypatch.setattr("sys.argv", ARGUMENTS)
+        monkeypatch.setattr("sys.argv", arguments)
         code = serve.run(started)
         said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("{")]
         left = log.read_text()
@@ -59,6 +60,18 @@ def test_every_failure_to_load_is_reported_with_its_exit_code(run_engine, error,
     actual, said, left = run_engine(build)
     assert (actual, said["reason"]) == (code, reason)
     assert words in said["message"]
+    assert left == said
+
+
+def test_a_port_that_is_taken_is_reported_with_flag_and_remedy(run_engine):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = str(other.getsockname()[1])
+        given = [*ARGUMENTS[:-1], port, "--host", "127.0.0.1"]
+        actual, said, left = run_engine(lambda *_: pytest.fail("loaded"), arguments=given)
+    assert (actual, said["reason"]) == (8, "EngineFailed")
+    assert f"--port {port}: nothing can listen there" in said["message"]
+    assert "in use" in said["message"]
+    assert "choose another port" in said["message"]
     assert left == said
 
 

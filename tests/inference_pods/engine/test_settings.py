@@ -30,6 +30,13 @@ def test_levels_depths_order_and_digest_are_read():
         ("--draft-tokens", "0", "below the minimum"),
         ("--kv-cache-tokens", "16", "--max-total-tokens"),
         ("--max-step-tokens", "4", "--max-batch-size"),
+        ("--threads", "4097", "above the maximum of 4096"),
+        ("--port", "65536", "above the maximum of 65535"),
+        ("--drain-seconds", "nan", "nan is no number of seconds"),
+        ("--drain-seconds", "inf", "inf is no number of seconds"),
+        ("--drain-seconds", "-1", "-1 is no number of seconds"),
+        ("--drain-seconds", "soon", "soon is no number of seconds"),
+        ("--emulate-load-seconds", "nan", "nan is no number of seconds"),
     ],
 )
 def test_a_wrong_value_is_refused_by_its_flag(capsys, flag, value, words):
@@ -39,6 +46,28 @@ def test_a_wrong_value_is_refused_by_its_flag(capsys, flag, value, words):
     said = capsys.readouterr().err
     assert flag in said
     assert words in said
+
+
+@pytest.mark.parametrize("variant", ["scalar", "AVX2"])
+def test_kernels_that_there_are_not_are_refused_with_variable_value_and_choices(capsys, monkeypatch, variant):
+    monkeypatch.setenv("ADAPTIVE_KERNEL_VARIANT", variant)
+    with pytest.raises(SystemExit) as caught:
+        parse_settings(SOURCE)
+    assert caught.value.code == 2
+    assert f"ADAPTIVE_KERNEL_VARIANT={variant}: no such kernels; choose one of avx512, avx2, generic" in (
+        capsys.readouterr().err
+    )
+
+
+@pytest.mark.parametrize("variant", ["avx512", "avx2", "generic", ""])
+def test_kernels_that_there_are_and_none_in_particular_can_be_asked_for(monkeypatch, variant):
+    monkeypatch.setenv("ADAPTIVE_KERNEL_VARIANT", variant)
+    assert parse_settings(SOURCE).port == 8000
+
+
+def test_the_largest_values_are_taken():
+    settings = parse_settings([*SOURCE, "--threads", "4096", "--port", "65535", "--drain-seconds", "0.5"])
+    assert (settings.threads, settings.port, settings.drain_seconds) == (4096, 65535, 0.5)
 
 
 def test_the_schedulers_options_have_defaults_and_are_read():

@@ -49,7 +49,7 @@ async def test_log_info_and_metrics_name_the_compiled_kernels_that_run(
     engine = build(model_source)
     assert engine.description["kernels"] == shown_kernels(engine) == expected
     assert f"'kernels': '{expected}'" in caplog.text
-    assert ("scalar kernels" in caplog.text) is (expected == "generic")
+    assert ("generic kernels" in caplog.text) is (expected == "generic")
 
 
 def test_a_cpu_without_avx2_is_said_to_decode_slower(model_source, model_path, monkeypatch, caplog):
@@ -59,10 +59,10 @@ def test_a_cpu_without_avx2_is_said_to_decode_slower(model_source, model_path, m
     monkeypatch.delenv("ADAPTIVE_KERNEL_VARIANT", raising=False)
     build(model_source)
     assert "lacks AVX2, FMA or F16C (Old CPU" in caplog.text
-    assert "decoding with the scalar kernels, slower" in caplog.text
+    assert "decoding with the generic kernels, slower" in caplog.text
 
 
-def test_scalar_kernels_that_were_asked_for_are_not_blamed_on_the_cpu(model_source, model_path, monkeypatch, caplog):
+def test_generic_kernels_that_were_asked_for_are_not_blamed_on_the_cpu(model_source, model_path, monkeypatch, caplog):
     new = Cpu("New CPU", VARIANTS["avx512"])
     monkeypatch.setattr("inference_pods.engine.startup.detect_cpu", lambda: new)
     monkeypatch.setenv("ADAPTIVE_KERNEL_VARIANT", "generic")
@@ -78,7 +78,21 @@ async def test_without_compiled_kernels_log_info_and_metrics_name_torch(
     engine = build(model_source, "--kv-cache-tokens", "64", "--max-total-tokens", "64")
     assert engine.description["kernels"] == shown_kernels(engine) == "torch"
     assert "'kernels': 'torch'" in caplog.text
-    assert "no compiled kernels (no compiler): decoding in plain torch, 5-20x slower" in caplog.text
+    assert "no compiled kernels (no compiler): decoding in plain torch, several times slower" in caplog.text
+
+
+@pytest.mark.parametrize("asked", [(), ("--kv-precision", "int8")], ids=["by default", "though int8 is asked for"])
+def test_without_compiled_kernels_info_says_how_torch_stores_and_steps(
+    model_source, model_path, without_compiled_kernels, asked
+):
+    said = build(model_source, "--kv-cache-tokens", "64", "--max-total-tokens", "64", *asked).description
+    assert (said["kv_precision"], said["step_plans"]) == ("fp32", "eager")
+    assert said["kv_cache_bytes"] == 64 * 30 * 2 * 3 * 64 * 4  # tokens, layers, keys and values, heads, width, bytes
+
+
+def test_with_compiled_kernels_info_says_how_they_store_and_step(model_source, model_path):
+    said = build(model_source, "--kv-cache-tokens", "64", "--max-total-tokens", "64").description
+    assert (said["kv_precision"], said["step_plans"]) == ("fp16", "buffers")
 
 
 @pytest.mark.parametrize(

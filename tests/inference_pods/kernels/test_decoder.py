@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from inference_pods.kernels.build import KernelUnavailableError
+from inference_pods.kernels.cpu import MOST_THREADS
 from inference_pods.kernels.decoder import (
     Chunk,
     Decoder,
@@ -198,6 +199,13 @@ def test_the_library_itself_maps_nothing_for_a_shape_out_of_range(variant, chang
         setattr(config, name, value)
     assert library.al_required_bytes(ctypes.byref(config)) == -1
     assert library.al_create(ctypes.byref(config)) is None
+
+
+def test_the_library_takes_as_many_threads_as_the_flag_does(variant):
+    at_most = replace(LIMITS, threads=MOST_THREADS)
+    assert required_bytes(SHAPE, at_most, Precision.FP32, variant) > 0
+    with pytest.raises(DecoderUnsupportedError):
+        required_bytes(SHAPE, replace(at_most, threads=MOST_THREADS + 1), Precision.FP32, variant)
 
 
 def test_a_score_that_is_no_number_makes_the_total_none_either(variant):

@@ -16,6 +16,7 @@ from inference_pods.kernels.reference_decoder import ReferenceDecoder
 from inference_pods.kernels.shards import divide
 from inference_pods.kernels.step_plans import Backend
 from inference_pods.kernels.torch_decoder import TorchDecoder
+from inference_pods.kernels.torch_target import Target
 from tests.inference_pods.kernels import random_model
 
 SHAPE = DecoderShape(
@@ -138,6 +139,16 @@ def test_int4_grids_that_span_several_groups_are_those_of_the_reference_divided_
     assert_same(run(load_random_weights(TorchDecoder(SHAPE, LIMITS, Precision.INT4, span=span)), script()), expected)
     divided, _ = run_divided(SHAPE, Precision.INT4, 2, script(), span=span)
     assert_same(divided, expected)
+
+
+@pytest.mark.parametrize(
+    ("compute", "said"), [(torch.float32, "fp32"), (torch.float16, "fp16"), (torch.bfloat16, "bf16")], ids=str
+)
+def test_keys_and_values_are_said_to_be_stored_in_the_type_that_the_cache_has(monkeypatch, compute, said):
+    target = Target(torch.device("cpu"), compute, uses_triton=False)
+    monkeypatch.setattr("inference_pods.kernels.torch_decoder.choose_target", lambda *_: target)
+    decoder = TorchDecoder(SHAPE, LIMITS, Precision.INT8)
+    assert (decoder.kv_precision, decoder._attention._cache.dtype) == (said, compute)
 
 
 def test_a_level_that_the_weights_cannot_serve_is_refused():

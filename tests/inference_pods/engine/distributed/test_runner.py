@@ -85,6 +85,7 @@ def test_two_ranks_give_the_tokens_of_one_and_end_when_one_is_killed(tiny_model)
     with Replica(tiny_model, Precision.FP32, 2) as replica:
         runner = replica.runner
         assert runner.variant == "torch, 2 ranks"
+        assert runner.kv_precision == "fp32"
         assert runner.kv_bytes == alone.kv_bytes
         norms = 4 * tiny_model.shape.dim * (2 * tiny_model.shape.layers + 1)
         assert runner.weight_bytes == alone.weight_bytes + norms  # only the norms are held twice

@@ -28,8 +28,11 @@ class Cpu:
     model: str
     flags: frozenset[str]
 
+    def can_run(self, variant: str) -> bool:
+        return VARIANTS[variant] <= self.flags
+
     def best_variant(self) -> str:
-        return next(name for name, needed in VARIANTS.items() if needed <= self.flags)
+        return next(filter(self.can_run, VARIANTS))
 
     def describe(self) -> str:
         """Model and the flags that matter, for logs and benchmark tables."""

@@ -58,19 +58,22 @@ _SIGNATURES: dict[str, tuple[object, tuple[object, ...]]] = {
 
 
 class VariantUnknownError(ValueError):
-    """ADAPTIVE_KERNEL_VARIANT names no variant; the message says which there are."""
+    """ADAPTIVE_KERNEL_VARIANT names no variant, or none of this CPU's; the message says which there are."""
 
 
 def choose_variant() -> str:
     """The best variant of this CPU, or the one that ADAPTIVE_KERNEL_VARIANT asks for (benchmarks, tests).
 
     Raises:
-        VariantUnknownError: there is none of that name.
+        VariantUnknownError: there is none of that name, or this CPU would die of its instructions.
     """
-    asked = os.environ.get(_VARIANT)
+    asked, cpu = os.environ.get(_VARIANT), detect_cpu()
     if asked and asked not in VARIANTS:
         raise VariantUnknownError(f"{_VARIANT}={asked[:80]}: no such kernels; choose one of {', '.join(VARIANTS)}")
-    return asked or detect_cpu().best_variant()
+    if asked and not cpu.can_run(asked):
+        able = ", ".join(filter(cpu.can_run, VARIANTS))
+        raise VariantUnknownError(f"{_VARIANT}={asked}: this CPU ({cpu.describe()}) lacks them; choose one of {able}")
+    return asked or cpu.best_variant()
 
 
 @cache

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from inference_pods.engine.settings import parse_settings
+from inference_pods.kernels.cpu import VARIANTS, Cpu
 
 SOURCE = ("--model-source", "file:///m.gguf")
 
@@ -61,8 +62,19 @@ def test_kernels_that_there_are_not_are_refused_with_variable_value_and_choices(
 
 @pytest.mark.parametrize("variant", ["avx512", "avx2", "generic", ""])
 def test_kernels_that_there_are_and_none_in_particular_can_be_asked_for(monkeypatch, variant):
+    monkeypatch.setattr("inference_pods.kernels.library.detect_cpu", lambda: Cpu("New CPU", VARIANTS["avx512"]))
     monkeypatch.setenv("ADAPTIVE_KERNEL_VARIANT", variant)
     assert parse_settings(SOURCE).port == 8000
+
+
+def test_kernels_that_this_cpu_lacks_are_refused_instead_of_dying_of_their_instructions(capsys, monkeypatch):
+    monkeypatch.setattr("inference_pods.kernels.library.detect_cpu", lambda: Cpu("Old CPU", VARIANTS["avx2"]))
+    monkeypatch.setenv("ADAPTIVE_KERNEL_VARIANT", "avx512")
+    with pytest.raises(SystemExit) as caught:
+        parse_settings(SOURCE)
+    assert caught.value.code == 2
+    words = "ADAPTIVE_KERNEL_VARIANT=avx512: this CPU (Old CPU [avx2 fma f16c]) lacks them; choose one of avx2, generic"
+    assert words in capsys.readouterr().err
 
 
 def test_the_largest_values_are_taken():

@@ -90,7 +90,7 @@ async def kill_rank_1_within_an_answer(settings: Settings, pod: str, session: ai
         session.post(f"{url}/generate_stream", json=LONG, headers={"x-tier": "two-ranks"}) as answer,
     ):
         assert answer.status == 200, await answer.text()
-        await answer.content.readline()
+        await answer.content.readuntil(b"\n\n")
         await to_thread(kubectl, settings, "-n", NS, "exec", pod, "--", "python", "-c", KILL_RANK_1)
         async with timeout(15):
             frames = (await answer.content.read()).decode().split("\n\n")

@@ -24,7 +24,7 @@ from benchmarks.engine_process import run_engine
 from benchmarks.http_load import Endpoint, LoadShape, run_load, tokens_per_second
 from benchmarks.http_report import HttpResults, ServerFigures, render_http_report
 from benchmarks.idle import wait_until_idle
-from benchmarks.peer import SOURCE, find_model
+from benchmarks.peer import SOURCE, find_model, peer_environment
 from benchmarks.server_process import ServerProcess, free_port, run_server
 from inference_pods.engine.source import resolve_source
 from inference_pods.kernels.formats import Precision
@@ -107,7 +107,8 @@ class HttpBench:
         sizes = ["-c", str(CONTEXT_TOKENS), "-np", str(self.shape.clients), "--no-webui", "--cache-ram", "0"]
         place = ["--host", "127.0.0.1", "--port", str(port)]
         command = [str(self.tools / "llama-server"), "-m", str(find_model(self.tools, format_name))]
-        running = run_server([*command, *threads, *sizes, *place], port, OUTPUT / "http-peer.log")
+        log = OUTPUT / "http-peer.log"
+        running = run_server([*command, *threads, *sizes, *place], port, log, peer_environment())
         return measure_server(running, Endpoint("", http_load.LLAMA, {}), self.shape, seed)
 
 

@@ -6,6 +6,7 @@ import json
 import subprocess
 from pathlib import Path
 
+from benchmarks.peer import peer_environment
 from benchmarks.workload import BATCHES, PREFILL, PREFILL_TOKENS, Speeds, Workload, decode_name
 
 
@@ -47,7 +48,7 @@ def _run_batched(tools: Path, model: Path, workload: Workload) -> str:
 
 
 def _run(command: list[str]) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600, env=peer_environment())
     if done.returncode:
         raise SystemExit(f"{Path(command[0]).name} failed ({done.returncode}):\n{done.stderr[-2000:]}")
     return done.stdout

@@ -118,6 +118,14 @@ def _find_build_tools() -> list[str]:
     return [path for path in found.values() if path]
 
 
+def peer_environment() -> dict[str, str]:
+    """This process's variables without those that our engine sets for its own libraries' threads.
+
+    llama.cpp's threads are OpenMP's: told to sleep while they wait, they decode at half their speed.
+    """
+    return {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "GOMP_"))}
+
+
 def find_model(tools: Path, format_name: str) -> Path:
     """The example model in one of FORMATS, written on first use; all of them derive from F32, that from the file."""
     path = peer_folder() / "models" / f"{format_name}.gguf"

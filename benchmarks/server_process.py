@@ -10,7 +10,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,12 +60,17 @@ def free_port() -> int:
 
 
 @contextmanager
-def run_server(command: Sequence[str], port: int, log: Path) -> Iterator[ServerProcess]:
-    """A server that is ready; ended on exit. Exits the program with the log's end if it does not start."""
+def run_server(
+    command: Sequence[str], port: int, log: Path, environment: Mapping[str, str] | None = None
+) -> Iterator[ServerProcess]:
+    """A server that is ready; ended on exit. Exits the program with the log's end if it does not start.
+
+    `environment`: all its variables; None: this process's.
+    """
     base = f"http://127.0.0.1:{port}"
     with log.open("wb") as output:
         started = time.monotonic()
-        process = subprocess.Popen(command, stdout=output, stderr=output)
+        process = subprocess.Popen(command, stdout=output, stderr=output, env=environment)
         try:
             ready = _wait_until_ready(base, process, log)
             yield ServerProcess(base, process, started, ready)

@@ -203,11 +203,15 @@ def plan_linear_bytes(rows: int, precision: Precision, cut: Cut, target: Target)
     columns = len(cut.kept)
     if not packs(precision, cut, target):
         return rows * columns * _dense_type(precision, target).itemsize * len(readable_precisions(precision))
+    from inference_pods.kernels.triton.spread import counter_bytes
+    from inference_pods.kernels.triton.tiles import WORD_TILE
+
     if precision is Precision.INT8:
-        return rows * (columns + columns // GROUP * _SCALE_BYTES)
+        return rows * (columns + columns // GROUP * _SCALE_BYTES) + counter_bytes(rows)
+    padded = -(-columns // WORD_TILE) * WORD_TILE
     planes = 2 if precision is Precision.NESTED else 1
-    pairs = -(-columns // (2 * GROUP))  # a tile of nibbles holds two groups: scale and minimum of each
-    return rows * pairs * (planes * GROUP + 4 * _SCALE_BYTES)
+    grid = padded // GROUP * 2 * _SCALE_BYTES  # scale and minimum of each group
+    return rows * (planes * padded // 2 + grid) + counter_bytes(rows)
 
 
 def plan_head_bytes(rows: int, precision: Precision, cut: Cut, target: Target) -> int:

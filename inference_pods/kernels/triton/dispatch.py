@@ -14,6 +14,9 @@ INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 # bf16 operands of tl.dot are silently wrong when interpreted (numpy has no bf16): there the tiles are widened first.
 WIDEN = INTERPRETED
 
+# Numbers with a fraction are constants of a kernel: torch.compile would pass them as fp64, and what is computed with
+# them would become fp64, too.
+
 # Arguments that change from step to step. Triton would compile a version of its own for 1 and for multiples of 16,
 # in the middle of serving; no access is faster for knowing these two.
 PER_STEP = ("M", "max_blocks")
@@ -24,16 +27,6 @@ TILE_ROWS = (16, 32, 64)  # of activations: each is a version of its own, made b
 def runs_triton(tensor: torch.Tensor) -> bool:
     """Whether a kernel on this tensor's device is the Triton one; the CPU has the C++ kernels and the reference."""
     return tensor.is_cuda or INTERPRETED
-
-
-def block_rows(rows: int) -> int:
-    """Rows of activations per program: the smallest tile of the tensor cores that holds them, or the largest."""
-    return next((tile for tile in TILE_ROWS if rows <= tile), TILE_ROWS[-1])
-
-
-def matmul_warps(rows: int) -> int:
-    """Warps of a program: with two planes in registers, four warps spill at 64 rows on sm_80 (docs/kernels-gpu.md)."""
-    return 8 if rows >= 64 else 4
 
 
 def check_activations(x: torch.Tensor, columns: int, device: torch.device) -> None:

@@ -51,9 +51,9 @@ def reference_norm_rope(
 
 @triton.jit
 def norm_rope_kernel(
-    q, k, q_out, k_out, positions, table, q_gain, k_gain, epsilon,
+    q, k, q_out, k_out, positions, table, q_gain, k_gain,
     Q_HEADS: tl.constexpr, K_HEADS: tl.constexpr, HEAD_DIM: tl.constexpr,
-    NORMED: tl.constexpr, INTERLEAVED: tl.constexpr,
+    EPSILON: tl.constexpr, NORMED: tl.constexpr, INTERLEAVED: tl.constexpr,
 ):  # fmt: skip
     token = tl.program_id(0).to(tl.int64)
     head = tl.program_id(1)
@@ -72,7 +72,7 @@ def norm_rope_kernel(
     a = tl.load(source + first).to(tl.float32)
     b = tl.load(source + second).to(tl.float32)
     if NORMED:
-        scale = tl.rsqrt((tl.sum(a * a, axis=0) + tl.sum(b * b, axis=0)) / HEAD_DIM + epsilon)
+        scale = tl.rsqrt((tl.sum(a * a, axis=0) + tl.sum(b * b, axis=0)) / HEAD_DIM + EPSILON)
         a *= scale * tl.load(gain + first).to(tl.float32)
         b *= scale * tl.load(gain + second).to(tl.float32)
     rotation = table + tl.load(positions + token).to(tl.int64) * HEAD_DIM + pairs
@@ -129,8 +129,7 @@ def norm_rope(
     q_out, k_out = torch.empty_like(q), torch.empty_like(k)
     norm_rope_kernel[(q.shape[0], q.shape[1] + k.shape[1])](
         q, k, q_out, k_out, positions, table, q if q_gain is None else q_gain, k if k_gain is None else k_gain,
-        epsilon,
         Q_HEADS=q.shape[1], K_HEADS=k.shape[1], HEAD_DIM=q.shape[2],
-        NORMED=gains is not None, INTERLEAVED=interleaved,
+        EPSILON=epsilon, NORMED=gains is not None, INTERLEAVED=interleaved,
     )  # fmt: skip
     return q_out, k_out

@@ -56,9 +56,9 @@ def reference_paged_attention(
 
 @triton.jit(do_not_specialize=PER_STEP)
 def paged_attention_kernel(
-    q, keys, values, block_tables, lengths, out, max_blocks, scale,
+    q, keys, values, block_tables, lengths, out, max_blocks,
     KV_HEADS: tl.constexpr, HEADS_PER_KV: tl.constexpr, HEAD_DIM: tl.constexpr, BLOCK_TOKENS: tl.constexpr,
-    WIDEN: tl.constexpr, BLOCK_H: tl.constexpr, BLOCK_T: tl.constexpr,
+    SCALE: tl.constexpr, WIDEN: tl.constexpr, BLOCK_H: tl.constexpr, BLOCK_T: tl.constexpr,
 ):  # fmt: skip
     sequence = tl.program_id(0).to(tl.int64)
     kv_head = tl.program_id(1)
@@ -84,7 +84,8 @@ def paged_attention_kernel(
         if WIDEN:
             k = k.to(tl.float32)
             v = v.to(tl.float32)
-        scores = tl.where(token_mask[None, :], tl.dot(queries, tl.trans(k)) * scale, float("-inf"))
+        scores = tl.dot(queries, tl.trans(k)) * SCALE
+        scores = tl.where(token_mask[None, :], scores, float("-inf"))
         higher = tl.maximum(best, tl.max(scores, axis=1))
         shrink = tl.exp(best - higher)
         shares = tl.exp(scores - higher[:, None])
@@ -110,8 +111,8 @@ def paged_attention(
     kv_heads = keys.shape[1]
     group = q.shape[1] // kv_heads
     paged_attention_kernel[(q.shape[0], kv_heads)](
-        q, keys, values, block_tables, lengths, out, block_tables.shape[1], q.shape[2] ** -0.5,
+        q, keys, values, block_tables, lengths, out, block_tables.shape[1],
         KV_HEADS=kv_heads, HEADS_PER_KV=group, HEAD_DIM=q.shape[2], BLOCK_TOKENS=keys.shape[2],
-        WIDEN=WIDEN, BLOCK_H=max(16, triton.next_power_of_2(group)), BLOCK_T=TOKENS_PER_STEP,
+        SCALE=q.shape[2] ** -0.5, WIDEN=WIDEN, BLOCK_H=max(16, triton.next_power_of_2(group)), BLOCK_T=TOKENS_PER_STEP,
     )  # fmt: skip
     return out

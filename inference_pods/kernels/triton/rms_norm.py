@@ -20,7 +20,7 @@ def reference_rms_norm(
 
 
 @triton.jit
-def rms_norm_kernel(x, residual, weight, y, total, K, epsilon, BLOCK_K: tl.constexpr):
+def rms_norm_kernel(x, residual, weight, y, total, K, EPSILON: tl.constexpr, BLOCK_K: tl.constexpr):
     offsets = tl.program_id(0).to(tl.int64) * K + tl.arange(0, BLOCK_K)
     columns = tl.arange(0, BLOCK_K)
     mask = columns < K
@@ -29,7 +29,7 @@ def rms_norm_kernel(x, residual, weight, y, total, K, epsilon, BLOCK_K: tl.const
     stored = sums.to(total.dtype.element_ty)
     tl.store(total + offsets, stored, mask=mask)
     wide = stored.to(tl.float32)
-    scale = tl.rsqrt(tl.sum(wide * wide, axis=0) / K + epsilon)
+    scale = tl.rsqrt(tl.sum(wide * wide, axis=0) / K + EPSILON)
     gains = tl.load(weight + columns, mask=mask, other=0.0).to(tl.float32)
     tl.store(y + offsets, (wide * scale * gains).to(y.dtype.element_ty), mask=mask)
 
@@ -51,5 +51,5 @@ def rms_norm(
         return reference_rms_norm(x, residual, weight, epsilon)
     y, total = torch.empty_like(x), torch.empty_like(residual)
     block = triton.next_power_of_2(x.shape[1])
-    rms_norm_kernel[(x.shape[0],)](x, residual, weight, y, total, x.shape[1], epsilon, BLOCK_K=block)
+    rms_norm_kernel[(x.shape[0],)](x, residual, weight, y, total, x.shape[1], EPSILON=epsilon, BLOCK_K=block)
     return y, total

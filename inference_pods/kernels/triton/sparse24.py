@@ -16,19 +16,25 @@ import triton
 import triton.language as tl
 
 from inference_pods.kernels.reference import inverse
-from inference_pods.kernels.triton.dispatch import PER_STEP, WIDEN, block_rows, check_activations, runs_triton
+from inference_pods.kernels.triton.dispatch import PER_STEP, WIDEN, check_activations, runs_triton
+from inference_pods.kernels.triton.spread import Tile, choose_spread, make_counters, own_part, store_sum
 from inference_pods.kernels.triton.tiles import check_weights, spread_groups, tile, untile
 
 TILE = 64  # weights of a row in a tile, and weights that share one scale
+TILES = (Tile(16, 64, 4, 4, 4), Tile(32, 64, 4, 4, 4), Tile(64, 64, 8, 4, 4))
 
 
 @dataclass(frozen=True, slots=True)
 class Sparse24Weights:
-    """[rows, columns], two of four kept: values int8 [K/64, N, 32], positions uint8 [K/64, N, 8], scales [K/64, N]."""
+    """[rows, columns], two of four kept: values int8 [K/64, N, 32], positions uint8 [K/64, N, 8], scales [K/64, N].
+
+    `counters`: of its tiles.
+    """
 
     values: torch.Tensor
     positions: torch.Tensor
     scales: torch.Tensor
+    counters: torch.Tensor
     rows: int
     columns: int
 
@@ -48,7 +54,8 @@ def pack_sparse24(weights: torch.Tensor) -> Sparse24Weights:
     values = codes.transpose(-1, -2).reshape(rows, columns // 2)  # all first codes of a tile, then all second ones
     nibbles = (positions[..., 0] | positions[..., 1] << 2).to(torch.uint8).reshape(rows, columns // TILE, 16)
     packed = (nibbles[..., :8] | nibbles[..., 8:] << 4).reshape(rows, columns // 8)
-    return Sparse24Weights(tile(values, 32), tile(packed, 8), scales.T.contiguous(), rows, columns)
+    counters = make_counters(rows, weights.device)
+    return Sparse24Weights(tile(values, 32), tile(packed, 8), scales.T.contiguous(), counters, rows, columns)
 
 
 def unpack_sparse24(matrix: Sparse24Weights) -> torch.Tensor:
@@ -76,7 +83,7 @@ def place(first, second, nibbles, POSITION: tl.constexpr):
 
 @triton.jit(do_not_specialize=PER_STEP)
 def sparse24_kernel(
-    x, values, positions, scales, y, M, N, K,
+    x, values, positions, scales, y, partial, counters, M, N, K,
     WIDEN: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
     rows = tl.program_id(1) * BLOCK_M + tl.arange(0, BLOCK_M)
@@ -84,12 +91,14 @@ def sparse24_kernel(
     quads = tl.arange(0, 16)
     row_mask = rows[:, None] < M
     output_mask = outputs < N
-    a_tile = x + rows[:, None].to(tl.int64) * K + tl.arange(0, 64)[None, :]
-    value_tile = values + outputs[:, None].to(tl.int64) * 32 + quads[None, :]
-    position_tile = positions + outputs[:, None].to(tl.int64) * 8 + (quads % 8)[None, :]
-    scale_row = scales + outputs
+    first_tile, end = own_part(K // 64)
+    a_tile = x + rows[:, None].to(tl.int64) * K + first_tile * 64 + tl.arange(0, 64)[None, :]
+    tile_rows = first_tile.to(tl.int64) * N + outputs[:, None]
+    value_tile = values + tile_rows * 32 + quads[None, :]
+    position_tile = positions + tile_rows * 8 + (quads % 8)[None, :]
+    scale_row = scales + first_tile * N + outputs
     total = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
-    for _ in range(K // 64):
+    for _ in range(first_tile, end):
         a = tl.load(a_tile, mask=row_mask, other=0.0)
         first = tl.load(value_tile, mask=output_mask[:, None], other=0)
         second = tl.load(value_tile + 16, mask=output_mask[:, None], other=0)
@@ -106,8 +115,7 @@ def sparse24_kernel(
         value_tile += N.to(tl.int64) * 32
         position_tile += N.to(tl.int64) * 8
         scale_row += N
-    target = y + rows[:, None].to(tl.int64) * N + outputs[None, :]
-    tl.store(target, total.to(y.dtype.element_ty), mask=row_mask & output_mask[None, :])
+    store_sum(total, y, partial, counters, rows, outputs, M, N, BLOCK_M, BLOCK_N)
 
 
 def sparse24(x: torch.Tensor, matrix: Sparse24Weights) -> torch.Tensor:
@@ -116,10 +124,10 @@ def sparse24(x: torch.Tensor, matrix: Sparse24Weights) -> torch.Tensor:
     if not runs_triton(x):
         return reference_sparse24(x, matrix)
     y = torch.empty((x.shape[0], matrix.rows), dtype=x.dtype, device=x.device)
-    block_m = block_rows(x.shape[0])
-    grid = (triton.cdiv(matrix.rows, 64), triton.cdiv(x.shape[0], block_m))
-    sparse24_kernel[grid](
-        x, matrix.values, matrix.positions, matrix.scales, y, x.shape[0], matrix.rows, matrix.columns,
-        WIDEN=WIDEN, BLOCK_M=block_m, BLOCK_N=64,
+    spread = choose_spread(TILES, len(x), matrix.rows, len(matrix.values), x.device)
+    sparse24_kernel[spread.grid](
+        x, matrix.values, matrix.positions, matrix.scales, y,
+        spread.make_partial_sums(x.device), matrix.counters, len(x), matrix.rows, matrix.columns,
+        WIDEN=WIDEN, **spread.arguments,
     )  # fmt: skip
     return y

@@ -1,8 +1,10 @@
-"""The memory layout that all quantised matrices share: tiles along K, rows of one tile next to each other.
+"""The memory layouts of quantised matrices: bytes, and words of nibbles.
 
-A [N, K] matrix is cut along K; tile t holds the bytes of all N rows: [tiles, N, bytes of a row in a tile]. A program
-that computes BLOCK_N outputs reads BLOCK_N rows of a tile, which are one contiguous run of memory (row-major [N, K]
-would give BLOCK_N short pieces, K apart). Scales lie as [groups, N]: contiguous along N, like the outputs.
+A [N, K] matrix is cut along K into tiles; tile t holds what belongs to all N rows: [tiles, N, width]. A program that
+computes BLOCK_N outputs reads BLOCK_N rows of a tile, which are one contiguous run of memory (row-major [N, K] would
+give BLOCK_N short pieces, K apart). Scales lie as [groups, N]: contiguous along N, like the outputs.
+A tile of nibbles is 128 weights in 16 words of 32 bits per row. Slice s, the weights 16·s to 16·s + 15 of the tile,
+lies in the same bits of all 16 words, so it is taken out by a shift and a mask and nothing moves between registers.
 """
 
 from __future__ import annotations
@@ -11,7 +13,9 @@ import torch
 import torch.nn.functional as F
 
 GROUP = 32  # weights that share one scale
-NIBBLE_TILE = 64  # weights of a row in a tile of nibbles: two groups, one in the low, one in the high nibbles
+SLICE = 16  # weights in the same bits of a tile's words: what one instruction of the tensor cores takes along K
+NIBBLE = 4
+WORD_TILE = 128  # weights of a row in a tile of words
 
 
 def check_weights(weights: torch.Tensor, multiple: int) -> None:
@@ -22,11 +26,6 @@ def check_weights(weights: torch.Tensor, multiple: int) -> None:
         raise ValueError(f"weights have {weights.shape[1]} columns; the layout needs a multiple of {multiple}")
     if not bool(torch.isfinite(weights).all()):
         raise ValueError("weights hold values that are not finite")
-
-
-def pad_columns(codes: torch.Tensor, multiple: int) -> torch.Tensor:
-    """[N, K] with zero columns appended up to a multiple."""
-    return F.pad(codes, (0, -codes.shape[1] % multiple))
 
 
 def tile(codes: torch.Tensor, width: int) -> torch.Tensor:
@@ -40,20 +39,25 @@ def untile(tiles: torch.Tensor) -> torch.Tensor:
     return tiles.transpose(0, 1).reshape(tiles.shape[1], -1)
 
 
-def tile_nibbles(codes: torch.Tensor) -> torch.Tensor:
-    """[N, K] of 0..15 -> uint8 [ceil(K/64), N, 32]: byte j holds weight j (low nibble) and weight j + 32 (high)."""
-    tiles = tile(pad_columns(codes.to(torch.uint8), NIBBLE_TILE), NIBBLE_TILE)
-    return (tiles[..., :GROUP] | (tiles[..., GROUP:] << 4)).contiguous()
+def tile_words(codes: torch.Tensor) -> torch.Tensor:
+    """[N, K] of codes from 0 to 15 -> int32 [ceil(K/128), N, 16]; the last tile is filled up with zeros."""
+    padded = F.pad(codes.to(torch.int32), (0, -codes.shape[1] % WORD_TILE))
+    slices = padded.reshape(len(codes), -1, WORD_TILE // SLICE, SLICE)
+    words = torch.zeros_like(slices[:, :, 0])
+    for index in range(slices.shape[2]):
+        words |= slices[:, :, index] << (NIBBLE * index)
+    return words.transpose(0, 1).contiguous()
 
 
-def untile_nibbles(plane: torch.Tensor, columns: int) -> torch.Tensor:
-    """The codes [N, columns] of a plane."""
-    return untile(torch.cat([plane & 15, plane >> 4], dim=-1))[:, :columns]
+def untile_words(words: torch.Tensor, columns: int) -> torch.Tensor:
+    """The codes, int32 [N, columns], of a matrix in words."""
+    slices = [words >> (NIBBLE * index) & 15 for index in range(WORD_TILE // SLICE)]
+    return torch.stack(slices, 2).transpose(0, 1).reshape(words.shape[1], -1)[:, :columns]
 
 
 def pad_groups(values: torch.Tensor) -> torch.Tensor:
-    """[groups, N] with a zero group appended if their number is odd, so that each nibble tile has two."""
-    return F.pad(values, (0, 0, 0, values.shape[0] % 2)).contiguous()
+    """[groups, N] with groups of zeros appended up to whole tiles of words."""
+    return F.pad(values, (0, 0, 0, -len(values) % (WORD_TILE // GROUP)))
 
 
 def spread_groups(values: torch.Tensor, columns: int, group: int = GROUP) -> torch.Tensor:

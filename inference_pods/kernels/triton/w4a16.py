@@ -1,9 +1,9 @@
 """Matmul with int4 weights and fp16/bf16 activations (W4A16): y = x · Wᵀ, accumulated in fp32.
 
-Asymmetric groups of 32 along K: w = S · code + m with code 0..15, scale S and minimum m in fp16. As in w8a16.py codes
-go to the tensor cores and each group is scaled in fp32: Σ w·x = S · Σ code·x + m · Σ x.
-Layout: uint8 [K/64, N, 32], byte j of a tile holds weight j (low nibble) and j + 32 (high), so the two halves of the
-bytes are two whole groups and nothing has to be shuffled between registers. S and m: fp16 [groups, N], groups even.
+Asymmetric groups of 32 along K: w = S · code + m with code 0..15, scale S and minimum m in fp16. A program makes
+weights of the codes in registers, in fp32, rounds them to the activations' type and leaves all sums to the tensor
+cores. To scale each group's sum, as w8a16.py does, took 1.5 times as long: m needs the sum of its activations, too.
+Layout: words of codes (tiles.py); S and m side by side, fp16 [groups, N, 2], groups up to whole tiles.
 """
 
 from __future__ import annotations
@@ -16,24 +16,32 @@ import triton
 import triton.language as tl
 
 from inference_pods.kernels.reference import inverse
-from inference_pods.kernels.triton.dispatch import PER_STEP, WIDEN, block_rows, check_activations, runs_triton
+from inference_pods.kernels.triton.dispatch import PER_STEP, WIDEN, check_activations, runs_triton
+from inference_pods.kernels.triton.spread import Tile, choose_spread, make_counters, own_part, store_sum
 from inference_pods.kernels.triton.tiles import (
     GROUP,
     check_weights,
     pad_groups,
     spread_groups,
-    tile_nibbles,
-    untile_nibbles,
+    tile_words,
+    untile_words,
 )
+from inference_pods.kernels.triton.words import half_of, load_slice, multiply_slice, place
+
+# Measured at 16 rows and at 64 (docs/kernels-gpu.md).
+TILES = (Tile(16, 64, 2, 3, 4), Tile(32, 64, 4, 3, 2), Tile(64, 128, 4, 3, 2))
 
 
 @dataclass(frozen=True, slots=True)
 class Int4Weights:
-    """[rows, columns] in int4: plane uint8 [ceil(K/64), N, 32], scales and minima fp16 [2 * ceil(K/64), N]."""
+    """[rows, columns] in int4: plane int32 [ceil(K/128), N, 16], grid (S, m) fp16 [4 * ceil(K/128), N, 2].
+
+    `counters`: of its tiles (spread.py).
+    """
 
     plane: torch.Tensor
-    scales: torch.Tensor
-    minima: torch.Tensor
+    grid: torch.Tensor
+    counters: torch.Tensor
     rows: int
     columns: int
 
@@ -57,63 +65,60 @@ def _spread(extremes: torch.Tensor, span: int, extreme: Callable[..., torch.Tens
     return torch.cat([extreme(part, 1, keepdim=True).expand_as(part) for part in parts], dim=1)
 
 
+def store_grid(scales: torch.Tensor, minima: torch.Tensor) -> torch.Tensor:
+    """Two [groups, N] -> [groups of whole tiles, N, 2], a word for each group."""
+    return torch.stack([pad_groups(scales), pad_groups(minima)], dim=2).contiguous()
+
+
+def spread_grid(grid: torch.Tensor, columns: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """fp32 S and m [N, columns], each beside its weight."""
+    return spread_groups(grid[..., 0], columns), spread_groups(grid[..., 1], columns)
+
+
 def pack_int4(weights: torch.Tensor, span: int = GROUP) -> Int4Weights:
     """Quantises fp32 [N, K], K a multiple of 32; raises ValueError for other shapes, types and non-finite values."""
     check_weights(weights, GROUP)
     codes, scales, minima = int4_grid(weights, span)
-    return Int4Weights(tile_nibbles(codes), pad_groups(scales), pad_groups(minima), *weights.shape)
+    counters = make_counters(len(weights), weights.device)
+    return Int4Weights(tile_words(codes), store_grid(scales, minima), counters, *weights.shape)
 
 
 def unpack_int4(matrix: Int4Weights) -> torch.Tensor:
-    """fp32 [N, K]: the values that the kernel computes with."""
-    codes = untile_nibbles(matrix.plane, matrix.columns).float()
-    return codes * spread_groups(matrix.scales, matrix.columns) + spread_groups(matrix.minima, matrix.columns)
+    """fp32 [N, K]: the values that the format stores."""
+    scale, minimum = spread_grid(matrix.grid, matrix.columns)
+    return untile_words(matrix.plane, matrix.columns) * scale + minimum
 
 
 def reference_w4a16(x: torch.Tensor, matrix: Int4Weights) -> torch.Tensor:
     """[M, K] -> [M, N] in x's type, through fp32."""
-    return (x.float() @ unpack_int4(matrix).T).to(x.dtype)
-
-
-@triton.jit
-def add_group(total, a, codes, scales, minima, output_mask, STEP: tl.constexpr, WIDEN: tl.constexpr):
-    """Adds one group's share, S/STEP · Σ code·x + m · Σ x, to the running sums [BLOCK_M, BLOCK_N]."""
-    scale = tl.load(scales, mask=output_mask, other=0.0).to(tl.float32) * (1.0 / STEP)
-    minimum = tl.load(minima, mask=output_mask, other=0.0).to(tl.float32)
-    if WIDEN:
-        a = a.to(tl.float32)
-    w = codes.to(a.dtype)
-    sums = tl.sum(a.to(tl.float32), axis=1)
-    return total + tl.dot(a, w) * scale[None, :] + sums[:, None] * minimum[None, :]
+    return (x.float() @ unpack_int4(matrix).to(x.dtype).float().T).to(x.dtype)
 
 
 @triton.jit(do_not_specialize=PER_STEP)
 def w4a16_kernel(
-    x, plane, scales, minima, y, M, N, K,
+    x, plane, grid, y, partial, counters, M, N, K,
     WIDEN: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
     rows = tl.program_id(1) * BLOCK_M + tl.arange(0, BLOCK_M)
     outputs = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
-    inner = tl.arange(0, 32)
-    row_mask = rows[:, None] < M
+    inner = tl.arange(0, 16)
     output_mask = outputs < N
-    a_tile = x + rows[:, None].to(tl.int64) * K + inner[None, :]
-    w_tile = plane + outputs[None, :].to(tl.int64) * 32 + inner[:, None]
-    scale_row = scales + outputs
-    minimum_row = minima + outputs
+    first, end = own_part(tl.cdiv(K, 128))
+    w_tile = plane + (first.to(tl.int64) * N + outputs[None, :]) * 16 + inner[:, None]
+    grid_row = grid + first * 4 * N + outputs
     total = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
-    for t in range(tl.cdiv(K, 64)):
-        low_x = tl.load(a_tile, mask=row_mask, other=0.0)
-        high_x = tl.load(a_tile + 32, mask=row_mask & (t * 64 + 32 + inner[None, :] < K), other=0.0)
-        packed = tl.load(w_tile, mask=output_mask[None, :], other=0)
-        total = add_group(total, low_x, packed & 15, scale_row, minimum_row, output_mask, 1, WIDEN)
-        total = add_group(total, high_x, packed >> 4, scale_row + N, minimum_row + N, output_mask, 1, WIDEN)
-        a_tile += 64
-        w_tile += N.to(tl.int64) * 32
-        scale_row += 2 * N
-        minimum_row += 2 * N
-    target = y + rows[:, None].to(tl.int64) * N + outputs[None, :]
-    tl.store(target, total.to(y.dtype.element_ty), mask=row_mask & output_mask[None, :])
+    for t in range(first, end):
+        words = tl.load(w_tile, mask=output_mask[None, :], other=0)
+        for g in tl.static_range(4):
+            pair = tl.load(grid_row + g * N, mask=output_mask, other=0)
+            scale = half_of(pair, 0)[None, :]
+            minimum = half_of(pair, 1)[None, :] - 16.0 * scale
+            for s in tl.static_range(2 * g, 2 * g + 2):
+                a = load_slice(x, rows, inner, t * 128 + s * 16, M, K)
+                total = multiply_slice(total, a, place(words, 4 * s, WIDEN) * scale + minimum, WIDEN)
+        w_tile += N.to(tl.int64) * 16
+        grid_row += 4 * N
+    store_sum(total, y, partial, counters, rows, outputs, M, N, BLOCK_M, BLOCK_N)
 
 
 def w4a16(x: torch.Tensor, matrix: Int4Weights) -> torch.Tensor:
@@ -122,10 +127,10 @@ def w4a16(x: torch.Tensor, matrix: Int4Weights) -> torch.Tensor:
     if not runs_triton(x):
         return reference_w4a16(x, matrix)
     y = torch.empty((x.shape[0], matrix.rows), dtype=x.dtype, device=x.device)
-    block_m = block_rows(x.shape[0])
-    grid = (triton.cdiv(matrix.rows, 64), triton.cdiv(x.shape[0], block_m))
-    w4a16_kernel[grid](
-        x, matrix.plane, matrix.scales, matrix.minima, y, x.shape[0], matrix.rows, matrix.columns,
-        WIDEN=WIDEN, BLOCK_M=block_m, BLOCK_N=64,
+    spread = choose_spread(TILES, len(x), matrix.rows, len(matrix.plane), x.device)
+    w4a16_kernel[spread.grid](
+        x, matrix.plane, matrix.grid.view(torch.int32), y, spread.make_partial_sums(x.device), matrix.counters,
+        len(x), matrix.rows, matrix.columns,
+        WIDEN=WIDEN, **spread.arguments,
     )  # fmt: skip
     return y

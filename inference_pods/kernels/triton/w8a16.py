@@ -14,16 +14,24 @@ import triton
 import triton.language as tl
 
 from inference_pods.kernels.reference import inverse
-from inference_pods.kernels.triton.dispatch import PER_STEP, WIDEN, block_rows, check_activations, runs_triton
+from inference_pods.kernels.triton.dispatch import PER_STEP, WIDEN, check_activations, runs_triton
+from inference_pods.kernels.triton.spread import Tile, choose_spread, make_counters, own_part, store_sum
 from inference_pods.kernels.triton.tiles import GROUP, check_weights, spread_groups, tile, untile
+
+# Few warps and many stages keep the most bytes in flight; measured at 16 rows (docs/kernels-gpu.md).
+TILES = (Tile(16, 64, 2, 4, 8), Tile(32, 64, 4, 4, 4), Tile(64, 64, 8, 4, 4))
 
 
 @dataclass(frozen=True, slots=True)
 class Int8Weights:
-    """[rows, columns] in int8: codes [K/32, N, 32], scales fp16 [K/32, N] or, per row, [1, N]."""
+    """[rows, columns] in int8: codes [K/32, N, 32], scales fp16 [K/32, N] or, per row, [1, N].
+
+    `counters`: of its tiles (spread.py).
+    """
 
     codes: torch.Tensor
     scales: torch.Tensor
+    counters: torch.Tensor
     rows: int
     columns: int
 
@@ -40,7 +48,8 @@ def pack_int8(weights: torch.Tensor, per_row: bool = False) -> Int8Weights:
     groups = weights.reshape(rows, columns // group, group)
     scales = (groups.abs().amax(-1) / 127).to(torch.float16)
     codes = torch.round(groups * inverse(scales.float())[..., None]).clamp(-127, 127).to(torch.int8)
-    return Int8Weights(tile(codes.reshape(rows, columns), GROUP), scales.T.contiguous(), rows, columns)
+    counters = make_counters(rows, weights.device)
+    return Int8Weights(tile(codes.reshape(rows, columns), GROUP), scales.T.contiguous(), counters, rows, columns)
 
 
 def unpack_int8(matrix: Int8Weights) -> torch.Tensor:
@@ -66,7 +75,7 @@ def reference_w8a16(x: torch.Tensor, matrix: Int8Weights, out_type: torch.dtype 
 
 @triton.jit(do_not_specialize=PER_STEP)
 def w8a16_kernel(
-    x, codes, scales, y, M, N, K,
+    x, codes, scales, y, partial, counters, M, N, K,
     PER_ROW: tl.constexpr, WIDEN: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
     rows = tl.program_id(1) * BLOCK_M + tl.arange(0, BLOCK_M)
@@ -74,11 +83,14 @@ def w8a16_kernel(
     inner = tl.arange(0, 32)
     row_mask = rows[:, None] < M
     output_mask = outputs < N
-    a_tile = x + rows[:, None].to(tl.int64) * K + inner[None, :]
-    w_tile = codes + outputs[None, :].to(tl.int64) * 32 + inner[:, None]
+    first, end = own_part(K // 32)
+    a_tile = x + rows[:, None].to(tl.int64) * K + first * 32 + inner[None, :]
+    w_tile = codes + (first.to(tl.int64) * N + outputs[None, :]) * 32 + inner[:, None]
     scale_row = scales + outputs
+    if not PER_ROW:
+        scale_row += first * N
     total = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
-    for _ in range(K // 32):
+    for _ in range(first, end):
         a = tl.load(a_tile, mask=row_mask, other=0.0)
         w = tl.load(w_tile, mask=output_mask[None, :], other=0)
         if WIDEN:
@@ -94,8 +106,7 @@ def w8a16_kernel(
         w_tile += N.to(tl.int64) * 32
     if PER_ROW:
         total *= tl.load(scale_row, mask=output_mask, other=0.0).to(tl.float32)[None, :]
-    target = y + rows[:, None].to(tl.int64) * N + outputs[None, :]
-    tl.store(target, total.to(y.dtype.element_ty), mask=row_mask & output_mask[None, :])
+    store_sum(total, y, partial, counters, rows, outputs, M, N, BLOCK_M, BLOCK_N)
 
 
 def w8a16(x: torch.Tensor, matrix: Int8Weights, out_type: torch.dtype | None = None) -> torch.Tensor:
@@ -107,10 +118,10 @@ def w8a16(x: torch.Tensor, matrix: Int8Weights, out_type: torch.dtype | None = N
     if not runs_triton(x):
         return reference_w8a16(x, matrix, out_type)
     y = torch.empty((x.shape[0], matrix.rows), dtype=out_type or x.dtype, device=x.device)
-    block_m = block_rows(x.shape[0])
-    grid = (triton.cdiv(matrix.rows, 64), triton.cdiv(x.shape[0], block_m))
-    w8a16_kernel[grid](
-        x, matrix.codes, matrix.scales, y, x.shape[0], matrix.rows, matrix.columns,
-        PER_ROW=matrix.per_row, WIDEN=WIDEN, BLOCK_M=block_m, BLOCK_N=64,
+    spread = choose_spread(TILES, len(x), matrix.rows, len(matrix.codes), x.device)
+    w8a16_kernel[spread.grid](
+        x, matrix.codes, matrix.scales, y, spread.make_partial_sums(x.device), matrix.counters,
+        len(x), matrix.rows, matrix.columns,
+        PER_ROW=matrix.per_row, WIDEN=WIDEN, **spread.arguments,
     )  # fmt: skip
     return y

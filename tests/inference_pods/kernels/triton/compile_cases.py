@@ -14,48 +14,47 @@ import triton
 import triton.language as tl
 from compiled import Case, compile_case, find_faults
 
-from inference_pods.kernels.triton.dispatch import TILE_ROWS, matmul_warps
-from inference_pods.kernels.triton.nested import nested_kernel
+from inference_pods.kernels.triton import nested, sparse24, w4a16, w8a16
+from inference_pods.kernels.triton.dispatch import TILE_ROWS
 from inference_pods.kernels.triton.norm_rope import norm_rope_kernel
 from inference_pods.kernels.triton.paged_attention import TOKENS_PER_STEP, paged_attention_kernel
 from inference_pods.kernels.triton.rms_norm import rms_norm_kernel
-from inference_pods.kernels.triton.sparse24 import sparse24_kernel
-from inference_pods.kernels.triton.w4a16 import w4a16_kernel
-from inference_pods.kernels.triton.w8a16 import w8a16_kernel
+from inference_pods.kernels.triton.spread import choose_tile
 
-SIZES = {"M": "i32", "N": "i32", "K": "i32"}
-NIBBLE_SCALES = {"scales": "*fp16", "minima": "*fp16"}
+SIZES = {"M": "i32", "N": "i32", "K": "i32", "partial": "*fp32", "counters": "*i32"}
 
 
 def matmul_cases(kind: str, rows: int) -> list[Case]:
     """All quantised matmuls for activations `kind` (fp16, bf16) and tiles of `rows` activations."""
     common = {"x": f"*{kind}", "y": f"*{kind}", **SIZES}
-    tile = {"WIDEN": False, "BLOCK_M": rows, "BLOCK_N": 64}
     int8 = {**common, "codes": "*i8", "scales": "*fp16"}
-    int4 = {**common, "plane": "*u8", **NIBBLE_SCALES}
-    nested = {**common, "high": "*u8", "low": "*u8", **NIBBLE_SCALES}
-    warps = {"num_warps": matmul_warps(rows)}
+    int4 = {**common, "plane": "*i32", "grid": "*i32"}
+    planes = {**common, "high": "*i32", "low": "*i32", "grid": "*i32"}
     sparse = {**common, "values": "*i8", "positions": "*u8", "scales": "*fp16"}
-    end = f"{kind}, {rows} rows"
     return [
-        Case(f"w8a16, {end}", w8a16_kernel, int8, {**tile, "PER_ROW": False}, uses_mma=True),
-        Case(f"w8a16 per row, {end}", w8a16_kernel, int8, {**tile, "PER_ROW": True}, uses_mma=True),
-        Case(f"w4a16, {end}", w4a16_kernel, int4, tile, uses_mma=True),
-        Case(
-            f"nested int8, {end}", nested_kernel, nested, {**tile, "LEVEL": 0, "STEP": 16}, uses_mma=True, options=warps
-        ),
-        Case(
-            f"nested int4, {end}", nested_kernel, nested, {**tile, "LEVEL": 1, "STEP": 16}, uses_mma=True, options=warps
-        ),
-        Case(f"sparse24, {end}", sparse24_kernel, sparse, tile, uses_mma=True),
+        matmul_case(f"{name}, {kind}", kernel, tiles, rows, types, constants)
+        for name, kernel, tiles, types, constants in (
+            ("w8a16", w8a16.w8a16_kernel, w8a16.TILES, int8, {"PER_ROW": False}),
+            ("w8a16 per row", w8a16.w8a16_kernel, w8a16.TILES, int8, {"PER_ROW": True}),
+            ("w4a16", w4a16.w4a16_kernel, w4a16.TILES, int4, {}),
+            ("nested int8", nested.nested_kernel, nested.TILES, planes, {"LEVEL": 0, "STEP": 16}),
+            ("nested int4", nested.nested_kernel, nested.TILES, planes, {"LEVEL": 1, "STEP": 16}),
+            ("sparse24", sparse24.sparse24_kernel, sparse24.TILES, sparse, {}),
+        )
     ]
+
+
+def matmul_case(name, kernel, tiles, rows, types, constants) -> Case:
+    tile = choose_tile(tiles, rows)
+    every = {"WIDEN": False, **tile.constants, **constants}
+    return Case(f"{name}, {rows} rows", kernel, types, every, uses_mma=True, options=tile.options)
 
 
 def attention_case(kind: str, head_dim: int) -> Case:
     tensors = dict.fromkeys(("q", "keys", "values", "out"), f"*{kind}")
-    rest = {"block_tables": "*i32", "lengths": "*i32", "max_blocks": "i32", "scale": "fp32"}
+    rest = {"block_tables": "*i32", "lengths": "*i32", "max_blocks": "i32"}
     heads = {"KV_HEADS": 3, "HEADS_PER_KV": 3, "HEAD_DIM": head_dim, "BLOCK_TOKENS": 16}
-    step = {"WIDEN": False, "BLOCK_H": 16, "BLOCK_T": TOKENS_PER_STEP}
+    step = {"SCALE": head_dim**-0.5, "WIDEN": False, "BLOCK_H": 16, "BLOCK_T": TOKENS_PER_STEP}
     name = f"paged attention, {kind}, head_dim {head_dim}"
     return Case(name, paged_attention_kernel, {**tensors, **rest}, {**heads, **step}, uses_mma=True)
 
@@ -63,8 +62,7 @@ def attention_case(kind: str, head_dim: int) -> Case:
 def head_case(kind: str, rows: int) -> Case:
     """Scores leave the head in fp32."""
     int8 = {"x": f"*{kind}", "y": "*fp32", **SIZES, "codes": "*i8", "scales": "*fp16"}
-    tile = {"WIDEN": False, "BLOCK_M": rows, "BLOCK_N": 64, "PER_ROW": False}
-    return Case(f"w8a16 to fp32, {kind}, {rows} rows", w8a16_kernel, int8, tile, uses_mma=True)
+    return matmul_case(f"w8a16 to fp32, {kind}", w8a16.w8a16_kernel, w8a16.TILES, rows, int8, {"PER_ROW": False})
 
 
 def norm_cases(kind: str) -> list[Case]:
@@ -72,7 +70,6 @@ def norm_cases(kind: str) -> list[Case]:
         **dict.fromkeys(("x", "residual", "y", "total"), f"*{kind}"),
         "weight": "*fp32",
         "K": "i32",
-        "epsilon": "fp32",
     }
     stream = {**norm, "residual": "*fp32", "total": "*fp32"}
     rope = {
@@ -81,12 +78,17 @@ def norm_cases(kind: str) -> list[Case]:
         "q_gain": "*fp32",
         "k_gain": "*fp32",
         "table": "*fp32",
-        "epsilon": "fp32",
     }
-    heads = {"Q_HEADS": 9, "K_HEADS": 3, "HEAD_DIM": 64}
+    heads = {"Q_HEADS": 9, "K_HEADS": 3, "HEAD_DIM": 64, "EPSILON": 1e-5}
     return [
-        Case(f"rms_norm, {kind}", rms_norm_kernel, norm, {"BLOCK_K": 4096}, uses_mma=False),
-        Case(f"rms_norm, {kind}, fp32 residual", rms_norm_kernel, stream, {"BLOCK_K": 4096}, uses_mma=False),
+        Case(f"rms_norm, {kind}", rms_norm_kernel, norm, {"EPSILON": 1e-5, "BLOCK_K": 4096}, uses_mma=False),
+        Case(
+            f"rms_norm, {kind}, fp32 residual",
+            rms_norm_kernel,
+            stream,
+            {"EPSILON": 1e-5, "BLOCK_K": 4096},
+            uses_mma=False,
+        ),
         Case(
             f"norm_rope, {kind}",
             norm_rope_kernel,

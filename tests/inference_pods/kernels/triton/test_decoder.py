@@ -37,7 +37,7 @@ def test_nested_levels_share_planes_and_score_as_plain_torch_does(monkeypatch):
     kernels, plain = build(Precision.NESTED, Kernels.TRITON), build(Precision.NESTED, Kernels.TORCH)
     compare(kernels, plain, script(levels=(0, 1, 1, 0)))
     assert set(launched) == {"nested", "w8a16", "rms_norm", "norm_rope", "paged_attention"}
-    assert kernels.weight_bytes < plain.weight_bytes / 5  # 9 bits per weight once, not 32 twice
+    assert kernels.weight_bytes < plain.weight_bytes / 4  # each once, in tiles that this model does not fill
 
 
 def test_a_grid_of_64_weights_goes_through_the_int4_kernel():

@@ -18,8 +18,8 @@ from adaptive_operator.decide import by_plan
 from adaptive_operator.decide.fill import fill
 from adaptive_operator.observe.observation import ModelMetrics, PodPhase, Series
 from adaptive_operator.observe.queries import HISTORY_BINS
-from tests.operator.decide import plant as plants
-from tests.operator.decide.plant import Model, Plant, demo_spec, metrics
+from stand_ins import plant as plants
+from stand_ins.plant import Model, Plant, demo_spec, metrics
 
 START = 10_000.0
 PERIOD = 15  # of the planner, and of a bin (seconds)

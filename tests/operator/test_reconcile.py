@@ -44,16 +44,12 @@ from adaptive_operator.reconcile import PassSettings, Reconciler
 from adaptive_operator.record import decode_record
 from adaptive_operator.replay import Replayed, replay_lines
 from adaptive_operator.solving import SolverError
-from tests.operator.decide.plant import demo_spec, metrics, observe_one
-from tests.operator.fake_kube import FakeKube
-from tests.operator.raw_objects import build_accelerator_pool, build_model, build_node
+from stand_ins.fake_kube import FakeKube
+from stand_ins.no_prometheus import NoPrometheus
+from stand_ins.plant import demo_spec, metrics, observe_one
+from stand_ins.raw_objects import build_accelerator_pool, build_model, build_node
 
 NOW = 1767225700.0
-
-
-class NoPrometheus:
-    async def read(self, queries: Sequence[Query]) -> Answers:
-        return dict.fromkeys(queries, Failed("no connection to Prometheus"))
 
 
 class Scene:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from adaptive_operator.decide.pool import decide_pool
 from adaptive_operator.reasons import Reason
 from adaptive_operator.record import RecordError, build_record, decode_record, encode_record
-from tests.operator.decide.plant import DEMO_SETTINGS, Model, Plant, demo_spec
+from stand_ins.plant import DEMO_SETTINGS, Model, Plant, demo_spec
 
 
 def two_models(high: float, seconds: int) -> Plant:

@@ -21,7 +21,7 @@ from adaptive_operator.observe.observation import Planning, PoolObservation
 from adaptive_operator.pool_memory import PoolMemory
 from adaptive_operator.record import DecisionRecord, build_record, decode_record, encode_record
 from adaptive_operator.replay import Replayed, SolvedAgain, Undecided, Unreadable, replay_lines
-from tests.operator.decide.plant import DEMO_SETTINGS
+from stand_ins.plant import DEMO_SETTINGS
 from tests.operator.decide.test_by_plan import BUSY, CALM, pool
 
 SCARCE = pool(5, busy=(BUSY, 1.6), calm=(CALM, 0.35))

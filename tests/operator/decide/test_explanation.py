@@ -11,7 +11,7 @@ from adaptive_operator.api.status import AdaptiveModelStatus
 from adaptive_operator.decide.candidates import value
 from adaptive_operator.decide.explanation import Explanation, explain
 from adaptive_operator.decide.situation import Situation, as_plan, build_situation, plan_space
-from tests.operator.decide.plant import DEMO_SETTINGS, decide_one, demo_spec, metrics, observe_one, tier
+from stand_ins.plant import DEMO_SETTINGS, decide_one, demo_spec, metrics, observe_one, tier
 
 NOW = 10_000.0
 FULL, CHEAP = {"full": 1, "int4": 1}, {"int8": 3, "int4": 1}

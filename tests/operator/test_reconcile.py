@@ -527,6 +527,27 @@ async def test_the_models_of_a_pool_share_it_and_its_status_says_who_has_what() 
     assert value("adaptive_operator_budget_held", {"resource": "nvidia.com/gpu", "pool": "gpu"}) == 4.0
 
 
+async def test_edited_shares_are_told_once_by_each_model_of_the_pool_though_nothing_moves() -> None:
+    pool = build_accelerator_pool(budget=6, shares=[{"namespace": "demo", "model": "a", "weight": 3}])
+    models = [build_model(name, accelerators={"pool": "gpu"}) for name in "ab"]
+    scene = Scene(pool, build_node("n", {"nvidia.com/gpu": "8"}), *models)
+    await scene.run(3)
+    statuses = [scene.kube.objects["AdaptiveModel", "demo", name]["status"] for name in "ab"]
+    scene.kube.objects["AcceleratorPool", "", "gpu"]["spec"]["shares"][0]["weight"] = 2
+    scene.kube.calls.clear()
+    await scene.run(4)
+    assert sorted(scene.kube.writes) == [
+        ("patch", "AcceleratorPool", "gpu"),
+        ("patch", "AdaptiveModel", "a"),
+        ("patch", "AdaptiveModel", "b"),
+    ]
+    for name, before in zip("ab", statuses, strict=True):
+        now = scene.kube.objects["AdaptiveModel", "demo", name]["status"]
+        assert now["lastDecision"]["shares"] != before["lastDecision"]["shares"]
+        assert len(now["history"]) == len(before["history"])
+    assert "weight 2" in scene.kube.objects["AdaptiveModel", "demo", "a"]["status"]["lastDecision"]["pool"]
+
+
 async def test_a_pools_status_is_written_on_change_only() -> None:
     scene = Scene(build_accelerator_pool(budget=4), build_node("n", {"nvidia.com/gpu": "8"}))
     await scene.run(3)

@@ -139,7 +139,8 @@ OTHER_WORDS = {"inputs": "other words", "binding": ("another",), "alternative": 
 
 
 @pytest.mark.parametrize(
-    ("written", "told"), [(1, ()), (2, ()), (3, ("inputs",)), (4, ("inputs", "binding", "alternative"))]
+    ("written", "told"),
+    [(1, ()), (2, ()), (3, ("inputs",)), (4, ("inputs",)), (5, ("inputs", "binding", "alternative"))],
 )
 def test_words_that_earlier_formats_did_not_tell_make_no_decision_of_theirs_another(
     written: int, told: tuple[str, ...]

@@ -445,6 +445,34 @@ async def test_a_mix_that_comes_back_soon_is_counted(name: str) -> None:
     assert value("adaptive_operator_flaps_total", {"namespace": "demo", "model": "assistant"}) == expected
 
 
+RESTARTED = {
+    # mixes before the restart, and after it, 100 s apart -> flaps that the new process counts
+    "the other mix ran before the restart": ((A, B), (A,), 1.0),
+    "the other mix came with it": ((A,), (B, A), 1.0),
+    "the other mix had lived for 300 s": ((A, B, B), (B, A), 0.0),
+    "nothing came back": ((A,), (B, B), 0.0),
+}
+
+
+@pytest.mark.parametrize("name", RESTARTED)
+async def test_a_mix_that_comes_back_soon_after_a_restart_is_counted(name: str) -> None:
+    before, after, expected = RESTARTED[name]
+    scene = Scene(build_model())
+    for turn, mix in enumerate([*before, *after]):
+        if turn == len(before):
+            scene = Scene(kube=lambda _, kube=scene.kube: kube)
+
+        def decide(pool: PoolObservation, settings: DecideSettings, mix: dict[str, int] = mix) -> PoolDecision:
+            decided = decide_pool(pool, settings)
+            return replace(decided, decisions=tuple(replace(d, replicas=mix, swap=None) for d in decided.decisions))
+
+        scene.reconciler.policy = replace(scene.reconciler.policy, decide_pool=decide)
+        scene.reconciler.wall_clock = lambda turn=turn: NOW + 100.0 * turn
+        await scene.run()
+    value = scene.metrics.registry.get_sample_value
+    assert value("adaptive_operator_flaps_total", {"namespace": "demo", "model": "assistant"}) == expected
+
+
 async def test_the_series_of_a_model_that_is_gone_are_gone() -> None:
     scene = Scene(build_model())
     await scene.run()

@@ -36,10 +36,10 @@ from adaptive_operator.policy import Policy
 from adaptive_operator.pool_memory import PoolMemory
 from adaptive_operator.reconcile import PassSettings, Reconciler
 from adaptive_operator.solving import SolverProcess
-from tests.operator.decide.plant import demo_spec, metrics, observe_one
-from tests.operator.fake_kube import FakeKube
-from tests.operator.raw_objects import RESOURCE, build_model
-from tests.operator.test_reconcile import NoPrometheus
+from stand_ins.fake_kube import FakeKube
+from stand_ins.no_prometheus import NoPrometheus
+from stand_ins.plant import demo_spec, metrics, observe_one
+from stand_ins.raw_objects import RESOURCE, build_model
 
 NOW = 1767225700.0
 BEAT_SECONDS = 0.001

@@ -23,8 +23,8 @@ from adaptive_operator.decide.optimize.solve import PoolPlan, solve
 from adaptive_operator.decide.settings import DecideSettings
 from adaptive_operator.observe.observation import PoolObservation
 from adaptive_operator.pool_memory import PoolMemory
-from tests.operator.decide import plant as plants
-from tests.operator.decide.plant import Model, Plant, demo_spec
+from stand_ins import plant as plants
+from stand_ins.plant import Model, Plant, demo_spec
 
 PERIOD = 15.0  # of the planner (seconds)
 DAY = 1800.0  # of a load's wave (seconds)

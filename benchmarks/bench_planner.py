@@ -2,8 +2,9 @@
 
 Part `solver`: everything between a program and a plan that may be adopted is timed: configurations, prices, the binary
 program, keeping what runs, routing. One warm process, wall time. Part `decisions`: the whole decision of a model, and
-of 1,000; part `budget`: whether simulated pools keep theirs (`planner_decisions.py`). Gaps are shares of the weighted
-demand: within what was listed, and with --oracle against the plain integer program on one pool, which takes its time.
+of 1,000 (`planner_decisions.py`); part `budget`: whether simulated pools keep theirs (`planner_budget.py`). Gaps are
+shares of the weighted demand: within what was listed, and with --oracle against the plain integer program on one pool,
+which takes its time.
 With --simulate it runs bench_policies instead, which takes the other options.
 """
 
@@ -24,8 +25,9 @@ import scipy
 from adaptive_operator.decide.optimize.milp import route, solve_exact
 from adaptive_operator.decide.optimize.problem import Problem
 from adaptive_operator.decide.optimize.solve import PoolPlan, solve
-from benchmarks import bench_policies, planner_decisions
-from benchmarks.planner_decisions import Decided, Kept
+from benchmarks import bench_policies, planner_budget, planner_decisions
+from benchmarks.planner_budget import Kept
+from benchmarks.planner_decisions import Decided
 from benchmarks.planner_pools import build_pool, changed_keys, move_on
 
 OUTPUT = Path("out/bench/planner.json")
@@ -210,7 +212,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(given)
     samples = list(measure(options.seeds, options.large_seeds)) if "solver" in options.parts else []
     decided = list(_decisions(options.seeds)) if "decisions" in options.parts else []
-    runs = list(planner_decisions.keep_budget(options.seeds)) if "budget" in options.parts else []
+    runs = list(planner_budget.keep_budget(options.seeds)) if "budget" in options.parts else []
     load = os.getloadavg()[0]
     print(f"{os.cpu_count()} cores, load {load:.1f}, scipy {scipy.__version__} (HiGHS), floors 0.9, Π 10\n")
     tables = [render(samples)] if samples else []

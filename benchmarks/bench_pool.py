@@ -16,10 +16,11 @@ from unittest import mock
 
 from adaptive_operator.decide import by_plan
 from adaptive_operator.decide.fill import fill
+from adaptive_operator.decide.flaps import Mixes, flap_seconds, follow
 from adaptive_operator.observe.observation import ModelMetrics, PodPhase, Series
 from adaptive_operator.observe.queries import HISTORY_BINS
-from tests.operator.decide import plant as plants
-from tests.operator.decide.plant import Model, Plant, demo_spec, metrics
+from stand_ins import plant as plants
+from stand_ins.plant import Model, Plant, demo_spec, metrics
 
 START = 10_000.0
 PERIOD = 15  # of the planner, and of a bin (seconds)
@@ -46,7 +47,7 @@ class Score:
     quality: float = 0.0  # sum over what was served
     changes: int = 0
     flaps: int = 0
-    _mixes: dict[str, list[tuple[float, tuple[tuple[str, int], ...]]]] = field(default_factory=dict)
+    _mixes: dict[str, Mixes] = field(default_factory=dict)  # by name of the model
 
     def note(self, plant: Plant) -> None:
         """One step of all models: the demand filled into the replicas that are ready, best quality first."""
@@ -61,17 +62,14 @@ class Score:
             self.asked += demand
             self.refused += filled.unserved
             self.quality += filled.quality_permille / 1000 * (demand - filled.unserved)
-            self._note_mix(model, plant.now)
+            self._note_mix(model, plant)
 
-    def _note_mix(self, model: Model, now: float) -> None:
-        seen = self._mixes.setdefault(model.name, [])
-        mix = tuple(sorted((t, n) for t, n in model.decisions[-1][1].replicas.items() if n))
-        if seen and seen[-1][1] == mix:
-            return
-        self.changes += bool(seen)
-        if len(seen) > 1 and seen[-2][1] == mix and now - seen[-1][0] < 300:
-            self.flaps += 1
-        seen.append((now, mix))
+    def _note_mix(self, model: Model, plant: Plant) -> None:
+        before, replicas = self._mixes.get(model.name), model.decisions[-1][1].replicas
+        now, is_flap = follow(before, replicas, plant.now, flap_seconds([plant.load_seconds]))
+        self._mixes[model.name] = now
+        self.changes += before is not None and now != before
+        self.flaps += is_flap
 
 
 def square(low: float, high: float, half: float, phase: float = 0.0) -> Load:

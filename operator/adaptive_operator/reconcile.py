@@ -19,7 +19,7 @@ from adaptive_operator.apply.lease import LeaseHolder, NotLeaderError
 from adaptive_operator.apply.steps import ModelTarget, OutdatedPlanError, PoolTarget, StepTaker
 from adaptive_operator.decide.cards import card_of, horizon_seconds
 from adaptive_operator.decide.decision import Decision
-from adaptive_operator.decide.flaps import Mixes, flap_seconds, follow
+from adaptive_operator.decide.flaps import Mixes, flap_seconds, follow, recall
 from adaptive_operator.decide.optimize.solve import solve
 from adaptive_operator.decide.settings import DecideSettings
 from adaptive_operator.decision_log import DecisionLog
@@ -37,6 +37,7 @@ from adaptive_operator.observe.past_arrivals import PastArrivals
 from adaptive_operator.observe.pools import BlockedModel, Pool, block_all, build_pools
 from adaptive_operator.observe.queries import ModelScope, Windows, build_queries
 from adaptive_operator.observe.readings import Readings, Subject
+from adaptive_operator.plan.history import read_mixes
 from adaptive_operator.plan.pool_status import (
     Member,
     PoolFacts,
@@ -307,12 +308,13 @@ class Reconciler:
         )
 
     def _count_flap(self, model: ModelObservation, decision: Decision, now: float) -> None:
-        """Whatever the cause: a swap that is rolled back soon is a flap, too."""
+        """Whatever the cause: a swap that is rolled back soon is a flap, too. A new process goes on from the status."""
         if model.spec.mode is not Mode.ACTIVE:
             self._mixes.pop(model.key, None)
             return
         shortest = flap_seconds(_load_seconds(model, self.policy.decide_settings))
-        self._mixes[model.key], is_flap = follow(self._mixes.get(model.key), decision.replicas, now, shortest)
+        before = self._mixes.get(model.key) or recall(read_mixes(model.status))
+        self._mixes[model.key], is_flap = follow(before, decision.replicas, now, shortest)
         self.metrics.note_flap(model.namespace, model.name, is_flap)
 
     def _forget_gone(self, seen: Sequence[SeenModel], blocked: Sequence[BlockedModel]) -> None:

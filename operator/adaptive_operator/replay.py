@@ -19,8 +19,8 @@ from adaptive_operator.decide.pool import decide_pool
 from adaptive_operator.record import DecisionRecord, RecordError, decode_record
 
 # Words beside a decision, which earlier formats told less of: in them other words are no other decision. Before format
-# 4 an explanation was kept under another budget.
-_TOLD_SINCE: Final = {"inputs": 3, "binding": 4, "alternative": 4, "budget": 4}
+# 4 an explanation was kept under another budget, before 5 under other shares of the pool.
+_TOLD_SINCE: Final = {"inputs": 3, "binding": 5, "alternative": 5, "budget": 4, "shares": 5}
 _ROUNDING: Final = 1e-6  # share of the weighted demand: sums in another order
 
 

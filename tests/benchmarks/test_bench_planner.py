@@ -3,9 +3,10 @@ from dataclasses import replace
 import pytest
 
 from adaptive_operator.decide.optimize.solve import solve
-from benchmarks import bench_planner, planner_decisions
+from benchmarks import bench_planner, planner_budget
 from benchmarks.bench_planner import COLD, Sample, describe, percentile, render, render_budget, render_decisions
-from benchmarks.planner_decisions import MANY, ONE, Decided, Kept, decide_many, decide_one_model, keep_budget
+from benchmarks.planner_budget import Kept, keep_budget
+from benchmarks.planner_decisions import MANY, ONE, Decided, decide_many, decide_one_model
 from benchmarks.planner_pools import ACCELERATORS, TIERS, build_pool, changed_keys, move_on
 from benchmarks.policy_rows import ROWS
 
@@ -94,7 +95,7 @@ def test_a_run_with_lost_nodes_and_metrics_keeps_its_budget():
 
 def test_what_is_not_run_is_told_with_the_way_to_it(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(bench_planner, "OUTPUT", tmp_path / "planner.json")
-    monkeypatch.setattr(planner_decisions, "keep_budget", lambda seeds: [Kept(9, 40, 0)] * seeds)
+    monkeypatch.setattr(planner_budget, "keep_budget", lambda seeds: [Kept(9, 40, 0)] * seeds)
 
     assert bench_planner.main(["--parts", "budget", "--seeds", "2"]) == 0
     told = capsys.readouterr().out

@@ -16,7 +16,7 @@ from adaptive_operator.decide.pool import decide_pool
 from adaptive_operator.decision_log import DecisionLog
 from adaptive_operator.record import decode_record
 from adaptive_operator.replay import Replayed, replay_lines
-from tests.operator.decide.plant import DEMO_SETTINGS, Model, Plant, demo_spec
+from stand_ins.plant import DEMO_SETTINGS, Model, Plant, demo_spec
 
 
 def surge(now: float) -> float:

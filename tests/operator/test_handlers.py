@@ -7,7 +7,7 @@ import itertools
 import kopf
 
 from adaptive_operator.handlers import EndlessBackoffs, build_registry, configure_kopf, pod_meaning, spec_meaning
-from tests.operator.raw_objects import NOT_READY, READY, build_accelerator_pool, build_model, build_pod
+from stand_ins.raw_objects import NOT_READY, READY, build_accelerator_pool, build_model, build_pod
 
 
 def test_retries_never_end_and_start_anew() -> None:

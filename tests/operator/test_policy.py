@@ -17,7 +17,7 @@ from adaptive_operator.plan.settings import PlanSettings
 from adaptive_operator.policy import Policy
 from adaptive_operator.reasons import Reason
 from adaptive_operator.solving import SolverError
-from tests.operator.raw_objects import build_model, build_pod, build_stateful_set
+from stand_ins.raw_objects import build_model, build_pod, build_stateful_set
 
 
 def build_pool(*names: str) -> PoolObservation:

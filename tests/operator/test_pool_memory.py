@@ -15,7 +15,7 @@ from adaptive_operator.decide.optimize.solve import Method, PoolPlan, SolveSetti
 from adaptive_operator.observe.observation import Planning, PoolObservation
 from adaptive_operator.pool_memory import FAILURES, PoolMemory
 from adaptive_operator.solving import SolverError
-from tests.operator.decide.plant import DEMO_SETTINGS
+from stand_ins.plant import DEMO_SETTINGS
 from tests.operator.decide.test_by_plan import BUSY, CALM, GPU, pool
 
 MANY = 8

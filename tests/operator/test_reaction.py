@@ -10,7 +10,7 @@ from adaptive_operator.observe.last_answers import LastAnswers
 from adaptive_operator.observe.prometheus import Answers, Failed
 from adaptive_operator.observe.queries import Query
 from adaptive_operator.planner import Planner, PlannerSettings
-from tests.operator.raw_objects import build_model
+from stand_ins.raw_objects import build_model
 from tests.operator.test_reconcile import Scene
 
 KEY = ("AdaptiveModel", "demo", "assistant")

@@ -44,16 +44,12 @@ from adaptive_operator.reconcile import PassSettings, Reconciler
 from adaptive_operator.record import decode_record
 from adaptive_operator.replay import Replayed, replay_lines
 from adaptive_operator.solving import SolverError
-from tests.operator.decide.plant import demo_spec, metrics, observe_one
-from tests.operator.fake_kube import FakeKube
-from tests.operator.raw_objects import build_accelerator_pool, build_model, build_node
+from stand_ins.fake_kube import FakeKube
+from stand_ins.no_prometheus import NoPrometheus
+from stand_ins.plant import demo_spec, metrics, observe_one
+from stand_ins.raw_objects import build_accelerator_pool, build_model, build_node
 
 NOW = 1767225700.0
-
-
-class NoPrometheus:
-    async def read(self, queries: Sequence[Query]) -> Answers:
-        return dict.fromkeys(queries, Failed("no connection to Prometheus"))
 
 
 class Scene:
@@ -449,6 +445,34 @@ async def test_a_mix_that_comes_back_soon_is_counted(name: str) -> None:
     assert value("adaptive_operator_flaps_total", {"namespace": "demo", "model": "assistant"}) == expected
 
 
+RESTARTED = {
+    # mixes before the restart, and after it, 100 s apart -> flaps that the new process counts
+    "the other mix ran before the restart": ((A, B), (A,), 1.0),
+    "the other mix came with it": ((A,), (B, A), 1.0),
+    "the other mix had lived for 300 s": ((A, B, B), (B, A), 0.0),
+    "nothing came back": ((A,), (B, B), 0.0),
+}
+
+
+@pytest.mark.parametrize("name", RESTARTED)
+async def test_a_mix_that_comes_back_soon_after_a_restart_is_counted(name: str) -> None:
+    before, after, expected = RESTARTED[name]
+    scene = Scene(build_model())
+    for turn, mix in enumerate([*before, *after]):
+        if turn == len(before):
+            scene = Scene(kube=lambda _, kube=scene.kube: kube)
+
+        def decide(pool: PoolObservation, settings: DecideSettings, mix: dict[str, int] = mix) -> PoolDecision:
+            decided = decide_pool(pool, settings)
+            return replace(decided, decisions=tuple(replace(d, replicas=mix, swap=None) for d in decided.decisions))
+
+        scene.reconciler.policy = replace(scene.reconciler.policy, decide_pool=decide)
+        scene.reconciler.wall_clock = lambda turn=turn: NOW + 100.0 * turn
+        await scene.run()
+    value = scene.metrics.registry.get_sample_value
+    assert value("adaptive_operator_flaps_total", {"namespace": "demo", "model": "assistant"}) == expected
+
+
 async def test_the_series_of_a_model_that_is_gone_are_gone() -> None:
     scene = Scene(build_model())
     await scene.run()
@@ -529,6 +553,27 @@ async def test_the_models_of_a_pool_share_it_and_its_status_says_who_has_what() 
     assert scene.kube.objects["AdaptiveModel", "demo", "a"]["status"]["acceleratorsBudget"] == 4
     value = scene.metrics.registry.get_sample_value
     assert value("adaptive_operator_budget_held", {"resource": "nvidia.com/gpu", "pool": "gpu"}) == 4.0
+
+
+async def test_edited_shares_are_told_once_by_each_model_of_the_pool_though_nothing_moves() -> None:
+    pool = build_accelerator_pool(budget=6, shares=[{"namespace": "demo", "model": "a", "weight": 3}])
+    models = [build_model(name, accelerators={"pool": "gpu"}) for name in "ab"]
+    scene = Scene(pool, build_node("n", {"nvidia.com/gpu": "8"}), *models)
+    await scene.run(3)
+    statuses = [scene.kube.objects["AdaptiveModel", "demo", name]["status"] for name in "ab"]
+    scene.kube.objects["AcceleratorPool", "", "gpu"]["spec"]["shares"][0]["weight"] = 2
+    scene.kube.calls.clear()
+    await scene.run(4)
+    assert sorted(scene.kube.writes) == [
+        ("patch", "AcceleratorPool", "gpu"),
+        ("patch", "AdaptiveModel", "a"),
+        ("patch", "AdaptiveModel", "b"),
+    ]
+    for name, before in zip("ab", statuses, strict=True):
+        now = scene.kube.objects["AdaptiveModel", "demo", name]["status"]
+        assert now["lastDecision"]["shares"] != before["lastDecision"]["shares"]
+        assert len(now["history"]) == len(before["history"])
+    assert "weight 2" in scene.kube.objects["AdaptiveModel", "demo", "a"]["status"]["lastDecision"]["pool"]
 
 
 async def test_a_pools_status_is_written_on_change_only() -> None:

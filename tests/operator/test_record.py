@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from adaptive_operator.decide.pool import decide_pool
 from adaptive_operator.reasons import Reason
 from adaptive_operator.record import RecordError, build_record, decode_record, encode_record
-from tests.operator.decide.plant import DEMO_SETTINGS, Model, Plant, demo_spec
+from stand_ins.plant import DEMO_SETTINGS, Model, Plant, demo_spec
 
 
 def two_models(high: float, seconds: int) -> Plant:
@@ -42,8 +42,8 @@ BAD = {
     "not a record": ("[]", "the line: "),
     "no format": ("{}", "format: Field required"),
     "a field is missing": ('{"format":2}', "observation: Field required"),
-    "a later format, whatever it has": ('{"format":5}', "format is 5, this version reads 1 to 4: replay it with"),
-    "no format that there ever was": ('{"format":0}', "format is 0, this version reads 1 to 4"),
+    "a later format, whatever it has": ('{"format":6}', "format is 6, this version reads 1 to 5: replay it with"),
+    "no format that there ever was": ('{"format":0}', "format is 0, this version reads 1 to 5"),
 }
 
 

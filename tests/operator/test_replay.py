@@ -21,7 +21,7 @@ from adaptive_operator.observe.observation import Planning, PoolObservation
 from adaptive_operator.pool_memory import PoolMemory
 from adaptive_operator.record import DecisionRecord, build_record, decode_record, encode_record
 from adaptive_operator.replay import Replayed, SolvedAgain, Undecided, Unreadable, replay_lines
-from tests.operator.decide.plant import DEMO_SETTINGS
+from stand_ins.plant import DEMO_SETTINGS
 from tests.operator.decide.test_by_plan import BUSY, CALM, pool
 
 SCARCE = pool(5, busy=(BUSY, 1.6), calm=(CALM, 0.35))
@@ -139,7 +139,8 @@ OTHER_WORDS = {"inputs": "other words", "binding": ("another",), "alternative": 
 
 
 @pytest.mark.parametrize(
-    ("written", "told"), [(1, ()), (2, ()), (3, ("inputs",)), (4, ("inputs", "binding", "alternative"))]
+    ("written", "told"),
+    [(1, ()), (2, ()), (3, ("inputs",)), (4, ("inputs",)), (5, ("inputs", "binding", "alternative"))],
 )
 def test_words_that_earlier_formats_did_not_tell_make_no_decision_of_theirs_another(
     written: int, told: tuple[str, ...]

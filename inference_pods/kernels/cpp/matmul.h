@@ -90,11 +90,12 @@ template <int P> constexpr int64_t bytes_of_group() {
     return P == INT8 ? LANES * (2 + GROUP) : P == INT4 ? LANES * (4 + GROUP / 2) : LANES * GROUP * (P == FP32 ? 4 : 2);
 }
 
-// Widest activation block: what the registers hold beside the weights of a pair of columns.
+// Widest activation block: what the registers hold beside the weights of a pair of columns. MANY rows of fp32 meet one column
+// after another (add_columns), whose weights leave AVX2 room for more.
 #ifdef PORTABLE
-template <int P> constexpr int widest() { return 2; }
+template <int P, bool MANY = false> constexpr int widest() { return 2; }
 #else
-template <int P> constexpr int widest() { return LANES == 8 ? 4 : 8; }
+template <int P, bool MANY = false> constexpr int widest() { return LANES != 8 ? 8 : P == FP32 && MANY ? 6 : 4; }
 #endif
 
 // Pointers to B rows from `row0` on. The empty asm hides from gcc how they relate; it would address every value by an offset
@@ -301,7 +302,7 @@ template <class Sink> static void multiply_strips(const uint8_t* w, int64_t colu
 // in tiles of 256 columns, was measured and gained nothing: loading and storing the sums between tiles costs what it saves.
 template <int P, class Sink> static void multiply_tile(const uint8_t* w, int64_t columns, const Activations& a, int64_t rows,
                                                        Sink&& sink) {
-    if constexpr (P == FP32 && widest<P>() == 4)
+    if constexpr (widest<P, true>() > widest<P>())
         if (rows > widest<P>() && rows <= FEW) return multiply_strips(w, columns, a, rows, sink);
     auto multiply = [&](int64_t row, auto count) {
         constexpr int B = decltype(count)::value;
@@ -315,7 +316,7 @@ template <int P, class Sink> static void multiply_tile(const uint8_t* w, int64_t
         }
         for (int b = 0; b < B; b++) sink(row + b, out[0][b], out[1][b]);
     };
-    if constexpr (P == FP32 && widest<P>() == 4)
-        if (rows > FEW) return for_row_blocks<6>(rows, multiply);
+    if constexpr (widest<P, true>() > widest<P>())
+        if (rows > FEW) return for_row_blocks<widest<P, true>()>(rows, multiply);
     for_row_blocks<widest<P>()>(rows, multiply);
 }

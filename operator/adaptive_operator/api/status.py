@@ -54,6 +54,11 @@ class DecisionStatus(Api):
         description="Accelerators that the model might hold by its own budget and its pool's: what binding and"
         " alternative are told of.",
     )
+    shares: str | None = Field(
+        default=None,
+        max_length=16,
+        description="Hash of the shares of its AcceleratorPool that it was explained under; empty without any.",
+    )
     pool: str | None = Field(
         default=None,
         max_length=512,

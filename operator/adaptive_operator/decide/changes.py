@@ -129,4 +129,5 @@ def _frame(problem: Problem, budget: int) -> str:
 
 
 def _hash(value: object) -> str:
+    """Not `names.short_hash`: decision logs keep these, and with others a replay plans anew what did not change."""
     return hashlib.blake2b(repr(value).encode(), digest_size=6).hexdigest()

@@ -50,6 +50,7 @@ class Decision:
     binding: tuple[str, ...] = ()  # constraints without which the model would be served better
     alternative: str = ""  # the best other mix, what it would have given and cost
     budget: int | None = None  # accelerators that the model may hold by its spec and its pool: what both are told of
+    shares: str = ""  # hash of the AcceleratorPool's shares that both are told under; empty without any
     pool: str = ""  # what the pool gives the model and why; empty where it has the pool for itself
     held_back: Mapping[str, str] = field(default_factory=dict)  # tier -> inputs of the earlier revision it goes on with
     levels: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # nested tier -> level -> part of its share

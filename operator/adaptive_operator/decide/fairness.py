@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from adaptive_operator.decide.budget import split
+from adaptive_operator.names import short_hash
 from adaptive_operator.observe.observation import PoolShare
 
 
@@ -51,6 +52,12 @@ def build_parties(shares: Iterable[PoolShare], keys: Iterable[str]) -> tuple[Par
         if found:
             parties.append(Party(tuple(sorted(found)), share.reservation, share.weight))
     return (*parties, *(Party((key,)) for key in sorted(left)))
+
+
+def hash_shares(shares: Iterable[PoolShare]) -> str:
+    """Of what a pool promises, in whatever order; empty where it promises nothing."""
+    told = sorted(f"{share.namespace}/{share.model} {share.reservation} {share.weight}" for share in shares)
+    return short_hash(*told) if told else ""
 
 
 def divide(parties: Sequence[Party], wants: Mapping[str, Want], budget: int) -> dict[str, int]:

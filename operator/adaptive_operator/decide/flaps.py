@@ -36,6 +36,14 @@ def follow(mixes: Mixes | None, replicas: Mapping[str, int], now: float, shorter
     return Mixes(mix, now, mixes.present), mix == mixes.before and now - mixes.since < shorter_than
 
 
+def recall(changes: Iterable[tuple[float, Mapping[str, int]]]) -> Mixes | None:
+    """What is known after mixes with the times (seconds) from which on they were wanted, in order; None without any."""
+    mixes = None
+    for at, replicas in changes:
+        mixes, _ = follow(mixes, replicas, at, shorter_than=0.0)
+    return mixes
+
+
 def count_flaps(changes: Iterable[tuple[float, Mapping[str, int]]], shorter_than: float) -> int:
     """Of mixes with the times (seconds) from which on they were wanted, in order."""
     mixes, found = None, 0

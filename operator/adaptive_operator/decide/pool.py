@@ -16,7 +16,7 @@ from adaptive_operator.decide.by_plan import Planned, Solver, describe_plan, pla
 from adaptive_operator.decide.contention import describe_part, hold_contest, swap_rooms, with_surge
 from adaptive_operator.decide.decision import Decision, Finding, PoolDecision
 from adaptive_operator.decide.explanation import explain, recall_explanation
-from adaptive_operator.decide.fairness import Party
+from adaptive_operator.decide.fairness import Party, hash_shares
 from adaptive_operator.decide.growth import capacity
 from adaptive_operator.decide.hold import after_quiet
 from adaptive_operator.decide.optimize.solve import solve
@@ -109,13 +109,13 @@ def _decide_shares(situations: Sequence[Situation], observation: PoolObservation
     wishes = [reserved, *_wishes(situations, proposals, claims)]
     granted = grants(claims, wishes, observation.budget, observation.surge, swap_rooms(situations, proposals))
     notes = {key: _party_note(party) for key, party in contest.parties.items()}
-    who = _who_text(observation, targets, notes)
+    who, shares = _who_text(observation, targets, notes), hash_shares(observation.shares)
     decisions = []
     for situation, proposal in zip(situations, proposals, strict=True):
         explained = _explained(situation, proposal, contest.limits, who)
         part = describe_part(situation, explained, contest)
         key = situation.model.key
-        decision = _decision(situation, explained, granted[key], contest.limits[key])
+        decision = _decision(situation, explained, granted[key], contest.limits[key], shares)
         decisions.append(replace(decision, part=part, pool=part.message))
     return PoolDecision(observation.resource, tuple(decisions))
 
@@ -156,14 +156,14 @@ def _wishes(
     return [least, targets, both, largest]
 
 
-def _decision(situation: Situation, proposal: Proposal, granted: int, limit: int) -> Decision:
+def _decision(situation: Situation, proposal: Proposal, granted: int, limit: int, shares: str = "") -> Decision:
     """The proposal as a decision, with weights, memory and the swap record."""
     weights = plan_weights(situation, proposal.replicas)
     proposal = _with_shift(situation, proposal, weights)
     changed = _changes(situation, proposal)
     swap = _swap(situation, proposal, changed)
     memory = _memory(situation, proposal, weights, changed)
-    why = recall_explanation(situation, proposal.reason, proposal.replicas)
+    why = recall_explanation(situation, proposal.reason, proposal.replicas, shares)
     if why is None:
         why = explain(situation, proposal.replicas, limit)
     return Decision(
@@ -183,6 +183,7 @@ def _decision(situation: Situation, proposal: Proposal, granted: int, limit: int
         binding=why.binding,
         alternative=why.alternative,
         budget=situation.budget,
+        shares=shares,
         held_back=held_back_revisions(replace(situation.model, memory=memory)),
     )
 

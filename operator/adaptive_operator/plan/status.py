@@ -106,7 +106,8 @@ def is_new_decision(status: AdaptiveModelStatus, written: AdaptiveModelStatus | 
 def _decision_entry(facts: Facts) -> DecisionStatus:
     """The last entry, as long as reason, from and to are the same: times and readings of a pass are no news.
 
-    Under another budget other constraints bind and other mixes are possible: the same decision is explained anew.
+    Under another budget, or other shares of the pool, other constraints bind and other mixes are possible: the same
+    decision is explained anew.
     """
     decision, model = facts.decision, facts.model
     prefix = DRY_RUN_PREFIX if model.spec.mode is Mode.DRY_RUN else ""
@@ -121,6 +122,7 @@ def _decision_entry(facts: Facts) -> DecisionStatus:
         binding=tuple(trim(name, 128) for name in decision.binding[:_MAX_BINDING]),
         alternative=trim(decision.alternative, 512) or None,
         budget=decision.budget,
+        shares=decision.shares or None,
         pool=trim(decision.pool, 512) or None,
     )
     before = model.status.last_decision if model.status is not None else None
@@ -128,7 +130,8 @@ def _decision_entry(facts: Facts) -> DecisionStatus:
         return entry
     if not _is_same_decision(before, entry) or model.status.observed_generation != model.generation:
         return entry
-    return before if before.budget == entry.budget else entry.model_copy(update={"time": before.time})
+    same = (before.budget, before.shares) == (entry.budget, entry.shares)
+    return before if same else entry.model_copy(update={"time": before.time})
 
 
 def _is_same_decision(left: DecisionStatus, right: DecisionStatus) -> bool:

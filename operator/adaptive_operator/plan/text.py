@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
+
+_BETWEEN: Final = " · "
+_NO_REPLICAS: Final = "none"
 
 
 def trim(text: str, length: int) -> str:
@@ -12,4 +16,14 @@ def trim(text: str, length: int) -> str:
 
 def describe_replicas(replicas: Mapping[str, int]) -> str:
     """`full 1 · int4 1`; tiers without replicas are left out."""
-    return " · ".join(f"{tier} {count}" for tier, count in replicas.items() if count > 0) or "none"
+    return _BETWEEN.join(f"{tier} {count}" for tier, count in replicas.items() if count > 0) or _NO_REPLICAS
+
+
+def read_replicas(text: str) -> dict[str, int] | None:
+    """The inverse of `describe_replicas`; None for any other text, such as one that was cut off."""
+    if text == _NO_REPLICAS:
+        return {}
+    pairs = [part.rpartition(" ") for part in text.split(_BETWEEN)]
+    if not all(tier and count.isascii() and count.isdecimal() for tier, _, count in pairs):
+        return None
+    return {tier: int(count) for tier, _, count in pairs}

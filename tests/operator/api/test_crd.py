@@ -287,6 +287,7 @@ def test_the_status_a_model_writes_fits_its_own_schema_names():
                 "inputs": "i",
                 "alternative": "c",
                 "budget": 4,
+                "shares": "s",
                 "pool": "p",
             }
         }

@@ -6,7 +6,7 @@ import pytest
 
 from adaptive_operator.apply.lease import LeaseHolder, LeaseSettings, NotLeaderError
 from adaptive_operator.kube import KubeError, UnavailableError
-from tests.operator.fake_kube import FakeKube
+from stand_ins.fake_kube import FakeKube
 
 KEY = ("Lease", "system", "lock")
 

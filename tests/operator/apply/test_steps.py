@@ -13,8 +13,8 @@ from adaptive_operator.faults import Fault, FaultReason
 from adaptive_operator.kube import ConflictError, ForbiddenError
 from adaptive_operator.plan.plan import ApplyObject, DeleteObject, EmitEvent, Plan, WriteStatus
 from adaptive_operator.reasons import Reason
-from tests.operator.fake_kube import FakeKube
-from tests.operator.raw_objects import build_model
+from stand_ins.fake_kube import FakeKube
+from stand_ins.raw_objects import build_model
 
 SERVICE: dict[str, Any] = {
     "apiVersion": "v1",

@@ -13,7 +13,7 @@ import pytest
 
 from adaptive_operator.decide.pool import decide_pool
 from adaptive_operator.observe.observation import ModelMetrics
-from tests.operator.decide.plant import DEMO_SCALING, DEMO_SETTINGS, Model, Plant, demo_spec, metrics
+from stand_ins.plant import DEMO_SCALING, DEMO_SETTINGS, Model, Plant, demo_spec, metrics
 from tests.operator.decide.test_nested import NESTED
 
 START = 10_000.0

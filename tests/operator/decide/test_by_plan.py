@@ -18,7 +18,7 @@ from adaptive_operator.decide.situation import build_situation
 from adaptive_operator.observe.observation import Planning, PoolObservation, Season, Series
 from adaptive_operator.reasons import Reason
 from adaptive_operator.record import build_record, decode_record, encode_record
-from tests.operator.decide.plant import DEMO_SETTINGS, Model, Plant, demo_spec, metrics, observe_one, tier
+from stand_ins.plant import DEMO_SETTINGS, Model, Plant, demo_spec, metrics, observe_one, tier
 
 NOW = 10_000.0
 GPU = "nvidia.com/gpu"

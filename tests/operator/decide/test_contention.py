@@ -13,7 +13,7 @@ from adaptive_operator.decide.pool import decide_pool
 from adaptive_operator.observe.holding import held_accelerators
 from adaptive_operator.observe.observation import PolicyMemory, PoolObservation, PoolShare
 from adaptive_operator.reasons import Reason, ShareReason
-from tests.operator.decide.plant import DEMO_SETTINGS, Model, Plant, demo_spec, tier
+from stand_ins.plant import DEMO_SETTINGS, Model, Plant, demo_spec, tier
 from tests.operator.decide.test_properties import NOW, cost, models
 
 ONE_TIER = [tier(1, card={"qualityPermille": 998, "capacityMilliRequestsPerSecond": 1000, "loadSeconds": 20})]

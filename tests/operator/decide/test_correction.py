@@ -24,7 +24,7 @@ from adaptive_operator.observe.observation import (
     Unknown,
 )
 from adaptive_operator.reasons import Reason
-from tests.operator.decide.plant import DEMO_SETTINGS, DEMO_TIERS, decide_one, demo_spec, metrics, observe_one, tier
+from stand_ins.plant import DEMO_SETTINGS, DEMO_TIERS, decide_one, demo_spec, metrics, observe_one, tier
 
 NOW = 10_000.0
 CARD = 800  # requests per 1000 s

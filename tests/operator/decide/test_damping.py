@@ -6,7 +6,7 @@ import pytest
 
 from adaptive_operator.decide.damping import moments, survivors
 from adaptive_operator.decide.situation import Situation, build_situation
-from tests.operator.decide.plant import DEMO_SETTINGS, DEMO_TIERS, demo_spec, metrics, observe_one, tier
+from stand_ins.plant import DEMO_SETTINGS, DEMO_TIERS, demo_spec, metrics, observe_one, tier
 
 NOW = 10_000.0
 # One accelerator each; int4 serves most, full least.

@@ -14,7 +14,7 @@ from adaptive_operator.decide.pool import decide_pool
 from adaptive_operator.observe.curve_cards import complete_cards
 from adaptive_operator.observe.observation import PodPhase, PolicyMemory, PoolObservation, Sample, SwapRecord, Unknown
 from adaptive_operator.reasons import Reason
-from tests.operator.decide.plant import (
+from stand_ins.plant import (
     DEMO_SETTINGS,
     Model,
     Plant,

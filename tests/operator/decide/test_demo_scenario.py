@@ -8,7 +8,7 @@ import random
 
 import pytest
 
-from tests.operator.decide.plant import DEMO_TIERS, Model, Plant, demo_spec, tier
+from stand_ins.plant import DEMO_TIERS, Model, Plant, demo_spec, tier
 
 FULL = 0.8
 STEPS = ((0, 0.5), (60, 1.25), (120, 2.25), (210, 0.5))

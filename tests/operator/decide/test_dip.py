@@ -10,7 +10,7 @@ import pytest
 from adaptive_operator.decide.dip import drain_seconds, step_and_life
 from adaptive_operator.decide.situation import build_situation
 from adaptive_operator.observe.observation import TierReadings
-from tests.operator.decide.plant import DEMO_SETTINGS, demo_spec, metrics, observe_one, tier
+from stand_ins.plant import DEMO_SETTINGS, demo_spec, metrics, observe_one, tier
 
 # Answers of 211 tokens, an objective of 35 ms, a scrape every 2 s.
 TPOTS = {

@@ -11,7 +11,7 @@ import pytest
 from adaptive_operator.api.status import AdaptiveModelStatus, Condition
 from adaptive_operator.api.v1alpha1 import AdaptiveModelSpec
 from adaptive_operator.decide.decision import Decision
-from tests.operator.decide.plant import demo_spec, tier
+from stand_ins.plant import demo_spec, tier
 from tests.operator.decide.world import PERIOD, World
 
 # With one accelerator free the new replica of int4 starts beside the old one; with all held it has to wait for it.

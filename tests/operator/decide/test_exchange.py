@@ -14,7 +14,7 @@ from adaptive_operator.decide.settings import DecideSettings
 from adaptive_operator.decide.situation import Situation, as_mix, as_plan, build_situation, plan_space
 from adaptive_operator.observe.observation import PodPhase, PolicyMemory, Series, TierReadings
 from adaptive_operator.reasons import Reason
-from tests.operator.decide.plant import (
+from stand_ins.plant import (
     DEMO_SETTINGS,
     Model,
     Plant,

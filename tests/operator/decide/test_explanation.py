@@ -9,9 +9,12 @@ import pytest
 
 from adaptive_operator.api.status import AdaptiveModelStatus
 from adaptive_operator.decide.candidates import value
+from adaptive_operator.decide.decision import Decision
 from adaptive_operator.decide.explanation import Explanation, explain
+from adaptive_operator.decide.pool import decide_pool
 from adaptive_operator.decide.situation import Situation, as_plan, build_situation, plan_space
-from tests.operator.decide.plant import DEMO_SETTINGS, decide_one, demo_spec, metrics, observe_one, tier
+from adaptive_operator.observe.observation import PoolObservation, PoolShare
+from stand_ins.plant import DEMO_SETTINGS, decide_one, demo_spec, metrics, observe_one, tier
 
 NOW = 10_000.0
 FULL, CHEAP = {"full": 1, "int4": 1}, {"int8": 3, "int4": 1}
@@ -75,8 +78,8 @@ def test_what_other_models_hold_is_said_as_such():
 TOLD = {"binding": ["as written"], "alternative": "int4 4: as written"}
 
 
-def written(reason: str, to: str, budget: int | None = 4) -> AdaptiveModelStatus:
-    told = {**TOLD, "budget": budget}
+def written(reason: str, to: str, budget: int | None = 4, shares: str | None = None) -> AdaptiveModelStatus:
+    told = {**TOLD, "budget": budget, "shares": shares}
     last = {"time": "2026-01-01T00:00:00Z", "reason": reason, "message": "", "from": "", "to": to, "inputs": "", **told}
     return AdaptiveModelStatus.model_validate({"conditions": [], "tiers": [], "history": [], "lastDecision": last})
 
@@ -113,3 +116,33 @@ def test_what_the_status_tells_of_another_budget_explains_nothing(before: int | 
     again = decide_one(replace(model, status=written(first.reason.value, "full 1 · int4 1", before)))
     assert (again.reason, again.replicas, again.budget) == (first.reason, first.replicas, 4)
     assert (again.binding, again.alternative) == (first.binding, first.alternative)
+
+
+HEAVY, LIGHT = PoolShare("demo", "assistant", weight=3), PoolShare("demo", "assistant")
+OTHERS = PoolShare("demo", "", reservation=1)
+SHARES = {
+    # shares of before, of now -> explained anew
+    "another weight": ((LIGHT, OTHERS), (HEAVY, OTHERS), True),
+    "another reservation of others": ((HEAVY, OTHERS), (HEAVY, replace(OTHERS, reservation=2)), True),
+    "no share before": ((), (HEAVY,), True),
+    "no share any more": ((HEAVY,), (), True),
+    "the same ones in another order": ((HEAVY, OTHERS), (OTHERS, HEAVY), False),
+    "none, before and now": ((), (), False),
+}
+
+
+@pytest.mark.parametrize("name", SHARES)
+def test_what_the_status_tells_of_other_shares_of_the_pool_explains_nothing(name: str):
+    """Mix and reason stay, but others may have what was free for this model, or this model what others had."""
+    before, now, anew = SHARES[name]
+    model = observe_one(demo_spec(), FULL, metrics(0.3), pool="gpu")
+
+    def decide(shares: tuple[PoolShare, ...], status: AdaptiveModelStatus | None = None) -> Decision:
+        seen = PoolObservation(NOW, "nvidia.com/gpu", 4, 1, 0.0, (replace(model, status=status),), "gpu", 0, shares)
+        return decide_pool(seen, DEMO_SETTINGS).decisions[0]
+
+    earlier, fresh = decide(before), decide(now)
+    again = decide(now, written(earlier.reason.value, "full 1 · int4 1", shares=earlier.shares or None))
+    assert (again.reason, again.replicas, again.shares) == (fresh.reason, fresh.replicas, fresh.shares)
+    told = (fresh.binding, fresh.alternative) if anew else (("as written",), "int4 4: as written")
+    assert (again.binding, again.alternative) == told

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from adaptive_operator.decide.flaps import count_flaps, flap_seconds
+from adaptive_operator.decide.flaps import count_flaps, flap_seconds, follow, recall
 
 A, B, C = {"full": 2}, {"int4": 4}, {"int8": 3}
 FLAPS = {
@@ -33,3 +33,14 @@ def test_a_flap_is_a_mix_that_comes_back_after_a_short_lived_other(name):
 )
 def test_a_mix_has_to_live_for_five_loads_and_five_minutes(loads, expected):
     assert flap_seconds(loads) == expected
+
+
+@pytest.mark.parametrize("name", FLAPS)
+@pytest.mark.parametrize("known", range(6))
+def test_who_recalls_the_mixes_of_before_finds_the_flaps_that_follow(name, known):
+    changes, _ = FLAPS[name]
+    mixes, found = recall(changes[:known]), 0
+    for at, replicas in changes[known:]:
+        mixes, is_flap = follow(mixes, replicas, at, 300.0)
+        found += is_flap
+    assert found == count_flaps(changes, 300.0) - count_flaps(changes[:known], 300.0)

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from adaptive_operator.decide.hold import after_growth, after_quiet
 from adaptive_operator.observe.observation import PolicyMemory
-from tests.operator.decide.plant import DEMO_SCALING, DEMO_SETTINGS, Model, Plant, decide_one, demo_spec, metrics
-from tests.operator.decide.plant import observe_one as observe
+from stand_ins.plant import DEMO_SCALING, DEMO_SETTINGS, Model, Plant, decide_one, demo_spec, metrics
+from stand_ins.plant import observe_one as observe
 
 NOW = 10_000.0
 OWN, LIFE, MOST = 300, 300.0, 3600

@@ -11,7 +11,7 @@ import pytest
 from adaptive_operator.decide.situation import accelerator_price
 from adaptive_operator.observe.observation import PolicyMemory
 from adaptive_operator.reasons import Reason
-from tests.operator.decide.plant import DEMO_SCALING, Model, Plant, decide_one, demo_spec, metrics, observe_one, tier
+from stand_ins.plant import DEMO_SCALING, Model, Plant, decide_one, demo_spec, metrics, observe_one, tier
 
 IDLE = {"full": 1, "int4": 1}
 # A point for 1,000 requests is worth .05, an accelerator costs 1.00 an hour: 20 points for 1,000 requests an hour each.

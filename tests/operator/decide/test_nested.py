@@ -8,7 +8,7 @@ import pytest
 
 from adaptive_operator.decide.decision import Decision
 from adaptive_operator.reasons import Reason
-from tests.operator.decide.plant import Model, Plant, decide_one, demo_spec, metrics, observe_one, tier
+from stand_ins.plant import Model, Plant, decide_one, demo_spec, metrics, observe_one, tier
 
 # At int8 0.6/s, at int4 0.9/s: with 0.9 of that planned, one replica carries 0.54/s to 0.81/s.
 NESTED: dict[str, Any] = {

@@ -14,7 +14,7 @@ from adaptive_operator.decide.candidates import PlanSpace, PlanTier, best_plan, 
 from adaptive_operator.decide.cards import card_of, warm_tier
 from adaptive_operator.decide.fill import fill
 from adaptive_operator.decide.settings import DecideSettings
-from tests.operator.decide.plant import demo_spec, tier
+from stand_ins.plant import demo_spec, tier
 
 SETTINGS = DecideSettings()
 

@@ -20,7 +20,7 @@ from adaptive_operator.decide.planned import (
 )
 from adaptive_operator.decide.situation import Situation, as_mix, as_plan, build_situation, plan_space
 from adaptive_operator.reasons import Reason
-from tests.operator.decide.plant import DEMO_SCALING, DEMO_SETTINGS, Model, Plant, demo_spec, tier
+from stand_ins.plant import DEMO_SCALING, DEMO_SETTINGS, Model, Plant, demo_spec, tier
 
 GPU = "nvidia.com/gpu"
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from adaptive_operator.decide.pool import decide_pool
 from adaptive_operator.observe.observation import PoolObservation, PoolShare
 from adaptive_operator.plan import plan_model
-from tests.operator.decide.plant import DEMO_SETTINGS, demo_spec
+from stand_ins.plant import DEMO_SETTINGS, demo_spec
 from tests.operator.decide.world import PERIOD, World
 from tests.operator.plan.situations import SETTINGS
 from tests.operator.plan.toy_cluster import ToyCluster

@@ -16,7 +16,7 @@ from adaptive_operator.decide.pool import decide_pool
 from adaptive_operator.levels import levels_of
 from adaptive_operator.observe.holding import held_accelerators
 from adaptive_operator.observe.observation import ModelObservation, PolicyMemory, PoolObservation, Unknown
-from tests.operator.decide.plant import DEMO_SCALING, DEMO_SETTINGS, Model, Plant, Pod, metrics
+from stand_ins.plant import DEMO_SCALING, DEMO_SETTINGS, Model, Plant, Pod, metrics
 
 NOW = 10_000.0
 RATES = st.one_of(st.just(0.0), st.floats(0.01, 20.0))

@@ -17,7 +17,7 @@ from adaptive_operator.decide.optimize.problem import (
     Route,
 )
 from adaptive_operator.decide.tier_prices import shadow_prices
-from tests.operator.decide.plant import decide_one, demo_spec, metrics, observe_one, tier
+from stand_ins.plant import decide_one, demo_spec, metrics, observe_one, tier
 
 QUALITIES = {"full": 1000.0, "int8": 950.0, "int4": 780.0}
 

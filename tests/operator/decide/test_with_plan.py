@@ -10,7 +10,7 @@ from adaptive_operator.api.status import AdaptiveModelStatus, Condition
 from adaptive_operator.observe.observation import ModelObservation, Unknown
 from adaptive_operator.plan import plan_model
 from adaptive_operator.plan.plan import WriteStatus
-from tests.operator.decide.plant import decide_one, demo_spec, metrics, observe_one, tier
+from stand_ins.plant import decide_one, demo_spec, metrics, observe_one, tier
 from tests.operator.decide.world import PERIOD, World, surge
 from tests.operator.plan.situations import SETTINGS
 

@@ -13,7 +13,7 @@ from adaptive_operator.decide.revisions import tier_inputs
 from adaptive_operator.observe.observation import ModelObservation, PodPhase, PoolObservation
 from adaptive_operator.observe.remembered import recall_memory, recall_swap
 from adaptive_operator.plan import plan_model
-from tests.operator.decide.plant import DEMO_SETTINGS, demo_spec, metrics
+from stand_ins.plant import DEMO_SETTINGS, demo_spec, metrics
 from tests.operator.plan.situations import SETTINGS
 from tests.operator.plan.toy_cluster import ToyCluster
 

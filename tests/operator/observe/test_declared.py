@@ -13,7 +13,7 @@ from adaptive_operator.observe.inventory import Advertised, NodeGroup, count_gro
 from adaptive_operator.observe.observation import PoolShare
 from adaptive_operator.observe.pools import Seen, build_pools
 from adaptive_operator.reasons import PoolReason
-from tests.operator.raw_objects import (
+from stand_ins.raw_objects import (
     RESOURCE,
     build_accelerator_pool,
     build_model,

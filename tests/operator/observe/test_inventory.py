@@ -8,8 +8,8 @@ import pytest
 
 from adaptive_operator.kube import UnavailableError
 from adaptive_operator.observe.inventory import Advertised, NodeInventory, count_advertised, find_unnamed, parse_node
-from tests.operator.fake_kube import FakeKube
-from tests.operator.raw_objects import RESOURCE, build_model, build_node, build_pod
+from stand_ins.fake_kube import FakeKube
+from stand_ins.raw_objects import RESOURCE, build_model, build_node, build_pod
 
 Raw = dict[str, Any]
 FOUR = {RESOURCE: "4", "cpu": "64", "memory": "512Gi"}

@@ -9,7 +9,7 @@ import pytest
 
 from adaptive_operator.observe.observation import PodPhase
 from adaptive_operator.observe.pods import parse_pod, parse_router_pod
-from tests.operator.raw_objects import NOT_READY, READY, RESOURCE, build_pod
+from stand_ins.raw_objects import NOT_READY, READY, RESOURCE, build_pod
 
 
 def waiting(reason: str, message: str = "") -> dict[str, Any]:

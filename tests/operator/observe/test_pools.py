@@ -15,7 +15,7 @@ from adaptive_operator.observe.holding import held_accelerators
 from adaptive_operator.observe.inventory import Advertised
 from adaptive_operator.observe.manifests import parse_quantity
 from adaptive_operator.observe.pools import Seen, build_pools, find_budget
-from tests.operator.raw_objects import READY, build_model, build_owner, build_pod, build_stateful_set, build_tier
+from stand_ins.raw_objects import READY, build_model, build_owner, build_pod, build_stateful_set, build_tier
 
 Raw = dict[str, Any]
 

@@ -19,7 +19,7 @@ from adaptive_operator.observe.observation import (
 from adaptive_operator.observe.prometheus import Answer, Failed, Rows
 from adaptive_operator.observe.queries import ModelScope, QueryName, Windows, build_queries
 from adaptive_operator.observe.readings import Cause, Readings, RouterPod, Subject, judge, max_rate
-from tests.operator.raw_objects import build_model
+from stand_ins.raw_objects import build_model
 
 NOW = 10_000.0
 SPEC = AdaptiveModelSpec.model_validate(build_model()["spec"])

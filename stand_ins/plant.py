@@ -291,6 +291,7 @@ def _status(model: Model) -> AdaptiveModelStatus | None:
         "to": mix_text(last.replicas),
         "inputs": last.inputs,
         "budget": last.budget,
+        "shares": last.shares or None,
     }
     return AdaptiveModelStatus.model_validate({"conditions": (), "tiers": (), "history": (), "lastDecision": told})
 

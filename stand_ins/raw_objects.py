@@ -1,4 +1,4 @@
-"""Raw manifests as the API server returns them, for tests of the edge."""
+"""Raw manifests as the API server returns them, for what reads them."""
 
 from __future__ import annotations
 

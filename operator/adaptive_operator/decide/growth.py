@@ -14,7 +14,7 @@ from adaptive_operator.decide.dip import slowest_load_seconds, step_and_life
 from adaptive_operator.decide.exchange import exchange_rate, plan_with_a_way_on, staying_rate, worthwhile_plan
 from adaptive_operator.decide.floor import floor_under_load
 from adaptive_operator.decide.hold import after_growth
-from adaptive_operator.decide.proposal import Proposal
+from adaptive_operator.decide.proposal import GainOf, Prediction, Proposal
 from adaptive_operator.decide.situation import Mix, Moves, Situation, as_mix, as_plan, can_act_on_demand, plan_space
 from adaptive_operator.decide.swaps import DOWNWARD
 from adaptive_operator.decide.wording import accelerators_text, mix_text, passes_text, rate_text
@@ -233,8 +233,7 @@ def _grown(situation: Situation, space: PlanSpace, mix: dict[str, int], limit: i
         message=f"{passes}: {verb} {mix_text(mix)}",
         replicas=mix,
         memory=replace(memory, agreed_at=None),
-        gain_permille=1000 * (before - after) / demand,
-        dip_permille=1000 * during / demand,
+        prediction=Prediction(1000 * (before - after) / demand, GainOf.REQUESTS, 1000 * during / demand),
     )
 
 

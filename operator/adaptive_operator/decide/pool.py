@@ -196,7 +196,7 @@ def _swap(situation: Situation, proposal: Proposal, changed: bool) -> SwapRecord
     if not acts(situation):
         return None
     if changed:
-        return new_swap(situation, proposal.reason, proposal.replicas, proposal.gain_permille, proposal.dip_permille)
+        return new_swap(situation, proposal.reason, proposal.replicas, proposal.prediction)
     return with_time(situation, situation.swap) if situation.swap is not None else None
 
 

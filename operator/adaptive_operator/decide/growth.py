@@ -182,12 +182,12 @@ def _target(situation: Situation, space: PlanSpace, limit: int, demand: float) -
         if plan is None or unserved - choice.fill(plan, demand).unserved <= _TOLERANCE * demand:
             continue
         mix = as_mix(situation, choice, plan)
-        if _is_worth_its_dip(situation, choice, mix, limit, demand):
+        if is_worth_its_dip(situation, choice, mix, limit, demand):
             return as_plan(space, mix)
     return None
 
 
-def _is_worth_its_dip(situation: Situation, space: PlanSpace, mix: Mix, limit: int, demand: float) -> bool:
+def is_worth_its_dip(situation: Situation, space: PlanSpace, mix: Mix, limit: int, demand: float) -> bool:
     """Requests lost while replicas are exchanged, against requests gained over the plan's life.
 
     What would have been gained in the minutes that were seen counts if it is more: a load that has lasted is taken to

@@ -19,9 +19,9 @@ from adaptive_operator.decide.pool import decide_pool
 from adaptive_operator.record import DecisionRecord, RecordError, decode_record
 
 # Words beside a decision, which earlier formats told less of: in them other words are no other decision. Before format
-# 4 an explanation was kept under another budget; before 5 a swap's gain had no unit, and that of most swaps was told as
-# 0.
-_TOLD_SINCE: Final = {"inputs": 3, "binding": 4, "alternative": 4, "budget": 4}
+# 4 an explanation was kept under another budget; before 5 only demand and peak had ages, a swap's gain had no unit, and
+# that of most swaps was told as 0.
+_TOLD_SINCE: Final = {"inputs": 5, "binding": 4, "alternative": 4, "budget": 4}
 _PREDICTED_SINCE: Final = 5
 _ROUNDING: Final = 1e-6  # share of the weighted demand: sums in another order
 

@@ -161,7 +161,8 @@ OTHER_WORDS = {"inputs": "other words", "binding": ("another",), "alternative": 
 
 
 @pytest.mark.parametrize(
-    ("written", "told"), [(1, ()), (2, ()), (3, ("inputs",)), (4, ("inputs", "binding", "alternative"))]
+    ("written", "told"),
+    [(1, ()), (2, ()), (3, ()), (4, ("binding", "alternative")), (5, ("inputs", "binding", "alternative"))],
 )
 def test_words_that_earlier_formats_did_not_tell_make_no_decision_of_theirs_another(
     written: int, told: tuple[str, ...]
@@ -172,7 +173,7 @@ def test_words_that_earlier_formats_did_not_tell_make_no_decision_of_theirs_anot
     assert differing(outcomes) == ([told, told] if told else [])
 
 
-@pytest.mark.parametrize("written", [2, 3])
+@pytest.mark.parametrize("written", [2, 5])
 def test_another_mix_is_another_decision_in_every_format(written: int) -> None:
     record = record_of(SCARCE)
     other = tuple(replace(decision, replicas={}, inputs="other words") for decision in record.decisions)

@@ -20,8 +20,8 @@ from adaptive_operator.record import DecisionRecord, RecordError, decode_record
 
 # Words beside a decision, which earlier formats told less of: in them other words are no other decision. Before format
 # 4 an explanation was kept under another budget; before 5 only demand and peak had ages, a swap's gain had no unit, and
-# that of most swaps was told as 0.
-_TOLD_SINCE: Final = {"inputs": 5, "binding": 4, "alternative": 4, "budget": 4}
+# that of most swaps was told as 0, and dry runs were not told how they are decided.
+_TOLD_SINCE: Final = {"inputs": 5, "binding": 4, "alternative": 4, "budget": 4, "pool": 5}
 _PREDICTED_SINCE: Final = 5
 _ROUNDING: Final = 1e-6  # share of the weighted demand: sums in another order
 

@@ -78,11 +78,12 @@ class OperatorMetrics:
         )
         self._solver_failures = Counter(
             "adaptive_operator_solver_failures",
-            "Programs of pools without a plan to trust: Failed (no answer), Unsolved (stopped too far from the best).",
+            "Programs of pools without a plan to trust: TimedOut (no answer in time), Failed (none for another cause),"
+            " Unsolved (stopped too far from the best).",
             ("cause",),
             registry=self.registry,
         )
-        for cause in ("Failed", "Unsolved"):
+        for cause in ("TimedOut", "Failed", "Unsolved"):
             self._solver_failures.labels(cause)
         self._solver_seconds = Histogram(
             "adaptive_operator_solver_seconds",

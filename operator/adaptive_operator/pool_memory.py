@@ -20,7 +20,7 @@ from adaptive_operator.decide.optimize.solve import PoolPlan
 from adaptive_operator.decide.pool import decide_pool
 from adaptive_operator.decide.settings import DecideSettings
 from adaptive_operator.observe.observation import LastPlan, Planning, PoolObservation
-from adaptive_operator.solving import SolverError
+from adaptive_operator.solving import SolverError, SolverTimeoutError
 
 _LOG = logging.getLogger(__name__)
 FAILURES: Final = 3  # in a row, before the greedy choice stands in
@@ -61,7 +61,7 @@ class PoolMemory:
             decision = decide_pool(observation, settings, solver)
         except SolverError as error:
             self._failures[key] = self._failures.get(key, 0) + 1
-            self.count_failure("Failed")
+            self.count_failure("TimedOut" if isinstance(error, SolverTimeoutError) else "Failed")
             _LOG.warning("pool %s: the planner's program was not solved: %s", key, error)
             raise
         if decision.unsolved:

@@ -295,16 +295,19 @@ class Reconciler:
             return 0
 
     def _say_decision(self, model: ModelObservation, decision: Decision) -> None:
-        """One line per change of decision."""
+        """One line per change of decision, or of what else is to be known."""
         self.metrics.note_decision(model.namespace, model.name, decision)
-        said = (decision.reason, decision.message, json.dumps(dict(decision.replicas)))
+        told = sorted({finding.reason for finding in decision.findings})
+        said = (decision.reason, decision.message, json.dumps(dict(decision.replicas)), *told)
         if self._said.get(decision.key) == said:
             return
         self._said[decision.key] = said
         _LOG.info(
-            "decision model=%s reason=%s replicas=%s message=%s inputs=%s binding=%s alternative=%s",
+            "decision model=%s reason=%s replicas=%s message=%s inputs=%s binding=%s alternative=%s pool=%s"
+            " findings=%s",
             *(decision.key, decision.reason, said[2], _quote(decision.message), _quote(decision.inputs)),
-            *(json.dumps(decision.binding, ensure_ascii=False), _quote(decision.alternative)),
+            *(_list(decision.binding), _quote(decision.alternative), _quote(decision.pool)),
+            _list([f"{finding.reason}: {finding.message}" for finding in decision.findings]),
         )
 
     def _count_flap(self, model: ModelObservation, decision: Decision, now: float) -> None:
@@ -382,6 +385,10 @@ def _horizon_seconds(model: SeenModel, settings: DecideSettings) -> float:
 def _load_seconds(model: ModelObservation, settings: DecideSettings) -> list[float]:
     cards = [card_of(tier, settings) for tier in model.spec.tiers]
     return [card.load_seconds if card is not None else settings.default_load_seconds for card in cards]
+
+
+def _list(texts: Sequence[str]) -> str:
+    return json.dumps(texts, ensure_ascii=False)
 
 
 def _quote(text: str) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Final
 
 from adaptive_operator.decide.adopted import AdoptedPlan, rebuild_plan
@@ -19,8 +19,11 @@ from adaptive_operator.decide.pool import decide_pool
 from adaptive_operator.record import DecisionRecord, RecordError, decode_record
 
 # Words beside a decision, which earlier formats told less of: in them other words are no other decision. Before format
-# 4 an explanation was kept under another budget, before 5 under other shares of the pool.
-_TOLD_SINCE: Final = {"inputs": 3, "binding": 5, "alternative": 5, "budget": 4, "shares": 5}
+# 4 an explanation was kept under another budget, before 5 under other shares of the pool; before 5 only demand and peak
+# had ages, a swap's gain had no unit, and that of most swaps was told as 0, and dry runs were not told how they are
+# decided.
+_TOLD_SINCE: Final = {"inputs": 5, "binding": 5, "alternative": 5, "budget": 4, "shares": 5, "pool": 5}
+_PREDICTED_SINCE: Final = 5
 _ROUNDING: Final = 1e-6  # share of the weighted demand: sums in another order
 
 
@@ -38,7 +41,15 @@ class Replayed:
     def differs_in(self) -> tuple[str, ...]:
         """Fields of the decision that are not the same, of those that the record's format tells as they are now."""
         names = (item.name for item in fields(Decision) if self.format >= _TOLD_SINCE.get(item.name, 0))
-        return tuple(name for name in names if getattr(self.then, name) != getattr(self.again, name))
+        then, again = (self._as_told(decision) for decision in (self.then, self.again))
+        return tuple(name for name in names if getattr(then, name) != getattr(again, name))
+
+    def _as_told(self, decision: Decision) -> Decision:
+        """Without what the record's format did not tell of a swap as it is told now."""
+        if decision.swap is None or self.format >= _PREDICTED_SINCE:
+            return decision
+        swap = replace(decision.swap, predicted_gain_permille=None, predicted_gain_of=None, predicted_dip_permille=None)
+        return replace(decision, swap=swap)
 
 
 @dataclass(frozen=True, slots=True)

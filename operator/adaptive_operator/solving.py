@@ -38,6 +38,10 @@ class SolverError(Exception):
     """The program has no answer: the process died, or took too long."""
 
 
+class SolverTimeoutError(SolverError):
+    """It took too long."""
+
+
 @dataclass(slots=True)
 class SolverProcess:
     """A solver for `decide_pool`. Called from any thread, one program at a time in the process.
@@ -59,13 +63,14 @@ class SolverProcess:
     def solve(self, problem: Problem, changed: Collection[str] | None = None) -> PoolPlan:
         """The plan; `changed` as for `solve`.
 
-        Raises SolverError; a small program also raises what the solver itself fails with.
+        Raises SolverError, SolverTimeoutError where it is for want of time; a small program also raises what the
+        solver itself fails with.
         """
         if len(problem.models) <= SMALL_MODELS:
             return solve(problem, changed)
         end = time.monotonic() + self.seconds
         if not self._turn.acquire(timeout=self.seconds):
-            raise SolverError(f"no answer within {self.seconds:g} s: another pool's program takes as long")
+            raise SolverTimeoutError(f"no answer within {self.seconds:g} s: another pool's program takes as long")
         try:
             return self._ask((problem, changed), end)
         finally:
@@ -88,8 +93,9 @@ class SolverProcess:
             self._drop(worker)
             if self._closed:
                 raise SolverError(_CLOSED) from error
-            cause = f"no answer within {self.seconds:g} s" if late else f"the process ended: {error or 'no answer'}"
-            raise SolverError(cause) from error
+            if late:
+                raise SolverTimeoutError(f"no answer within {self.seconds:g} s") from error
+            raise SolverError(f"the process ended: {error or 'no answer'}") from error
         if isinstance(found, str):
             raise SolverError(found)
         return found

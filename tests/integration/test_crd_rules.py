@@ -687,6 +687,7 @@ STATUS: dict[str, Any] = {
         "deadline": "2026-01-02T03:06:05Z",
         "epoch": 3,
         "predictedGainPermille": 10,
+        "predictedGainOf": "Requests",
         "predictedDipPermille": 0,
     },
     "memory": {

@@ -103,6 +103,12 @@ def test_the_factor_on_a_card_is_one_until_measured_and_goes_with_its_tier_and_m
     assert factors() == {}
 
 
+def test_counters_of_programs_without_a_plan_exist_at_zero_from_the_start_for_each_cause_of_the_contract() -> None:
+    samples = next(m for m in OperatorMetrics().registry.collect() if m.name == "adaptive_operator_solver_failures")
+    counted = {sample.labels["cause"]: sample.value for sample in samples.samples}
+    assert counted == dict.fromkeys(json.loads(CONTRACT.read_text())["solverFailureCauses"], 0.0)
+
+
 @pytest.mark.parametrize("name", PINNED)
 def test_a_metric_has_name_and_labels_of_the_contract(name: str) -> None:
     collectors = OperatorMetrics().registry._names_to_collectors

@@ -12,9 +12,11 @@ from adaptive_operator.decide import by_plan
 from adaptive_operator.decide.optimize.fallback import keep
 from adaptive_operator.decide.optimize.problem import Problem
 from adaptive_operator.decide.optimize.solve import Method, PoolPlan, SolveSettings, solve
+from adaptive_operator.decide.pool import decide_pool
 from adaptive_operator.observe.observation import Planning, PoolObservation
 from adaptive_operator.pool_memory import FAILURES, PoolMemory
-from adaptive_operator.solving import SolverError
+from adaptive_operator.reasons import Reason
+from adaptive_operator.solving import SolverError, SolverTimeoutError
 from stand_ins.plant import DEMO_SETTINGS
 from tests.operator.decide.test_by_plan import BUSY, CALM, GPU, pool
 
@@ -83,6 +85,21 @@ def test_a_failure_is_counted_and_the_pool_is_shared_by_need_and_after_three_gre
     assert memory.without_solver(SCARCE).planning is Planning.GREEDY
     assert causes == ["Failed"] * FAILURES
     assert memory.recall(SCARCE).planning is Planning.GREEDY
+
+
+def late(problem: Problem, changed: Collection[str] | None) -> PoolPlan:
+    raise SolverTimeoutError("no answer within 20 s")
+
+
+def test_an_answer_that_takes_too_long_is_counted_apart_and_what_runs_is_kept_as_after_any_failure() -> None:
+    causes: list[str] = []
+    memory = PoolMemory(late, causes.append)
+    fail(memory)
+    assert causes == ["TimedOut"]
+    kept = decide_pool(memory.without_solver(SCARCE), DEMO_SETTINGS).decisions
+    assert [{tier: n for tier, n in decision.replicas.items() if n} for decision in kept] == [BUSY, CALM]
+    told = [finding.message for finding in kept[0].findings if finding.reason is Reason.POOL_NOT_SOLVED]
+    assert len(told) == 1
 
 
 def test_whatever_a_solver_fails_with_is_no_models_defect() -> None:

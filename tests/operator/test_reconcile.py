@@ -528,6 +528,21 @@ async def test_nothing_moves_while_the_nodes_cannot_be_read_and_the_model_says_s
     assert scene.conditions()["Degraded"] == ("False", "AsWanted")
 
 
+async def test_the_line_of_a_decision_tells_what_the_pool_gives_and_what_else_is_to_be_known(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    nodes = [build_node("n", {"nvidia.com/gpu": "4"}, gpu="a100")]
+    pool = build_accelerator_pool(budget=2, nodeSelector={"gpu": "a100"})
+    scene = Scene(pool, *nodes, *(build_model(name, accelerators={"pool": "gpu"}) for name in "ab"))
+    with caplog.at_level(logging.INFO, logger="adaptive_operator.reconcile"):
+        await scene.run()
+    [line] = [r.getMessage() for r in caplog.records if "decision model=demo/a" in r.getMessage()]
+    assert line.endswith(
+        'pool="1 accelerator (weight 1): has all that it wants" findings=["HeldForMissingMetrics: arrivals'
+        ' (adaptive_router_arrivals_total): no connection to Prometheus"]'
+    )
+
+
 async def test_the_models_of_a_pool_share_it_and_its_status_says_who_has_what() -> None:
     shares = [{"namespace": "demo", "model": "a", "weight": 3}]
     pool = build_accelerator_pool(

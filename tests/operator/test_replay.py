@@ -19,10 +19,11 @@ from adaptive_operator.decide.optimize.solve import Method, PoolPlan, SolveSetti
 from adaptive_operator.decide.pool import decide_pool
 from adaptive_operator.observe.observation import Planning, PoolObservation
 from adaptive_operator.pool_memory import PoolMemory
+from adaptive_operator.reasons import Reason
 from adaptive_operator.record import DecisionRecord, build_record, decode_record, encode_record
 from adaptive_operator.replay import Replayed, SolvedAgain, Undecided, Unreadable, replay_lines
-from stand_ins.plant import DEMO_SETTINGS
-from tests.operator.decide.test_by_plan import BUSY, CALM, pool
+from stand_ins.plant import DEMO_SETTINGS, demo_spec, metrics, observe_one
+from tests.operator.decide.test_by_plan import BUSY, CALM, GPU, pool
 
 SCARCE = pool(5, busy=(BUSY, 1.6), calm=(CALM, 0.35))
 RECORDS = Path(__file__).parent / "records"
@@ -135,12 +136,33 @@ def test_a_record_of_the_second_format_has_no_plan_and_is_solved_again() -> None
     assert differing(outcomes) == []
 
 
+def test_swaps_of_the_fourth_format_are_decided_again_as_they_were() -> None:
+    """Written by the version that said of an edit in a full budget, and of a lowered budget, that they cost nothing."""
+    lines = (RECORDS / "format-4.jsonl").read_text().splitlines()
+    told = [decode_record(line).decisions[0] for line in lines]
+    assert [decision.reason for decision in told] == [Reason.SPEC_CHANGED, Reason.BUDGET_EXCEEDED]
+    assert [decision.swap and decision.swap.predicted_dip_permille for decision in told] == [0, 0]
+    outcomes = list(replay_lines(lines))
+    assert [type(item) for item in outcomes] == [Replayed, Replayed]
+    assert differing(outcomes) == []
+
+
+def test_another_prediction_is_another_decision_since_the_fifth_format() -> None:
+    model = observe_one(demo_spec(), {"full": 1, "int4": 1}, metrics(1.8))
+    record = record_of(PoolObservation(10_000.0, GPU, 4, 1, 0.0, (model,)))
+    [decision] = record.decisions
+    assert decision.swap is not None
+    other = replace(decision, swap=replace(decision.swap, predicted_dip_permille=1))
+    assert differing(replayed(replace(record, decisions=(other,)))) == [("swap",)]
+    assert differing(replayed(replace(record, decisions=(other,), format=4))) == []
+
+
 OTHER_WORDS = {"inputs": "other words", "binding": ("another",), "alternative": "another mix"}
 
 
 @pytest.mark.parametrize(
     ("written", "told"),
-    [(1, ()), (2, ()), (3, ("inputs",)), (4, ("inputs",)), (5, ("inputs", "binding", "alternative"))],
+    [(1, ()), (2, ()), (3, ()), (4, ()), (5, ("inputs", "binding", "alternative"))],
 )
 def test_words_that_earlier_formats_did_not_tell_make_no_decision_of_theirs_another(
     written: int, told: tuple[str, ...]
@@ -151,7 +173,7 @@ def test_words_that_earlier_formats_did_not_tell_make_no_decision_of_theirs_anot
     assert differing(outcomes) == ([told, told] if told else [])
 
 
-@pytest.mark.parametrize("written", [2, 3])
+@pytest.mark.parametrize("written", [2, 5])
 def test_another_mix_is_another_decision_in_every_format(written: int) -> None:
     record = record_of(SCARCE)
     other = tuple(replace(decision, replicas={}, inputs="other words") for decision in record.decisions)

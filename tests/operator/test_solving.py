@@ -17,7 +17,7 @@ import pytest
 
 from adaptive_operator.decide.optimize.fallback import keep
 from adaptive_operator.decide.optimize.solve import Method, SolveSettings, solve
-from adaptive_operator.solving import SMALL_MODELS, SolverError, SolverProcess
+from adaptive_operator.solving import SMALL_MODELS, SolverError, SolverProcess, SolverTimeoutError
 from tests.operator.decide.optimize.instances import small_problem
 
 LARGE = small_problem(1, models=SMALL_MODELS + 1)
@@ -101,9 +101,10 @@ def test_a_process_that_dies_is_an_error_and_the_next_program_has_a_new_one(solv
     os.kill(worker, signal.SIGSTOP)  # so that the next program is there before the end is
     timer = threading.Timer(0.5, os.kill, (worker, signal.SIGKILL))
     timer.start()
-    with pytest.raises(SolverError, match="the process ended"):
+    with pytest.raises(SolverError, match="the process ended") as failed:
         solver.solve(LARGE)
     timer.join()
+    assert not isinstance(failed.value, SolverTimeoutError)
     assert solver.solve(LARGE).counts == solve(LARGE).counts
 
 
@@ -133,7 +134,7 @@ def test_an_answer_that_takes_too_long_is_an_error_and_its_process_is_ended() ->
     impatient.prepare(len(LARGE.models))
     worker = worker_of(impatient)
     os.kill(worker, signal.SIGSTOP)
-    with pytest.raises(SolverError, match="no answer within"):
+    with pytest.raises(SolverTimeoutError, match="no answer within"):
         impatient.solve(small_problem(1, models=400))  # more than a pipe holds: not even the question gets through
     assert wait_for(lambda: not is_running(worker))
     impatient.close()
@@ -147,7 +148,7 @@ def test_a_program_that_gets_no_turn_is_an_error(solver: SolverProcess) -> None:
         first = threads.submit(solver.solve, LARGE)
         assert wait_for(lambda: not first.done() and solver._turn.locked())
         solver.seconds = 0.1
-        with pytest.raises(SolverError, match="no answer within"):
+        with pytest.raises(SolverTimeoutError, match="no answer within"):
             solver.solve(LARGE)
         os.kill(worker, signal.SIGCONT)
         assert first.result(50.0).counts == solve(LARGE).counts

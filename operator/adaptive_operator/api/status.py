@@ -77,8 +77,17 @@ class SwapStatus(Api):
     started_at: str = Field(max_length=32)
     deadline: str = Field(max_length=32)
     epoch: int = Field(ge=0)
-    predicted_gain_permille: int | None = None
-    predicted_dip_permille: int | None = None
+    predicted_gain_permille: int | None = Field(
+        default=None, description="What it brings; below 0 a loss. Absent where demand or tier cards were not known."
+    )
+    predicted_gain_of: str | None = Field(
+        default=None,
+        max_length=16,
+        description="What predictedGainPermille counts: Requests that are served more, or Quality of what is served.",
+    )
+    predicted_dip_permille: int | None = Field(
+        default=None, description="Of the requests: they wait or are refused at the worst moment of the swap."
+    )
 
 
 class CorrectionStatus(Api):

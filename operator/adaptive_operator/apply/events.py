@@ -1,5 +1,7 @@
 """Kubernetes Events on an AdaptiveModel, aggregated: the same reason and message count up instead of piling up.
 
+The details behind a message are those of the last time.
+
 An Event is never worth a failed pass: what goes wrong here is logged. Knows no decisions.
 """
 
@@ -16,9 +18,11 @@ from typing import Any, Final
 from adaptive_operator.kube import ConflictError, KubeClient, KubeError, Manifest
 from adaptive_operator.names import FIELD_MANAGER, GROUP, KIND, VERSION, short_hash
 from adaptive_operator.plan.plan import EmitEvent
+from adaptive_operator.plan.text import join_fitting
 
 _LOG = logging.getLogger(__name__)
 _REMEMBERED: Final = 2000
+_NOTE_BYTES: Final = 1024  # what the API server allows the note of an Event
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,19 +51,20 @@ class EventRecorder:
 
     async def _create_or_count(self, manifest: Manifest) -> None:
         key = (manifest["metadata"]["namespace"], manifest["metadata"]["name"])
+        news = {"lastTimestamp": manifest["lastTimestamp"], "message": manifest["message"]}
         if key not in self._counts:
             try:
                 await self._kube.create(manifest)
             except ConflictError:
                 # From an earlier life of the operator: the answer says how often it was counted.
-                seen = await self._kube.merge("Event", *key, {"lastTimestamp": manifest["lastTimestamp"]})
+                seen = await self._kube.merge("Event", *key, news)
                 self._counts[key] = int(seen.get("count") or 1)
             else:
                 self._remember(key, 1)
                 return
         count = self._counts[key] + 1
         try:
-            await self._kube.merge("Event", *key, {"lastTimestamp": manifest["lastTimestamp"], "count": count})
+            await self._kube.merge("Event", *key, {**news, "count": count})
         except KubeError:
             del self._counts[key]  # most likely expired: the next time creates it
             raise
@@ -87,7 +92,7 @@ class EventRecorder:
             "metadata": {"name": name, "namespace": target.namespace},
             "involvedObject": involved,
             "reason": str(event.reason),
-            "message": event.message[:1024],
+            "message": join_fitting((event.message, *event.details), _NOTE_BYTES),
             "type": "Warning" if event.warning else "Normal",
             "source": {"component": FIELD_MANAGER},
             "reportingComponent": FIELD_MANAGER,

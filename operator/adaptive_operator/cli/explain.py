@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from adaptive_operator import names
 from adaptive_operator.api.status import AdaptiveModelStatus, DecisionStatus, SwapStatus
 from adaptive_operator.api.v1alpha1 import AdaptiveModel
+from adaptive_operator.decide.proposal import GainOf
 
 _KUBECTL_SECONDS: Final = 30.0
 _WIDTH: Final = 12
@@ -103,9 +104,18 @@ def _decision_lines(decision: DecisionStatus) -> Iterator[str]:
 
 def _swap_lines(swap: SwapStatus) -> Iterator[str]:
     yield _row("under way", f"{swap.step} since {swap.started_at}, rolled back after {swap.deadline}")
+    yield _row("predicted", _prediction_text(swap))
+
+
+def _prediction_text(swap: SwapStatus) -> str:
+    """What the swap brings and costs; of a gain without its unit, an older operator's, not even whether it is one."""
     gain, dip = swap.predicted_gain_permille, swap.predicted_dip_permille
-    if gain is not None and dip is not None:
-        yield _row("predicted", f"gain {gain} permille, {dip} permille of the requests wait or are refused meanwhile")
+    if gain is None or dip is None or swap.predicted_gain_of is None:
+        return "not predicted"
+    meanwhile = f"{dip} permille of the requests wait or are refused meanwhile"
+    if swap.predicted_gain_of == GainOf.REQUESTS:
+        return f"{abs(gain)} permille {'fewer' if gain < 0 else 'more'} of the requests served, {meanwhile}"
+    return f"quality {abs(gain)} permille {'lower' if gain < 0 else 'higher'}, {meanwhile}"
 
 
 def _doubt_lines(status: AdaptiveModelStatus) -> Iterator[str]:

@@ -12,7 +12,7 @@ from adaptive_operator.decide.damping import agree, dwells, is_agreed, is_freshl
 from adaptive_operator.decide.demand import Trust
 from adaptive_operator.decide.dip import step_and_life
 from adaptive_operator.decide.growth import capacity, carries
-from adaptive_operator.decide.proposal import Proposal
+from adaptive_operator.decide.proposal import GainOf, Prediction, Proposal
 from adaptive_operator.decide.situation import Mix, Situation, as_mix, as_plan, plan_space
 from adaptive_operator.decide.wording import accelerators_text, fingerprint, mix_text, rate_text
 from adaptive_operator.reasons import Reason
@@ -78,6 +78,5 @@ def _given(situation: Situation, mix: dict[str, int], limit: int, need: float) -
             agreed_count=0,
             agreed_at=None,
         ),
-        gain_permille=new - old,
-        dip_permille=1000 * during / need if need > 0 else 0.0,
+        prediction=Prediction(new - old, GainOf.QUALITY, 1000 * during / need if need > 0 else 0.0),
     )

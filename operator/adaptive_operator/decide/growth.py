@@ -14,7 +14,7 @@ from adaptive_operator.decide.dip import slowest_load_seconds, step_and_life
 from adaptive_operator.decide.exchange import exchange_rate, plan_with_a_way_on, staying_rate, worthwhile_plan
 from adaptive_operator.decide.floor import floor_under_load
 from adaptive_operator.decide.hold import after_growth
-from adaptive_operator.decide.proposal import Proposal
+from adaptive_operator.decide.proposal import GainOf, Prediction, Proposal
 from adaptive_operator.decide.situation import Mix, Moves, Situation, as_mix, as_plan, can_act_on_demand, plan_space
 from adaptive_operator.decide.swaps import DOWNWARD
 from adaptive_operator.decide.wording import accelerators_text, mix_text, passes_text, rate_text
@@ -182,12 +182,12 @@ def _target(situation: Situation, space: PlanSpace, limit: int, demand: float) -
         if plan is None or unserved - choice.fill(plan, demand).unserved <= _TOLERANCE * demand:
             continue
         mix = as_mix(situation, choice, plan)
-        if _is_worth_its_dip(situation, choice, mix, limit, demand):
+        if is_worth_its_dip(situation, choice, mix, limit, demand):
             return as_plan(space, mix)
     return None
 
 
-def _is_worth_its_dip(situation: Situation, space: PlanSpace, mix: Mix, limit: int, demand: float) -> bool:
+def is_worth_its_dip(situation: Situation, space: PlanSpace, mix: Mix, limit: int, demand: float) -> bool:
     """Requests lost while replicas are exchanged, against requests gained over the plan's life.
 
     What would have been gained in the minutes that were seen counts if it is more: a load that has lasted is taken to
@@ -233,8 +233,7 @@ def _grown(situation: Situation, space: PlanSpace, mix: dict[str, int], limit: i
         message=f"{passes}: {verb} {mix_text(mix)}",
         replicas=mix,
         memory=replace(memory, agreed_at=None),
-        gain_permille=1000 * (before - after) / demand,
-        dip_permille=1000 * during / demand,
+        prediction=Prediction(1000 * (before - after) / demand, GainOf.REQUESTS, 1000 * during / demand),
     )
 
 

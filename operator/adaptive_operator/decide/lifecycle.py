@@ -11,6 +11,7 @@ from dataclasses import replace
 from adaptive_operator.api.v1alpha1 import Mode
 from adaptive_operator.decide.candidates import best_plan
 from adaptive_operator.decide.growth import carries, growth_demand, replace_wanted
+from adaptive_operator.decide.prediction import predict
 from adaptive_operator.decide.proposal import Proposal
 from adaptive_operator.decide.situation import (
     Mix,
@@ -55,7 +56,8 @@ def roll_back(situation: Situation, limit: int) -> Proposal | None:
     if mix is None or (mix == situation.wanted and situation.swap is None and not reverted):
         return None
     message = _rollback_text(without, failures, reverted, mix)
-    return Proposal(Reason.SWAP_ROLLED_BACK, message, mix, without.memory, begins_swap=bool(reverted))
+    found = predict(without, mix, limit)
+    return Proposal(Reason.SWAP_ROLLED_BACK, message, mix, without.memory, found, begins_swap=bool(reverted))
 
 
 def adopt_edit(situation: Situation, limit: int) -> Proposal | None:
@@ -69,7 +71,8 @@ def adopt_edit(situation: Situation, limit: int) -> Proposal | None:
         message += "; an earlier try failed"
     if surge_accelerators(situation, situation.wanted) > limit + situation.surge:
         message += f". {accelerators_text(limit)} do not hold both at once: one replica after the other goes first"
-    return Proposal(Reason.SPEC_CHANGED, message, situation.wanted, situation.memory, begins_swap=True)
+    found = predict(situation, situation.wanted, limit)
+    return Proposal(Reason.SPEC_CHANGED, message, situation.wanted, situation.memory, found, begins_swap=True)
 
 
 def start_up(situation: Situation, limit: int) -> Proposal | None:
@@ -83,7 +86,8 @@ def start_up(situation: Situation, limit: int) -> Proposal | None:
         )
         reason = Reason.BUDGET_SHARED if limit < situation.budget else Reason.CAPACITY_LIMITED
         return Proposal(reason, message, mix, situation.memory)
-    return Proposal(Reason.STARTING_UP, f"first replicas: {mix_text(mix)}", mix, situation.memory)
+    message = f"first replicas: {mix_text(mix)}"
+    return Proposal(Reason.STARTING_UP, message, mix, situation.memory, predict(situation, mix, limit))
 
 
 def follow_spec(situation: Situation, limit: int) -> Proposal | None:
@@ -96,12 +100,12 @@ def follow_spec(situation: Situation, limit: int) -> Proposal | None:
     only_warm = not situation.removed and list(outside) == [situation.warm] and not situation.spec_changed
     if mix == situation.wanted and not situation.removed:
         return None
+    found = predict(situation, mix, limit)
     if only_warm:
-        return Proposal(
-            Reason.ADDED_REPLICA, f"{situation.warm} keeps a replica as the warm tier", mix, situation.memory
-        )
+        message = f"{situation.warm} keeps a replica as the warm tier"
+        return Proposal(Reason.ADDED_REPLICA, message, mix, situation.memory, found)
     changed = ", ".join([*(f"{name} was removed" for name in situation.removed), *_bounds_text(outside)])
-    return Proposal(Reason.SPEC_CHANGED, f"{changed}: go to {mix_text(mix)}", mix, situation.memory)
+    return Proposal(Reason.SPEC_CHANGED, f"{changed}: go to {mix_text(mix)}", mix, situation.memory, found)
 
 
 def fit_budget(situation: Situation, limit: int) -> Proposal | None:
@@ -117,7 +121,8 @@ def fit_budget(situation: Situation, limit: int) -> Proposal | None:
     owed = "others are owed their share of the pool" if situation.model.pool else "other models need their minimum"
     cause = owed if shared else "the budget was lowered"
     message = f"{mix_text(situation.wanted)} hold more than {accelerators_text(limit)}, {cause}: go to {mix_text(mix)}"
-    return Proposal(Reason.BUDGET_SHARED if shared else Reason.BUDGET_EXCEEDED, message, mix, situation.memory)
+    reason = Reason.BUDGET_SHARED if shared else Reason.BUDGET_EXCEEDED
+    return Proposal(reason, message, mix, situation.memory, predict(situation, mix, limit))
 
 
 def start_mix(situation: Situation, limit: int) -> dict[str, int]:

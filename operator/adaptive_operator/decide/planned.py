@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from adaptive_operator.api.v1alpha1 import Mode
 from adaptive_operator.decide.candidates import best_plan
 from adaptive_operator.decide.cards import TierCard
-from adaptive_operator.decide.growth import carries, grow_to, growth_demand
+from adaptive_operator.decide.growth import carries, grow_to, growth_demand, is_worth_its_dip
 from adaptive_operator.decide.optimize.problem import (
     Column,
     Limit,
@@ -76,7 +76,8 @@ def planned_mix(situation: Situation, problem: Problem, plan: PoolPlan) -> dict[
 def propose_mix(situation: Situation, mix: Mix, limit: int) -> Proposal:
     """The plan's mix as a proposal within `limit` accelerators: at once where capacity is missing, else damped.
 
-    Where the mix does not fit yet (others have to give first), the rules do what can be done meanwhile.
+    Where the mix does not fit yet (others have to give first), or an exchange for it would lose more than it gains, the
+    rules do what can be done meanwhile.
     """
     target = {tier.name: mix.get(tier.name, 0) for tier in situation.tiers}
     if situation.cost(target) > limit:
@@ -87,6 +88,8 @@ def propose_mix(situation: Situation, mix: Mix, limit: int) -> Proposal:
     if demand is not None:
         now, then = (space.fill(as_plan(space, m), demand).unserved for m in (situation.wanted, target))
         if then < now and not carries(space, as_plan(space, situation.wanted), demand):
+            if not is_worth_its_dip(situation, space, target, limit, demand):
+                return propose(situation, limit)
             return grow_to(situation, target, limit, demand)
     return restore_to(situation, target, limit) or stay(situation, limit)
 

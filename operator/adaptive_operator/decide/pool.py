@@ -40,6 +40,11 @@ _HOLDS = (
     Reason.HELD_BY_SURVIVOR_CHECK,
 )
 _ADDING = (Reason.ADDED_REPLICA, Reason.SWAPPED_TO_CHEAPER_TIER)
+_DRY_RUN_PLAN = (
+    "a dry run is decided by need, with what it holds and what is free: the pool's plan counts Active models only, and"
+    " may give it more or less once it is one"
+)
+_DRY_RUN_SHARE = "a dry run is decided with what it holds and what is free: its share counts once its mode is Active"
 
 
 def decide_pool(observation: PoolObservation, settings: DecideSettings, solver: Solver = solve) -> PoolDecision:
@@ -64,7 +69,10 @@ def decide_pool(observation: PoolObservation, settings: DecideSettings, solver: 
     for situation, proposal in zip(situations, proposals, strict=True):
         key, explained = situation.model.key, _explained(situation, proposal, limits, who)
         decision = _decision(situation, explained, granted[key], limits[key])
-        decisions.append(replace(decision, pool=describe_plan(situation, planned, by_need)))
+        told = (
+            _DRY_RUN_PLAN if _is_beside_others(situation, observation) else describe_plan(situation, planned, by_need)
+        )
+        decisions.append(replace(decision, pool=told))
     if planned is None:
         return PoolDecision(observation.resource, tuple(decisions))
     return PoolDecision(
@@ -116,8 +124,14 @@ def _decide_shares(situations: Sequence[Situation], observation: PoolObservation
         part = describe_part(situation, explained, contest)
         key = situation.model.key
         decision = _decision(situation, explained, granted[key], contest.limits[key], shares)
-        decisions.append(replace(decision, part=part, pool=part.message))
+        told = f"{part.message}; {_DRY_RUN_SHARE}" if _is_beside_others(situation, observation) else part.message
+        decisions.append(replace(decision, part=part, pool=told))
     return PoolDecision(observation.resource, tuple(decisions))
+
+
+def _is_beside_others(situation: Situation, observation: PoolObservation) -> bool:
+    """Is it a dry run that others share the accelerators with? They are divided as if it only kept what it holds."""
+    return situation.model.spec.mode is Mode.DRY_RUN and len(observation.models) > 1
 
 
 def _costs(situations: Sequence[Situation], proposals: Sequence[Proposal]) -> dict[str, int]:
@@ -197,7 +211,7 @@ def _swap(situation: Situation, proposal: Proposal, changed: bool) -> SwapRecord
     if not acts(situation):
         return None
     if changed:
-        return new_swap(situation, proposal.reason, proposal.replicas, proposal.gain_permille, proposal.dip_permille)
+        return new_swap(situation, proposal.reason, proposal.replicas, proposal.prediction)
     return with_time(situation, situation.swap) if situation.swap is not None else None
 
 

@@ -4,10 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 
 from adaptive_operator.decide.decision import Finding
 from adaptive_operator.observe.observation import PolicyMemory
 from adaptive_operator.reasons import Reason
+
+
+class GainOf(StrEnum):
+    """What a predicted gain counts, in permille."""
+
+    REQUESTS = "Requests"  # of the requests: that many more are served
+    QUALITY = "Quality"  # of full quality: what is served is that much better
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What a change of replicas brings, and what it costs until it is done."""
+
+    gain_permille: float  # below 0: a loss
+    gain_of: GainOf
+    dip_permille: float  # of the requests: they wait or are refused at the worst moment of the change
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +35,6 @@ class Proposal:
     message: str
     replicas: Mapping[str, int]
     memory: PolicyMemory
-    gain_permille: float = 0.0
-    dip_permille: float = 0.0
+    prediction: Prediction | None = None  # None: nothing changes, or demand or cards are not known
     begins_swap: bool = False  # though the replicas by tier stay: they become those of another revision
     findings: tuple[Finding, ...] = ()

@@ -13,7 +13,7 @@ from adaptive_operator.decide.damping import agree, dwell_seconds, dwells, is_ag
 from adaptive_operator.decide.demand import Trust
 from adaptive_operator.decide.exchange import plan_with_a_way_on
 from adaptive_operator.decide.growth import capacity, carries, replace_wanted
-from adaptive_operator.decide.proposal import Proposal
+from adaptive_operator.decide.proposal import GainOf, Prediction, Proposal
 from adaptive_operator.decide.situation import Mix, Situation, as_mix, as_plan, can_act_on_demand, plan_space
 from adaptive_operator.decide.wording import clock_text, fingerprint, mix_text, rate_text
 from adaptive_operator.observe.observation import PolicyMemory
@@ -200,6 +200,5 @@ def _restored(situation: Situation, space: PlanSpace, mix: dict[str, int], limit
         message=f"{carried} {why}; the hold window needs {rate_text(need)}",
         replicas=mix,
         memory=replace(situation.memory, last_restore_at=now, agreed_plan=None, agreed_count=0, agreed_at=None),
-        gain_permille=gain,
-        dip_permille=1000 * during / need if need > 0 else 0.0,
+        prediction=Prediction(gain, GainOf.QUALITY, 1000 * during / need if need > 0 else 0.0),
     )

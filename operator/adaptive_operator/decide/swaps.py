@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Final
 
 from adaptive_operator.decide.demand import Trust
+from adaptive_operator.decide.proposal import Prediction
 from adaptive_operator.decide.situation import Situation, TierState
 from adaptive_operator.decide.wording import fingerprint
 from adaptive_operator.names import short_hash
@@ -96,7 +97,9 @@ def _may_be_proven(situation: Situation, tier: TierState, pod: PodObservation) -
     return situation.memory.proven.get(tier.name) in (None, made.get(pod.stateful_set))
 
 
-def new_swap(situation: Situation, reason: Reason, target: Mapping[str, int], gain: float, dip: float) -> SwapRecord:
+def new_swap(
+    situation: Situation, reason: Reason, target: Mapping[str, int], prediction: Prediction | None
+) -> SwapRecord:
     """The record of a swap that begins now.
 
     A swap that replaces another one towards more keeps its origin and start, so that a rollback leads to what last
@@ -115,8 +118,9 @@ def new_swap(situation: Situation, reason: Reason, target: Mapping[str, int], ga
         started_at=running.started_at if running and extends else now,
         deadline=now + swap_seconds(situation, target),
         epoch=0,
-        predicted_gain_permille=round(gain),
-        predicted_dip_permille=round(dip),
+        predicted_gain_permille=round(prediction.gain_permille) if prediction is not None else None,
+        predicted_gain_of=prediction.gain_of.value if prediction is not None else None,
+        predicted_dip_permille=round(prediction.dip_permille) if prediction is not None else None,
     )
 
 

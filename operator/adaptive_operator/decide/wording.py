@@ -60,14 +60,31 @@ def inputs_text(situation: Situation, capacity: float) -> str:
     """What was seen, compact. Written to status only together with a new decision."""
     seen, metrics = situation.demand, situation.model.metrics
     parts = ["demand unknown"] if seen.rate is None else [f"demand {rate_text(seen.rate)}{_age_text(metrics.arrivals)}"]
-    if seen.peak is not None:
-        parts.append(f"peak {rate_text(seen.peak)}{_age_text(metrics.peak_arrivals)}")
+    if seen.rate is not None:
+        peak = "unknown" if seen.peak is None else rate_text(seen.peak)
+        parts += [
+            f"peak {peak}{_age_text(metrics.peak_arrivals)}",
+            *_recent_text(situation),
+            _queue_text(metrics.queue),
+        ]
     parts.append(f"capacity {rate_text(capacity)}")
     cards = [(tier.name, tier.card) for tier in situation.tiers if tier.card]
     parts += [card_text(name, card) for name, card in cards if card.factor != 1 or card.source == CURVE]
     parts.append(f"ready {mix_text({tier.name: tier.ready for tier in situation.tiers})}")
     parts.append(f"held {situation.held} of {situation.budget}")
     return ", ".join(parts)
+
+
+def _recent_text(situation: Situation) -> list[str]:
+    """The panic window, where it decides: a burst that has just come, or one that is over."""
+    seen, recent = situation.demand, situation.model.metrics.recent_arrivals
+    if not isinstance(recent, Sample) or not (seen.is_burst or seen.lasting != seen.arrivals):
+        return []
+    return [f"just now {rate_text(recent.value)}{_age_text(recent)}"]
+
+
+def _queue_text(queue: Reading) -> str:
+    return f"queue {queue.value:.0f}{_age_text(queue)}" if isinstance(queue, Sample) else "queue unknown"
 
 
 def _age_text(reading: Reading) -> str:

@@ -162,7 +162,8 @@ class SwapRecord:
     started_at: float
     deadline: float
     epoch: int
-    predicted_gain_permille: int | None = None
+    predicted_gain_permille: int | None = None  # None: not predicted
+    predicted_gain_of: str | None = None  # Requests or Quality; None: also what an older operator predicted
     predicted_dip_permille: int | None = None
 
 

@@ -47,6 +47,7 @@ def recall_swap(status: AdaptiveModelStatus | None) -> SwapRecord | None:
         deadline=parse_time(swap.deadline) or 0.0,
         epoch=swap.epoch,
         predicted_gain_permille=swap.predicted_gain_permille,
+        predicted_gain_of=swap.predicted_gain_of,
         predicted_dip_permille=swap.predicted_dip_permille,
     )
 

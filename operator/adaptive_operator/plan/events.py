@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from adaptive_operator.api.status import AdaptiveModelStatus, Condition
+from collections.abc import Iterator
+
+from adaptive_operator.api.status import AdaptiveModelStatus, Condition, DecisionStatus
 from adaptive_operator.api.v1alpha1 import Mode
 from adaptive_operator.plan.conditions import Truth
 from adaptive_operator.plan.plan import EmitEvent
@@ -60,7 +62,19 @@ def _decision_events(status: AdaptiveModelStatus, written: AdaptiveModelStatus |
     change = f"{entry.from_} → {entry.to}: " if entry.from_ != entry.to else ""
     nothing_to_read = entry.reason == Reason.HELD_FOR_MISSING_METRICS and _is_metrics_unknown(status)
     warning = entry.reason in _WARNINGS and not nothing_to_read
-    return [EmitEvent(Reason(entry.reason), f"{prefix}{change}{entry.message.removeprefix(prefix)}", warning)]
+    message = f"{prefix}{change}{entry.message.removeprefix(prefix)}"
+    return [EmitEvent(Reason(entry.reason), message, warning, tuple(_details(entry)))]
+
+
+def _details(entry: DecisionStatus) -> Iterator[str]:
+    """The rest of the explanation, in the words of `kubectl adaptive explain`; an Event has room for 1,024 bytes."""
+    yield f"seen: {entry.inputs}"
+    if entry.binding:
+        yield f"binding: {'; '.join(entry.binding)}"
+    if entry.alternative:
+        yield f"instead: {entry.alternative}"
+    if entry.pool:
+        yield f"pool: {entry.pool}"
 
 
 def _condition_events(status: AdaptiveModelStatus, written: AdaptiveModelStatus | None) -> list[EmitEvent]:

@@ -40,11 +40,15 @@ class WriteStatus:
 
 @dataclass(frozen=True, slots=True)
 class EmitEvent:
-    """A Kubernetes Event on the AdaptiveModel; the same Reason as in status, metric and log."""
+    """A Kubernetes Event on the AdaptiveModel; the same Reason as in status, metric and log.
+
+    The same reason and message are the same Event, which is counted up and told with the newest details.
+    """
 
     reason: Reason | ConditionReason
     message: str
     warning: bool = False
+    details: tuple[str, ...] = ()  # what stands behind the message, the most important first
 
 
 Step = ApplyObject | DeleteObject | WriteStatus | EmitEvent

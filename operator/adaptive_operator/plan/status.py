@@ -263,6 +263,7 @@ def _swap(swap: SwapRecord | None, choreography: Choreography, epoch: int) -> Sw
         deadline=format_time(swap.deadline),
         epoch=swap.epoch or epoch,
         predicted_gain_permille=swap.predicted_gain_permille,
+        predicted_gain_of=swap.predicted_gain_of,
         predicted_dip_permille=swap.predicted_dip_permille,
     )
 

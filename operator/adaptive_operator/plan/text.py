@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 _BETWEEN: Final = " · "
 _NO_REPLICAS: Final = "none"
+_ELLIPSIS: Final = "…"
 
 
 def trim(text: str, length: int) -> str:
     """At most `length` characters; what was cut off shows as an ellipsis."""
     return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def join_fitting(parts: Iterable[str], size: int) -> str:
+    """Parts with ` | ` between them, in at most `size` bytes of UTF-8; empty ones are left out.
+
+    What was cut off shows as an ellipsis.
+    """
+    text = " | ".join(part for part in parts if part)
+    if len(text.encode()) <= size:
+        return text
+    return text.encode()[: size - len(_ELLIPSIS.encode())].decode(errors="ignore") + _ELLIPSIS
 
 
 def describe_replicas(replicas: Mapping[str, int]) -> str:

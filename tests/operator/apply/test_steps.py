@@ -215,6 +215,26 @@ async def test_the_same_event_counts_up_and_another_message_is_another_event() -
     assert events[0]["involvedObject"]["uid"] == "uid"
 
 
+async def test_an_event_that_counts_up_is_told_with_the_newest_details() -> None:
+    kube = FakeKube()
+    recorder = EventRecorder(kube, "me")  # type: ignore[arg-type]
+    for rate in (1, 2):
+        event = EmitEvent(Reason.ADDED_REPLICA, "a", details=(f"seen: demand {rate}/s", "binding: the budget"))
+        await recorder.emit(EventTarget("demo", "assistant", "uid"), event)
+    told = [(raw["message"], raw["count"]) for raw in kube.objects.values()]
+    assert told == [("a | seen: demand 2/s | binding: the budget", 2)]
+
+
+async def test_an_event_is_never_longer_than_the_api_server_allows_in_bytes() -> None:
+    kube = FakeKube()
+    event = EmitEvent(Reason.ADDED_REPLICA, "full 1 · int4 1 → int8 3", details=("seen: " + "·" * 600, "binding: x"))
+    await EventRecorder(kube, "me").emit(EventTarget("demo", "assistant", "uid"), event)  # type: ignore[arg-type]
+    [raw] = kube.objects.values()
+    assert 1020 < len(raw["message"].encode()) <= 1024
+    assert raw["message"].startswith("full 1 · int4 1 → int8 3 | seen: ·")
+    assert raw["message"].endswith("·…")
+
+
 async def test_an_event_of_an_earlier_life_goes_on_counting() -> None:
     kube, event = FakeKube(), EmitEvent(Reason.ADDED_REPLICA, "a")
     target = EventTarget("demo", "assistant", "uid")

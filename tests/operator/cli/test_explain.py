@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from adaptive_operator.api.status import SwapStatus
 from adaptive_operator.api.v1alpha1 import AdaptiveModel
 from adaptive_operator.cli.explain import add_command, explain_lines, parse_model
+from stand_ins.plant import demo_spec, tier
 from tests.operator.decide.world import World, surge
 
 
@@ -18,11 +20,16 @@ def model_at(seconds: float) -> AdaptiveModel:
     """The demo's model as an API server would give it after so many seconds."""
     world = World(surge)
     world.run(seconds)
+    return as_read(world)
+
+
+def as_read(world: World) -> AdaptiveModel:
+    """The model as kubectl gets it."""
     assert world.cluster.status is not None
     return parse_model(
         json.dumps(
             {
-                "metadata": {"name": "assistant", "namespace": "demo", "generation": 3},
+                "metadata": {"name": "assistant", "namespace": "demo", "generation": world.generation},
                 "spec": world.cluster.spec.model_dump(mode="json", by_alias=True, exclude_none=True),
                 "status": world.cluster.status.model_dump(mode="json", by_alias=True, exclude_none=True),
             }
@@ -39,6 +46,50 @@ def test_a_swap_is_explained_with_what_binds_and_what_would_have_been_instead():
     assert "binding     the budget of 4 accelerators" in text
     assert "instead     int8 2 · int4 2: " in text
     assert "under way   " in text
+
+
+def predicted(swap: SwapStatus | None) -> str:
+    """What is said of a swap before it ends."""
+    model = model_at(115)
+    status = model.status.model_copy(update={"swap": swap})
+    lines = explain_lines(model.model_copy(update={"status": status}))
+    return next(line.removeprefix("  predicted   ") for line in lines if line.startswith("  predicted "))
+
+
+PREDICTIONS = {
+    (275, "Requests", 350): "275 permille more of the requests served",
+    (-184, "Requests", 184): "184 permille fewer of the requests served",
+    (61, "Quality", 0): "quality 61 permille higher",
+    (-40, "Quality", 0): "quality 40 permille lower",
+    (0, "Quality", 130): "quality 0 permille higher",
+}
+
+
+@pytest.mark.parametrize("numbers", PREDICTIONS, ids=str)
+def test_what_a_swap_brings_is_told_with_its_unit_and_what_it_costs(numbers):
+    gain, of, dip = numbers
+    told = {"predicted_gain_permille": gain, "predicted_gain_of": of, "predicted_dip_permille": dip}
+    swap = model_at(115).status.swap.model_copy(update=told)
+    meanwhile = f"{dip} permille of the requests wait or are refused meanwhile"
+    assert predicted(swap) == f"{PREDICTIONS[numbers]}, {meanwhile}"
+
+
+@pytest.mark.parametrize("gain", [None, 0], ids=["no number", "a number without its unit, by an older operator"])
+def test_a_swap_of_which_nothing_was_predicted_is_not_said_to_cost_nothing(gain):
+    told = {"predicted_gain_permille": gain, "predicted_gain_of": None, "predicted_dip_permille": gain}
+    assert predicted(model_at(115).status.swap.model_copy(update=told)) == "not predicted"
+
+
+def test_an_edit_in_a_full_budget_is_explained_with_the_requests_that_wait_meanwhile():
+    """full 1 · int4 2 hold all four; at 1.5/s one replica less refuses .195/s."""
+    world = World(lambda at: 1.5)
+    world.cluster.spec = demo_spec(tiers=[tier(0), tier(2, replicas={"min": 2})])
+    world.run(200)
+    replica = {"accelerators": 1, "cpu": "250m", "memory": "3Gi"}
+    world.edit(demo_spec(tiers=[tier(0), tier(2, replicas={"min": 2}, replica=replica)]))
+    world.step()
+    lines = "\n".join(explain_lines(as_read(world)))
+    assert "predicted   quality 0 permille higher, 130 permille of the requests wait or are refused meanwhile" in lines
 
 
 def test_what_was_decided_before_comes_newest_first():

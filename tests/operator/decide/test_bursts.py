@@ -90,5 +90,7 @@ def test_nine_requests_at_once_pass_what_a_replica_carries_threefold_and_are_hel
     cluster.now = START + 2.0
     (decision,) = decide_pool(cluster.observe(), DEMO_SETTINGS).decisions
     assert decision.reason == "ShedToCheaperTier"
-    assert decision.inputs.startswith("demand 2.52/s (age 1 s), peak 2.52/s (age 1 s), capacity 0.81/s")
+    assert decision.inputs.startswith(
+        "demand 2.52/s (age 1 s), peak 2.52/s (age 1 s), just now 2.25/s (age 1 s), queue 8 (age 1 s), capacity 0.81/s"
+    )
     assert decision.memory.agreed_plan == "more than nested=1"

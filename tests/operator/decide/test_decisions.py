@@ -804,6 +804,37 @@ def test_a_queue_after_an_addition_is_the_same_deficit():
     assert decide_one(model, now=NOW + 40).reason is Reason.SWAPPED_TO_CHEAPER_TIER
 
 
+SEEN = {
+    "all readings, each with its age": (
+        metrics(1.0, queue=Sample(3.0, 7.0)),
+        "demand 1.10/s (age 1 s), peak 1.10/s (age 1 s), queue 3 (age 7 s), ",
+    ),
+    "a peak that is not known": (
+        metrics(1.0, peak=MISSING),
+        "demand 1.00/s (age 1 s), peak unknown, queue 0 (age 1 s), ",
+    ),
+    "a queue that is not known": (
+        metrics(1.0, queue=MISSING),
+        "demand 1.00/s (age 1 s), peak 1.00/s (age 1 s), queue unknown, ",
+    ),
+    "a burst that has just come": (
+        metrics(0.4, recent=Sample(1.8, 3.0)),
+        "demand 1.80/s (age 1 s), peak 1.80/s (age 1 s), just now 1.80/s (age 3 s), queue 0 (age 1 s), ",
+    ),
+    "a burst that is over": (
+        metrics(1.8, recent=Sample(0.0, 3.0)),
+        "demand 1.80/s (age 1 s), peak 1.80/s (age 1 s), just now 0.00/s (age 3 s), queue 0 (age 1 s), ",
+    ),
+    "demand that is not known": (metrics(MISSING), "demand unknown, capacity "),
+}
+
+
+@pytest.mark.parametrize("name", SEEN)
+def test_what_was_seen_is_told_with(name):
+    seen, words = SEEN[name]
+    assert decide_one(observe_one(demo_spec(), IDLE, seen)).inputs.startswith(words)
+
+
 def test_sample_ages_do_not_flicker_in_messages():
     messages = {
         decide_one(observe_one(demo_spec(), IDLE, metrics(Sample(0.4, age)))).message for age in (130.0, 150.0, 170.0)

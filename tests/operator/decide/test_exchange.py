@@ -10,9 +10,18 @@ from hypothesis import strategies as st
 
 from adaptive_operator.decide.damping import survivors
 from adaptive_operator.decide.exchange import exchange_rate, roomy_plan, staying_rate
+from adaptive_operator.decide.planned import propose_mix
+from adaptive_operator.decide.pool import decide_pool
 from adaptive_operator.decide.settings import DecideSettings
 from adaptive_operator.decide.situation import Situation, as_mix, as_plan, build_situation, plan_space
-from adaptive_operator.observe.observation import PodPhase, PolicyMemory, Series, TierReadings
+from adaptive_operator.observe.observation import (
+    ModelObservation,
+    PodPhase,
+    PolicyMemory,
+    PoolObservation,
+    Series,
+    TierReadings,
+)
 from adaptive_operator.reasons import Reason
 from stand_ins.plant import (
     DEMO_SETTINGS,
@@ -212,6 +221,35 @@ def test_a_forced_exchange_is_paid_for_by_demand_that_lasts(name):
     decision = decide_one(observe_one(SPEC.model_copy(update={"tiers": slow}), DENSE, seen))
     assert (decision.reason is Reason.SWAPPED_TO_CHEAPER_TIER) is swapped
     assert (decision.reason is Reason.CAPACITY_LIMITED) is not swapped
+
+
+def slow_and_full(seconds: int) -> ModelObservation:
+    """int8 3 · int4 1 under 63.5/s for so many seconds, with replicas that load for a minute."""
+    slow = [t.model_copy(update={"card": t.card.model_copy(update={"load_seconds": 60})}) for t in SPEC.tiers]
+    bins = (50.0,) * (40 - seconds // 15) + (63.5,) * (seconds // 15)
+    seen = replace(metrics(63.5), history=Series(bins, 15.0, NOW))
+    spec = SPEC.model_copy(update={"tiers": slow, "accelerators": demo_spec(accelerators={}).accelerators})
+    return observe_one(spec, DENSE, seen, name="busy")
+
+
+@pytest.mark.parametrize("name", LASTED)
+def test_a_mix_of_the_pools_program_is_paid_for_as_one_of_the_models_own_rules(name):
+    seconds, swapped = LASTED[name]
+    seen = build_situation(slow_and_full(seconds), NOW, 0.0, BUDGET, DEMO_SETTINGS)
+    proposal = propose_mix(seen, {"int4": 4}, BUDGET)
+    assert proposal.replicas["int4"] == (4 if swapped else 1)
+    assert proposal.reason is (Reason.SWAPPED_TO_CHEAPER_TIER if swapped else Reason.CAPACITY_LIMITED)
+    assert swapped or "an exchange of replicas for more would lose more than it gains" in proposal.message
+
+
+def test_a_model_with_too_many_plans_to_enumerate_is_not_exchanged_at_a_loss_by_its_pools_plan():
+    """The plan is followed, and its own mix would be taken: here a model has too many plans from the second on."""
+    calm = observe_one(demo_spec(accelerators={}), {"int4": 1}, metrics(0.1), name="calm")
+    pool = PoolObservation(NOW, "nvidia.com/gpu", BUDGET + 1, 1, 0.0, (slow_and_full(60), calm))
+    decided = decide_pool(pool, replace(DEMO_SETTINGS, exact_plans=1))
+    assert decided.followed
+    assert "the pool's plan is int4 4" in decided.decisions[0].pool
+    assert wanted(decided.decisions[0]) == DENSE
 
 
 @pytest.mark.parametrize("ago", [30.0, 300.0, 3_600.0])

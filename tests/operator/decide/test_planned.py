@@ -148,7 +148,8 @@ def test_missing_capacity_is_added_at_once():
 
     assert proposal.reason in (Reason.ADDED_REPLICA, Reason.SWAPPED_TO_CHEAPER_TIER)
     assert proposal.replicas == mix
-    assert proposal.gain_permille > 0
+    assert proposal.prediction is not None
+    assert proposal.prediction.gain_permille > 0
 
 
 def test_a_better_mix_waits_for_plans_in_agreement():

@@ -138,7 +138,9 @@ def test_a_dry_run_tells_its_decision_in_status_and_event_and_writes_nothing_els
     model = make_model(make_spec(mode="DryRun"))
     plan = plan_model(model, replace(DECISION, reason=Reason.STARTING_UP, message="m"), SETTINGS, NOW, 1)
     assert kinds_of(plan) == ["WriteStatus", "EmitEvent"]
-    assert plan.steps[1] == EmitEvent(Reason.STARTING_UP, "dry run: none → full 1 · int4 1: m")
+    assert plan.steps[1] == EmitEvent(
+        Reason.STARTING_UP, "dry run: none → full 1 · int4 1: m", details=("seen: demand 1.00/s (age 1 s)",)
+    )
 
 
 def test_a_paused_model_keeps_its_children_even_under_a_new_leader() -> None:

@@ -393,6 +393,9 @@ def test_whatever_is_too_long_is_cut_and_the_status_stays_valid() -> None:
     assert len(status.swap.from_) == 16
 
 
+SEEN = ("seen: demand 1.00/s (age 1 s)",)
+
+
 @pytest.mark.parametrize(
     ("decision", "expected"),
     [
@@ -400,7 +403,7 @@ def test_whatever_is_too_long_is_cut_and_the_status_stays_valid() -> None:
         pytest.param(replace(DECISION, reason=Reason.HELD_BY_DWELL), [], id="a-hold-is-no-event"),
         pytest.param(
             make_decision({"full": 0, "int8": 3, "int4": 1}, reason=Reason.SWAPPED_TO_CHEAPER_TIER, message="too much"),
-            [EmitEvent(Reason.SWAPPED_TO_CHEAPER_TIER, "full 1 · int4 1 → int8 3 · int4 1: too much")],
+            [EmitEvent(Reason.SWAPPED_TO_CHEAPER_TIER, "full 1 · int4 1 → int8 3 · int4 1: too much", details=SEEN)],
             id="a-change-tells-old-and-new",
         ),
         pytest.param(
@@ -410,7 +413,7 @@ def test_whatever_is_too_long_is_cut_and_the_status_stays_valid() -> None:
         ),
         pytest.param(
             replace(DECISION, reason=Reason.CAPACITY_LIMITED, message="full"),
-            [EmitEvent(Reason.CAPACITY_LIMITED, "full", warning=True)],
+            [EmitEvent(Reason.CAPACITY_LIMITED, "full", warning=True, details=SEEN)],
             id="one-event-for-reason-and-condition",
         ),
     ],
@@ -418,6 +421,22 @@ def test_whatever_is_too_long_is_cut_and_the_status_stays_valid() -> None:
 def test_events(decision: Decision, expected: list[Any]) -> None:
     model = seen(seen(BOTH))
     assert events(model, decision) == expected
+
+
+def test_an_event_tells_all_of_the_explanation_the_readings_first() -> None:
+    explained = replace(
+        make_decision({"full": 0, "int8": 3, "int4": 1}, reason=Reason.ADDED_REPLICA),
+        binding=("the budget of 4 accelerators", "quality.floorPermille 900"),
+        alternative="int8 2 · int4 2: 900 instead of 950 permille",
+        pool="2 accelerators (weight 1): has all that it wants",
+    )
+    [event] = events(seen(seen(BOTH)), explained)
+    assert event.details == (
+        *SEEN,
+        "binding: the budget of 4 accelerators; quality.floorPermille 900",
+        "instead: int8 2 · int4 2: 900 instead of 950 permille",
+        "pool: 2 accelerators (weight 1): has all that it wants",
+    )
 
 
 def test_a_normal_start_is_no_warning_and_losing_the_last_replica_is_one() -> None:

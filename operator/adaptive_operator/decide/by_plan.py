@@ -145,23 +145,33 @@ def _carry_out(models: Sequence[Situation], others: Sequence[Situation], planned
     lacking_keys = {s.model.key for s in lacking}
     for s in (s for s in models if s.model.key not in lacking_keys):
         key = s.model.key
-        limits[key] = owned[key] + (0 if waits else _offered(s, needs[key], owned[key], free))
-        proposals[key] = _within(s, planned.mixes[key], limits[key])
+        offered = 0 if waits else free
+        limits[key], proposals[key] = _offer(s, planned.mixes[key], needs[key], owned[key], offered)
         if waits and refused > 0 and dict(proposals[key].replicas) == s.wanted:
             proposals[key] = _giving(s, planned.mixes[key], limits[key], refused, proposals[key])
         free -= need_of(s, proposals[key], owned)
     return Division(limits, proposals, owned, base.free) if waits else _widened(models, limits, proposals, base, free)
 
 
-def _offered(situation: Situation, need: int, owned: int, free: int) -> int:
-    """Accelerators of what is free that a model may plan with beside its own.
+def _offer(situation: Situation, mix: Mix, need: int, owned: int, free: int) -> tuple[int, Proposal]:
+    """What a model may have, with its proposal: its share of what is free, or all of that to go on agreeing on it.
 
     Plans of many models are solved up to a gap, so which of them is given the last free ones is chance, and another one
-    in the next pass. A model whose plans have begun to agree is offered them until they do: else nobody's ever would.
+    in the next pass. Plans that have begun to agree may go on: else nobody's ever would.
     """
-    if situation.memory.agreed_count == 0:
-        return min(need, free)
-    return max(0, min(situation.budget - owned, free))
+    share = owned + min(need, free)
+    proposal = _within(situation, mix, share)
+    if situation.memory.agreed_count == 0 or _goes_on(situation, proposal):
+        return share, proposal
+    most = max(owned, min(situation.budget, owned + free))
+    wider = _within(situation, mix, most)
+    return (most, wider) if _goes_on(situation, wider) else (share, proposal)
+
+
+def _goes_on(situation: Situation, proposal: Proposal) -> bool:
+    """Is it about the plan that was last agreed on, or carries that out?"""
+    is_same = proposal.memory.agreed_plan == situation.memory.agreed_plan
+    return is_same or dict(proposal.replicas) != situation.wanted
 
 
 def _widened(

@@ -270,3 +270,28 @@ def test_a_model_that_the_plan_offered_what_is_free_may_agree_on_it_though_the_n
         if restored:
             break
     assert restored == ["demo/a"]
+
+
+def test_a_model_that_agrees_on_a_smaller_mix_of_its_own_goes_on_though_more_is_free():
+    """Offered what is free, it looked at a mix that is no better by a whole permille, and forgot the smaller one."""
+    four = tier(0, replica={"accelerators": 4, "cpu": "500m", "memory": "2Gi"})
+    almost = tier(1, card={**tier(1)["card"], "qualityPermille": 999})
+    own = demo_spec(accelerators={}, quality={"floorPermille": 750}, tiers=[four, almost])
+    wide = demo_spec(accelerators={}, quality={"floorPermille": 750}, tiers=[tier(1, replica=four["replica"])])
+    # `wide` is carried, but not with headroom, so that a plan is worth following; what is free is too little for it.
+    seen = [
+        observe_one(own, {"int8": 3}, metrics(0.95), name="own"),
+        observe_one(wide, {"int8": 1}, metrics(0.55), name="wide"),
+    ]
+
+    def offer(problem: Problem, changed: Collection[str] | None) -> PoolPlan:
+        counts = {"demo/own": (0, 2), "demo/wide": (2,)}
+        return replace(solve(Problem((), ())), counts=counts, prices={GPU: 0.1})
+
+    told: list[Reason] = []
+    for passed in range(2):
+        decision = decide_pool(PoolObservation(NOW + 5 * passed, GPU, 10, 1, 0.0, tuple(seen)), DEMO_SETTINGS, offer)
+        assert decision.followed
+        told.append(decision.decisions[0].reason)
+        seen = [replace(m, memory=d.memory) for m, d in zip(seen, decision.decisions, strict=True)]
+    assert told == [Reason.HELD_FOR_AGREEMENT, Reason.REMOVED_REPLICA]

@@ -73,7 +73,7 @@ def plan_pool(
         return base, None
     problem = build_problem(models, pool.resource, left, pool.prices)
     planned = _solved(models, problem, pool, base, solver)
-    return _carry_out(models, others, planned, base) if planned.followed else (base, planned)
+    return _carry_out(models, others, planned, base)
 
 
 def _solved(
@@ -94,7 +94,7 @@ def describe_plan(situation: Situation, planned: Planned | None, by_need: Divisi
     key = situation.model.key
     if planned is None or key not in planned.mixes:
         return ""
-    if not planned.followed:
+    if not planned.followed and not planned.kept:
         return "shared by need: the pool's plan would not serve enough more to be followed"
     mix, alone = planned.mixes[key], by_need.proposals[key].replicas
     share, other = situation.cost(mix), situation.cost(alone)
@@ -142,7 +142,11 @@ def _worth(situation: Situation, mix: Mix) -> float:
 def _carry_out(
     models: Sequence[Situation], others: Sequence[Situation], planned: Planned, base: Division
 ) -> tuple[Division, Planned]:
-    """Those whose load is not carried first, then the rest; while one of them waits for room, the rest only gives."""
+    """Those whose load is not carried first, then the rest; while one of them waits for room, the rest only gives.
+
+    A plan that is not followed is carried out only where it keeps what runs: near rest it is worth following in one
+    pass and not in the next, and by need everybody would ask for what is free.
+    """
     owned, limits, proposals = base.owned, dict(base.limits), dict(base.proposals)
     free = base.free - sum(need_of(s, proposals[s.model.key], owned) for s in others)
     needs = {s.model.key: max(0, s.cost(planned.mixes[s.model.key]) - owned[s.model.key]) for s in models}
@@ -159,7 +163,10 @@ def _carry_out(
     refused = sum(_refused_less(s, planned.mixes[s.model.key]) for s in sure)
     lacking_keys = {s.model.key for s in lacking}
     rest = [s for s in models if s.model.key not in lacking_keys]
-    planned = replace(planned, kept=not waits and _gain_of_free(rest, planned, needs, free) <= planned.slack)
+    may_keep = not waits if planned.followed else not lacking
+    planned = replace(planned, kept=may_keep and _gain_of_free(rest, planned, needs, free) <= planned.slack)
+    if not planned.followed and not planned.kept:
+        return base, planned
     for s in rest:
         key, need = s.model.key, 0 if planned.kept else needs[s.model.key]
         limits[key], proposals[key] = _offer(s, planned.mixes[key], need, owned[key], 0 if waits else free)

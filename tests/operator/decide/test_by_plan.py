@@ -349,3 +349,24 @@ def test_replicas_are_exchanged_in_time_only_where_what_is_free_has_no_room_for_
     decision = decide_pool(PoolObservation(NOW, GPU, budget, 1, 0.0, seen), DEMO_SETTINGS, offer)
     assert decision.followed
     assert decision.decisions[0].reason is told
+
+
+def test_what_runs_is_kept_in_the_passes_too_in_which_the_plan_is_not_worth_following():
+    """By need each model asked for what is free in such a pass, and forgot it in the next one that was followed."""
+    own = demo_spec(accelerators={}, quality={"floorPermille": 750}, tiers=[tier(0), tier(2)])
+    card = {**tier(2)["card"], "capacityMilliRequestsPerSecond": 100_000}
+    four = tier(2, replica={"accelerators": 4, "cpu": "250m", "memory": "1Gi"}, card=card)
+    wide = demo_spec(accelerators={}, quality={"floorPermille": 750}, tiers=[four])
+    seen = (
+        *(observe_one(own, {"int4": 1}, metrics(0.35), name=name) for name in ("a", "b")),
+        observe_one(wide, {"int4": 1}, metrics(80.0), name="wide"),  # carried, but not with headroom
+    )
+
+    def offer(problem: Problem, changed: Collection[str] | None) -> PoolPlan:
+        counts = {"demo/a": (1, 1), "demo/b": (0, 1), "demo/wide": (1,)}
+        return replace(solve(Problem((), ())), counts=counts, prices={GPU: 0.1})
+
+    decision = decide_pool(PoolObservation(NOW, GPU, 8, 1, 0.0, seen), DEMO_SETTINGS, offer)
+    assert not decision.followed
+    assert [d.reason for d in decision.decisions] == [Reason.STEADY] * 3
+    assert "What runs is kept" in decision.decisions[0].pool

@@ -8,6 +8,7 @@ Every run is written down as soon as it is there, and not run again: stop it, an
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 import random
@@ -186,28 +187,33 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
+def read_results(path: Path) -> dict[str, dict[str, Any]]:
+    """What is there, by key."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return {entry["key"]: entry["record"] for entry in map(json.loads, lines)}
+
+
+def run_missing(options: argparse.Namespace, cases: Sequence[Case], known: dict[str, dict[str, Any]]) -> None:
+    """Run what is not known yet, seed by seed, and write each down at once."""
+    begun = time.monotonic()
+    options.results.parent.mkdir(parents=True, exist_ok=True)
+    seeds = range(options.first_seed, options.first_seed + options.seeds)
+    for seed, case, name in itertools.product(seeds, cases, options.policies):
+        key = f"{case.name}|{name}|{seed}"
+        if key in known or time.monotonic() - begun > 60 * options.minutes:
+            continue
+        known[key] = play(case, name, seed, options.trace)
+        with options.results.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"key": key, "record": known[key]}) + "\n")
+        print(f"{key}: {time.monotonic() - begun:.0f} s", file=sys.stderr, flush=True)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parse_arguments(arguments)
-    path, begun = options.results, time.monotonic()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    known = {entry["key"]: entry["record"] for entry in map(json.loads, lines)}
-    cases = [
-        Case(table, load, float(seconds), options.budget)
-        for table in options.tables
-        for load in options.loads
-        for seconds in options.seconds
-    ]
-    for seed in range(options.first_seed, options.first_seed + options.seeds):
-        for case in cases:
-            for name in options.policies:
-                key = f"{case.name}|{name}|{seed}"
-                if key in known or time.monotonic() - begun > 60 * options.minutes:
-                    continue
-                known[key] = play(case, name, seed, options.trace)
-                with path.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps({"key": key, "record": known[key]}) + "\n")
-                print(f"{key}: {time.monotonic() - begun:.0f} s", file=sys.stderr, flush=True)
+    named = itertools.product(options.tables, options.loads, map(float, options.seconds))
+    cases = [Case(table, load, seconds, options.budget) for table, load, seconds in named]
+    known = read_results(options.results)
+    run_missing(options, cases, known)
     print(render(known, cases, options.policies))
     return 0
 

@@ -1,7 +1,7 @@
 """The pods of a simulated cluster: they load, serve, drain, end slowly, and hold their accelerators all the while.
 
 Every creation is checked against the budget, Terminating pods counted: a policy that passes it is wrong, whatever its
-other figures. A node that is lost takes its pods along. Knows neither routers nor who decides.
+other figures. A node that is lost takes its pods along; a load may fail. Knows neither routers nor who decides.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from functools import partial
 from typing import Final
 
 from adaptive_operator.simulate.events import EventQueue
+from adaptive_operator.simulate.failing_loads import Container, FailingLoads, Failure, find_failure
 from adaptive_operator.simulate.replica import Replica
 from adaptive_operator.simulate.requests import Outcome, Request
 from adaptive_operator.simulate.scenario import Scenario
@@ -98,6 +99,7 @@ class Pod:
     owner: str = ""  # the StatefulSet that made it
     ordinal: int = 0
     ended: bool = False  # nothing runs in it any more; gone soon
+    container: Container | None = None  # None: no node yet
 
     @property
     def is_ready(self) -> bool:
@@ -132,7 +134,8 @@ class Ledger:
 
 @dataclass(slots=True)
 class Plant:
-    """All pods. `on_change` is called when a pod becomes ready, leaves, or is gone; `on_loss` with what it dropped."""
+    """All pods. `on_change` is called when a pod is ready, fails to load, leaves, or is gone; `on_loss` with what it
+    dropped."""
 
     events: EventQueue
     scenario: Scenario
@@ -141,6 +144,7 @@ class Plant:
     on_end: Callable[[Request], None] = lambda request: None
     on_loss: Callable[[Request], None] = lambda request: None
     on_change: Callable[[], None] = lambda: None
+    failing_loads: tuple[FailingLoads, ...] = ()
     pods: dict[str, Pod] = field(default_factory=dict)
     ledger: Ledger = field(default_factory=Ledger)
     _serial: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
@@ -192,8 +196,8 @@ class Plant:
         for pod in self.pods.values():
             if pod.is_waiting and self.shared.placed + pod.accelerators <= self.shared.available:
                 pod.scheduled_at = self.events.now
-                seconds = self.scenario.scheduling_seconds + self.scenario.tier(pod.tier).load_seconds
-                self.events.after(seconds, partial(self._become_ready, pod))
+                pod.container = Container(self.events.now + self.scenario.scheduling_seconds)
+                self._load(pod, pod.container)
 
     def lose(self, pod: Pod) -> None:
         """Its node is gone: answers are cut, what has no first token is sent elsewhere, its accelerators are gone."""
@@ -224,11 +228,23 @@ class Plant:
         self._account()
         return self.ledger
 
-    def _become_ready(self, pod: Pod) -> None:
-        if pod.terminating_at is None and pod.uid in self.pods:
+    def _load(self, pod: Pod, container: Container) -> None:
+        """Let the life of the container that begins next load its weights."""
+        seconds = self.scenario.tier(pod.tier).load_seconds
+        self.events.at(container.began_at + seconds, partial(self._end_load, pod, container))
+
+    def _end_load(self, pod: Pod, container: Container) -> None:
+        if pod.terminating_at is not None or pod.uid not in self.pods:
+            return
+        now = self.events.now
+        failure = find_failure(self.failing_loads, pod.tier, pod.uid, container.restarts, now)
+        if failure is None:
             self._account()
-            pod.ready_at = self.events.now
-            self.on_change()
+            pod.ready_at = now
+        elif failure is not Failure.HANGS:
+            container.crash(now, failure)
+            self._load(pod, container)
+        self.on_change()
 
     def _end(self, uid: str, request: Request) -> None:
         self.on_end(request)

@@ -145,13 +145,14 @@ class Cluster:
         return {"kind": "Pod", "metadata": metadata, "spec": {}, "status": running_status(0.0)}
 
 
-def merge(snapshots: Sequence[Snapshot]) -> Snapshot:
-    """All models of a pool as the operator would read them in one pass."""
+def merge(snapshots: Sequence[Snapshot], pools: Sequence[Raw] = ()) -> Snapshot:
+    """All models of a pool as the operator would read them in one pass; `pools`: the AcceleratorPool, if any."""
     return Snapshot(
         tuple(raw for one in snapshots for raw in one.models),
         tuple(raw for one in snapshots for raw in one.pods),
         tuple(raw for one in snapshots for raw in one.stateful_sets),
         {kind: tuple(raw for one in snapshots for raw in one.children[kind]) for kind in CHILD_KINDS},
+        pools,
     )
 
 
@@ -162,5 +163,6 @@ def _grace_of(manifest: Mapping[str, Any]) -> float:
 def _bare_template(pod: Pod, spec: AdaptiveModelSpec) -> Raw:
     """Of a pod whose StatefulSet is gone: it still holds its accelerators."""
     labels = {names.LABEL_COMPONENT: names.COMPONENT_ENGINE, names.LABEL_TIER: pod.tier}
+    labels |= {names.LABEL_POOL: spec.accelerators.pool} if spec.accelerators.pool else {}
     limits = {spec.accelerators.resource: pod.accelerators}
     return {"metadata": {"labels": labels}, "spec": {"containers": [{"resources": {"limits": limits}}]}}

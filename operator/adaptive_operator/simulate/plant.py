@@ -29,13 +29,17 @@ class BudgetError(AssertionError):
 
 @dataclass(slots=True)
 class Accelerators:
-    """What all models of a pool share. `lost`: on nodes that are away; `on_change` is called when some become free."""
+    """What all models of a pool share. `lost`: on nodes that are away; `surge`: there beyond the total, for swaps.
+
+    `on_change` is called when some become free.
+    """
 
     total: int
     lost: int = 0
     most: int = 0  # held at any moment
     plants: list[Plant] = field(default_factory=list)
     on_change: list[Callable[[], None]] = field(default_factory=list)
+    surge: int = 0
 
     @property
     def held(self) -> int:
@@ -49,8 +53,13 @@ class Accelerators:
 
     @property
     def available(self) -> int:
-        """On the nodes that are there."""
+        """On the nodes that are there, without the surge."""
         return max(self.total - self.lost, 0)
+
+    @property
+    def on_nodes(self) -> int:
+        """On the nodes that are there."""
+        return max(self.total + self.surge - self.lost, 0)
 
     def fits(self, accelerators: int) -> bool:
         """Could a pod of so many be made and placed now?"""
@@ -134,8 +143,10 @@ class Ledger:
 
 @dataclass(slots=True)
 class Plant:
-    """All pods. `on_change` is called when a pod is ready, fails to load, leaves, or is gone; `on_loss` with what it
-    dropped."""
+    """All pods. `on_change` is called when a pod is ready, fails to load, leaves, or is gone.
+
+    `on_loss` is called with each request that such a pod dropped.
+    """
 
     events: EventQueue
     scenario: Scenario
@@ -153,7 +164,7 @@ class Plant:
     def __post_init__(self) -> None:
         """Take part in the pool."""
         if not self.shared.total:
-            self.shared = Accelerators(self.scenario.budget)
+            self.shared = Accelerators(self.scenario.budget, surge=self.scenario.surge)
         self.shared.plants.append(self)
 
     @property
@@ -168,8 +179,9 @@ class Plant:
     def create(self, tier: str, name: str = "", owner: str = "", ordinal: int = 0) -> Pod:
         """A pod that begins to load a moment later, or waits while a lost node leaves no room. Raises BudgetError."""
         model = self.scenario.tier(tier)
-        if self.shared.held + model.accelerators > self.shared.total:
-            raise BudgetError(f"a pod of {tier} at {self.events.now:.1f} s would pass {self.shared.total} accelerators")
+        most = self.shared.total + self.shared.surge
+        if self.shared.held + model.accelerators > most:
+            raise BudgetError(f"a pod of {tier} at {self.events.now:.1f} s would pass {most} accelerators")
         self._account()
         uid = f"{self.scenario.name}-pod-{next(self._serial)}"
         patience = PATIENCE_FACTOR * self.scenario.ttft_seconds
@@ -194,7 +206,7 @@ class Plant:
     def schedule_waiting(self) -> None:
         """Place the pods that no node had room for, oldest first."""
         for pod in self.pods.values():
-            if pod.is_waiting and self.shared.placed + pod.accelerators <= self.shared.available:
+            if pod.is_waiting and self.shared.placed + pod.accelerators <= self.shared.on_nodes:
                 pod.scheduled_at = self.events.now
                 pod.container = Container(self.events.now + self.scenario.scheduling_seconds)
                 self._load(pod, pod.container)

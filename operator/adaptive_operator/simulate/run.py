@@ -92,7 +92,8 @@ def run_pool(
     if len({part.scenario.name for part in parts}) < len(parts):
         raise ValueError("two models of a pool have the same name")
     settings = settings or RunSettings()
-    events, shared = EventQueue(), Accelerators(parts[0].scenario.budget)
+    first = parts[0].scenario
+    events, shared = EventQueue(), Accelerators(first.budget, surge=first.surge)
     worlds = [_world(part.scenario, settings, events, shared) for part in parts]
     seconds = max((part.trace[-1].arrival for part in parts if part.trace), default=0.0)
     policy.begin_pool(worlds)

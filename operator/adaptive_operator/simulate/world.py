@@ -67,7 +67,7 @@ class World:
 
     def __post_init__(self) -> None:
         """Connect the parts."""
-        shared = self.shared or Accelerators(self.scenario.budget)
+        shared = self.shared or Accelerators(self.scenario.budget, surge=self.scenario.surge)
         self.plant = Plant(
             self.events, self.scenario, shared, on_change=self._pods_changed, failing_loads=self.failing_loads
         )

@@ -26,6 +26,7 @@ from adaptive_operator.simulate.comparison import (
     hold_out,
     judge_tuned,
 )
+from adaptive_operator.simulate.failing_loads import FailingLoads, Failure
 from adaptive_operator.simulate.generators import GeneratorError, parse_generator
 from adaptive_operator.simulate.plant import BudgetError
 from adaptive_operator.simulate.policies.registry import PolicyError, Setting, make_policy
@@ -47,6 +48,7 @@ from adaptive_operator.simulate.traces import LONGEST_GAP_SECONDS, TraceError, T
 _DEFAULT_POLICIES: Final = "ours,hpa,kpa,full,cheapest"
 _HELD_OUT_SEED: Final = 500_009  # added to the seed of a generator, for what is tuned and measured
 _MODEL_SEED: Final = 7919  # added for each further model
+_FAILURES: Final = ", ".join(Failure)
 _REFERENCES: Final = ("hpa", "full", "best-static")
 _EXPECTED = (ScenarioError, TraceError, PolicyError, GeneratorError, BudgetError, CapacityError, OSError, UnicodeError)
 
@@ -78,6 +80,15 @@ def add_command(commands: Any) -> None:
         default=[],
         metavar="AT:ACCELERATORS[:SECONDS]",
         help="a node goes away at AT seconds, and comes back after SECONDS (default: never); may be repeated",
+    )
+    parser.add_argument(
+        "--fail-loads",
+        type=_failing_loads,
+        action="append",
+        default=[],
+        metavar="TIER:HOW[:PART[:AT[:SECONDS]]]",
+        help=f"loads of TIER fail ({_FAILURES}): this PART of them (default: all), from AT seconds on (default: 0), for"
+        " SECONDS (default: ever); may be repeated",
     )
     parser.add_argument("--seed", type=int, default=1, help="of scaling and generators (default: %(default)s)")
     parser.add_argument("--scrape", type=_positive, default=15.0, help="seconds between scrapes (default: %(default)s)")
@@ -128,7 +139,8 @@ def _compare(
     judged = compare(comparison, names, tell)
     runs = [[(item.name, item.scores) for item in judged]]
     for seed in _seeds(options)[1:]:
-        other = replace(comparison, seed=seed, models=_of_seed(options, comparison, seed))
+        models = _of_seed(options, comparison, seed)
+        other = replace(comparison, seed=seed, models=models, settings=_run_settings(options, seed))
         found = _judge_again(other, judged, tell)
         runs.append([(item.name, item.scores) for item in found])
     return judged, summarize(runs) if len(runs) > 1 else []
@@ -188,8 +200,21 @@ def _prepare(options: argparse.Namespace) -> tuple[Comparison, list[str]]:
         make_policy(name, Setting(tuple(Part(model.scenario, model.trace) for model in models), options.scrape))
     if options.measure_cards:
         models = tuple(_with_measured_cards(model, options.seed) for model in models)
-    settings = RunSettings(scrape_seconds=options.scrape, losses=tuple(options.lose))
+    _check_tiers(options.fail_loads, scenarios)
+    settings = _run_settings(options, options.seed)
     return Comparison(models, options.scale, options.seed, settings, resample=options.seeds > 1), names
+
+
+def _run_settings(options: argparse.Namespace, seed: int) -> RunSettings:
+    failing = tuple(replace(item, seed=seed) for item in options.fail_loads)
+    return RunSettings(scrape_seconds=options.scrape, losses=tuple(options.lose), failing_loads=failing)
+
+
+def _check_tiers(failing: Sequence[FailingLoads], scenarios: Sequence[Scenario]) -> None:
+    known = list(dict.fromkeys(tier.name for scenario in scenarios for tier in scenario.tiers))
+    unknown = next((item.tier for item in failing if item.tier not in known), None)
+    if unknown is not None:
+        raise ScenarioError(f"--fail-loads: no model has a tier {unknown}; there are {', '.join(known)}")
 
 
 def _with_measured_cards(model: ModelLoad, seed: int) -> ModelLoad:
@@ -292,3 +317,19 @@ def _node_loss(text: str) -> NodeLoss:
     if at < 0 or accelerators < 1 or accelerators % 1 or seconds <= 0:
         raise argparse.ArgumentTypeError(f"{text} is not AT:ACCELERATORS[:SECONDS]; e.g. 600:2:300")
     return NodeLoss(at, int(accelerators), seconds)
+
+
+def _failing_loads(text: str) -> FailingLoads:
+    tier, _, more = text.partition(":")
+    how, *rest = more.split(":")
+    try:
+        numbers = [float(number) for number in rest]
+        part, at, seconds = (*numbers, *(1.0, 0.0, math.inf)[len(numbers) :])
+        found = FailingLoads(tier, Failure(how), part, at, seconds)
+    except ValueError:
+        found = FailingLoads(tier, part=0.0)
+    if not (0 < found.part <= 1 and found.at >= 0 and found.seconds > 0):
+        raise argparse.ArgumentTypeError(
+            f"{text} is not TIER:HOW[:PART[:AT[:SECONDS]]] with HOW one of {_FAILURES}; e.g. int8:crashes:0.5:600"
+        )
+    return found

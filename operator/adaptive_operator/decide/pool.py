@@ -24,11 +24,11 @@ from adaptive_operator.decide.proposal import Proposal
 from adaptive_operator.decide.restoring import wished_mix
 from adaptive_operator.decide.revisions import held_back_revisions, proven_revisions
 from adaptive_operator.decide.settings import DecideSettings
-from adaptive_operator.decide.situation import Situation, build_situation, minimum_mix
+from adaptive_operator.decide.situation import Situation, TierState, build_situation, minimum_mix
 from adaptive_operator.decide.swaps import new_swap, surge_accelerators, with_time
 from adaptive_operator.decide.weights import Weights, plan_weights
 from adaptive_operator.decide.wording import inputs_text, mix_text, rate_text
-from adaptive_operator.observe.observation import Planning, PolicyMemory, PoolObservation, SwapRecord
+from adaptive_operator.observe.observation import Planning, PodPhase, PolicyMemory, PoolObservation, SwapRecord
 from adaptive_operator.reasons import Reason
 
 _NAMED_AT_MOST = 6
@@ -239,13 +239,29 @@ def _memory(situation: Situation, proposal: Proposal, weights: Weights, changed:
 
 
 def _failed_starts(situation: Situation, proposal: Proposal) -> dict[str, int]:
-    """Failed starts in a row, of tiers that are wanted and still fail."""
+    """Failed starts in a row, of tiers of which none has worked since.
+
+    A replica that served all along proves no start: without that, a tier that grows was tried every quarter of an hour.
+    """
     recovered = {
         tier.name
         for tier in situation.tiers
-        if 0 < tier.wanted <= tier.current_ready and tier.name not in proposal.memory.quarantined_until
+        if 0 < tier.wanted <= tier.current_ready
+        and tier.name not in proposal.memory.quarantined_until
+        and _has_started(situation, tier)
     }
     return {tier: n for tier, n in proposal.memory.failed_starts.items() if tier not in recovered}
+
+
+def _has_started(situation: Situation, tier: TierState) -> bool:
+    """Has a replica of it become ready in the swap that is in flight, or that ended in this pass?"""
+    swap = situation.swap or situation.swap_ended
+    if swap is None:
+        return False
+    return any(
+        pod.phase is PodPhase.READY and (pod.ready_since or pod.created_at) >= swap.started_at
+        for pod in tier.current_pods
+    )
 
 
 def _with_shift(situation: Situation, proposal: Proposal, weights: Weights) -> Proposal:

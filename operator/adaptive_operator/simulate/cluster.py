@@ -18,6 +18,7 @@ from adaptive_operator.plan.metadata import API_VERSION
 from adaptive_operator.plan.plan import ApplyObject, DeleteObject, Step, WriteStatus
 from adaptive_operator.simulate.events import EPOCH
 from adaptive_operator.simulate.plant import Plant, Pod
+from adaptive_operator.simulate.pod_status import pod_status, running_status
 from adaptive_operator.simulate.scrapes import NAMESPACE, router_pod
 
 Raw = dict[str, Any]
@@ -130,13 +131,8 @@ class Cluster:
         }
         if pod.terminating_at is not None:
             metadata["deletionTimestamp"] = format_time(EPOCH + pod.terminating_at)
-        ready_since = pod.ready_at if pod.is_ready else None
-        return {
-            "kind": "Pod",
-            "metadata": metadata,
-            "spec": template["spec"],
-            "status": _status(ready_since, pod.is_placed),
-        }
+        status = pod_status(pod, self.plant.events.now)
+        return {"kind": "Pod", "metadata": metadata, "spec": template["spec"], "status": status}
 
     def _raw_router(self) -> Raw:
         labels = {names.LABEL_MODEL: self.model, names.LABEL_COMPONENT: names.COMPONENT_ROUTER}
@@ -146,29 +142,18 @@ class Cluster:
             "uid": f"uid-of-router-of-{self.model}",
             "labels": labels,
         }
-        return {"kind": "Pod", "metadata": metadata, "spec": {}, "status": _status(0.0)}
+        return {"kind": "Pod", "metadata": metadata, "spec": {}, "status": running_status(0.0)}
 
 
-def merge(snapshots: Sequence[Snapshot]) -> Snapshot:
-    """All models of a pool as the operator would read them in one pass."""
+def merge(snapshots: Sequence[Snapshot], pools: Sequence[Raw] = ()) -> Snapshot:
+    """All models of a pool as the operator would read them in one pass; `pools`: the AcceleratorPool, if any."""
     return Snapshot(
         tuple(raw for one in snapshots for raw in one.models),
         tuple(raw for one in snapshots for raw in one.pods),
         tuple(raw for one in snapshots for raw in one.stateful_sets),
         {kind: tuple(raw for one in snapshots for raw in one.children[kind]) for kind in CHILD_KINDS},
+        pools,
     )
-
-
-def _status(ready_since: float | None, is_placed: bool = True) -> Raw:
-    conditions: list[Raw] = [{"type": "PodScheduled", "status": "True"}]
-    if not is_placed:
-        why = {"reason": "Unschedulable", "message": "0 nodes are available"}
-        conditions = [{"type": "PodScheduled", "status": "False", **why}]
-    if ready_since is not None:
-        since = format_time(EPOCH + ready_since)
-        conditions.append({"type": "Ready", "status": "True", "lastTransitionTime": since})
-    statuses = [{"name": "engine", "started": ready_since is not None, "restartCount": 0}] if is_placed else []
-    return {"phase": "Running" if is_placed else "Pending", "conditions": conditions, "containerStatuses": statuses}
 
 
 def _grace_of(manifest: Mapping[str, Any]) -> float:
@@ -178,5 +163,6 @@ def _grace_of(manifest: Mapping[str, Any]) -> float:
 def _bare_template(pod: Pod, spec: AdaptiveModelSpec) -> Raw:
     """Of a pod whose StatefulSet is gone: it still holds its accelerators."""
     labels = {names.LABEL_COMPONENT: names.COMPONENT_ENGINE, names.LABEL_TIER: pod.tier}
+    labels |= {names.LABEL_POOL: spec.accelerators.pool} if spec.accelerators.pool else {}
     limits = {spec.accelerators.resource: pod.accelerators}
     return {"metadata": {"labels": labels}, "spec": {"containers": [{"resources": {"limits": limits}}]}}

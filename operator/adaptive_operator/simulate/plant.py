@@ -1,7 +1,7 @@
 """The pods of a simulated cluster: they load, serve, drain, end slowly, and hold their accelerators all the while.
 
 Every creation is checked against the budget, Terminating pods counted: a policy that passes it is wrong, whatever its
-other figures. A node that is lost takes its pods along. Knows neither routers nor who decides.
+other figures. A node that is lost takes its pods along; a load may fail. Knows neither routers nor who decides.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from functools import partial
 from typing import Final
 
 from adaptive_operator.simulate.events import EventQueue
+from adaptive_operator.simulate.failing_loads import Container, FailingLoads, Failure, find_failure
 from adaptive_operator.simulate.replica import Replica
 from adaptive_operator.simulate.requests import Outcome, Request
 from adaptive_operator.simulate.scenario import Scenario
@@ -28,13 +29,17 @@ class BudgetError(AssertionError):
 
 @dataclass(slots=True)
 class Accelerators:
-    """What all models of a pool share. `lost`: on nodes that are away; `on_change` is called when some become free."""
+    """What all models of a pool share. `lost`: on nodes that are away; `surge`: there beyond the total, for swaps.
+
+    `on_change` is called when some become free.
+    """
 
     total: int
     lost: int = 0
     most: int = 0  # held at any moment
     plants: list[Plant] = field(default_factory=list)
     on_change: list[Callable[[], None]] = field(default_factory=list)
+    surge: int = 0
 
     @property
     def held(self) -> int:
@@ -48,8 +53,13 @@ class Accelerators:
 
     @property
     def available(self) -> int:
-        """On the nodes that are there."""
+        """On the nodes that are there, without the surge."""
         return max(self.total - self.lost, 0)
+
+    @property
+    def on_nodes(self) -> int:
+        """On the nodes that are there."""
+        return max(self.total + self.surge - self.lost, 0)
 
     def fits(self, accelerators: int) -> bool:
         """Could a pod of so many be made and placed now?"""
@@ -98,6 +108,7 @@ class Pod:
     owner: str = ""  # the StatefulSet that made it
     ordinal: int = 0
     ended: bool = False  # nothing runs in it any more; gone soon
+    container: Container | None = None  # None: no node yet
 
     @property
     def is_ready(self) -> bool:
@@ -132,7 +143,10 @@ class Ledger:
 
 @dataclass(slots=True)
 class Plant:
-    """All pods. `on_change` is called when a pod becomes ready, leaves, or is gone; `on_loss` with what it dropped."""
+    """All pods. `on_change` is called when a pod is ready, fails to load, leaves, or is gone.
+
+    `on_loss` is called with each request that such a pod dropped.
+    """
 
     events: EventQueue
     scenario: Scenario
@@ -141,6 +155,7 @@ class Plant:
     on_end: Callable[[Request], None] = lambda request: None
     on_loss: Callable[[Request], None] = lambda request: None
     on_change: Callable[[], None] = lambda: None
+    failing_loads: tuple[FailingLoads, ...] = ()
     pods: dict[str, Pod] = field(default_factory=dict)
     ledger: Ledger = field(default_factory=Ledger)
     _serial: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
@@ -149,7 +164,7 @@ class Plant:
     def __post_init__(self) -> None:
         """Take part in the pool."""
         if not self.shared.total:
-            self.shared = Accelerators(self.scenario.budget)
+            self.shared = Accelerators(self.scenario.budget, surge=self.scenario.surge)
         self.shared.plants.append(self)
 
     @property
@@ -164,8 +179,9 @@ class Plant:
     def create(self, tier: str, name: str = "", owner: str = "", ordinal: int = 0) -> Pod:
         """A pod that begins to load a moment later, or waits while a lost node leaves no room. Raises BudgetError."""
         model = self.scenario.tier(tier)
-        if self.shared.held + model.accelerators > self.shared.total:
-            raise BudgetError(f"a pod of {tier} at {self.events.now:.1f} s would pass {self.shared.total} accelerators")
+        most = self.shared.total + self.shared.surge
+        if self.shared.held + model.accelerators > most:
+            raise BudgetError(f"a pod of {tier} at {self.events.now:.1f} s would pass {most} accelerators")
         self._account()
         uid = f"{self.scenario.name}-pod-{next(self._serial)}"
         patience = PATIENCE_FACTOR * self.scenario.ttft_seconds
@@ -190,10 +206,10 @@ class Plant:
     def schedule_waiting(self) -> None:
         """Place the pods that no node had room for, oldest first."""
         for pod in self.pods.values():
-            if pod.is_waiting and self.shared.placed + pod.accelerators <= self.shared.available:
+            if pod.is_waiting and self.shared.placed + pod.accelerators <= self.shared.on_nodes:
                 pod.scheduled_at = self.events.now
-                seconds = self.scenario.scheduling_seconds + self.scenario.tier(pod.tier).load_seconds
-                self.events.after(seconds, partial(self._become_ready, pod))
+                pod.container = Container(self.events.now + self.scenario.scheduling_seconds)
+                self._load(pod, pod.container)
 
     def lose(self, pod: Pod) -> None:
         """Its node is gone: answers are cut, what has no first token is sent elsewhere, its accelerators are gone."""
@@ -224,11 +240,23 @@ class Plant:
         self._account()
         return self.ledger
 
-    def _become_ready(self, pod: Pod) -> None:
-        if pod.terminating_at is None and pod.uid in self.pods:
+    def _load(self, pod: Pod, container: Container) -> None:
+        """Let the life of the container that begins next load its weights."""
+        seconds = self.scenario.tier(pod.tier).load_seconds
+        self.events.at(container.began_at + seconds, partial(self._end_load, pod, container))
+
+    def _end_load(self, pod: Pod, container: Container) -> None:
+        if pod.terminating_at is not None or pod.uid not in self.pods:
+            return
+        now = self.events.now
+        failure = find_failure(self.failing_loads, pod.tier, pod.uid, container.restarts, now)
+        if failure is None:
             self._account()
-            pod.ready_at = self.events.now
-            self.on_change()
+            pod.ready_at = now
+        elif failure is not Failure.HANGS:
+            container.crash(now, failure)
+            self._load(pod, container)
+        self.on_change()
 
     def _end(self, uid: str, request: Request) -> None:
         self.on_end(request)

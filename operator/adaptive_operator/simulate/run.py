@@ -9,6 +9,7 @@ from functools import partial
 from typing import Final
 
 from adaptive_operator.simulate.events import EventQueue
+from adaptive_operator.simulate.failing_loads import FailingLoads
 from adaptive_operator.simulate.plant import PATIENCE_FACTOR, Accelerators, Ledger
 from adaptive_operator.simulate.policies.base import Policy, PoolPolicy, Separate
 from adaptive_operator.simulate.requests import Request, TraceRow
@@ -53,6 +54,7 @@ class RunSettings:
     scrape_seconds: float = 15.0
     fault_at: FaultAt = lambda now: None
     losses: tuple[NodeLoss, ...] = ()
+    failing_loads: tuple[FailingLoads, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +92,9 @@ def run_pool(
     if len({part.scenario.name for part in parts}) < len(parts):
         raise ValueError("two models of a pool have the same name")
     settings = settings or RunSettings()
-    events, shared = EventQueue(), Accelerators(parts[0].scenario.budget)
-    worlds = [
-        World(part.scenario, settings.scrape_seconds, settings.fault_at, events=events, shared=shared) for part in parts
-    ]
+    first = parts[0].scenario
+    events, shared = EventQueue(), Accelerators(first.budget, surge=first.surge)
+    worlds = [_world(part.scenario, settings, events, shared) for part in parts]
     seconds = max((part.trace[-1].arrival for part in parts if part.trace), default=0.0)
     policy.begin_pool(worlds)
     for world, part in zip(worlds, parts, strict=True):
@@ -110,6 +111,17 @@ def run_pool(
     events.run_until(seconds + patience + _TAIL_SECONDS)
     return tuple(
         _result(policy.name, world, ledger, seconds, most) for world, ledger in zip(worlds, ledgers, strict=True)
+    )
+
+
+def _world(scenario: Scenario, settings: RunSettings, events: EventQueue, shared: Accelerators) -> World:
+    return World(
+        scenario=scenario,
+        scrape_seconds=settings.scrape_seconds,
+        fault_at=settings.fault_at,
+        events=events,
+        shared=shared,
+        failing_loads=settings.failing_loads,
     )
 
 

@@ -6,7 +6,7 @@ accelerator, scaled so that the tier's saturation fits its declared capacity. Kn
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -22,6 +22,7 @@ from adaptive_operator.names import KIND
 from adaptive_operator.observe.curve_cards import USUAL_REQUEST, complete_cards
 from adaptive_operator.observe.models import describe_validation
 from adaptive_operator.simulate.curve import Lengths, StepCurve, linear_points, saturation
+from adaptive_operator.simulate.pool_model import Member, PoolModel, PoolModelError, find_pool
 
 # Attainment within an objective of 1 s and 35 ms at this part of saturation (several replicas, 95-99 %).
 _ATTAINED_PART: Final = 0.85
@@ -82,6 +83,12 @@ class Scenario:
     tiers: tuple[TierModel, ...]
     guessed: bool = False  # the curves were not given
     scheduling_seconds: float = SCHEDULING_SECONDS
+    pool: PoolModel | None = None  # the AcceleratorPool that it shares with the others of the run
+
+    @property
+    def surge(self) -> int:
+        """Accelerators beyond the budget, for old and new replicas side by side."""
+        return 0 if self.pool is None else self.pool.spec.surge_accelerators
 
     def at_once(self) -> Scenario:
         """The same, where replicas take no time to start: what planning alone could reach."""
@@ -200,12 +207,15 @@ def load_scenarios(model: Path, profile: Path | None = None, budget: int | None 
     profile is for tiers of all models, by their names. Raises ScenarioError; OSError when a file cannot be read.
     """
     curves = None if profile is None else read_profile(profile)
-    parsed = [_parse_spec(model, raw) for raw in _find_models(model)]
-    budgets = [spec.accelerators.budget for _, spec in parsed]
+    documents = _read_yaml(model)
+    raws = _find_models(model, documents)
+    parsed = [_parse_spec(model, raw) for raw in raws]
+    pool = _find_pool(model, documents, [_member(raw, *one) for raw, one in zip(raws, parsed, strict=True)], budget)
+    budgets = [pool.spec.budget] if pool is not None else [spec.accelerators.budget for _, spec in parsed]
     accelerators = budget or max((named for named in budgets if named is not None), default=None)
     if accelerators is None:
         raise ScenarioError(f"{model}: spec.accelerators.budget is not set; set it, or give --budget")
-    scenarios = tuple(build_scenario(name, spec, accelerators, curves, source=str(model)) for name, spec in parsed)
+    scenarios = tuple(build_scenario(name, spec, accelerators, curves, str(model), pool) for name, spec in parsed)
     names = [scenario.name for scenario in scenarios]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
@@ -213,6 +223,21 @@ def load_scenarios(model: Path, profile: Path | None = None, budget: int | None 
     if len({scenario.spec.accelerators.resource for scenario in scenarios}) > 1:
         raise ScenarioError(f"{model}: the models name different accelerators.resource, so they share nothing")
     return scenarios
+
+
+def _member(raw: Mapping[str, Any], name: str, spec: AdaptiveModelSpec) -> Member:
+    metadata = raw.get("metadata")
+    namespace = (metadata.get("namespace") if isinstance(metadata, dict) else None) or "default"
+    return Member(name, str(namespace), spec.accelerators.pool)
+
+
+def _find_pool(
+    model: Path, documents: Sequence[Any], members: Sequence[Member], budget: int | None
+) -> PoolModel | None:
+    try:
+        return find_pool(documents, members, budget)
+    except PoolModelError as error:
+        raise ScenarioError(f"{model}: {error}") from None
 
 
 def _parse_spec(model: Path, raw: Mapping[str, Any]) -> tuple[str, AdaptiveModelSpec]:
@@ -225,19 +250,27 @@ def _parse_spec(model: Path, raw: Mapping[str, Any]) -> tuple[str, AdaptiveModel
 
 
 def build_scenario(
-    name: str, spec: AdaptiveModelSpec, budget: int, curves: Mapping[str, StepCurve] | None = None, source: str = ""
+    name: str,
+    spec: AdaptiveModelSpec,
+    budget: int,
+    curves: Mapping[str, StepCurve] | None = None,
+    source: str = "",
+    pool: PoolModel | None = None,
 ) -> Scenario:
-    """A scenario from a parsed spec; `curves` by tier, or None to guess them. Raises ScenarioError."""
+    """A scenario from a parsed spec; `curves` by tier, or None to guess them. Raises ScenarioError.
+
+    `pool`: whose `budget` it is; without it the model is alone with that, also where it names a pool.
+    """
     where = f"{source}: " if source else ""
-    # Alone with its budget: the pool that it may name, and who else is in it, are not simulated.
-    alone = spec.accelerators.model_copy(update={"budget": budget, "pool": None})
+    of_pool = {"budget": budget, "pool": None} if pool is None else {"resource": pool.spec.resource, "pool": pool.name}
+    accelerators = spec.accelerators.model_copy(update=of_pool)
     # A simulation acts, also for a model that only thinks (DryRun) or rests (Paused) in its cluster.
-    spec = spec.model_copy(update={"accelerators": alone, "mode": Mode.ACTIVE})
+    spec = spec.model_copy(update={"accelerators": accelerators, "mode": Mode.ACTIVE})
     tiers = [_tier_model(tier, spec, curves, where) for tier in spec.tiers]
     if min(tier.accelerators for tier in tiers) > budget:
         raise ScenarioError(f"{where}no tier fits into {budget} accelerators; raise the budget")
     tiers.sort(key=lambda tier: -tier.quality_permille)
-    return Scenario(name, spec, budget, tuple(tiers), guessed=curves is None)
+    return Scenario(name, spec, budget, tuple(tiers), guessed=curves is None, pool=pool)
 
 
 def read_profile(path: Path) -> dict[str, StepCurve]:
@@ -316,9 +349,9 @@ def guess_curve(rate: float, lengths: Lengths) -> StepCurve:
     return _SHAPE_8B.scaled(factor, factor)
 
 
-def _find_models(path: Path) -> list[Mapping[str, Any]]:
+def _find_models(path: Path, documents: Sequence[Any]) -> list[Mapping[str, Any]]:
     found: list[Mapping[str, Any]]
-    found = [doc for doc in _read_yaml(path) if isinstance(doc, dict) and doc.get("kind") == KIND]
+    found = [doc for doc in documents if isinstance(doc, dict) and doc.get("kind") == KIND]
     if not found:
         raise ScenarioError(f"{path}: there is no {KIND} in it")
     return found

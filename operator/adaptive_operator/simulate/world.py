@@ -15,6 +15,7 @@ from adaptive_operator.observe.queries import Windows
 from adaptive_operator.simulate.curve import Lengths
 from adaptive_operator.simulate.dispatch import Dispatcher
 from adaptive_operator.simulate.events import EventQueue
+from adaptive_operator.simulate.failing_loads import FailingLoads
 from adaptive_operator.simulate.plant import Accelerators, Plant
 from adaptive_operator.simulate.requests import Request, TraceRow
 from adaptive_operator.simulate.scenario import USUAL_LENGTHS, Scenario
@@ -54,6 +55,7 @@ class World:
     fault_at: FaultAt = lambda now: None
     events: EventQueue = field(default_factory=EventQueue)
     shared: Accelerators | None = None  # with other models; None: alone with the scenario's budget
+    failing_loads: tuple[FailingLoads, ...] = ()
     requests: list[Request] = field(default_factory=list)
     samples: list[Sample] = field(default_factory=list)
     changes: list[Change] = field(default_factory=list)
@@ -65,8 +67,10 @@ class World:
 
     def __post_init__(self) -> None:
         """Connect the parts."""
-        shared = self.shared or Accelerators(self.scenario.budget)
-        self.plant = Plant(self.events, self.scenario, shared, on_change=self._pods_changed)
+        shared = self.shared or Accelerators(self.scenario.budget, surge=self.scenario.surge)
+        self.plant = Plant(
+            self.events, self.scenario, shared, on_change=self._pods_changed, failing_loads=self.failing_loads
+        )
         self.dispatcher = Dispatcher(self.events, self.plant)
         windows = Windows(self.scrape_seconds)
         self.scraper = Scraper(

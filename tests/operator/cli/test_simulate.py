@@ -99,7 +99,20 @@ def test_a_node_can_be_lost(tmp_path, capsys):
     capsys.readouterr()
 
 
+def test_loads_can_fail(tmp_path, capsys):
+    arguments = ["--budget", "2", "--policy", "static:full=1+int4=1", "-o", str(tmp_path)]
+    arguments += ["--fail-loads", "full:hangs", "--fail-loads", "int4:crashes:0.5:500:60"]
+    assert simulate("-f", MODEL, "--profile", PROFILE, "--trace", TRACE, *arguments) == 0
+    (policy,) = json.loads((tmp_path / "result.json").read_text())["policies"]
+    assert policy["effective_accuracy"] == pytest.approx(0.965)  # of int4: nothing was served by full
+    capsys.readouterr()
+
+
 WRONG = {
+    "failing loads of an unknown tier": (
+        ["--fail-loads", "int3:hangs"],
+        "--fail-loads: no model has a tier int3; there are full",
+    ),
     "an unknown policy": (["--policy", "ours,magic"], "no policy 'magic'; there are ours, hpa"),
     "no policy": (["--policy", ","], "--policy names no policy"),
     "an unknown tier": (["--policy", "static:big=2"], "'big=2' is not TIER=REPLICAS"),
@@ -246,3 +259,10 @@ def test_a_loss_that_makes_no_sense_is_refused_with_the_usage(loss, capsys):
     with pytest.raises(SystemExit):
         simulate("-f", MODEL, "--trace", TRACE, f"--lose={loss}")
     assert "AT:ACCELERATORS[:SECONDS]" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("failing", ["int8", "int8:burns", "int8:hangs:0", "int8:hangs:1:-1", "int8:hangs:1:0:9:9"])
+def test_failing_loads_that_make_no_sense_are_refused_with_the_usage(failing, capsys):
+    with pytest.raises(SystemExit):
+        simulate("-f", MODEL, "--trace", TRACE, f"--fail-loads={failing}")
+    assert "TIER:HOW[:PART[:AT[:SECONDS]]]" in capsys.readouterr().err

@@ -583,6 +583,24 @@ def test_a_tier_that_was_left_out_is_tried_again_later():
     assert decide_one(model, now=NOW + 11).replicas["int8"] == 1
 
 
+@pytest.mark.parametrize(("ready_at", "is_over"), [(NOW - 5000, False), (NOW - 5, True)])
+def test_failed_starts_are_in_a_row_until_one_works_whatever_else_of_the_tier_serves(ready_at, is_over):
+    mix = {"int8": 2, "int4": 1}
+    memory = PolicyMemory(wanted=mix, generation=1, failed_starts={"int8": 2})
+    swap = SwapRecord("id", "AddedReplica", {"int8": 1, "int4": 1}, mix, "Starting", NOW - 60, NOW + 100, 1)
+    model = observe_one(demo_spec(), mix, metrics(1.0), memory=memory, swap=swap)
+    pods = tuple(replace(pod, ready_since=ready_at) for pod in model.pods)
+    decision = decide_one(replace(model, pods=pods))
+    assert decision.memory.failed_starts == ({} if is_over else {"int8": 2})
+
+
+def test_a_failed_start_is_not_forgotten_because_an_earlier_replica_of_the_tier_serves_on():
+    mix = {"int8": 1, "int4": 1}
+    memory = PolicyMemory(wanted=mix, generation=1, failed_starts={"int8": 2})
+    decision = decide_one(observe_one(demo_spec(), mix, metrics(0.5), memory=memory))
+    assert decision.memory.failed_starts == {"int8": 2}
+
+
 def test_a_spec_edit_gives_a_failed_tier_another_chance_at_once():
     memory = PolicyMemory(wanted={"full": 1, "int4": 1}, generation=1, quarantined_until={"int8": NOW + 500})
     model = observe_one(demo_spec(), IDLE, metrics(1.65), memory=memory, generation=2)

@@ -17,7 +17,7 @@ from adaptive_operator.decide.pool import decide_pool
 from adaptive_operator.decide.settings import DecideSettings
 from adaptive_operator.observe.models import SeenModel, with_metrics
 from adaptive_operator.observe.observation import ModelMetrics, ModelObservation, PoolObservation
-from adaptive_operator.observe.pools import build_pools
+from adaptive_operator.observe.pools import Pool, build_pools
 from adaptive_operator.observe.prometheus import Rows
 from adaptive_operator.observe.queries import SEASON_PERIODS, ModelScope, Windows, build_queries
 from adaptive_operator.observe.readings import Readings, Subject
@@ -121,6 +121,8 @@ class AdaptivePolicy:
     def _run_pass(self) -> None:
         now = EPOCH + self._first.events.now
         observation = self._observe(now)
+        if observation is None:
+            return
         started = self.clock()
         decided = decide_pool(observation, self._settings)
         if decided.planned and self.swap_cost:
@@ -134,10 +136,20 @@ class AdaptivePolicy:
             model.world.note_change(decision.replicas, decision.reason.value)
             self._act(model, seen, decision, now)
 
-    def _observe(self, now: float) -> PoolObservation:
+    def _find_pool(self, now: float) -> Pool | None:
+        """The models as read; None while an AcceleratorPool has no node at all: they keep what they have."""
         resource, shared = self._first.scenario.spec.accelerators.resource, self._first.plant.shared
-        snapshot = merge([model.cluster.snapshot() for model in self._models.values()])
-        pool = build_pools(snapshot, {resource: shared.available}, now).pools[0]
+        named = self._first.scenario.pool
+        snapshots = [model.cluster.snapshot() for model in self._models.values()]
+        if named is None:
+            return build_pools(merge(snapshots), {resource: shared.available}, now).pools[0]
+        seen = build_pools(merge(snapshots, [named.raw(NAMESPACE)]), {}, now, named.advertised(shared.on_nodes))
+        return seen.pools[0] if seen.pools else None
+
+    def _observe(self, now: float) -> PoolObservation | None:
+        pool = self._find_pool(now)
+        if pool is None:
+            return None
         holds = {seen.observation.name: seen.observation.hold_seconds for seen in pool.models}
         scopes = [ModelScope(NAMESPACE, name, seconds) for name, seconds in sorted(holds.items())]
         windows = Windows(self._first.scrape_seconds)
@@ -150,7 +162,18 @@ class AdaptivePolicy:
             with_metrics(seen, self._read(readings, seen, pool.budget, horizon))
             for seen, horizon in zip(pool.models, horizons, strict=True)
         )
-        return PoolObservation(now, resource, pool.budget, _LEASE_EPOCH, EPOCH, models, prices=self._prices)
+        return PoolObservation(
+            now=now,
+            resource=pool.resource,
+            budget=pool.budget,
+            epoch=_LEASE_EPOCH,
+            acting_since=EPOCH,
+            models=models,
+            name=pool.name,
+            surge=pool.surge,
+            shares=pool.declared.shares if pool.declared is not None else (),
+            prices=self._prices,
+        )
 
     def _horizon(self, model: SeenModel) -> float:
         spec = model.observation.spec

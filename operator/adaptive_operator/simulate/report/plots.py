@@ -62,7 +62,7 @@ def draw_replicas(item: Judged) -> str:
                 minutes, *heights, labels=[t.name for t in tiers], colors=_colours(scenario, tiers), step="post"
             )
         axes.step(minutes, [s.held for s in samples], where="post", color="black", linewidth=0.9, label="held")
-        axes.set_ylim(0, scenario.budget * 1.05)
+        axes.set_ylim(0, (scenario.budget + scenario.surge) * 1.05)
         axes.set_ylabel("accelerators")
         axes.set_title(item.name, loc="left")
         axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))

@@ -28,8 +28,9 @@ class Slo(Api):
         ge=50,
         le=100,
         description=(
-            "Share of requests that have to meet both. The capacity of every card has to hold at this attainment. It"
-            " is recorded, but not enforced by the operator yet."
+            "Share of requests that have to meet both. A capacity that a card declares has to hold at this share; one"
+            " that follows from a tier's curve does. Corrections of cards by what was measured look at the 95th"
+            " percentile, whatever is said here."
         ),
     )
 

@@ -14,12 +14,13 @@ from adaptive_operator.decide.by_need import Division, acts, need_of
 from adaptive_operator.decide.candidates import best_plan, is_enumerable
 from adaptive_operator.decide.changes import find_changed, remember
 from adaptive_operator.decide.giving import give
-from adaptive_operator.decide.growth import carries, growth_demand
+from adaptive_operator.decide.growth import carries, grow, growth_demand
 from adaptive_operator.decide.optimize.problem import UNSERVED, Problem
 from adaptive_operator.decide.optimize.solve import PoolPlan, SolveSettings, solve_greedily
 from adaptive_operator.decide.planned import build_problem, is_plannable, planned_demand, planned_mix, propose_mix
 from adaptive_operator.decide.proposal import Proposal
-from adaptive_operator.decide.rules import propose
+from adaptive_operator.decide.restoring import restore
+from adaptive_operator.decide.rules import LOAD, propose
 from adaptive_operator.decide.situation import Mix, Situation, as_mix, as_plan, plan_space
 from adaptive_operator.decide.wording import accelerators_text, mix_text, rate_text
 from adaptive_operator.observe.observation import LastPlan, Planning, PoolObservation
@@ -41,11 +42,18 @@ class Planned:
     mixes: Mapping[str, dict[str, int]]  # replicas by tier, by model key
     last: LastPlan | None = None  # what the next plan is to be compared with
     followed: bool = False
+    kept: bool = False  # what is free stays free: to hand it out would gain less than `slack`
 
     @property
     def is_trusted(self) -> bool:
         """Is the plan near enough to its bound? Not where the solver was cut off, or was not asked."""
         return self.plan.gap <= SolveSettings().accepted_gap
+
+    @property
+    def slack(self) -> float:
+        """What one plan is worth more than another by chance: the gap that it was solved up to (requests/s)."""
+        missed = self.plan.gap if self.is_trusted else 0.0
+        return max(SolveSettings().gap, missed) * self.problem.weighted_demand
 
 
 def plan_pool(
@@ -65,7 +73,7 @@ def plan_pool(
         return base, None
     problem = build_problem(models, pool.resource, left, pool.prices)
     planned = _solved(models, problem, pool, base, solver)
-    return (_carry_out(models, others, planned, base) if planned.followed else base), planned
+    return _carry_out(models, others, planned, base)
 
 
 def _solved(
@@ -86,13 +94,18 @@ def describe_plan(situation: Situation, planned: Planned | None, by_need: Divisi
     key = situation.model.key
     if planned is None or key not in planned.mixes:
         return ""
-    if not planned.followed:
+    if not planned.followed and not planned.kept:
         return "shared by need: the pool's plan would not serve enough more to be followed"
     mix, alone = planned.mixes[key], by_need.proposals[key].replicas
     share, other = situation.cost(mix), situation.cost(alone)
     price = max(planned.plan.prices.values(), default=0.0)
+    kept = ""
+    if planned.kept and share > situation.cost(situation.wanted):
+        kept = (
+            f" What runs is kept: the plan gains less with what is free than it may miss ({rate_text(planned.slack)})."
+        )
     return (
-        f"the pool's plan is {mix_text(mix)}, {accelerators_text(share)}; by need it would be {other}."
+        f"the pool's plan is {mix_text(mix)}, {accelerators_text(share)}; by need it would be {other}.{kept}"
         f" At {rate_text(planned_demand(situation))}; one more accelerator of the pool would be worth"
         f" {rate_text(price)} at full quality, where a refused request counts ten"
     )
@@ -126,8 +139,14 @@ def _worth(situation: Situation, mix: Mix) -> float:
     return filled.quality_permille / 1000 * (demand - filled.unserved) - UNSERVED * filled.unserved
 
 
-def _carry_out(models: Sequence[Situation], others: Sequence[Situation], planned: Planned, base: Division) -> Division:
-    """Those whose load is not carried first, then the rest; while one of them waits for room, the rest only gives."""
+def _carry_out(
+    models: Sequence[Situation], others: Sequence[Situation], planned: Planned, base: Division
+) -> tuple[Division, Planned]:
+    """Those whose load is not carried first, then the rest; while one of them waits for room, the rest only gives.
+
+    A plan that is not followed is carried out only where it keeps what runs: near rest it is worth following in one
+    pass and not in the next, and by need everybody would ask for what is free.
+    """
     owned, limits, proposals = base.owned, dict(base.limits), dict(base.proposals)
     free = base.free - sum(need_of(s, proposals[s.model.key], owned) for s in others)
     needs = {s.model.key: max(0, s.cost(planned.mixes[s.model.key]) - owned[s.model.key]) for s in models}
@@ -136,32 +155,58 @@ def _carry_out(models: Sequence[Situation], others: Sequence[Situation], planned
         key = s.model.key
         given = min(needs[key], free)
         limits[key] = owned[key] + given
-        proposals[key] = _within(s, planned.mixes[key], limits[key])
+        proposals[key] = _within(s, planned.mixes[key], limits[key], limits[key])
         free -= given
     waits = sum(needs[s.model.key] for s in lacking) > sum(limits[s.model.key] - owned[s.model.key] for s in lacking)
     # What may be chance or a short burst is no reason to take something from others.
     sure = [s for s in lacking if proposals[s.model.key].reason is not Reason.HELD_FOR_AGREEMENT]
     refused = sum(_refused_less(s, planned.mixes[s.model.key]) for s in sure)
     lacking_keys = {s.model.key for s in lacking}
-    for s in (s for s in models if s.model.key not in lacking_keys):
-        key = s.model.key
-        limits[key] = owned[key] + (0 if waits else _offered(s, needs[key], owned[key], free))
-        proposals[key] = _within(s, planned.mixes[key], limits[key])
+    rest = [s for s in models if s.model.key not in lacking_keys]
+    may_keep = not waits if planned.followed else not lacking
+    planned = replace(planned, kept=may_keep and _gain_of_free(rest, planned, needs, free) <= planned.slack)
+    if not planned.followed and not planned.kept:
+        return base, planned
+    for s in rest:
+        key, need = s.model.key, 0 if planned.kept else needs[s.model.key]
+        limits[key], proposals[key] = _offer(s, planned.mixes[key], need, owned[key], 0 if waits else free)
         if waits and refused > 0 and dict(proposals[key].replicas) == s.wanted:
             proposals[key] = _giving(s, planned.mixes[key], limits[key], refused, proposals[key])
         free -= need_of(s, proposals[key], owned)
-    return Division(limits, proposals, owned, base.free) if waits else _widened(models, limits, proposals, base, free)
+    if waits:
+        return Division(limits, proposals, owned, base.free), planned
+    return _widened(models, limits, proposals, base, free), planned
 
 
-def _offered(situation: Situation, need: int, owned: int, free: int) -> int:
-    """Accelerators of what is free that a model may plan with beside its own.
+def _gain_of_free(models: Sequence[Situation], planned: Planned, needs: Mapping[str, int], free: int) -> float:
+    """What the plan gains over what runs where it gives models more of what is free (requests/s at full quality)."""
+    gained = 0.0
+    for s in models:
+        mix, need = planned.mixes[s.model.key], needs[s.model.key]
+        if 0 < need <= free:
+            gained += _worth(s, mix) - _worth(s, s.wanted)
+            free -= need
+    return gained
+
+
+def _offer(situation: Situation, mix: Mix, need: int, owned: int, free: int) -> tuple[int, Proposal]:
+    """What a model may have, with its proposal: its share of what is free, or all of that to go on agreeing on it.
 
     Plans of many models are solved up to a gap, so which of them is given the last free ones is chance, and another one
-    in the next pass. A model whose plans have begun to agree is offered them until they do: else nobody's ever would.
+    in the next pass. Plans that have begun to agree may go on: else nobody's ever would.
     """
-    if situation.memory.agreed_count == 0:
-        return min(need, free)
-    return max(0, min(situation.budget - owned, free))
+    share, most = owned + min(need, free), max(owned, min(situation.budget, owned + free))
+    proposal = _within(situation, mix, share, most)
+    if situation.memory.agreed_count == 0 or _goes_on(situation, proposal):
+        return share, proposal
+    wider = _within(situation, mix, most, most)
+    return (most, wider) if _goes_on(situation, wider) else (share, proposal)
+
+
+def _goes_on(situation: Situation, proposal: Proposal) -> bool:
+    """Is it about the plan that was last agreed on, or carries that out?"""
+    is_same = proposal.memory.agreed_plan == situation.memory.agreed_plan
+    return is_same or dict(proposal.replicas) != situation.wanted
 
 
 def _widened(
@@ -174,12 +219,17 @@ def _widened(
     return Division(limits, proposals, base.owned, base.free)
 
 
-def _within(situation: Situation, mix: Mix, limit: int) -> Proposal:
-    """The model's own rules within its share: exact where its plans can be enumerated; else the program's own mix."""
+def _within(situation: Situation, mix: Mix, limit: int, most: int) -> Proposal:
+    """The model's own rules within its share: exact where its plans can be enumerated; else the program's own mix.
+
+    `most`: its share with all that is free. Where that has room to start replicas before others drain, none has to be
+    exchanged in time.
+    """
     space = plan_space(situation, limit)
-    if is_enumerable(space, planned_demand(situation), situation.settings.exact_plans):
-        return propose(situation, limit)
-    return propose_mix(situation, mix, limit)
+    if not is_enumerable(space, planned_demand(situation), situation.settings.exact_plans):
+        return propose_mix(situation, mix, limit)
+    has_time = most > limit and grow(situation, limit) is not None and grow(situation, most) is None
+    return propose(situation, limit, (restore,) if has_time else LOAD)
 
 
 def _giving(situation: Situation, mix: Mix, limit: int, refused: float, else_: Proposal) -> Proposal:

@@ -270,3 +270,103 @@ def test_a_model_that_the_plan_offered_what_is_free_may_agree_on_it_though_the_n
         if restored:
             break
     assert restored == ["demo/a"]
+
+
+def test_a_model_that_agrees_on_a_smaller_mix_of_its_own_goes_on_though_more_is_free():
+    """Offered what is free, it looked at a mix that is no better by a whole permille, and forgot the smaller one."""
+    four = tier(0, replica={"accelerators": 4, "cpu": "500m", "memory": "2Gi"})
+    almost = tier(1, card={**tier(1)["card"], "qualityPermille": 999})
+    own = demo_spec(accelerators={}, quality={"floorPermille": 750}, tiers=[four, almost])
+    wide = demo_spec(accelerators={}, quality={"floorPermille": 750}, tiers=[tier(1, replica=four["replica"])])
+    # `wide` is carried, but not with headroom, so that a plan is worth following; what is free is too little for it.
+    seen = [
+        observe_one(own, {"int8": 3}, metrics(0.95), name="own"),
+        observe_one(wide, {"int8": 1}, metrics(0.55), name="wide"),
+    ]
+
+    def offer(problem: Problem, changed: Collection[str] | None) -> PoolPlan:
+        counts = {"demo/own": (0, 2), "demo/wide": (2,)}
+        return replace(solve(Problem((), ())), counts=counts, prices={GPU: 0.1})
+
+    told: list[Reason] = []
+    for passed in range(2):
+        decision = decide_pool(PoolObservation(NOW + 5 * passed, GPU, 10, 1, 0.0, tuple(seen)), DEMO_SETTINGS, offer)
+        assert decision.followed
+        told.append(decision.decisions[0].reason)
+        seen = [replace(m, memory=d.memory) for m, d in zip(seen, decision.decisions, strict=True)]
+    assert told == [Reason.HELD_FOR_AGREEMENT, Reason.REMOVED_REPLICA]
+
+
+@pytest.mark.parametrize(
+    ("capacity", "load", "told"),
+    [
+        pytest.param(650, 0.55, Reason.HELD_FOR_AGREEMENT, id="0.1/s more at full quality are worth it"),
+        pytest.param(100_000, 85.0, Reason.STEADY, id="the same is less than a thousandth of what these are asked for"),
+    ],
+)
+def test_what_is_free_is_offered_only_where_that_gains_more_than_the_plan_may_miss(capacity, load, told):
+    own = demo_spec(accelerators={}, quality={"floorPermille": 750}, tiers=[tier(0), tier(2)])
+    card = {**tier(2)["card"], "capacityMilliRequestsPerSecond": capacity}
+    four = tier(2, replica={"accelerators": 4, "cpu": "250m", "memory": "1Gi"}, card=card)
+    wide = demo_spec(accelerators={}, quality={"floorPermille": 750}, tiers=[four])
+    # `wide` is carried, but not with headroom, so that a plan is worth following; what is free is too little for it.
+    seen = [
+        *(observe_one(own, {"int4": 1}, metrics(0.35), name=name) for name in ("a", "b")),
+        observe_one(wide, {"int4": 1}, metrics(load), name="wide"),
+    ]
+
+    def offer(problem: Problem, changed: Collection[str] | None) -> PoolPlan:
+        counts = {"demo/a": (1, 1), "demo/b": (0, 1), "demo/wide": (2,)}
+        return replace(solve(Problem((), ())), counts=counts, prices={GPU: 0.1})
+
+    decision = decide_pool(PoolObservation(NOW, GPU, 8, 1, 0.0, tuple(seen)), DEMO_SETTINGS, offer)
+    assert decision.followed
+    assert [d.reason for d in decision.decisions] == [told, Reason.STEADY, Reason.STEADY]
+    assert ("What runs is kept" in decision.decisions[0].pool) is (told is Reason.STEADY)
+
+
+@pytest.mark.parametrize(
+    ("budget", "told"),
+    [
+        pytest.param(13, Reason.HELD_FOR_AGREEMENT, id="nothing is free: a replica has to drain before others start"),
+        pytest.param(15, Reason.STEADY, id="what is free has room for a replica more"),
+    ],
+)
+def test_replicas_are_exchanged_in_time_only_where_what_is_free_has_no_room_for_more(budget, told):
+    own = demo_spec(accelerators={}, quality={"floorPermille": 750}, tiers=[tier(0), tier(2)])
+    four = tier(2, replica={"accelerators": 4, "cpu": "250m", "memory": "1Gi"})
+    wide = demo_spec(accelerators={}, quality={"floorPermille": 750}, tiers=[four])
+    # `wide` is carried, but not with headroom, so that a plan is worth following; what is free is too little for it.
+    seen = (
+        observe_one(own, {"full": 4, "int4": 1}, metrics(2.9), name="own"),
+        observe_one(wide, {"int4": 1}, metrics(0.55), name="wide"),
+    )
+
+    def offer(problem: Problem, changed: Collection[str] | None) -> PoolPlan:
+        counts = {"demo/own": (4, 1), "demo/wide": (2,)}
+        return replace(solve(Problem((), ())), counts=counts, prices={GPU: 0.1})
+
+    decision = decide_pool(PoolObservation(NOW, GPU, budget, 1, 0.0, seen), DEMO_SETTINGS, offer)
+    assert decision.followed
+    assert decision.decisions[0].reason is told
+
+
+def test_what_runs_is_kept_in_the_passes_too_in_which_the_plan_is_not_worth_following():
+    """By need each model asked for what is free in such a pass, and forgot it in the next one that was followed."""
+    own = demo_spec(accelerators={}, quality={"floorPermille": 750}, tiers=[tier(0), tier(2)])
+    card = {**tier(2)["card"], "capacityMilliRequestsPerSecond": 100_000}
+    four = tier(2, replica={"accelerators": 4, "cpu": "250m", "memory": "1Gi"}, card=card)
+    wide = demo_spec(accelerators={}, quality={"floorPermille": 750}, tiers=[four])
+    seen = (
+        *(observe_one(own, {"int4": 1}, metrics(0.35), name=name) for name in ("a", "b")),
+        observe_one(wide, {"int4": 1}, metrics(80.0), name="wide"),  # carried, but not with headroom
+    )
+
+    def offer(problem: Problem, changed: Collection[str] | None) -> PoolPlan:
+        counts = {"demo/a": (1, 1), "demo/b": (0, 1), "demo/wide": (1,)}
+        return replace(solve(Problem((), ())), counts=counts, prices={GPU: 0.1})
+
+    decision = decide_pool(PoolObservation(NOW, GPU, 8, 1, 0.0, seen), DEMO_SETTINGS, offer)
+    assert not decision.followed
+    assert [d.reason for d in decision.decisions] == [Reason.STEADY] * 3
+    assert "What runs is kept" in decision.decisions[0].pool

@@ -21,6 +21,7 @@ NAMESPACES = (
     "demo",
     "edited",
     "emulated",
+    "exchange",
     "killed",
     "minimal",
     "nested",

@@ -102,7 +102,7 @@ bench-engine: setup ## Measure the engine against llama.cpp (builds it once, abo
 	$(PY) -m benchmarks.bench_engine $(BENCH_ARGS)
 
 .PHONY: bench-engine-all
-bench-engine-all: setup ## All that docs/benchmarks.md says of the engine against llama.cpp: bare steps, HTTP clients, quality, cold start (about 45 minutes)
+bench-engine-all: setup ## The engine against llama.cpp: bare steps, HTTP clients, quality, cold start (about 45 minutes)
 	$(PY) -m benchmarks.bench_engine
 	$(PY) -m benchmarks.bench_engine --http --tiers fp32,bf16,int8,int4,'nested int8','nested int4'
 	$(PY) -m benchmarks.bench_quality
@@ -115,6 +115,10 @@ bench-quota: setup ## Measure the engine in half a core (needs root and cgroups)
 .PHONY: bench-quality
 bench-quality: setup ## Measure KL, perplexity and agreement of every tier and level; options: BENCH_ARGS=…
 	$(PY) -m benchmarks.bench_quality $(BENCH_ARGS)
+
+.PHONY: bench-drafting
+bench-drafting: setup ## Measure what drafting with the int4 level gains an int8 answer; options: BENCH_ARGS=…
+	$(PY) -m benchmarks.bench_drafting $(BENCH_ARGS)
 
 .PHONY: bench-planner
 bench-planner: setup ## Measure how long plans and whole decisions take, how close plans come, and that budgets hold; options: BENCH_ARGS=…

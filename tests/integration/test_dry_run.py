@@ -101,7 +101,8 @@ async def test_a_dry_run_under_load_decides_and_explains_changes_nothing_and_is_
             "int8 3 · int4 1",
         )
         assert last["message"].startswith("dry run: ")
-        assert re.search(r"demand 2\.00/s \(age \d+ s\), peak 2\.00/s \(age \d+ s\), capacity ", last["inputs"])
+        seen = r"demand 2\.00/s \(age \d+ s\), peak 2\.00/s \(age \d+ s\), queue 0 \(age \d+ s\), capacity "
+        assert re.search(seen, last["inputs"])
         assert BOUND in last["binding"]
         assert re.match(r"int8 \d .*permille.*accelerators", last["alternative"])
         assert "swap" not in status

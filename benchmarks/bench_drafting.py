@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import time
 import urllib.request
 from collections.abc import Sequence
@@ -80,7 +81,7 @@ def render(pairs: dict[int, list[Pair]]) -> str:
         ratio = paired_ratio(with_drafts, plain)
         drafted, accepted = sum(pair.drafted for pair in found), sum(pair.accepted for pair in found)
         share = f"{accepted / drafted:.0%} of {drafted:.0f}" if drafted else "none drafted"
-        medians = [sorted(speeds)[len(speeds) // 2] for speeds in (with_drafts, plain)]
+        medians = [statistics.median(speeds) for speeds in (with_drafts, plain)]
         lines.append(
             f"| {batch} | {medians[0]:.0f} | {medians[1]:.0f} | {ratio.median:.2f}x | {ratio.lowest:.2f}.."
             f"{ratio.highest:.2f} | {ratio.lower_bound:.2f} | {share} |"

@@ -151,6 +151,8 @@ def _carry_out(
     free = base.free - sum(need_of(s, proposals[s.model.key], owned) for s in others)
     needs = {s.model.key: max(0, s.cost(planned.mixes[s.model.key]) - owned[s.model.key]) for s in models}
     lacking = [s for s in models if _lacks(s)]
+    if lacking and not planned.followed:
+        return base, planned
     for s in lacking:
         key = s.model.key
         given = min(needs[key], free)
@@ -163,8 +165,7 @@ def _carry_out(
     refused = sum(_refused_less(s, planned.mixes[s.model.key]) for s in sure)
     lacking_keys = {s.model.key for s in lacking}
     rest = [s for s in models if s.model.key not in lacking_keys]
-    may_keep = not waits if planned.followed else not lacking
-    planned = replace(planned, kept=may_keep and _gain_of_free(rest, planned, needs, free) <= planned.slack)
+    planned = replace(planned, kept=not waits and _gain_of_free(rest, planned, needs, free) <= planned.slack)
     if not planned.followed and not planned.kept:
         return base, planned
     for s in rest:

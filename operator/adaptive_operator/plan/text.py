@@ -12,7 +12,7 @@ _ELLIPSIS: Final = "…"
 
 def trim(text: str, length: int) -> str:
     """At most `length` characters; what was cut off shows as an ellipsis."""
-    return text if len(text) <= length else text[: length - 1] + "…"
+    return text if len(text) <= length else text[: length - 1] + _ELLIPSIS
 
 
 def join_fitting(parts: Iterable[str], size: int) -> str:

@@ -23,26 +23,47 @@ from inference_pods.kernels.triton.nested import NestedLevel
 from inference_pods.kernels.triton.norm_rope import norm_rope, rotation_table
 from inference_pods.kernels.triton.paged_attention import paged_attention, reference_paged_attention
 from inference_pods.kernels.triton.rms_norm import reference_rms_norm, rms_norm
+from inference_pods.kernels.triton.spread import choose_spread
+from inference_pods.kernels.triton.w8a16 import TILES as W8A16_TILES
+from inference_pods.kernels.triton.w8a16 import pack_int8, reference_w8a16, w8a16
 from tests.inference_pods.kernels import device_script
+from tests.inference_pods.kernels.triton.test_matmul import CASES, random_operands
 
 DTYPES = (torch.float16, torch.bfloat16)
 
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("kind", list(Format))
-@pytest.mark.parametrize("level", list(NestedLevel))
+@pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize(
     ("rows", "outputs", "columns"), [(1, 100, 192), (17, 65, 64), (67, 192, 576), (130, 1536, 576)]
 )
-def test_a_matmul_equals_the_reference(kind, level, dtype, rows, outputs, columns):
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(rows, columns, generator=generator).to(dtype)
-    matrix = pack_linear(torch.randn(outputs, columns, generator=generator) * 0.1, kind)
-    want = linear(x, matrix, level)  # on a CPU: the reference
-    got = linear(x.cuda(), move(matrix, "cuda"), level).cpu()
+def test_a_matmul_equals_the_reference(name, dtype, rows, outputs, columns):
+    pack, reference, kernel = CASES[name]
+    x, weights = random_operands(rows, outputs, columns, dtype, seed=0)
+    matrix = pack(weights)
+    got, want = kernel(x.cuda(), move(matrix, "cuda")).cpu(), reference(x, matrix)
     unit = torch.finfo(dtype).eps
     torch.testing.assert_close(got.float(), want.float(), rtol=unit, atol=unit)
+
+
+@pytest.mark.parametrize("per_row", [False, True])
+def test_the_head_gives_scores_in_fp32(per_row):
+    x, weights = random_operands(3, 700, 576, torch.bfloat16, seed=6)
+    matrix = pack_int8(weights, per_row)
+    scores = w8a16(x.cuda(), move(matrix, "cuda"), torch.float32).cpu()
+    torch.testing.assert_close(scores, reference_w8a16(x, matrix, torch.float32), rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_split_sums_are_the_same_in_every_run(name):
+    pack, _, kernel = CASES[name]
+    x, weights = random_operands(3, 4096, 4096, torch.bfloat16, seed=1)
+    x, matrix = x.cuda(), pack(weights.cuda())
+    assert choose_spread(W8A16_TILES, 3, 4096, 128, x.device).splits > 1
+    first = kernel(x, matrix)
+    assert all(torch.equal(first, kernel(x, matrix)) for _ in range(20))
+    assert matrix.counters.count_nonzero() == 0
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

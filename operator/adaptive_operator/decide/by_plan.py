@@ -14,7 +14,7 @@ from adaptive_operator.decide.by_need import Division, acts, need_of
 from adaptive_operator.decide.candidates import best_plan, is_enumerable
 from adaptive_operator.decide.changes import find_changed, remember
 from adaptive_operator.decide.giving import give
-from adaptive_operator.decide.growth import carries, grow, growth_demand
+from adaptive_operator.decide.growth import carries, grow, growth_demand, has_lasted
 from adaptive_operator.decide.optimize.problem import UNSERVED, Problem
 from adaptive_operator.decide.optimize.solve import PoolPlan, SolveSettings, solve_greedily
 from adaptive_operator.decide.planned import build_problem, is_plannable, planned_demand, planned_mix, propose_mix
@@ -161,7 +161,7 @@ def _carry_out(
         free -= given
     waits = sum(needs[s.model.key] for s in lacking) > sum(limits[s.model.key] - owned[s.model.key] for s in lacking)
     # What may be chance or a short burst is no reason to take something from others.
-    sure = [s for s in lacking if proposals[s.model.key].reason is not Reason.HELD_FOR_AGREEMENT]
+    sure = [s for s in lacking if _is_sure(s, proposals[s.model.key])]
     refused = sum(_refused_less(s, planned.mixes[s.model.key]) for s in sure)
     lacking_keys = {s.model.key for s in lacking}
     rest = [s for s in models if s.model.key not in lacking_keys]
@@ -242,6 +242,13 @@ def _lacks(situation: Situation) -> bool:
     """Does the demand pass what is wanted?"""
     demand, space = growth_demand(situation), plan_space(situation, situation.budget)
     return demand is not None and not carries(space, as_plan(space, situation.wanted), demand)
+
+
+def _is_sure(situation: Situation, proposal: Proposal) -> bool:
+    """Is what is lacking neither chance nor a short burst? Where nothing is free, no plans can agree on it."""
+    demand = growth_demand(situation)
+    is_held = proposal.reason is Reason.HELD_FOR_AGREEMENT
+    return not is_held and demand is not None and has_lasted(situation, situation.wanted, demand)
 
 
 def _refused_less(situation: Situation, mix: Mix) -> float:

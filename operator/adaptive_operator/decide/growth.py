@@ -5,6 +5,7 @@ What is wanted counts as supply even while it loads, so one deficit is answered 
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from adaptive_operator.decide.candidates import Plan, PlanSpace, best_plan
@@ -25,6 +26,8 @@ from adaptive_operator.reasons import Reason
 _TOLERANCE = 0.005
 # A demand that surely passes this part of the rate to leave at is acted on without plans in agreement.
 _NEAR = 0.95
+# Of the history's bins that have to be known, for their mean to say something of it all.
+_LEAST_PART = 0.5
 
 
 def growth_demand(situation: Situation) -> float | None:
@@ -118,6 +121,22 @@ def _surely(situation: Situation, demand: float) -> float:
     """What of the demand (requests/s) is neither chance nor a burst that may be over soon."""
     seen = situation.demand
     return 0.0 if seen.is_burst else max(0.0, demand - seen.chance)
+
+
+def has_lasted(situation: Situation, mix: Mix, demand: float) -> bool:
+    """Does the demand (requests/s) pass what a mix carries by more than chance, now or in the mean of the history?
+
+    A lack that is less than chance in a minute is not in ten.
+    """
+    space = plan_space(situation, situation.budget)
+    plan, seen = as_plan(space, mix), situation.model.metrics.history
+    if not carries(space, plan, _surely(situation, demand)):
+        return True
+    known = [rate for rate in seen.bins if rate is not None] if seen is not None else []
+    if seen is None or len(known) < _LEAST_PART * len(seen.bins):
+        return False
+    mean = sum(known) / len(known)
+    return not carries(space, plan, max(0.0, mean - math.sqrt(mean / (len(known) * seen.bin_seconds))))
 
 
 def _held(situation: Situation, memory: PolicyMemory, passes: str, added: str) -> Proposal:

@@ -121,6 +121,25 @@ def test_giving_needs_plans_in_agreement():
     assert decide_pool(later, DEMO_SETTINGS).decisions[1].reason is Reason.GAVE_TO_OTHERS
 
 
+@pytest.mark.parametrize(
+    ("before", "told"),
+    [
+        pytest.param(None, Reason.STEADY, id="no history"),
+        pytest.param(0.9, Reason.STEADY, id="the last ten minutes were carried: it may be chance"),
+        pytest.param(1.25, Reason.HELD_FOR_AGREEMENT, id="the last ten minutes were not carried either"),
+    ],
+)
+def test_a_lack_that_may_be_chance_takes_from_others_only_if_it_has_lasted(before, told):
+    """Nothing is free, so `busy` says that it is steady: 1.25/s pass the 1.17/s of its mix by less than chance."""
+    seen = pool(5, busy=(BUSY, 1.25), calm=(CALM, 0.35))
+    if before is not None:
+        past = Series((before,) * 40, 15.0, NOW)
+        busy = replace(seen.models[0], metrics=replace(seen.models[0].metrics, history=past))
+        seen = replace(seen, models=(busy, seen.models[1]))
+    decisions = decide_pool(seen, DEMO_SETTINGS).decisions
+    assert [d.reason for d in decisions] == [Reason.STEADY, told]
+
+
 def test_what_a_model_would_give_back_for_its_price_goes_to_one_that_uses_it():
     """Two accelerators for full add more quality to `thrifty` than to `plain`, but less than they are to be worth."""
     rates = {"full": 16_000, "int4": 13_000}

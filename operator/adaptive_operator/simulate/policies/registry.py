@@ -24,9 +24,9 @@ from adaptive_operator.simulate.scenario import Scenario
 GRIDS: Final[Mapping[str, tuple[float, ...]]] = {
     "hpa": (0.15, 0.2, 0.3, 0.4, 0.5, 0.7, 0.9),  # target, part of the slots
     "kpa": (0.15, 0.2, 0.3, 0.4, 0.5, 0.7, 0.9),
-    "cost-first": (0.03, 0.05, 0.1, 0.15, 0.2, 0.4, 0.8),  # limit of the KV memory
-    "proteus": (1.05, 1.2, 1.35, 1.5, 1.75, 2.0),  # the first beta
-    "infaas": (0.5, 0.6, 0.7, 0.8, 0.9),  # limit of the utilisation
+    "cost-first": (0.01, 0.02, 0.03, 0.05, 0.1, 0.15, 0.2, 0.4, 0.8),  # limit of the KV memory
+    "proteus": (0.95, 1.0, 1.05, 1.2, 1.35, 1.5, 1.75, 2.0),  # the first beta
+    "infaas": (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95),  # limit of the utilisation
 }
 
 

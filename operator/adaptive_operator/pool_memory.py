@@ -37,6 +37,7 @@ class PoolMemory:
     note_solved: Callable[[str, float], None] = lambda method, seconds: None  # how, and how long it took
     _prices: dict[str, Mapping[str, float]] = field(default_factory=dict)  # by pool
     _plans: dict[str, LastPlan] = field(default_factory=dict)  # by pool, of large ones
+    _kept: dict[str, bool] = field(default_factory=dict)  # by pool: what is free stayed free
     _failures: dict[str, int] = field(default_factory=dict)  # in a row, passes without the solver included
 
     def recall(self, observation: PoolObservation) -> PoolObservation:
@@ -47,7 +48,8 @@ class PoolMemory:
         if failures >= FAILURES and (failures - FAILURES) % _PASSES_WITHOUT < _PASSES_WITHOUT - 1:
             planning, self._failures[key] = Planning.GREEDY, failures + 1
         prices, last = self._prices.get(key, {}), self._plans.get(key)
-        return replace(observation, prices=prices, planning=planning, last_plan=last)
+        kept = self._kept.get(key, False)
+        return replace(observation, prices=prices, planning=planning, last_plan=last, kept=kept)
 
     def without_solver(self, observation: PoolObservation) -> PoolObservation:
         """The same observation after the solver failed on it."""
@@ -64,6 +66,7 @@ class PoolMemory:
             self.count_failure("TimedOut" if isinstance(error, SolverTimeoutError) else "Failed")
             _LOG.warning("pool %s: the planner's program was not solved: %s", key, error)
             raise
+        self._kept[key] = decision.kept
         if decision.unsolved:
             self.count_failure("Unsolved")
         if observation.planning is Planning.SOLVED and decision.planned:
@@ -85,7 +88,7 @@ class PoolMemory:
     def expect(self, pools: Mapping[str, int]) -> None:
         """These are the pools now, with so many models to plan: forget what is gone, prepare for the largest."""
         self.prepare(max(pools.values(), default=0))
-        for remembered in (self._prices, self._plans, self._failures):
+        for remembered in (self._prices, self._plans, self._kept, self._failures):
             for key in set(remembered) - set(pools):
                 del remembered[key]
 

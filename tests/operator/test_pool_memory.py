@@ -18,7 +18,7 @@ from adaptive_operator.pool_memory import FAILURES, PoolMemory
 from adaptive_operator.reasons import Reason
 from adaptive_operator.solving import SolverError, SolverTimeoutError
 from stand_ins.plant import DEMO_SETTINGS
-from tests.operator.decide.test_by_plan import BUSY, CALM, GPU, pool
+from tests.operator.decide.test_by_plan import BUSY, CALM, GPU, free_beside, offer_to_first, pool
 
 MANY = 8
 SCARCE = pool(5, busy=(BUSY, 2.5), calm=(CALM, 0.35))
@@ -48,6 +48,15 @@ def test_pools_that_are_gone_are_forgotten() -> None:
     memory.decide_pool(memory.recall(SCARCE), DEMO_SETTINGS)
     memory.expect({})
     assert memory.recall(SCARCE).prices == {}
+
+
+def test_the_next_plan_knows_whether_the_last_one_left_free_what_is_free() -> None:
+    scene, memory = free_beside(100_000, 85.0), PoolMemory(offer_to_first)
+    assert not memory.recall(scene).kept
+    memory.decide_pool(memory.recall(scene), DEMO_SETTINGS)
+    assert memory.recall(scene).kept
+    memory.expect({})
+    assert not memory.recall(scene).kept
 
 
 def test_a_solver_prepares_for_the_largest_pool_that_is_seen() -> None:

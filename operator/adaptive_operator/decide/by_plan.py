@@ -29,6 +29,9 @@ from adaptive_operator.reasons import Reason
 # A plan is followed when it is worth this much more than what the models would do by themselves (share of the demand;
 # a request not served counts as ten). Less is not worth that accelerators go from one model to another.
 _LEAST_GAIN: Final = 0.01
+# What was left free is handed out when that gains so many times what a plan may miss: near the limit a pool would offer
+# it in one pass and keep it in the next, and nobody would come to agree on it.
+_KEPT_AGAIN: Final = 3.0
 
 Solver = Callable[[Problem, Collection[str] | None], PoolPlan]  # a program, keys of what changed (None: all)
 
@@ -73,7 +76,7 @@ def plan_pool(
         return base, None
     problem = build_problem(models, pool.resource, left, pool.prices)
     planned = _solved(models, problem, pool, base, solver)
-    return _carry_out(models, others, planned, base)
+    return _carry_out(models, others, planned, base, _KEPT_AGAIN if pool.kept else 1.0)
 
 
 def _solved(
@@ -140,12 +143,13 @@ def _worth(situation: Situation, mix: Mix) -> float:
 
 
 def _carry_out(
-    models: Sequence[Situation], others: Sequence[Situation], planned: Planned, base: Division
+    models: Sequence[Situation], others: Sequence[Situation], planned: Planned, base: Division, slacks: float
 ) -> tuple[Division, Planned]:
     """Those whose load is not carried first, then the rest; while one of them waits for room, the rest only gives.
 
     A plan that is not followed is carried out only where it keeps what runs: near rest it is worth following in one
-    pass and not in the next, and by need everybody would ask for what is free.
+    pass and not in the next, and by need everybody would ask for what is free. `slacks`: what is free is handed out
+    where that gains more than so many times what the plan may miss.
     """
     owned, limits, proposals = base.owned, dict(base.limits), dict(base.proposals)
     free = base.free - sum(need_of(s, proposals[s.model.key], owned) for s in others)
@@ -165,7 +169,8 @@ def _carry_out(
     refused = sum(_refused_less(s, planned.mixes[s.model.key]) for s in sure)
     lacking_keys = {s.model.key for s in lacking}
     rest = [s for s in models if s.model.key not in lacking_keys]
-    planned = replace(planned, kept=not waits and _gain_of_free(rest, planned, needs, free) <= planned.slack)
+    gain = _gain_of_free(rest, planned, needs, free)
+    planned = replace(planned, kept=not waits and gain <= slacks * planned.slack)
     if not planned.followed and not planned.kept:
         return base, planned
     for s in rest:

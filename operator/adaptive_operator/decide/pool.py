@@ -81,6 +81,7 @@ def decide_pool(observation: PoolObservation, settings: DecideSettings, solver: 
         prices=dict(planned.plan.prices),
         planned=True,
         followed=planned.followed,
+        kept=planned.kept,
         plan=as_adopted(planned.problem, planned.plan),
         last_plan=planned.last,
         unsolved=not planned.is_trusted,

@@ -291,3 +291,4 @@ class PoolObservation:
     prices: Mapping[str, float] = field(default_factory=dict)  # of an accelerator by the last plan; none after a start
     planning: Planning = Planning.SOLVED
     last_plan: LastPlan | None = None  # of a large pool; None: plan all models anew
+    kept: bool = False  # the last plan left free what is free, as it gained too little with it

@@ -316,14 +316,8 @@ def test_a_model_that_agrees_on_a_smaller_mix_of_its_own_goes_on_though_more_is_
     assert told == [Reason.HELD_FOR_AGREEMENT, Reason.REMOVED_REPLICA]
 
 
-@pytest.mark.parametrize(
-    ("capacity", "load", "told"),
-    [
-        pytest.param(650, 0.55, Reason.HELD_FOR_AGREEMENT, id="0.1/s more at full quality are worth it"),
-        pytest.param(100_000, 85.0, Reason.STEADY, id="the same is less than a thousandth of what these are asked for"),
-    ],
-)
-def test_what_is_free_is_offered_only_where_that_gains_more_than_the_plan_may_miss(capacity, load, told):
+def free_beside(capacity: int, load: float) -> PoolObservation:
+    """Two accelerators are free, and `a` would gain 0.1/s with them; `wide` makes that much or little of the demand."""
     own = demo_spec(accelerators={}, quality={"floorPermille": 750}, tiers=[tier(0), tier(2)])
     card = {**tier(2)["card"], "capacityMilliRequestsPerSecond": capacity}
     four = tier(2, replica={"accelerators": 4, "cpu": "250m", "memory": "1Gi"}, card=card)
@@ -333,13 +327,32 @@ def test_what_is_free_is_offered_only_where_that_gains_more_than_the_plan_may_mi
         *(observe_one(own, {"int4": 1}, metrics(0.35), name=name) for name in ("a", "b")),
         observe_one(wide, {"int4": 1}, metrics(load), name="wide"),
     ]
+    return PoolObservation(NOW, GPU, 8, 1, 0.0, tuple(seen))
 
-    def offer(problem: Problem, changed: Collection[str] | None) -> PoolPlan:
-        counts = {"demo/a": (1, 1), "demo/b": (0, 1), "demo/wide": (2,)}
-        return replace(solve(Problem((), ())), counts=counts, prices={GPU: 0.1})
 
-    decision = decide_pool(PoolObservation(NOW, GPU, 8, 1, 0.0, tuple(seen)), DEMO_SETTINGS, offer)
+def offer_to_first(problem: Problem, changed: Collection[str] | None) -> PoolPlan:
+    """What is free goes to `a`."""
+    counts = {"demo/a": (1, 1), "demo/b": (0, 1), "demo/wide": (2,)}
+    return replace(solve(Problem((), ())), counts=counts, prices={GPU: 0.1})
+
+
+@pytest.mark.parametrize(
+    ("capacity", "load", "kept", "told"),
+    [
+        pytest.param(650, 0.55, False, Reason.HELD_FOR_AGREEMENT, id="0.1/s more at full quality are worth it"),
+        pytest.param(650, 0.55, True, Reason.HELD_FOR_AGREEMENT, id="also where the last plan left it free"),
+        pytest.param(
+            100_000, 85.0, False, Reason.STEADY, id="the same is less than a thousandth of what these are asked for"
+        ),
+        pytest.param(65_000, 55.0, False, Reason.HELD_FOR_AGREEMENT, id="it is a little more than a thousandth"),
+        pytest.param(65_000, 55.0, True, Reason.STEADY, id="but not enough after a plan that left it free"),
+    ],
+)
+def test_what_is_free_is_offered_only_where_that_gains_more_than_the_plan_may_miss(capacity, load, kept, told):
+    seen = free_beside(capacity, load)
+    decision = decide_pool(replace(seen, kept=kept), DEMO_SETTINGS, offer_to_first)
     assert decision.followed
+    assert decision.kept is (told is Reason.STEADY)
     assert [d.reason for d in decision.decisions] == [told, Reason.STEADY, Reason.STEADY]
     assert ("What runs is kept" in decision.decisions[0].pool) is (told is Reason.STEADY)
 

@@ -79,6 +79,7 @@ class AdaptivePolicy:
     _settings: DecideSettings = field(init=False)
     _plan_settings: PlanSettings = field(init=False)
     _prices: Mapping[str, float] = field(default_factory=dict)  # of the last plan, as the operator remembers them
+    _kept: bool = False  # whether the last plan left free what is free
     _nudged: bool = False
 
     def begin(self, world: World) -> None:
@@ -125,6 +126,7 @@ class AdaptivePolicy:
             return
         started = self.clock()
         decided = decide_pool(observation, self._settings)
+        self._kept = decided.kept
         if decided.planned and self.swap_cost:
             self._prices = decided.prices
         seconds = self.clock() - started
@@ -173,6 +175,7 @@ class AdaptivePolicy:
             surge=pool.surge,
             shares=pool.declared.shares if pool.declared is not None else (),
             prices=self._prices,
+            kept=self._kept,
         )
 
     def _horizon(self, model: SeenModel) -> float:

@@ -128,13 +128,16 @@ def _judge_violations(table: str, records: Sequence[Record]) -> list[Verdict]:
     served = _difference(records, "ours", "hpa", "system_accuracy")
     hours = _difference(records, "ours", "hpa", "accelerator_hours")
     what = f"at equal accelerators, {table}: "
+    # With tiers that only decode faster, no mix carries this load: nobody can have ten times fewer.
+    asked = table == TABLES[0]
+    enough = hpa.mean > 0 and hpa.mean >= _FEWER_MUST * ours.mean
     return [
         Verdict(f"{what}violations, ours - hpa", "< 0", _text(less, 2, 100, " points"), _sure(less, less.high < 0)),
         Verdict(
             f"{what}violations, hpa / ours",
-            f">= {_FEWER_MUST}x",
+            f">= {_FEWER_MUST}x" if asked else "–",
             "none of ours" if ours.mean == 0 else f"{times:.1f}x",
-            hpa.mean > 0 and hpa.mean >= _FEWER_MUST * ours.mean,
+            enough if asked else None,
         ),
         Verdict(f"{what}system accuracy, ours - hpa", "> 0", _text(served, 4), _sure(served, served.low > 0)),
         Verdict(f"{what}accelerator-hours, ours - hpa", "–", _text(hours, 2), None),

@@ -205,3 +205,10 @@ def test_a_metrics_cell_counts_what_changed_while_it_was_blind(monkeypatch):
     small = Setup(budget=2, trace=None, minutes=6.0)
     record = ROWS["metrics"].run(Cell("metrics", "gone rising 330", 1), small, lambda label: lambda part: None)
     assert record["blind_changes"] == 0
+
+
+def test_ten_times_fewer_violations_are_asked_for_only_where_some_mix_carries_the_load():
+    records = [{"ours": figures(0.2, 0.77), "hpa": figures(v, 0.69)} for v in (0.31, 0.32)]
+    met = {v.what.rsplit(": ", 1)[1]: v.met for v in ROWS["violations"].judge("decode-only", records)}
+    assert met["violations, hpa / ours"] is None
+    assert met["violations, ours - hpa"] is True

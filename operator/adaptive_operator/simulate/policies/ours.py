@@ -176,6 +176,7 @@ class AdaptivePolicy:
             shares=pool.declared.shares if pool.declared is not None else (),
             prices=self._prices,
             kept=self._kept,
+            division=pool.division,
         )
 
     def _horizon(self, model: SeenModel) -> float:

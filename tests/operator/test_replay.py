@@ -147,6 +147,19 @@ def test_swaps_of_the_fourth_format_are_decided_again_as_they_were() -> None:
     assert differing(outcomes) == []
 
 
+def test_a_swap_of_the_fifth_format_that_was_not_predicted_is_decided_again_as_it_was() -> None:
+    """Written by the version that predicted nothing where a tier had left the spec, whatever its StatefulSet said."""
+    line = (RECORDS / "format-5.jsonl").read_text()
+    [told] = decode_record(line).decisions
+    assert told.swap is not None
+    assert told.swap.predicted_gain_permille is None
+    outcomes = list(replay_lines([line]))
+    assert differing(outcomes) == []
+    [again] = [item.again for item in outcomes if isinstance(item, Replayed)]
+    assert again.swap is not None
+    assert again.swap.predicted_gain_permille == -61
+
+
 def test_another_prediction_is_another_decision_since_the_fifth_format() -> None:
     model = observe_one(demo_spec(), {"full": 1, "int4": 1}, metrics(1.8))
     record = record_of(PoolObservation(10_000.0, GPU, 4, 1, 0.0, (model,)))
@@ -154,6 +167,7 @@ def test_another_prediction_is_another_decision_since_the_fifth_format() -> None
     assert decision.swap is not None
     other = replace(decision, swap=replace(decision.swap, predicted_dip_permille=1))
     assert differing(replayed(replace(record, decisions=(other,)))) == [("swap",)]
+    assert differing(replayed(replace(record, decisions=(other,), format=5))) == [("swap",)]
     assert differing(replayed(replace(record, decisions=(other,), format=4))) == []
 
 

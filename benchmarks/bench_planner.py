@@ -2,9 +2,9 @@
 
 Part `solver`: everything between a program and a plan that may be adopted is timed: configurations, prices, the binary
 program, keeping what runs, routing. One warm process, wall time. Part `decisions`: the whole decision of a model, and
-of 1,000 (`planner_decisions.py`); part `budget`: whether simulated pools keep theirs (`planner_budget.py`). Gaps are
-shares of the weighted demand: within what was listed, and with --oracle against the plain integer program on one pool,
-which takes its time.
+of 1,000 (`planner_decisions.py`); part `budget`: whether simulated pools keep theirs (`planner_budget.py`), with
+--trace also under the load of a trace. Gaps are shares of the weighted demand: within what was listed, and with
+--oracle against the plain integer program on one pool, which takes its time.
 With --simulate it runs bench_policies instead, which takes the other options.
 """
 
@@ -25,6 +25,7 @@ import scipy
 from adaptive_operator.decide.optimize.milp import route, solve_exact
 from adaptive_operator.decide.optimize.problem import Problem
 from adaptive_operator.decide.optimize.solve import PoolPlan, solve
+from adaptive_operator.simulate.traces import read_trace
 from benchmarks import bench_policies, planner_budget, planner_decisions
 from benchmarks.planner_budget import Kept
 from benchmarks.planner_decisions import Decided
@@ -37,6 +38,7 @@ PARTS = ("solver", "decisions", "budget")
 LEFT_OUT = """\
 Left out: the rows of the simulated policies (capacity, violations, proteus, flaps, sweep, metrics), which take hours:
 make bench-policies, or make bench-planner BENCH_ARGS=--simulate; what was run is kept, so it may be stopped."""
+WITHOUT_TRACE = "Left out of the budget: a model with a trace's load: BENCH_ARGS='--trace FILE'."
 WITHOUT_ORACLE = "Left out: the plain integer program on one pool of 100 models: BENCH_ARGS='--oracle 90'."
 
 
@@ -207,17 +209,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--large-seeds", type=int, default=LARGE_SEEDS, help="pools of 1,000 models")
     parser.add_argument("--oracle", type=float, default=0.0, help="seconds for the plain program; 0: not run")
+    parser.add_argument("--trace", type=Path, help="for part budget: a model more, with Azure's conversation trace")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--simulate", action="store_true", help="the acceptance table of simulated policies instead")
     options = parser.parse_args(given)
     samples = list(measure(options.seeds, options.large_seeds)) if "solver" in options.parts else []
     decided = list(_decisions(options.seeds)) if "decisions" in options.parts else []
-    runs = list(planner_budget.keep_budget(options.seeds)) if "budget" in options.parts else []
+    trace = read_trace(options.trace) if options.trace is not None else ()
+    runs = list(planner_budget.keep_budget(options.seeds, trace)) if "budget" in options.parts else []
     load = os.getloadavg()[0]
     print(f"{os.cpu_count()} cores, load {load:.1f}, scipy {scipy.__version__} (HiGHS), floors 0.9, Π 10\n")
     tables = [render(samples)] if samples else []
     tables += [render_decisions(decided)] if decided else []
     tables += [render_budget(runs)] if runs else []
+    tables += [WITHOUT_TRACE] if runs and not trace else []
     tables.append(compare_with_oracle(options.oracle) if options.oracle else WITHOUT_ORACLE)
     print("\n\n".join([*tables, LEFT_OUT]))
     OUTPUT.parent.mkdir(parents=True, exist_ok=True)

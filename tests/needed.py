@@ -10,11 +10,13 @@ import importlib.util
 import os
 from collections import Counter
 from collections.abc import Iterable
+from pathlib import Path
 from types import ModuleType
 from typing import NoReturn
 
 import pytest
 
+TRACE_VARIABLE = "ADAPTIVE_TRACE"
 COMPLETE_VARIABLE = "ADAPTIVE_TESTS_COMPLETE"
 MARK = "NOT TESTED: "
 
@@ -31,6 +33,18 @@ def need_module(name: str, reason: str) -> ModuleType:
     if importlib.util.find_spec(name) is None:
         give_up(reason)
     return importlib.import_module(name)
+
+
+def need_trace() -> Path:
+    """Azure's conversation trace, where it is: in the file that $ADAPTIVE_TRACE names, or beside the checkout.
+
+    It does not belong to the project, and nothing here fetches it, so that CI, too, goes on without, saying so.
+    """
+    beside = Path(__file__).parents[2] / "shared" / "data" / "azure_llm_2023_conv.csv"
+    path = Path(os.environ.get(TRACE_VARIABLE) or beside)
+    if not path.is_file():
+        pytest.skip(f"{MARK}Azure's conversation trace is not here: name its CSV file in {TRACE_VARIABLE}")
+    return path
 
 
 def count_untested(skipped: Iterable[pytest.TestReport]) -> Counter[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.needed import COMPLETE_VARIABLE, count_untested, give_up, need_module
+from tests.needed import COMPLETE_VARIABLE, TRACE_VARIABLE, count_untested, give_up, need_module, need_trace
 
 REASON = "helm is not installed: run x"
 
@@ -50,6 +50,19 @@ def test_a_module_is_imported_where_it_is_and_missed_aloud_where_it_is_not(monke
     assert need_module("json", REASON).loads("1") == 1
     with pytest.raises(pytest.fail.Exception, match=REASON):
         need_module("no_such_module", REASON)
+
+
+@pytest.mark.parametrize("complete", ["", "1"])
+def test_without_the_trace_nobody_fails_and_it_is_said_in_red(
+    complete: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv(COMPLETE_VARIABLE, complete)
+    monkeypatch.setenv(TRACE_VARIABLE, str(tmp_path / "conv.csv"))
+    with pytest.raises(pytest.skip.Exception) as caught:
+        need_trace()
+    assert sum(count_untested([report_of(str(caught.value))]).values()) == 1
+    (tmp_path / "conv.csv").touch()
+    assert need_trace() == tmp_path / "conv.csv"
 
 
 @pytest.mark.parametrize(("complete", "code", "words"), [("", 5, "7 tests were NOT run"), ("1", 2, "7 errors")])

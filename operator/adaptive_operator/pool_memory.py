@@ -51,10 +51,10 @@ class PoolMemory:
         kept = self._kept.get(key, False)
         return replace(observation, prices=prices, planning=planning, last_plan=last, kept=kept)
 
-    def without_solver(self, observation: PoolObservation) -> PoolObservation:
-        """The same observation after the solver failed on it."""
-        greedy = self._failures.get(_key(observation), 0) >= FAILURES
-        return replace(observation, planning=Planning.GREEDY if greedy else Planning.BY_NEED)
+    def without_solver(self, observation: PoolObservation, error: SolverError) -> PoolObservation:
+        """The same observation after the solver failed on it, with this error."""
+        greedy, late = self._failures.get(_key(observation), 0) >= FAILURES, isinstance(error, SolverTimeoutError)
+        return replace(observation, planning=Planning.GREEDY if greedy else Planning.BY_NEED, solver_was_late=late)
 
     def decide_pool(self, observation: PoolObservation, settings: DecideSettings) -> PoolDecision:
         """The decision. Raises SolverError, which counts."""

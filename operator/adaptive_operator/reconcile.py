@@ -199,8 +199,8 @@ class Reconciler:
             return self.policy.decide(seen)
         try:
             return await asyncio.to_thread(self.policy.decide, seen)
-        except SolverError:
-            return await asyncio.to_thread(self.policy.decide, self.memory.without_solver(seen))
+        except SolverError as error:
+            return await asyncio.to_thread(self.policy.decide, self.memory.without_solver(seen, error))
 
     async def _observe(self, pool: Pool, epoch: int) -> PoolObservation:
         scopes = [

@@ -21,9 +21,11 @@ from adaptive_operator.record import DecisionRecord, RecordError, decode_record
 # Words beside a decision, which earlier formats told less of: in them other words are no other decision. Before format
 # 4 an explanation was kept under another budget, before 5 under other shares of the pool; before 5 only demand and peak
 # had ages, a swap's gain had no unit, and that of most swaps was told as 0, and dry runs were not told how they are
-# decided.
-_TOLD_SINCE: Final = {"inputs": 5, "binding": 5, "alternative": 5, "budget": 4, "shares": 5, "pool": 5}
+# decided. Before 6 swaps were not predicted while replicas of a tier that had left the spec were there, and what tiers
+# were measured by had no age.
+_TOLD_SINCE: Final = {"inputs": 6, "binding": 5, "alternative": 5, "budget": 4, "shares": 5, "pool": 5}
 _PREDICTED_SINCE: Final = 5
+_LEFT_TIERS_PREDICTED_SINCE: Final = 6
 _ROUNDING: Final = 1e-6  # share of the weighted demand: sums in another order
 
 
@@ -44,9 +46,15 @@ class Replayed:
         then, again = (self._as_told(decision) for decision in (self.then, self.again))
         return tuple(name for name in names if getattr(then, name) != getattr(again, name))
 
+    @property
+    def _is_prediction_told(self) -> bool:
+        """Is what the record says of the swap's gain and dip what would be said now? Of none it may not be."""
+        is_predicted = self.then.swap is not None and self.then.swap.predicted_gain_permille is not None
+        return self.format >= (_PREDICTED_SINCE if is_predicted else _LEFT_TIERS_PREDICTED_SINCE)
+
     def _as_told(self, decision: Decision) -> Decision:
         """Without what the record's format did not tell of a swap as it is told now."""
-        if decision.swap is None or self.format >= _PREDICTED_SINCE:
+        if decision.swap is None or self._is_prediction_told:
             return decision
         swap = replace(decision.swap, predicted_gain_permille=None, predicted_gain_of=None, predicted_dip_permille=None)
         return replace(decision, swap=swap)

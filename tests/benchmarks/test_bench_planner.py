@@ -3,9 +3,10 @@ from dataclasses import replace
 import pytest
 
 from adaptive_operator.decide.optimize.solve import solve
+from adaptive_operator.simulate.requests import TraceRow
 from benchmarks import bench_planner, planner_budget
 from benchmarks.bench_planner import COLD, Sample, describe, percentile, render, render_budget, render_decisions
-from benchmarks.planner_budget import Kept, keep_budget
+from benchmarks.planner_budget import Kept, cut_minutes, keep_budget
 from benchmarks.planner_decisions import MANY, ONE, Decided, decide_many, decide_one_model
 from benchmarks.planner_pools import ACCELERATORS, TIERS, build_pool, changed_keys, move_on
 from benchmarks.policy_rows import ROWS
@@ -95,7 +96,7 @@ def test_a_run_with_lost_nodes_and_metrics_keeps_its_budget():
 
 def test_what_is_not_run_is_told_with_the_way_to_it(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(bench_planner, "OUTPUT", tmp_path / "planner.json")
-    monkeypatch.setattr(planner_budget, "keep_budget", lambda seeds: [Kept(9, 40, 0)] * seeds)
+    monkeypatch.setattr(planner_budget, "keep_budget", lambda seeds, trace: [Kept(9, 40, 0)] * seeds)
 
     assert bench_planner.main(["--parts", "budget", "--seeds", "2"]) == 0
     told = capsys.readouterr().out
@@ -104,3 +105,27 @@ def test_what_is_not_run_is_told_with_the_way_to_it(monkeypatch, tmp_path, capsy
     assert all(name in told for name in ROWS)
     assert "make bench-policies" in told
     assert "--oracle" in told
+    assert "--trace" in told
+
+
+def test_with_a_trace_the_budget_is_kept_under_its_load_too(monkeypatch, tmp_path, capsys):
+    asked = []
+    monkeypatch.setattr(bench_planner, "OUTPUT", tmp_path / "planner.json")
+    monkeypatch.setattr(planner_budget, "keep_budget", lambda *given: asked.append(given) or [Kept(9, 40, 0)])
+    path = tmp_path / "trace.csv"
+    path.write_text("TIMESTAMP,ContextTokens,GeneratedTokens\n0,374,44\n4.5,396,109\n")
+
+    assert bench_planner.main(["--parts", "budget", "--seeds", "2", "--trace", str(path)]) == 0
+    assert asked == [(2, (TraceRow(0.0, 374, 44), TraceRow(4.5, 396, 109)))]
+    assert "Left out of the budget" not in capsys.readouterr().out
+
+
+def test_each_seed_has_ten_minutes_of_the_trace_of_its_own():
+    trace = tuple(TraceRow(float(at), at + 1, 10) for at in range(3600))
+    cuts = [cut_minutes(trace, seed) for seed in range(4)]
+
+    assert [len(cut) for cut in cuts] == [600] * 4
+    assert len({cut[0].prompt_tokens for cut in cuts}) == 4
+    assert all(cut[0].arrival < 1 and cut[-1].arrival < 600 for cut in cuts)
+    assert cut_minutes(trace[:60], 0) == trace[:60]
+    assert cut_minutes((), 0) == ()

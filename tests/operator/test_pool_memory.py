@@ -17,12 +17,14 @@ from adaptive_operator.decide.pool import decide_pool
 from adaptive_operator.observe.observation import Planning, PoolObservation, PoolShare
 from adaptive_operator.pool_memory import FAILURES, PoolMemory
 from adaptive_operator.reasons import Reason
+from adaptive_operator.record import build_record, decode_record, encode_record
 from adaptive_operator.solving import SolverError, SolverTimeoutError
 from stand_ins.plant import DEMO_SETTINGS
 from tests.operator.decide.test_by_plan import BUSY, CALM, GPU, free_beside, offer_to_first, pool
 
 MANY = 8
 SCARCE = pool(5, busy=(BUSY, 2.5), calm=(CALM, 0.35))
+GONE = SolverError("the process ended")
 
 
 def planned(seen: PoolObservation, name: str, *shares: PoolShare) -> PoolObservation:
@@ -31,7 +33,7 @@ def planned(seen: PoolObservation, name: str, *shares: PoolShare) -> PoolObserva
 
 
 def broken(problem: Problem, changed: Collection[str] | None) -> PoolPlan:
-    raise SolverError("the process ended")
+    raise GONE
 
 
 def fail(memory: PoolMemory) -> None:
@@ -127,15 +129,18 @@ def test_a_failure_is_counted_and_the_pool_is_shared_by_need_and_after_three_gre
     memory = PoolMemory(broken, causes.append)
     for _ in range(FAILURES - 1):
         fail(memory)
-        assert memory.without_solver(SCARCE).planning is Planning.BY_NEED
+        assert memory.without_solver(SCARCE, GONE).planning is Planning.BY_NEED
     fail(memory)
-    assert memory.without_solver(SCARCE).planning is Planning.GREEDY
+    assert memory.without_solver(SCARCE, GONE).planning is Planning.GREEDY
     assert causes == ["Failed"] * FAILURES
     assert memory.recall(SCARCE).planning is Planning.GREEDY
 
 
+LATE = SolverTimeoutError("no answer within 20 s")
+
+
 def late(problem: Problem, changed: Collection[str] | None) -> PoolPlan:
-    raise SolverTimeoutError("no answer within 20 s")
+    raise LATE
 
 
 def test_an_answer_that_takes_too_long_is_counted_apart_and_what_runs_is_kept_as_after_any_failure() -> None:
@@ -143,10 +148,23 @@ def test_an_answer_that_takes_too_long_is_counted_apart_and_what_runs_is_kept_as
     memory = PoolMemory(late, causes.append)
     fail(memory)
     assert causes == ["TimedOut"]
-    kept = decide_pool(memory.without_solver(SCARCE), DEMO_SETTINGS).decisions
+    kept = decide_pool(memory.without_solver(SCARCE, LATE), DEMO_SETTINGS).decisions
     assert [{tier: n for tier, n in decision.replicas.items() if n} for decision in kept] == [BUSY, CALM]
     told = [finding.message for finding in kept[0].findings if finding.reason is Reason.POOL_NOT_SOLVED]
     assert len(told) == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "cause"), [(LATE, "the solver took too long and"), (GONE, "the solver failed and")], ids=["late", "gone"]
+)
+def test_what_the_solver_failed_with_is_told_by_its_cause_also_from_the_log(error: SolverError, cause: str) -> None:
+    seen = PoolMemory(late).without_solver(SCARCE, error)
+    decisions = decide_pool(seen, DEMO_SETTINGS).decisions
+    told = [f.message for d in decisions for f in d.findings if f.reason is Reason.POOL_NOT_SOLVED]
+    assert len(told) == 2
+    assert all(f"was not solved, {cause} what is free is shared by need" in message for message in told)
+    record = decode_record(encode_record(build_record(seen, DEMO_SETTINGS, decisions)))
+    assert decide_pool(record.observation, record.settings).decisions == decisions
 
 
 def test_whatever_a_solver_fails_with_is_no_models_defect() -> None:

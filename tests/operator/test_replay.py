@@ -150,12 +150,29 @@ def test_swaps_of_the_fourth_format_are_decided_again_as_they_were() -> None:
 
 def test_a_pool_of_the_fifth_format_is_divided_by_weight_and_decided_again_as_it_was() -> None:
     """Written by the version that divided every AcceleratorPool by reservations and weights."""
-    line = (RECORDS / "format-5.jsonl").read_text()
+    line = (RECORDS / "format-5-pool.jsonl").read_text()
     observation = decode_record(line).observation
     assert (observation.name, observation.division) == ("gpu", PoolDivision.WEIGHTED)
     outcomes = list(replay_lines([line]))
     assert [type(item) for item in outcomes] == [Replayed, Replayed]
     assert differing(outcomes) == []
+
+
+def test_a_swap_of_the_fifth_format_that_was_not_predicted_is_decided_again_as_it_was() -> None:
+    """Written by the version that predicted nothing where a tier had left the spec, whatever its StatefulSet said.
+
+    It told no age of what tiers were measured by.
+    """
+    line = (RECORDS / "format-5.jsonl").read_text()
+    [told] = decode_record(line).decisions
+    assert told.swap is not None
+    assert told.swap.predicted_gain_permille is None
+    outcomes = list(replay_lines([line]))
+    assert differing(outcomes) == []
+    [again] = [item.again for item in outcomes if isinstance(item, Replayed)]
+    assert again.swap is not None
+    assert again.swap.predicted_gain_permille == -61
+    assert "tiers measured (age 40 s)" in again.inputs
 
 
 def test_another_prediction_is_another_decision_since_the_fifth_format() -> None:
@@ -165,6 +182,7 @@ def test_another_prediction_is_another_decision_since_the_fifth_format() -> None
     assert decision.swap is not None
     other = replace(decision, swap=replace(decision.swap, predicted_dip_permille=1))
     assert differing(replayed(replace(record, decisions=(other,)))) == [("swap",)]
+    assert differing(replayed(replace(record, decisions=(other,), format=5))) == [("swap",)]
     assert differing(replayed(replace(record, decisions=(other,), format=4))) == []
 
 
@@ -173,7 +191,14 @@ OTHER_WORDS = {"inputs": "other words", "binding": ("another",), "alternative": 
 
 @pytest.mark.parametrize(
     ("written", "told"),
-    [(1, ()), (2, ()), (3, ()), (4, ()), (5, ("inputs", "binding", "alternative"))],
+    [
+        (1, ()),
+        (2, ()),
+        (3, ()),
+        (4, ()),
+        (5, ("binding", "alternative")),
+        (6, ("inputs", "binding", "alternative")),
+    ],
 )
 def test_words_that_earlier_formats_did_not_tell_make_no_decision_of_theirs_another(
     written: int, told: tuple[str, ...]
@@ -184,7 +209,7 @@ def test_words_that_earlier_formats_did_not_tell_make_no_decision_of_theirs_anot
     assert differing(outcomes) == ([told, told] if told else [])
 
 
-@pytest.mark.parametrize("written", [2, 5])
+@pytest.mark.parametrize("written", [2, 6])
 def test_another_mix_is_another_decision_in_every_format(written: int) -> None:
     record = record_of(SCARCE)
     other = tuple(replace(decision, replicas={}, inputs="other words") for decision in record.decisions)

@@ -43,13 +43,18 @@ def card_of(tier: Tier, settings: DecideSettings, earlier: Sequence[Level] | Non
 
     `earlier`: what its replicas serve, where they are of a revision that the spec does not tell any more.
     """
-    levels = _known_levels(levels_of(tier) if earlier is None else earlier)
-    if not levels:
-        return None
     declared = tier.card.load_seconds if tier.card is not None else None
     load = settings.default_load_seconds if declared is None else float(declared)
-    best = frontier(levels)[0].level
-    return TierCard(int(best.quality_permille), best.rate, load, DECLARED, levels)
+    return card_of_levels(levels_of(tier) if earlier is None else earlier, load)
+
+
+def card_of_levels(levels: Sequence[Level], load_seconds: float) -> TierCard | None:
+    """The card of replicas that serve these levels, whatever the spec says; None where none of them has a rate."""
+    known = _known_levels(levels)
+    if not known:
+        return None
+    best = frontier(known)[0].level
+    return TierCard(int(best.quality_permille), best.rate, load_seconds, DECLARED, known)
 
 
 def horizon_seconds(spec: AdaptiveModelSpec, cards: Iterable[TierCard | None], settings: DecideSettings) -> float:

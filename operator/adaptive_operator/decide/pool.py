@@ -134,7 +134,8 @@ def _with_doubt(proposal: Proposal, observation: PoolObservation, planned: Plann
 def _stand_in(observation: PoolObservation, planned: Planned | None) -> str | None:
     """What divides the pool in place of a solved program; None where it was solved, or not needed."""
     if observation.planning is Planning.BY_NEED:  # only a solver that failed in this pass leads to it
-        return "the solver failed and what is free is shared by need"
+        cause = "took too long" if observation.solver_was_late else "failed"
+        return f"the solver {cause} and what is free is shared by need"
     if observation.planning is Planning.GREEDY and len(observation.models) > 1:
         return "a greedy choice stands in"  # whether it has to choose in this pass or not: what runs is its choice
     return None if planned is None or planned.is_trusted else "the solver stopped early"

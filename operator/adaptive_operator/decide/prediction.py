@@ -5,19 +5,18 @@ Growth, restores and gifts weigh these numbers before they propose anything, and
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Final
 
 from adaptive_operator.api.tiers import Tier
-from adaptive_operator.decide.cards import TierCard, card_of
+from adaptive_operator.decide.cards import TierCard, card_of, card_of_levels
 from adaptive_operator.decide.correction import card_milli, corrected
 from adaptive_operator.decide.damping import moments
 from adaptive_operator.decide.growth import growth_demand
 from adaptive_operator.decide.proposal import GainOf, Prediction
 from adaptive_operator.decide.revisions import ready_pods, sets_in_force, sets_of
 from adaptive_operator.decide.situation import Mix, Situation, TierState, as_plan, plan_space
-from adaptive_operator.observe.observation import StatefulSetObservation
+from adaptive_operator.observe.observation import ModelObservation, PodPhase, StatefulSetObservation
 
 _LEAST_PERMILLE: Final = 1.0  # a smaller part of the requests is none, and what changes is the quality
 
@@ -46,54 +45,70 @@ def _permille(part: float, demand: float) -> float:
 
 
 def _is_known(situation: Situation, mix: Mix) -> bool:
-    """Has each replica that is there or wanted a card? Of tiers that left the spec nothing is known any more."""
-    there = {pod.tier for pod in situation.model.pods} | {item.tier for item in situation.model.stateful_sets}
+    """Has each replica that is there or wanted a card?"""
+    model, tiers = situation.model, {tier.name for tier in situation.model.spec.tiers}
+    sets = {item.name for item in model.stateful_sets}
+    # Of a tier that left the spec, only its StatefulSet still tells what its replicas serve.
+    orphans = (pod for pod in model.pods if pod.tier not in tiers and pod.stateful_set not in sets)
     counts = any(tier.card is None and (tier.existing > 0 or mix.get(tier.name, 0) > 0) for tier in situation.tiers)
-    return not counts and there <= {tier.name for tier in situation.model.spec.tiers}
+    return not counts and all(pod.phase is PodPhase.TERMINATING for pod in orphans)
 
 
 def _by_revision(situation: Situation) -> Situation:
-    """The same situation as things are, with replicas of other revisions as tiers that are not wanted any more."""
-    in_force = sets_in_force(situation.model, situation.held_back)
+    """The same situation as things are, with replicas of other revisions as tiers that are not wanted any more.
+
+    So are those of tiers that left the spec.
+    """
+    model = situation.model
+    in_force = sets_in_force(model, situation.held_back)
     made = {item.name for sets in in_force.values() for item in sets}
-    specs = {tier.name: tier for tier in situation.model.spec.tiers}
+    specs = {tier.name: tier for tier in model.spec.tiers}
     tiers: list[TierState] = []
     for tier in situation.tiers:
         ready = min(tier.current, tier.current_ready)
         tiers.append(replace(tier, wanted=tier.current, existing=tier.current, ready=ready))
-        tiers += _outdated(situation, tier, specs[tier.name], made)
-    return replace(situation, tiers=tuple(tiers))
+        outdated = (item for item in sets_of(model, tier.name) if item.name not in made)
+        tiers += [_leaving(model, item, _card(situation, tier, specs[tier.name], item)) for item in outdated]
+    left = (item for item in model.stateful_sets if item.tier not in specs)
+    tiers += [_leaving(model, item, _card_of_left(situation, item)) for item in left]
+    return replace(situation, tiers=tuple(tier for tier in tiers if tier.existing > 0 or tier.name in specs))
 
 
-def _outdated(situation: Situation, tier: TierState, spec: Tier, made: set[str]) -> Iterator[TierState]:
-    """A tier's replicas of each revision that is not in force, with the rates of that revision where they are told."""
-    model = situation.model
-    for item in sets_of(model, tier.name):
-        if item.name in made or item.replicas == 0:
-            continue
-        ready = min(item.replicas, ready_pods(model, item))
-        yield replace(
-            tier,
-            name=item.name,
-            accelerators=item.accelerators,
-            card=_card(situation, tier, spec, item),
-            low=0,
-            high=item.replicas,
-            least=0,
-            most=0,
-            wanted=item.replicas,
-            existing=item.replicas,
-            ready=ready,
-            current=item.replicas,
-            current_pods=tuple(pod for pod in model.pods if pod.stateful_set == item.name),
-        )
+def _leaving(model: ModelObservation, item: StatefulSetObservation, card: TierCard | None) -> TierState:
+    """The replicas of a StatefulSet that nobody wants any more, as a tier with what they serve."""
+    return TierState(
+        name=item.name,
+        accelerators=item.accelerators,
+        card=card,
+        low=0,
+        high=item.replicas,
+        least=0,
+        most=0,
+        wanted=item.replicas,
+        existing=item.replicas,
+        ready=min(item.replicas, ready_pods(model, item)),
+        current=item.replicas,
+        current_pods=tuple(pod for pod in model.pods if pod.stateful_set == item.name),
+    )
 
 
 def _card(situation: Situation, tier: TierState, spec: Tier, item: StatefulSetObservation) -> TierCard | None:
-    """The tier's own where nothing is written on the replicas. What was measured counts if it is of that very card."""
+    """Of another revision, what is written on it; the tier's own where nothing is."""
     if item.levels is None:
         return tier.card
-    card, written = card_of(spec, situation.settings, item.levels), situation.model.memory.corrections.get(tier.name)
+    return _as_measured(situation, item, card_of(spec, situation.settings, item.levels))
+
+
+def _card_of_left(situation: Situation, item: StatefulSetObservation) -> TierCard | None:
+    """Of a tier that left the spec, what is written on its StatefulSet; else nothing is known of it any more."""
+    if item.levels is None:
+        return None
+    return _as_measured(situation, item, card_of_levels(item.levels, situation.settings.default_load_seconds))
+
+
+def _as_measured(situation: Situation, item: StatefulSetObservation, card: TierCard | None) -> TierCard | None:
+    """With what was measured of its tier, if that is of this very card."""
+    written = situation.model.memory.corrections.get(item.tier)
     if card is None or written is None or written.card_milli != card_milli(card):
         return card
     return corrected(card, written)

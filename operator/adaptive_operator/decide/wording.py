@@ -67,6 +67,7 @@ def inputs_text(situation: Situation, capacity: float) -> str:
             *_recent_text(situation),
             _queue_text(metrics.queue),
         ]
+    parts += _measured_text(situation)
     parts.append(f"capacity {rate_text(capacity)}")
     cards = [(tier.name, tier.card) for tier in situation.tiers if tier.card]
     parts += [card_text(name, card) for name, card in cards if card.factor != 1 or card.source == CURVE]
@@ -85,6 +86,20 @@ def _recent_text(situation: Situation) -> list[str]:
 
 def _queue_text(queue: Reading) -> str:
     return f"queue {queue.value:.0f}{_age_text(queue)}" if isinstance(queue, Sample) else "queue unknown"
+
+
+def _measured_text(situation: Situation) -> list[str]:
+    """`tiers measured (age 47 s)`: the oldest scrape behind what cards are corrected by, where it is no fresh one.
+
+    Routers tell what each tier answered and how fast, engines what waits.
+    """
+    model = situation.model
+    engines = (model.metrics.pod_work.get(pod.name) for pod in model.pods if pod.tier in model.metrics.tiers)
+    ages = [found.age_seconds for found in (model.metrics.arrivals, *engines) if isinstance(found, Sample)]
+    oldest = max(ages, default=0.0)
+    if not model.metrics.tiers or oldest <= situation.settings.scrape_interval_seconds:
+        return []
+    return [f"tiers measured (age {oldest:.0f} s)"]
 
 
 def _age_text(reading: Reading) -> str:

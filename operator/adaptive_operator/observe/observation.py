@@ -253,7 +253,7 @@ class Planning(StrEnum):
     """How the pool's program is answered in this pass."""
 
     SOLVED = "Solved"
-    BY_NEED = "ByNeed"  # not at all: the solver failed a moment ago
+    BY_NEED = "ByNeed"  # not at all: the solver failed a moment ago, or took too long
     GREEDY = "Greedy"  # without a solver, which failed several times in a row
 
 
@@ -291,6 +291,7 @@ class PoolObservation:
     shares: tuple[PoolShare, ...] = ()
     prices: Mapping[str, float] = field(default_factory=dict)  # of an accelerator by the last plan; none after a start
     planning: Planning = Planning.SOLVED
+    solver_was_late: bool = False  # it failed in this pass by taking too long; records of before tell no cause
     last_plan: LastPlan | None = None  # of a large pool; None: plan all models anew
     kept: bool = False  # the last plan left free what is free, as it gained too little with it
     division: PoolDivision = PoolDivision.WEIGHTED  # of an AcceleratorPool; without one, the pool's plan divides

@@ -7,13 +7,12 @@ time where not. Deliberately knows no manifests and no reasons for the wanted re
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from adaptive_operator.api.tiers import Tier
 from adaptive_operator.decide.decision import Decision
-from adaptive_operator.levels import levels_of
+from adaptive_operator.levels import Level, levels_of
 from adaptive_operator.observe.holding import held_accelerators
 from adaptive_operator.observe.observation import ModelObservation, PodObservation, PodPhase, StatefulSetObservation
 from adaptive_operator.plan.draining import DrainRules, may_remove, serves_nothing
@@ -45,7 +44,7 @@ class ReplicaSet:
     pods: Mapping[int, PodObservation]  # by ordinal
     fenced: bool = False  # written under a higher epoch: not ours to change
     retained: bool = False  # what the tier goes back to if its present revision does not start
-    rate: float = 0.0  # requests/s of a replica by the tier's card; 0 without one
+    rate: float = 0.0  # requests/s of a replica by the tier's card, or what is written on it; 0 where nobody says
 
     @property
     def surplus(self) -> int:
@@ -154,19 +153,24 @@ def group_replicas(
         )
         for tier, revision in revisions.items()
     ]
-    rates = {tier.name: _rate(tier) * decision.factors.get(tier.name, 1.0) for tier in model.spec.tiers}
+    rates = {tier.name: _rate(levels_of(tier)) * decision.factors.get(tier.name, 1.0) for tier in model.spec.tiers}
     present = {group.name for group in groups}
     others = [item for item in sorted(model.stateful_sets, key=lambda item: item.name) if item.name not in present]
     for item in others:
         group = _group(model, item.name, item.tier, item.accelerators, 0, None, observed, epoch)
         instead = item.tier in revisions and revisions[item.tier].inputs != item.tier_inputs
         groups.append(replace(group, retained=instead and proven.get(item.tier) == item.tier_inputs))
-    return tuple(replace(group, rate=rates.get(group.tier, 0.0)) for group in groups)
+    return tuple(replace(group, rate=rates.get(group.tier, _written_rate(group.observed))) for group in groups)
 
 
-def _rate(tier: Tier) -> float:
+def _written_rate(observed: StatefulSetObservation | None) -> float:
+    """The same of a tier that left the spec, as it is written on the StatefulSet."""
+    return _rate(observed.levels or ()) if observed is not None else 0.0
+
+
+def _rate(levels: Sequence[Level]) -> float:
     """What a replica serves by its card, at its fastest level (requests/s)."""
-    return max((level.requests_per_second or 0.0 for level in levels_of(tier)), default=0.0)
+    return max((level.requests_per_second or 0.0 for level in levels), default=0.0)
 
 
 def _group(

@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
+from adaptive_operator.simulate.container import Container
 from adaptive_operator.simulate.events import EventQueue
-from adaptive_operator.simulate.failing_loads import Container, FailingLoads, Failure, find_failure
+from adaptive_operator.simulate.failing_loads import FailingLoads, Failure, find_failure
 from adaptive_operator.simulate.replica import Replica
 from adaptive_operator.simulate.requests import Outcome, Request
 from adaptive_operator.simulate.scenario import Scenario

@@ -7,8 +7,9 @@ from typing import Any, Final
 
 from adaptive_operator.plan.clock import format_time
 from adaptive_operator.reasons import ConditionReason
+from adaptive_operator.simulate.container import Container, Crash
 from adaptive_operator.simulate.events import EPOCH
-from adaptive_operator.simulate.failing_loads import Container, Crash, Failure
+from adaptive_operator.simulate.failing_loads import Failure
 from adaptive_operator.simulate.plant import Pod
 
 Raw = dict[str, Any]

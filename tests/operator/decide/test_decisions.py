@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 import time
+from collections.abc import Collection
 from dataclasses import replace
 
 import pytest
@@ -12,7 +13,17 @@ import pytest
 from adaptive_operator.api.v1alpha1 import AdaptiveModelSpec
 from adaptive_operator.decide.pool import decide_pool
 from adaptive_operator.observe.curve_cards import complete_cards
-from adaptive_operator.observe.observation import PodPhase, PolicyMemory, PoolObservation, Sample, SwapRecord, Unknown
+from adaptive_operator.observe.observation import (
+    ModelObservation,
+    PodPhase,
+    PolicyMemory,
+    PoolObservation,
+    Reading,
+    Sample,
+    SwapRecord,
+    TierReadings,
+    Unknown,
+)
 from adaptive_operator.reasons import Reason
 from stand_ins.plant import (
     DEMO_SETTINGS,
@@ -851,6 +862,43 @@ SEEN = {
 def test_what_was_seen_is_told_with(name):
     seen, words = SEEN[name]
     assert decide_one(observe_one(demo_spec(), IDLE, seen)).inputs.startswith(words)
+
+
+def measured(router_age: float, *engines: Reading, tiers: Collection[str] = ("int4",)) -> ModelObservation:
+    """Tiers of which answers are known, by a router and engines whose scrapes are so old: full's, then int4's."""
+    model = observe_one(demo_spec(), IDLE, metrics(1.0, age=router_age))
+    readings = {name: TierReadings({"": 0.5}, 120.0, 0.0, 0.03, 0.4, 0.04) for name in tiers}
+    work = dict(zip((pod.name for pod in model.pods), engines, strict=True))
+    return replace(model, metrics=replace(model.metrics, tiers=readings, pod_work=work))
+
+
+FRESH, OLD = Sample(1.0, 1.0), Sample(1.0, 13.4)  # a scrape every 2 s
+TIER_AGES = {
+    "an engine's scrape that is old": (measured(1.0, FRESH, OLD), ", tiers measured (age 13 s), capacity "),
+    "a router's scrape that is old": (measured(5.0, FRESH, FRESH), ", tiers measured (age 5 s), capacity "),
+    "the oldest of all": (measured(5.0, FRESH, OLD), ", tiers measured (age 13 s), capacity "),
+    "scrapes within the interval": (measured(2.0, FRESH, Sample(1.0, 2.0)), ", queue 0 (age 2 s), capacity "),
+    "an old scrape of a tier of which no answers are known": (
+        measured(1.0, OLD, FRESH),
+        ", queue 0 (age 1 s), capacity ",
+    ),
+    "no tier of which answers are known": (measured(5.0, OLD, OLD, tiers=()), ", queue 0 (age 5 s), capacity "),
+    "an engine whose age is not known": (measured(1.0, FRESH, MISSING), ", queue 0 (age 1 s), capacity "),
+}
+
+
+@pytest.mark.parametrize("name", TIER_AGES)
+def test_what_tiers_were_measured_by_is_told_with_its_age_when_it_is_older_than_a_scrape_with(name):
+    model, words = TIER_AGES[name]
+    assert words in decide_one(model).inputs
+
+
+@pytest.mark.parametrize("age", [3.0, 13.0, 40.0])
+def test_the_age_of_what_tiers_were_measured_by_is_no_news_in_itself(age):
+    """Else a quiet model would be told anew in each pass: reason, message and what is done stay the same."""
+    quiet, aged = decide_one(measured(1.0, FRESH, FRESH)), decide_one(measured(1.0, FRESH, Sample(1.0, age)))
+    assert aged.inputs != quiet.inputs
+    assert replace(aged, inputs=quiet.inputs) == quiet
 
 
 def test_sample_ages_do_not_flicker_in_messages():

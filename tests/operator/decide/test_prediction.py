@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from adaptive_operator.decide.lifecycle import adopt_edit
 from adaptive_operator.decide.situation import build_situation
 from adaptive_operator.levels import Level
-from adaptive_operator.observe.observation import ModelObservation, PodPhase, PolicyMemory, SwapRecord
+from adaptive_operator.observe.observation import Correction, ModelObservation, PodPhase, PolicyMemory, SwapRecord
 from adaptive_operator.reasons import Reason
 from stand_ins.plant import DEMO_SETTINGS, decide_one, demo_spec, metrics, observe_one, tier
 from tests.operator.decide.test_decisions import CHEAP, IDLE, MISSING, loading
@@ -20,6 +20,8 @@ from tests.operator.decide.test_decisions import CHEAP, IDLE, MISSING, loading
 FULL_BUDGET = {"full": 1, "int4": 2}
 THREE = {"full": 1, "int8": 1, "int4": 1}
 BUDGET = demo_spec(accelerators={})
+TIERS = ("full", "int8", "int4")
+FULL, INT8 = (Level("", 1000, 0.8),), (Level("", 998, 0.65),)
 MINIMUM = demo_spec(tiers=[tier(0), tier(1, replicas={"min": 1}), tier(2)])
 
 
@@ -36,6 +38,20 @@ def bound(spec, rate, mix=IDLE) -> ModelObservation:
     """A spec that asks for another mix than the one that runs."""
     memory = PolicyMemory(wanted=mix, generation=1)
     return replace(observe_one(demo_spec(), mix, metrics(rate)), spec=spec, memory=memory, generation=2)
+
+
+def without(name: str, rate, mix=THREE, levels: tuple[Level, ...] | None = None, corrections=None) -> ModelObservation:
+    """The spec without a tier that still runs. `levels`: what its StatefulSet says that its replicas serve."""
+    model = bound(demo_spec(tiers=[tier(i) for i, tier_name in enumerate(TIERS) if tier_name != name]), rate, mix)
+    sets = tuple(replace(item, levels=levels) if item.tier == name else item for item in model.stateful_sets)
+    return replace(model, stateful_sets=sets, memory=replace(model.memory, corrections=corrections or {}))
+
+
+def orphaned(phase: PodPhase) -> ModelObservation:
+    """The same of int8 with its StatefulSet gone and its pod in this phase."""
+    model = without("int8", 1.0, levels=INT8)
+    pods = tuple(replace(pod, phase=phase) if pod.tier == "int8" else pod for pod in model.pods)
+    return replace(model, pods=pods, stateful_sets=tuple(s for s in model.stateful_sets if s.tier != "int8"))
 
 
 # model, budget -> reason, gain, of what, dip
@@ -78,9 +94,45 @@ SWAPS = {
         (bound(MINIMUM, 1.0), 4),
         (Reason.SPEC_CHANGED, 61, "Quality", 0),
     ),
-    "of a tier that left the spec nothing is known": (
-        (bound(demo_spec(tiers=[tier(0), tier(2)]), 0.3, THREE), 4),
+    "a tier that left the spec and carried nothing": (
+        (without("int8", 0.3, levels=INT8), 4),
+        (Reason.SPEC_CHANGED, 0, "Quality", 0),
+    ),
+    "a tier that left the spec takes its quality along: .28 of 1/s go from int8 to int4": (
+        (without("int8", 1.0, levels=INT8), 4),
+        (Reason.SPEC_CHANGED, -61, "Quality", 0),
+    ),
+    "a tier that left the spec is exchanged for int4 3, one replica first, then full: .63 of 1.8/s wait": (
+        (without("int8", 1.8, levels=INT8), 4),
+        (Reason.SPEC_CHANGED, -159, "Quality", 350),
+    ),
+    "a tier that left the spec was in the way of a better mix, int8 3 · int4 1: .43 of 1.6/s wait": (
+        (without("full", 1.6, FULL_BUDGET, FULL), 4),
+        (Reason.SPEC_CHANGED, 119, "Quality", 269),
+    ),
+    "a tier that left the spec counts at what was measured of its card: half of .28 of 1/s came from int4 already": (
+        (without("int8", 1.0, levels=INT8, corrections={"int8": Correction(650, 240, 9_000.0)}), 4),
+        (Reason.SPEC_CHANGED, -31, "Quality", 0),
+    ),
+    "a tier that left the spec with a correction of another card counts as that card says": (
+        (without("int8", 1.0, levels=INT8, corrections={"int8": Correction(600, 240, 9_000.0)}), 4),
+        (Reason.SPEC_CHANGED, -61, "Quality", 0),
+    ),
+    "a tier that left the spec is not known where its StatefulSet does not say what it serves": (
+        (without("int8", 0.3), 4),
         (Reason.SPEC_CHANGED, None, None, None),
+    ),
+    "a tier that left the spec without a card served nobody knows how much": (
+        (without("int8", 0.3, levels=(Level("", None, None),)), 4),
+        (Reason.SPEC_CHANGED, None, None, None),
+    ),
+    "a tier that left the spec is not known where its StatefulSet is gone and its pod serves on": (
+        (orphaned(PodPhase.READY), 4),
+        (Reason.SPEC_CHANGED, None, None, None),
+    ),
+    "a tier that left the spec is gone with its StatefulSet once its pod ends": (
+        (orphaned(PodPhase.TERMINATING), 4),
+        (Reason.SPEC_CHANGED, 0, "Quality", 0),
     ),
     "a tier without a card serves nobody knows how much": (
         (bound(demo_spec(tiers=[tier(0), tier(1), tier(2, card=None, replicas={"min": 2})]), 0.3), 4),

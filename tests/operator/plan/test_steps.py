@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from adaptive_operator.decide.decision import Decision
+from adaptive_operator.levels import Level
 from adaptive_operator.observe.observation import ModelObservation, Sample
 from adaptive_operator.plan.draining import DrainRules
 from adaptive_operator.plan.revisions import current_revisions
@@ -100,6 +101,19 @@ def test_of_replicas_of_the_same_size_the_one_that_serves_least_drains_first(slo
         model = with_set(model, name, [READY, READY], started=True)
     result = choreograph(model, make_decision({"full": 2, "int8": 1, "int4": 1}))
     assert result.draining == {f"{slow}-new-1"}
+
+
+@pytest.mark.parametrize(("rate", "goes"), [(0.3, "int8"), (0.9, "int4"), (None, "int8")])
+def test_a_tier_that_left_the_spec_drains_first_if_it_serves_least_or_nobody_knows_what(
+    rate: float | None, goes: str
+) -> None:
+    tiers = [make_tier("full", "fp32", 1, 1000), make_tier("int8", "int8", 1, 998), make_tier("int4", "int4", 1, 780)]
+    model, levels = make_model(make_spec(tiers)), (Level("", 998, rate),)
+    model = with_set(model, "int8", [READY, READY], started=True, levels=levels if rate else None)
+    model = with_set(model, "int4", [READY, READY], started=True)
+    model = replace(model, spec=make_spec([tiers[0], tiers[2]]))
+    result = choreograph(model, make_decision({"full": 3, "int4": 1}))
+    assert result.draining == {f"{goes}-new-1"}
 
 
 def test_surplus_goes_together_once_everything_wanted_is_ready() -> None:

@@ -5,6 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from adaptive_operator.api.v1alpha1 import AdaptiveModelSpec
+from adaptive_operator.observe.observation import PodObservation
+from adaptive_operator.observe.pods import parse_pod
+from adaptive_operator.simulate.events import EventQueue
+from adaptive_operator.simulate.failing_loads import FailingLoads
+from adaptive_operator.simulate.plant import Plant, Pod
+from adaptive_operator.simulate.pod_status import pod_status
 from adaptive_operator.simulate.requests import Outcome
 from adaptive_operator.simulate.run import RunResult
 from adaptive_operator.simulate.scenario import Scenario, build_scenario
@@ -42,6 +48,17 @@ def make_spec(tiers: tuple[tuple[str, str, int, float, int], ...] = TIERS, **mor
 
 def make_scenario(budget: int = 4, **more: Any) -> Scenario:
     return build_scenario("assistant", make_spec(**more), budget)
+
+
+def make_plant(*failing: FailingLoads) -> Plant:
+    """An empty plant of four accelerators."""
+    return Plant(EventQueue(), make_scenario(budget=4), failing_loads=failing)
+
+
+def seen_pod(plant: Plant, pod: Pod) -> PodObservation:
+    """What the operator's own parser makes of the pod now."""
+    raw = {"metadata": {"name": pod.name, "uid": pod.uid}, "spec": {}, "status": pod_status(pod, plant.events.now)}
+    return parse_pod(raw, "nvidia.com/gpu")
 
 
 def served(result: RunResult, since: float = 0.0) -> float:

@@ -13,17 +13,14 @@ from hypothesis import strategies as st
 from adaptive_operator.decide.settings import DecideSettings
 from adaptive_operator.observe.holding import held_accelerators
 from adaptive_operator.observe.observation import PodPhase, SwapRecord
-from adaptive_operator.observe.pods import parse_pod
 from adaptive_operator.reasons import Reason
-from adaptive_operator.simulate.events import EPOCH, EventQueue
-from adaptive_operator.simulate.failing_loads import FailingLoads, Failure, back_off_seconds
+from adaptive_operator.simulate.events import EPOCH
+from adaptive_operator.simulate.failing_loads import FailingLoads, Failure
 from adaptive_operator.simulate.generators import Rate, generate, square_wave, steady, step
-from adaptive_operator.simulate.plant import Plant, Pod
-from adaptive_operator.simulate.pod_status import pod_status
 from adaptive_operator.simulate.policies.ours import AdaptivePolicy
 from adaptive_operator.simulate.run import NodeLoss, RunResult, RunSettings, run
 from adaptive_operator.simulate.scores import is_attained
-from tests.operator.simulate.scenes import make_scenario, mixes
+from tests.operator.simulate.scenes import make_plant, make_scenario, mixes, seen_pod
 
 ALWAYS = math.inf
 SETTINGS = DecideSettings()
@@ -32,54 +29,12 @@ SETTINGS = DecideSettings()
 # The plant: pods are on a node for 5 s before they load for 20 s.
 
 
-def make_plant(*failing: FailingLoads) -> Plant:
-    return Plant(EventQueue(), make_scenario(budget=4), failing_loads=failing)
-
-
-def seen(plant: Plant, pod: Pod):
-    """What the operator's own parser makes of the pod now."""
-    raw = {"metadata": {"name": pod.name, "uid": pod.uid}, "spec": {}, "status": pod_status(pod, plant.events.now)}
-    return parse_pod(raw, "nvidia.com/gpu")
-
-
 def test_a_load_that_hangs_is_starting_for_ever_and_holds_its_accelerator():
     plant = make_plant(FailingLoads("full", Failure.HANGS))
     pod = plant.create("full")
     plant.events.run_until(10_000.0)
-    assert (seen(plant, pod).phase, seen(plant, pod).load_failure_reason) == (PodPhase.STARTING, None)
+    assert (seen_pod(plant, pod).phase, seen_pod(plant, pod).load_failure_reason) == (PodPhase.STARTING, None)
     assert plant.held == 1
-
-
-def test_a_load_that_crashes_waits_without_words_and_is_tried_again():
-    plant = make_plant(FailingLoads("full", Failure.CRASHES))
-    pod = plant.create("full")
-    plant.events.run_until(26.0)
-    found = seen(plant, pod)
-    assert (found.phase, found.load_failure_reason) == (PodPhase.FAILED, None)
-    assert found.trouble == "CrashLoopBackOff: back-off restarting failed container"
-    plant.events.run_until(36.0)  # the next life
-    assert seen(plant, pod).phase is PodPhase.STARTING
-
-
-def test_a_load_that_is_refused_says_why_also_in_its_next_lives():
-    plant = make_plant(FailingLoads("full", Failure.REFUSES))
-    pod = plant.create("full")
-    plant.events.run_until(24.0)
-    assert seen(plant, pod).phase is PodPhase.STARTING
-    for now in (26.0, 36.0):
-        plant.events.run_until(now)
-        found = seen(plant, pod)
-        assert (found.phase, found.load_failure_reason) == (PodPhase.FAILED, "ModelCorrupt")
-
-
-def test_a_container_is_started_again_after_twice_the_wait_each_time_up_to_five_minutes():
-    assert [back_off_seconds(crashes) for crashes in (1, 2, 3, 6, 60)] == [10, 20, 40, 300, 300]
-    plant = make_plant(FailingLoads("full", Failure.CRASHES, seconds=80.0))
-    pod = plant.create("full")
-    # Loads end at 25, 55 and 95 s.
-    plant.events.run_until(100.0)
-    assert (pod.ready_at, pod.container.restarts) == (95.0, 2)
-    assert seen(plant, pod).ready_since == EPOCH + 95.0
 
 
 @pytest.mark.parametrize(
@@ -90,15 +45,6 @@ def test_loads_of_other_tiers_and_times_work(tier, at, seconds):
     pod = plant.create("full")
     plant.events.run_until(25.0)
     assert pod.is_ready
-
-
-def test_a_pod_that_is_told_to_go_while_it_waits_to_be_started_again_is_gone_for_good():
-    plant = make_plant(FailingLoads("full", Failure.CRASHES))
-    pod = plant.create("full")
-    plant.events.run_until(30.0)
-    plant.terminate(pod, 30.0)
-    plant.events.run_until(200.0)
-    assert (plant.held, pod.ready_at) == (0, None)
 
 
 def test_a_part_of_the_loads_fails_by_chance_and_the_same_ones_for_the_same_seed():

@@ -21,8 +21,11 @@ from adaptive_operator.simulate.policies.ours import AdaptivePolicy
 from adaptive_operator.simulate.replica import Replica
 from adaptive_operator.simulate.requests import Outcome, Request
 from adaptive_operator.simulate.run import NodeLoss, Part, RunSettings, run, run_pool
+from adaptive_operator.simulate.scaling import cut_trace
 from adaptive_operator.simulate.scenario import ScenarioError, build_scenario
 from adaptive_operator.simulate.scrapes import Fault
+from adaptive_operator.simulate.traces import read_trace
+from tests.needed import need_trace
 from tests.operator.simulate.queues import NOTHING, make_curve
 from tests.operator.simulate.scenes import make_scenario, make_spec, mixes, served
 
@@ -125,8 +128,37 @@ def test_models_of_a_pool_start_nothing_beyond_what_is_left_however_nodes_and_me
         )
         for i, peak in enumerate(peaks)
     ]
-    policy = AdaptivePolicy(keep_records=True)
-    results = run_pool(parts, policy, RunSettings(fault_at=fault_at, losses=tuple(losses)))  # raises BudgetError
+    keep_to_budget(parts, budget, RunSettings(fault_at=fault_at, losses=tuple(losses)))
+
+
+@pytest.fixture(scope="module")
+def conversation():
+    """Azure's conversation trace."""
+    return read_trace(need_trace())
+
+
+@settings(max_examples=3, deadline=None)
+@given(
+    begin=st.floats(0.0, 3300.0),
+    budget=st.integers(2, 6),
+    loss=st.builds(NodeLoss, st.floats(10.0, 100.0), st.integers(1, 3), st.sampled_from([20.0, 60.0])),
+    fault_from=st.floats(0.0, 100.0),
+    fault=st.sampled_from([*Fault]),
+)
+def test_the_same_holds_beside_a_model_whose_load_was_recorded(conversation, begin, budget, loss, fault_from, fault):
+    own = make_spec(load_seconds=10)
+    parts = [
+        Part(build_scenario("recorded", own, budget), cut_trace(conversation, begin, begin + 120.0)),
+        Part(build_scenario("made", own, budget), generate(square_wave(1.0, 12.0, 30.0), 120.0, seed=1)),
+    ]
+    faults = RunSettings(fault_at=lambda now: fault if fault_from <= now < fault_from + 40 else None, losses=(loss,))
+    keep_to_budget(parts, budget, faults)
+
+
+def keep_to_budget(parts, budget, faults):
+    """Run it: nothing is started, granted or wanted beyond what is there and not held already, at any event."""
+    losses, policy = faults.losses, AdaptivePolicy(keep_records=True)
+    results = run_pool(parts, policy, faults)  # raises BudgetError
     assert max(result.most_held_in_pool for result in results) <= budget
     for record in policy.records:
         held = sum(held_accelerators(model) for model in record.observation.models)

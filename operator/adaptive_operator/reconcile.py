@@ -21,6 +21,7 @@ from adaptive_operator.decide.cards import card_of, horizon_seconds
 from adaptive_operator.decide.decision import Decision
 from adaptive_operator.decide.flaps import Mixes, flap_seconds, follow, recall
 from adaptive_operator.decide.optimize.solve import solve
+from adaptive_operator.decide.period import planner_period
 from adaptive_operator.decide.settings import DecideSettings
 from adaptive_operator.decision_log import DecisionLog
 from adaptive_operator.faults import Fault, FaultReason, build_fault, is_told
@@ -92,18 +93,19 @@ class Reconciler:
     _turns_end: dict[str, float] = field(default_factory=dict)  # monotonic, by pool, from its first turn of a pass on
     _left: set[str] = field(default_factory=set)  # keys of models that the pass does not come to, or too late
     _waited: set[str] = field(default_factory=set)  # of those that the pass before did not come to
+    _took: dict[str, float] = field(default_factory=dict)  # seconds of its last pass, by pool, reading included
     _on_unfinished: Callable[[], None] = lambda: None
 
     def call_when_unfinished(self, callback: Callable[[], None]) -> None:
         """Call this when a pass ends with models left: another one has to follow."""
         self._on_unfinished = callback
 
-    async def run_pass(self, is_due: Callable[[str, float | None], bool] = lambda _resource, _period: True) -> int:
+    async def run_pass(self, is_due: Callable[[str, float], bool] = lambda _resource, _period: True) -> int:
         """One pass over all pools that are due; returns how many writes changed something.
 
         Raises NotLeaderError, KubeError or InventoryError when there was nothing to decide on.
         """
-        epoch, now = self.lease.epoch, self.wall_clock()
+        epoch, now, begun = self.lease.epoch, self.wall_clock(), self.monotonic()
         self._waited, self._left, self._turns_end = self._left, set(), {}
         snapshot, budgets = await self._read_cluster(epoch, now), self.settings.budgets
         groups = find_groups(snapshot.pools)
@@ -118,9 +120,10 @@ class Reconciler:
         if self.past is not None:
             self.past.keep({pool.key for pool in seen.pools})
         self.memory.expect({pool.name or pool.resource: _planned_models(pool) for pool in seen.pools})
-        due = [pool for pool in seen.pools if is_due(pool.key, planner_period(pool))]
+        self._took = {pool.key: self._took.get(pool.key, 0.0) for pool in seen.pools}
+        due = [pool for pool in seen.pools if is_due(pool.key, self._period_of(pool))]
         results = await asyncio.gather(
-            *(self._run_pool_alone(pool, epoch) for pool in due),
+            *(self._run_pool_alone(pool, epoch, begun) for pool in due),
             *(self._in_turn(_key(model), partial(self._report_blocked, model, epoch)) for model in seen.blocked),
             *(self._report_pool(pool, {}, now, epoch) for pool in seen.unready),
         )
@@ -138,7 +141,16 @@ class Reconciler:
             )
             raise
 
-    async def _run_pool_alone(self, pool: Pool, epoch: int) -> int:
+    def _period_of(self, pool: Pool) -> float:
+        models = [model.observation for model in pool.models]
+        return planner_period(
+            (model.spec.scaling.planner_period_seconds for model in models),
+            self.policy.decide_settings.planner_period_seconds,
+            in_flight=any(model.swap is not None for model in models),
+            took=self._took[pool.key],
+        )
+
+    async def _run_pool_alone(self, pool: Pool, epoch: int, begun: float) -> int:
         """A defect in one pool's pass ends that pool's pass only."""
         try:
             return await self._run_pool(pool, epoch)
@@ -148,6 +160,8 @@ class Reconciler:
             self.metrics.count_failure(error)
             _LOG.error("pass over pool %s failed: %s", pool.key, error, exc_info=error)
             return 0
+        finally:
+            self._took[pool.key] = self.monotonic() - begun
 
     async def _run_pool(self, pool: Pool, epoch: int) -> int:
         observation = await self._observe(pool, epoch)
@@ -342,12 +356,6 @@ def _planned_models(pool: Pool) -> int:
 def _is_told(model: ModelObservation) -> bool:
     """Whether the status is about the spec as it is now."""
     return model.status is not None and model.status.observed_generation == model.generation
-
-
-def planner_period(pool: Pool) -> float | None:
-    """The shortest period that a model of the pool asks for; None: the operator's."""
-    periods = [p for m in pool.models if (p := m.observation.spec.scaling.planner_period_seconds) is not None]
-    return float(min(periods)) if periods else None
 
 
 def _pool_facts(pool: Pool, declared: DeclaredPool, decisions: Mapping[str, Decision], now: float) -> PoolFacts:

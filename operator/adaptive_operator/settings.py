@@ -56,7 +56,7 @@ class OperatorSettings(BaseSettings):
     # back as Prometheus keeps samples. 0: never.
     season_period_seconds: int = Field(default=86_400, ge=0, le=1_209_600, multiple_of=3600)
 
-    # Time between passes; a model may ask for another one (spec.scaling.plannerPeriodSeconds).
+    # Time between passes over a pool; its models may ask for another one (spec.scaling.plannerPeriodSeconds).
     planner_period_seconds: float = Field(default=15.0, gt=0, le=3600)
     # Changes that come together are answered by one pass: it waits so long after the first.
     nudge_debounce_seconds: float = Field(default=0.3, ge=0, le=10)

@@ -881,6 +881,47 @@ async def test_several_models_are_decided_beside_the_event_loop_and_one_is_decid
     assert [thread == threading.get_ident() for thread in threads] == [True, False]
 
 
+async def periods_of(scene: Scene) -> dict[str, float]:
+    """Seconds that each pool asks for, at the beginning of a pass that plans them all."""
+    asked: dict[str, float] = {}
+
+    def is_due(pool: str, period: float) -> bool:
+        asked[pool] = period
+        return True
+
+    await scene.lease.step()
+    await scene.reconciler.run_pass(is_due)
+    return asked
+
+
+def scaled(name: str, seconds: int | None) -> dict[str, Any]:
+    return build_model(name, scaling={} if seconds is None else {"plannerPeriodSeconds": seconds})
+
+
+async def test_a_long_period_of_one_model_is_not_that_of_models_that_ask_for_none() -> None:
+    assert await periods_of(Scene(scaled("a", None), scaled("b", 3600))) == {"nvidia.com/gpu": 15.0}
+    assert await periods_of(Scene(scaled("b", 3600))) == {"nvidia.com/gpu": 3600.0}
+
+
+async def test_a_pool_in_which_a_swap_is_in_flight_is_planned_as_often_as_the_operator_plans() -> None:
+    scene = Scene(scaled("a", 3600))
+    await scene.run(2)
+    assert scene.kube.objects["AdaptiveModel", "demo", "a"]["status"].get("swap") is not None
+    assert await periods_of(scene) == {"nvidia.com/gpu": 15.0}
+
+
+async def test_a_pool_whose_passes_take_long_is_not_planned_as_often_as_a_model_asks_for() -> None:
+    scene = Scene(scaled("a", 1), scaled("b", None))
+
+    def decide(pool: PoolObservation, settings: DecideSettings) -> PoolDecision:
+        scene.monotonic += 3.0
+        return decide_pool(pool, settings)
+
+    scene.reconciler.monotonic = lambda: scene.monotonic
+    scene.reconciler.policy = replace(scene.reconciler.policy, decide_pool=decide)
+    assert [await periods_of(scene) for _ in range(2)] == [{"nvidia.com/gpu": 1.0}, {"nvidia.com/gpu": 6.0}]
+
+
 async def test_a_solver_hears_of_the_models_that_a_program_may_plan_before_anything_is_asked_of_prometheus() -> None:
     """It has time to start while metrics are read; the models of an AcceleratorPool are no program's."""
     told: list[object] = []

@@ -13,6 +13,7 @@ from typing import Final
 from adaptive_operator.api.v1alpha1 import AdaptiveModelSpec
 from adaptive_operator.decide.cards import card_of, horizon_seconds
 from adaptive_operator.decide.decision import Decision, PoolDecision
+from adaptive_operator.decide.period import planner_period
 from adaptive_operator.decide.pool import decide_pool
 from adaptive_operator.decide.settings import DecideSettings
 from adaptive_operator.observe.models import SeenModel, with_metrics
@@ -79,6 +80,8 @@ class AdaptivePolicy:
     _settings: DecideSettings = field(init=False)
     _plan_settings: PlanSettings = field(init=False)
     _prices: Mapping[str, float] = field(default_factory=dict)  # of the last plan, as the operator remembers them
+    _in_flight: bool = False  # whether a swap is, after the last pass
+    _planned_at: float = 0.0  # when the last pass began that no change called for
     _nudged: bool = False
 
     def begin(self, world: World) -> None:
@@ -102,10 +105,21 @@ class AdaptivePolicy:
         self._pass_for_ever()
 
     def _pass_for_ever(self) -> None:
+        self._planned_at = self._first.events.now
         self._run_pass()
+        self._await_next()
+
+    def _await_next(self) -> None:
+        """Looks again at the operator's period at the latest: a swap may have begun, and be worth a pass."""
+        left = self._planned_at + self._period() - self._first.events.now
+        if left <= 0:
+            self._pass_for_ever()
+        else:
+            self._first.events.after(min(left, self._settings.planner_period_seconds), self._await_next)
+
+    def _period(self) -> float:
         own = [model.cluster.spec.scaling.planner_period_seconds for model in self._models.values()]
-        period = min((seconds for seconds in own if seconds), default=self._settings.planner_period_seconds)
-        self._first.events.after(period, self._pass_for_ever)
+        return planner_period(own, self._settings.planner_period_seconds, in_flight=self._in_flight)
 
     def _pods_changed(self) -> None:
         if not self._nudged:
@@ -127,6 +141,7 @@ class AdaptivePolicy:
         decided = decide_pool(observation, self._settings)
         if decided.planned and self.swap_cost:
             self._prices = decided.prices
+        self._in_flight = any(decision.swap is not None for decision in decided.decisions)
         seconds = self.clock() - started
         if self.keep_records:
             self.records.append(Record(self._first.events.now, observation, decided))

@@ -94,6 +94,7 @@ class Reconciler:
     _left: set[str] = field(default_factory=set)  # keys of models that the pass does not come to, or too late
     _waited: set[str] = field(default_factory=set)  # of those that the pass before did not come to
     _took: dict[str, float] = field(default_factory=dict)  # seconds of its last pass, by pool, reading included
+    _defects: dict[str, str] = field(default_factory=dict)  # last logged of planning, by pool
     _on_unfinished: Callable[[], None] = lambda: None
 
     def call_when_unfinished(self, callback: Callable[[], None]) -> None:
@@ -168,6 +169,7 @@ class Reconciler:
         self.metrics.note_pool(observation, pool.held_by_others)
         outcome = await self._decide(observation)
         decisions = outcome.decisions
+        self._note_defect(pool.key, outcome.defect)
         # Only what was decided on can be decided again: with a model that failed, a replay would fail too.
         if self.decision_log is not None and outcome.observation.models:
             told = tuple(decisions.values())
@@ -265,6 +267,16 @@ class Reconciler:
             return await self._tell_fault(replace(target, fault=self._faults.get(seen.key)), raw.raw_status, epoch)
         self._faults.pop(seen.key, None)
         return changed
+
+    def _note_defect(self, pool: str, defect: Exception | None) -> None:
+        """Of planning a pool, while it is shared by need: counted in each pass, logged once."""
+        if defect is None:
+            self._defects.pop(pool, None)
+            return
+        self.metrics.count_solver_failure("Failed")
+        if self._defects.get(pool) != repr(defect):
+            self._defects[pool] = repr(defect)
+            _LOG.error("pool %s could not be planned, it is shared by need: %r", pool, defect, exc_info=defect)
 
     def _note_failure(self, key: str, error: Exception, generation: int) -> None:
         self.metrics.count_failure(error)

@@ -712,6 +712,25 @@ async def test_a_solver_that_fails_costs_nobody_the_pass_and_the_log_has_what_wa
     assert record.observation.planning is Planning.BY_NEED
 
 
+async def test_a_defect_in_a_pools_plan_is_counted_and_logged_with_its_trace_and_the_pool_shared_by_need(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def decide(pool: PoolObservation, settings: DecideSettings) -> PoolDecision:
+        if len(pool.models) > 1 and pool.planning is Planning.SOLVED:
+            raise ZeroDivisionError("defect")
+        return decide_pool(pool, settings)
+
+    scene = Scene(build_model("a"), build_model("b"))
+    scene.reconciler.policy = replace(scene.reconciler.policy, decide_pool=decide)
+    await scene.run(2)
+    assert [scene.conditions(name)["Degraded"] for name in ("a", "b")] == [("True", "PoolNotSolved")] * 2
+    counted = scene.metrics.registry.get_sample_value("adaptive_operator_solver_failures_total", {"cause": "Failed"})
+    assert counted == 2
+    told = [record for record in caplog.records if "could not be planned" in record.message]
+    assert len(told) == 1, "the same one is logged once"
+    assert told[0].exc_info
+
+
 async def test_the_log_has_the_plan_that_a_decision_was_made_with(tmp_path: Path) -> None:
     plan = AdoptedPlan({"demo/a": {"full": 1}, "demo/b": {}}, 1.5, 1.6, 0.01, Method.MASTER, True, {"gpu": 0.2}, 0.3)
 

@@ -56,7 +56,6 @@ _MODELS_AT_ONCE: Final = 16
 # A pass that wrote for so long leaves the other models to the next one, which follows at once: else a start of hundreds
 # of models holds up the edit of one, and those that are ready already would be told so only at its end.
 _WRITING_SECONDS: Final = 15.0
-_BESIDE_MODELS = 2  # one model is decided within milliseconds, a pool is not
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,10 +208,8 @@ class Reconciler:
             return await run()
 
     async def _decide(self, observation: PoolObservation) -> PoolOutcome:
-        """What was decided, and what upon. Several models are decided beside the event loop, which has to go on."""
+        """What was decided, and what upon. Beside the event loop, which has to go on: one large model takes seconds."""
         seen = self.memory.recall(observation)
-        if len(seen.models) < _BESIDE_MODELS:
-            return self.policy.decide(seen)
         try:
             return await asyncio.to_thread(self.policy.decide, seen)
         except SolverError as error:

@@ -886,18 +886,31 @@ async def test_models_are_parsed_beside_the_event_loop(monkeypatch: pytest.Monke
     assert threading.get_ident() not in threads
 
 
-async def test_several_models_are_decided_beside_the_event_loop_and_one_is_decided_in_it() -> None:
+@pytest.mark.parametrize("names", ["a", "ab"], ids=["one model", "several"])
+async def test_the_event_loop_goes_on_while_models_are_decided(names: str) -> None:
+    """One model with many tiers on hundreds of accelerators takes seconds; the Lease must not wait for it."""
     threads: list[int] = []
 
     def decide(pool: PoolObservation, settings: DecideSettings) -> PoolDecision:
         threads.append(threading.get_ident())
+        ticked.clear()
+        assert ticked.wait(10), "the event loop stands still"
         return decide_pool(pool, settings)
 
-    for models in ([build_model()], [build_model("a"), build_model("b")]):
-        scene = Scene(*models)
-        scene.reconciler.policy = replace(scene.reconciler.policy, decide_pool=decide)
-        await scene.run()
-    assert [thread == threading.get_ident() for thread in threads] == [True, False]
+    async def tick() -> None:
+        while True:
+            ticked.set()
+            await asyncio.sleep(0.01)
+
+    ticked = threading.Event()
+    scene = Scene(*(build_model(name) for name in names))
+    scene.reconciler.policy = replace(scene.reconciler.policy, decide_pool=decide)
+    ticking = asyncio.create_task(tick())
+    await scene.run()
+    ticking.cancel()
+    assert threads
+    assert threading.get_ident() not in threads
+    assert "TiersReady" in scene.conditions("a")
 
 
 async def periods_of(scene: Scene) -> dict[str, float]:

@@ -2,7 +2,7 @@
 
 Kept in this process only. A new one begins without prices, so that exchanges cost nothing in its first plan, which is
 one of all models, and with hope: all of it is in the observation that a decision is made from, and so in the decision
-log.
+log. After an hour without a plan it is the same: what an accelerator was worth then is no measure of what it is worth.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from adaptive_operator.decide.decision import PoolDecision
 from adaptive_operator.decide.optimize.problem import Problem
 from adaptive_operator.decide.optimize.solve import PoolPlan
 from adaptive_operator.decide.pool import decide_pool
+from adaptive_operator.decide.price_life import are_prices_told
 from adaptive_operator.decide.settings import DecideSettings
 from adaptive_operator.observe.observation import LastPlan, Planning, PoolObservation
 from adaptive_operator.solving import SolverError, SolverTimeoutError
@@ -25,6 +26,15 @@ from adaptive_operator.solving import SolverError, SolverTimeoutError
 _LOG = logging.getLogger(__name__)
 FAILURES: Final = 3  # in a row, before the greedy choice stands in
 _PASSES_WITHOUT: Final = 20  # of the greedy choice, before the solver is tried again
+
+
+@dataclass(frozen=True, slots=True)
+class _Remembered:
+    """Of a pool's last plan: when it was made (Unix seconds), its prices, and what tells changes of a large pool."""
+
+    planned_at: float
+    prices: Mapping[str, float]
+    plan: LastPlan | None
 
 
 @dataclass(slots=True)
@@ -35,8 +45,7 @@ class PoolMemory:
     count_failure: Callable[[str], None] = lambda cause: None
     prepare: Callable[[int], None] = lambda models: None  # what a solver needs time for, before its first program
     note_solved: Callable[[str, float], None] = lambda method, seconds: None  # how, and how long it took
-    _prices: dict[str, Mapping[str, float]] = field(default_factory=dict)  # by pool
-    _plans: dict[str, LastPlan] = field(default_factory=dict)  # by pool, of large ones
+    _plans: dict[str, _Remembered] = field(default_factory=dict)  # the last one, by pool
     _failures: dict[str, int] = field(default_factory=dict)  # in a row, passes without the solver included
 
     def recall(self, observation: PoolObservation) -> PoolObservation:
@@ -46,8 +55,10 @@ class PoolMemory:
         planning = Planning.SOLVED
         if failures >= FAILURES and (failures - FAILURES) % _PASSES_WITHOUT < _PASSES_WITHOUT - 1:
             planning, self._failures[key] = Planning.GREEDY, failures + 1
-        prices, last = self._prices.get(key, {}), self._plans.get(key)
-        return replace(observation, prices=prices, planning=planning, last_plan=last)
+        last = self._plans.get(key)
+        if last is None or not are_prices_told(last.planned_at, observation.now):
+            return replace(observation, prices={}, planning=planning, last_plan=None)
+        return replace(observation, prices=last.prices, planning=planning, last_plan=last.plan)
 
     def without_solver(self, observation: PoolObservation, error: SolverError) -> PoolObservation:
         """The same observation after the solver failed on it, with this error."""
@@ -70,22 +81,15 @@ class PoolMemory:
             self._failures.pop(key, None)
         if decision.plan is None:
             return decision
-        self._prices[key] = decision.prices
-        self._keep(key, decision.last_plan)
+        self._plans[key] = _Remembered(observation.now, decision.prices, decision.last_plan)
         if solver.seconds is not None:
             self.note_solved(decision.plan.method, solver.seconds)
         return replace(decision, plan=replace(decision.plan, seconds=solver.seconds))
 
-    def _keep(self, key: str, last: LastPlan | None) -> None:
-        if last is not None:
-            self._plans[key] = last
-        else:
-            self._plans.pop(key, None)
-
     def expect(self, pools: Mapping[str, int]) -> None:
         """These are the pools now, with so many models to plan: forget what is gone, prepare for the largest."""
         self.prepare(max(pools.values(), default=0))
-        for remembered in (self._prices, self._plans, self._failures):
+        for remembered in (self._plans, self._failures):
             for key in set(remembered) - set(pools):
                 del remembered[key]
 

@@ -47,6 +47,34 @@ def test_the_next_plan_knows_the_last_ones_prices() -> None:
     assert memory.recall(replace(SCARCE, name="other")).prices == {}
 
 
+def test_prices_that_no_plan_confirmed_for_an_hour_are_forgotten_and_with_them_what_changes_are_told_by(
+    few_are_many: None,
+) -> None:
+    memory = PoolMemory(Keeping())
+    seen = large_pool()
+    memory.decide_pool(memory.recall(seen), DEMO_SETTINGS)
+    soon, late = (memory.recall(replace(seen, now=seen.now + seconds)) for seconds in (3600.0, 3601.0))
+    assert soon.prices == {GPU: 0.5}
+    assert soon.last_plan is not None
+    assert late.prices == {}
+    assert late.last_plan is None, "prices of a part of the models are not those of the pool"
+
+
+def test_a_plan_confirms_the_prices_and_a_pass_without_one_does_not() -> None:
+    memory = PoolMemory(solve)
+    for seconds in (0.0, 2400.0):
+        memory.decide_pool(memory.recall(at(SCARCE, seconds)), DEMO_SETTINGS)
+    calm = pool(8, a=(CALM, 0.3), b=(CALM, 0.3))
+    assert memory.recall(at(calm, 4800.0)).prices[GPU] > 0
+    assert not memory.decide_pool(memory.recall(at(calm, 4800.0)), DEMO_SETTINGS).planned
+    assert memory.recall(at(SCARCE, 6600.0)).prices == {}
+
+
+def at(seen: PoolObservation, seconds: float) -> PoolObservation:
+    """So long after SCARCE was seen."""
+    return replace(seen, now=SCARCE.now + seconds)
+
+
 def test_pools_that_are_gone_are_forgotten() -> None:
     memory = PoolMemory(solve)
     memory.decide_pool(memory.recall(SCARCE), DEMO_SETTINGS)

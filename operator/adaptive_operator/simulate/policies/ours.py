@@ -15,6 +15,7 @@ from adaptive_operator.decide.cards import card_of, horizon_seconds
 from adaptive_operator.decide.decision import Decision, PoolDecision
 from adaptive_operator.decide.period import planner_period
 from adaptive_operator.decide.pool import decide_pool
+from adaptive_operator.decide.price_life import are_prices_told
 from adaptive_operator.decide.settings import DecideSettings
 from adaptive_operator.observe.models import SeenModel, with_metrics
 from adaptive_operator.observe.observation import ModelMetrics, ModelObservation, PoolObservation
@@ -80,6 +81,7 @@ class AdaptivePolicy:
     _settings: DecideSettings = field(init=False)
     _plan_settings: PlanSettings = field(init=False)
     _prices: Mapping[str, float] = field(default_factory=dict)  # of the last plan, as the operator remembers them
+    _priced_at: float = 0.0  # when that plan was made
     _in_flight: bool = False  # whether a swap is, after the last pass
     _planned_at: float = 0.0  # when the last pass began that no change called for
     _nudged: bool = False
@@ -140,7 +142,7 @@ class AdaptivePolicy:
         started = self.clock()
         decided = decide_pool(observation, self._settings)
         if decided.planned and self.swap_cost:
-            self._prices = decided.prices
+            self._prices, self._priced_at = decided.prices, now
         self._in_flight = any(decision.swap is not None for decision in decided.decisions)
         seconds = self.clock() - started
         if self.keep_records:
@@ -187,7 +189,7 @@ class AdaptivePolicy:
             name=pool.name,
             surge=pool.surge,
             shares=pool.declared.shares if pool.declared is not None else (),
-            prices=self._prices,
+            prices=self._prices if are_prices_told(self._priced_at, now) else {},
         )
 
     def _horizon(self, model: SeenModel) -> float:

@@ -8,6 +8,7 @@ log. After an hour without a plan it is the same: what an accelerator was worth 
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
@@ -47,10 +48,16 @@ class PoolMemory:
     note_solved: Callable[[str, float], None] = lambda method, seconds: None  # how, and how long it took
     _plans: dict[str, _Remembered] = field(default_factory=dict)  # the last one, by pool
     _failures: dict[str, int] = field(default_factory=dict)  # in a row, passes without the solver included
+    _passes: dict[str, float] = field(default_factory=dict)  # when the last one of a pool saw it (Unix seconds)
+    _lock: threading.Lock = field(default_factory=threading.Lock)  # of the three above: decisions have threads
 
     def recall(self, observation: PoolObservation) -> PoolObservation:
         """The observation with the last plan and its prices, and how its program is to be answered."""
-        key = _key(observation)
+        with self._lock:
+            return self._recall(_key(observation), observation)
+
+    def _recall(self, key: str, observation: PoolObservation) -> PoolObservation:
+        self._passes[key] = observation.now
         failures = self._failures.get(key, 0)
         planning = Planning.SOLVED
         if failures >= FAILURES and (failures - FAILURES) % _PASSES_WITHOUT < _PASSES_WITHOUT - 1:
@@ -66,32 +73,50 @@ class PoolMemory:
         return replace(observation, planning=Planning.GREEDY if greedy else Planning.BY_NEED, solver_was_late=late)
 
     def decide_pool(self, observation: PoolObservation, settings: DecideSettings) -> PoolDecision:
-        """The decision. Raises SolverError, which counts."""
+        """The decision. Raises SolverError, which counts.
+
+        A pass that was given up leaves its thread behind: what that finds after the next pass has begun is not kept.
+        """
         key, solver = _key(observation), _TimedSolver(self.solver)
         try:
             decision = decide_pool(observation, settings, solver)
         except SolverError as error:
-            self._failures[key] = self._failures.get(key, 0) + 1
+            self._note_failed(observation)
             self.count_failure("TimedOut" if isinstance(error, SolverTimeoutError) else "Failed")
             _LOG.warning("pool %s: the planner's program was not solved: %s", key, error)
             raise
         if decision.unsolved:
             self.count_failure("Unsolved")
-        if observation.planning is Planning.SOLVED and decision.planned:
-            self._failures.pop(key, None)
+        self._note_decided(observation, decision)
         if decision.plan is None:
             return decision
-        self._plans[key] = _Remembered(observation.now, decision.prices, decision.last_plan)
         if solver.seconds is not None:
             self.note_solved(decision.plan.method, solver.seconds)
         return replace(decision, plan=replace(decision.plan, seconds=solver.seconds))
 
+    def _note_failed(self, observation: PoolObservation) -> None:
+        key = _key(observation)
+        with self._lock:
+            if self._passes.get(key) == observation.now:
+                self._failures[key] = self._failures.get(key, 0) + 1
+
+    def _note_decided(self, observation: PoolObservation, decision: PoolDecision) -> None:
+        key = _key(observation)
+        with self._lock:
+            if self._passes.get(key) != observation.now:
+                return
+            if observation.planning is Planning.SOLVED and decision.planned:
+                self._failures.pop(key, None)
+            if decision.plan is not None:
+                self._plans[key] = _Remembered(observation.now, decision.prices, decision.last_plan)
+
     def expect(self, pools: Mapping[str, int]) -> None:
         """These are the pools now, with so many models to plan: forget what is gone, prepare for the largest."""
         self.prepare(max(pools.values(), default=0))
-        for remembered in (self._plans, self._failures):
-            for key in set(remembered) - set(pools):
-                del remembered[key]
+        with self._lock:
+            for remembered in (self._plans, self._failures, self._passes):
+                for key in set(remembered) - set(pools):
+                    del remembered[key]
 
 
 @dataclass(slots=True)

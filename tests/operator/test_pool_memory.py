@@ -70,6 +70,33 @@ def test_a_plan_confirms_the_prices_and_a_pass_without_one_does_not() -> None:
     assert memory.recall(at(SCARCE, 6600.0)).prices == {}
 
 
+@pytest.mark.parametrize("ends", ["while the next pass is decided", "after it", "when the pool is gone"])
+def test_what_a_pass_that_was_given_up_finds_late_is_not_remembered(ends: str) -> None:
+    """A time limit ends the wait for a thread, not the thread."""
+    memory = PoolMemory(solve)
+    old = memory.recall(SCARCE)
+    kept: dict[str, float] = {}
+    if ends == "when the pool is gone":
+        memory.expect({})
+    else:
+        new = memory.recall(at(SCARCE, 60.0))
+        if ends == "after it":
+            kept = dict(memory.decide_pool(replace(new, models=large_pool().models), DEMO_SETTINGS).prices)
+    memory.decide_pool(old, DEMO_SETTINGS)
+    assert memory.recall(at(SCARCE, 75.0)).prices == kept
+
+
+def test_a_failure_of_a_pass_that_was_given_up_is_counted_and_is_none_of_the_next_ones() -> None:
+    causes: list[str] = []
+    memory = PoolMemory(broken, causes.append)
+    olds = [memory.recall(at(SCARCE, 15.0 * n)) for n in range(FAILURES + 1)][:-1]
+    for old in olds:
+        with pytest.raises(SolverError):
+            memory.decide_pool(old, DEMO_SETTINGS)
+    assert causes == ["Failed"] * FAILURES
+    assert memory.recall(at(SCARCE, 90.0)).planning is Planning.SOLVED
+
+
 def at(seen: PoolObservation, seconds: float) -> PoolObservation:
     """So long after SCARCE was seen."""
     return replace(seen, now=SCARCE.now + seconds)

@@ -35,7 +35,6 @@ from adaptive_operator.settings import ConfigurationError, OperatorSettings, loa
 from adaptive_operator.solving import SolverProcess
 
 _LOG = logging.getLogger("adaptive_operator")
-_SOLVER_SECONDS = 20.0  # for one program: the searches end by nodes within 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +96,7 @@ def build_parts(settings: OperatorSettings, kube: KubeClient, prometheus: Reader
 async def run(settings: OperatorSettings) -> None:
     """Until SIGTERM, or until a part fails."""
     async with _connect(settings) as (kube, prometheus):
-        solver = SolverProcess(min(_SOLVER_SECONDS, settings.pass_timeout_seconds / 3))
+        solver = SolverProcess(settings.solver_seconds)
         parts = build_parts(settings, kube, prometheus, solver)
         ports = (settings.health_port, settings.metrics_port)
         server = await start_server(build_app(parts.health, parts.metrics.registry), settings.listen_address, ports)

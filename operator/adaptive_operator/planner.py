@@ -24,9 +24,9 @@ _EARLY_SECONDS: Final = 0.05  # a pool that is due so soon comes along
 
 
 class RunPass(Protocol):
-    """One pass over the pools for which `is_due(resource, period)` says yes; `period` None: the default one."""
+    """One pass over the pools for which `is_due(resource, period)` says yes; `period` in seconds."""
 
-    def __call__(self, is_due: Callable[[str, float | None], bool]) -> Awaitable[int]: ...
+    def __call__(self, is_due: Callable[[str, float], bool]) -> Awaitable[int]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ class Planner:
     # Set while a person waits for an answer, so that the pass does not wait for others.
     hurry: asyncio.Event = field(default_factory=asyncio.Event)
     _nudged: asyncio.Event = field(default_factory=asyncio.Event)
-    _next_due: dict[str, float] = field(default_factory=dict)  # by resource, monotonic
+    _turns: dict[str, tuple[float, float]] = field(default_factory=dict)  # by resource: last begun (monotonic), period
     _last_error: str = ""
 
     def nudge(self) -> None:
@@ -93,12 +93,13 @@ class Planner:
         """One pass; its errors end here, and the next one tries anew."""
         everything = self._nudged.is_set()
         self._nudged.clear()
-        start, before, self._next_due = self.monotonic(), self._next_due, {}
+        start, before, self._turns = self.monotonic(), self._turns, {}
 
-        def is_due(resource: str, period: float | None) -> bool:
-            planned = before.get(resource, start)
-            due = everything or planned <= start + _EARLY_SECONDS
-            self._next_due[resource] = start + (period or self.settings.period_seconds) if due else planned
+        def is_due(resource: str, period: float) -> bool:
+            """By the period of now, whatever it was when the pool was last planned."""
+            begun, _ = before.get(resource, (start - period, period))
+            due = everything or begun + period <= start + _EARLY_SECONDS
+            self._turns[resource] = (start if due else begun, period)
             return due
 
         try:
@@ -122,7 +123,7 @@ class Planner:
         """
         now = self.monotonic()
         period = min(self.settings.period_seconds, _RETRY_SECONDS) if self._last_error else self.settings.period_seconds
-        due = min(*self._next_due.values(), now + period) if self._next_due else now + period
+        due = min([now + period, *(begun + own for begun, own in self._turns.values())])
         try:
             await asyncio.wait_for(self._nudged.wait(), max(0.05, due - now))
         except TimeoutError:

@@ -12,7 +12,7 @@ from adaptive_operator.decide.adopted import AdoptedPlan
 from adaptive_operator.decide.decision import Decision, PoolDecision
 from adaptive_operator.decide.settings import DecideSettings
 from adaptive_operator.observe.holding import held_accelerators
-from adaptive_operator.observe.observation import ModelObservation, PoolObservation
+from adaptive_operator.observe.observation import ModelObservation, Planning, PoolObservation
 from adaptive_operator.plan.plan import Plan
 from adaptive_operator.plan.settings import PlanSettings
 from adaptive_operator.solving import SolverError
@@ -29,6 +29,7 @@ class PoolOutcome:
     decisions: Mapping[str, Decision]  # by model key
     failed: Mapping[str, Exception]  # by model key
     plan: AdoptedPlan | None = None  # the pool's
+    defect: Exception | None = None  # what planning the pool failed with, where it was shared by need instead
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,7 @@ class Policy:
         """Decisions by model key, the errors of models for which none could be made, and what was decided on.
 
         When the pool as a whole fails, the models that fail alone are set aside; what they hold leaves the budget.
+        Where the rest fails, too, planning them together does: they are shared by need.
         Raises SolverError when the pool's program has no answer: that is no model's fault.
         """
         try:
@@ -51,17 +53,19 @@ class Policy:
         except SolverError:
             raise
         except Exception as error:  # noqa: BLE001 a defect in one model's decision must not stop the others
-            failed = self._find_failing(pool) or {model.key: error for model in pool.models}
-        healthy = tuple(m for m in pool.models if m.key not in failed)
+            defect = error
+        failed = self._find_failing(pool)
         held = sum(held_accelerators(m) for m in pool.models if m.key in failed)
+        healthy = tuple(m for m in pool.models if m.key not in failed)
         rest = replace(pool, models=healthy, budget=max(0, pool.budget - held))
-        try:
-            return self._decide(rest, failed)
-        except SolverError:
-            raise
-        except Exception as error:  # noqa: BLE001 they fail together only: nobody moves
-            together = {model.key: error for model in healthy}
-            return PoolOutcome(replace(rest, models=()), {}, {**failed, **together})
+        if failed:
+            try:
+                return self._decide(rest, failed)
+            except SolverError:
+                raise
+            except Exception as error:  # noqa: BLE001 they fail together only
+                defect = error
+        return self._decide_by_need(rest, failed, defect)
 
     def plan(
         self, model: ModelObservation, decision: Decision, budgets: Mapping[str, int], now: float, epoch: int
@@ -74,6 +78,14 @@ class Policy:
             return PoolOutcome(pool, {}, failed)
         decided = self.decide_pool(pool, self.decide_settings)
         return PoolOutcome(pool, {decision.key: decision for decision in decided.decisions}, failed, decided.plan)
+
+    def _decide_by_need(self, pool: PoolObservation, failed: Mapping[str, Exception], defect: Exception) -> PoolOutcome:
+        by_need = replace(pool, planning=Planning.BY_NEED, solver_was_late=False)
+        try:
+            return replace(self._decide(by_need, failed), defect=defect)
+        except Exception as error:  # noqa: BLE001 nothing is left to try: nobody moves
+            together = {model.key: error for model in pool.models}
+            return PoolOutcome(replace(pool, models=()), {}, {**failed, **together})
 
     def _find_failing(self, pool: PoolObservation) -> dict[str, Exception]:
         failed: dict[str, Exception] = {}

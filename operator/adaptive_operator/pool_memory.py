@@ -2,12 +2,13 @@
 
 Kept in this process only. A new one begins without prices, so that exchanges cost nothing in its first plan, which is
 one of all models, and with hope: all of it is in the observation that a decision is made from, and so in the decision
-log.
+log. After an hour without a plan it is the same: what an accelerator was worth then is no measure of what it is worth.
 """
 
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
@@ -18,6 +19,7 @@ from adaptive_operator.decide.decision import PoolDecision
 from adaptive_operator.decide.optimize.problem import Problem
 from adaptive_operator.decide.optimize.solve import PoolPlan
 from adaptive_operator.decide.pool import decide_pool
+from adaptive_operator.decide.price_life import are_prices_told
 from adaptive_operator.decide.settings import DecideSettings
 from adaptive_operator.observe.observation import LastPlan, Planning, PoolObservation
 from adaptive_operator.solving import SolverError, SolverTimeoutError
@@ -25,6 +27,15 @@ from adaptive_operator.solving import SolverError, SolverTimeoutError
 _LOG = logging.getLogger(__name__)
 FAILURES: Final = 3  # in a row, before the greedy choice stands in
 _PASSES_WITHOUT: Final = 20  # of the greedy choice, before the solver is tried again
+
+
+@dataclass(frozen=True, slots=True)
+class _Remembered:
+    """Of a pool's last plan: when it was made (Unix seconds), its prices, and what tells changes of a large pool."""
+
+    planned_at: float
+    prices: Mapping[str, float]
+    plan: LastPlan | None
 
 
 @dataclass(slots=True)
@@ -35,21 +46,27 @@ class PoolMemory:
     count_failure: Callable[[str], None] = lambda cause: None
     prepare: Callable[[int], None] = lambda models: None  # what a solver needs time for, before its first program
     note_solved: Callable[[str, float], None] = lambda method, seconds: None  # how, and how long it took
-    _prices: dict[str, Mapping[str, float]] = field(default_factory=dict)  # by pool
-    _plans: dict[str, LastPlan] = field(default_factory=dict)  # by pool, of large ones
-    _kept: dict[str, bool] = field(default_factory=dict)  # by pool: what is free stayed free
+    _plans: dict[str, _Remembered] = field(default_factory=dict)  # the last one, by pool
+    _kept: set[str] = field(default_factory=set)  # pools of which the last plan left free what is free
     _failures: dict[str, int] = field(default_factory=dict)  # in a row, passes without the solver included
+    _passes: dict[str, float] = field(default_factory=dict)  # when the last one of a pool saw it (Unix seconds)
+    _lock: threading.Lock = field(default_factory=threading.Lock)  # of the four above: decisions have threads
 
     def recall(self, observation: PoolObservation) -> PoolObservation:
         """The observation with the last plan and its prices, and how its program is to be answered."""
-        key = _key(observation)
+        with self._lock:
+            return self._recall(_key(observation), observation)
+
+    def _recall(self, key: str, observation: PoolObservation) -> PoolObservation:
+        self._passes[key] = observation.now
         failures = self._failures.get(key, 0)
         planning = Planning.SOLVED
         if failures >= FAILURES and (failures - FAILURES) % _PASSES_WITHOUT < _PASSES_WITHOUT - 1:
             planning, self._failures[key] = Planning.GREEDY, failures + 1
-        prices, last = self._prices.get(key, {}), self._plans.get(key)
-        kept = self._kept.get(key, False)
-        return replace(observation, prices=prices, planning=planning, last_plan=last, kept=kept)
+        kept, last = key in self._kept, self._plans.get(key)
+        if last is None or not are_prices_told(last.planned_at, observation.now):
+            return replace(observation, prices={}, planning=planning, last_plan=None, kept=kept)
+        return replace(observation, prices=last.prices, planning=planning, last_plan=last.plan, kept=kept)
 
     def without_solver(self, observation: PoolObservation, error: SolverError) -> PoolObservation:
         """The same observation after the solver failed on it, with this error."""
@@ -57,40 +74,52 @@ class PoolMemory:
         return replace(observation, planning=Planning.GREEDY if greedy else Planning.BY_NEED, solver_was_late=late)
 
     def decide_pool(self, observation: PoolObservation, settings: DecideSettings) -> PoolDecision:
-        """The decision. Raises SolverError, which counts."""
+        """The decision. Raises SolverError, which counts.
+
+        A pass that was given up leaves its thread behind: what that finds after the next pass has begun is not kept.
+        """
         key, solver = _key(observation), _TimedSolver(self.solver)
         try:
             decision = decide_pool(observation, settings, solver)
         except SolverError as error:
-            self._failures[key] = self._failures.get(key, 0) + 1
+            self._note_failed(observation)
             self.count_failure("TimedOut" if isinstance(error, SolverTimeoutError) else "Failed")
             _LOG.warning("pool %s: the planner's program was not solved: %s", key, error)
             raise
-        self._kept[key] = decision.kept
         if decision.unsolved:
             self.count_failure("Unsolved")
-        if observation.planning is Planning.SOLVED and decision.planned:
-            self._failures.pop(key, None)
+        self._note_decided(observation, decision)
         if decision.plan is None:
             return decision
-        self._prices[key] = decision.prices
-        self._keep(key, decision.last_plan)
         if solver.seconds is not None:
             self.note_solved(decision.plan.method, solver.seconds)
         return replace(decision, plan=replace(decision.plan, seconds=solver.seconds))
 
-    def _keep(self, key: str, last: LastPlan | None) -> None:
-        if last is not None:
-            self._plans[key] = last
-        else:
-            self._plans.pop(key, None)
+    def _note_failed(self, observation: PoolObservation) -> None:
+        key = _key(observation)
+        with self._lock:
+            if self._passes.get(key) == observation.now:
+                self._failures[key] = self._failures.get(key, 0) + 1
+
+    def _note_decided(self, observation: PoolObservation, decision: PoolDecision) -> None:
+        key = _key(observation)
+        with self._lock:
+            if self._passes.get(key) != observation.now:
+                return
+            if observation.planning is Planning.SOLVED and decision.planned:
+                self._failures.pop(key, None)
+            self._kept = self._kept | {key} if decision.kept else self._kept - {key}
+            if decision.plan is not None:
+                self._plans[key] = _Remembered(observation.now, decision.prices, decision.last_plan)
 
     def expect(self, pools: Mapping[str, int]) -> None:
         """These are the pools with a plan now, with so many models: forget the others, prepare for the largest."""
         self.prepare(max(pools.values(), default=0))
-        for remembered in (self._prices, self._plans, self._kept, self._failures):
-            for key in set(remembered) - set(pools):
-                del remembered[key]
+        with self._lock:
+            self._kept &= set(pools)
+            for remembered in (self._plans, self._failures, self._passes):
+                for key in set(remembered) - set(pools):
+                    del remembered[key]
 
 
 @dataclass(slots=True)

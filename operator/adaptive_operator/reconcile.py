@@ -21,6 +21,7 @@ from adaptive_operator.decide.cards import card_of, horizon_seconds
 from adaptive_operator.decide.decision import Decision
 from adaptive_operator.decide.flaps import Mixes, flap_seconds, follow, recall
 from adaptive_operator.decide.optimize.solve import solve
+from adaptive_operator.decide.period import planner_period
 from adaptive_operator.decide.settings import DecideSettings
 from adaptive_operator.decision_log import DecisionLog
 from adaptive_operator.faults import Fault, FaultReason, build_fault, is_told
@@ -55,7 +56,6 @@ _MODELS_AT_ONCE: Final = 16
 # A pass that wrote for so long leaves the other models to the next one, which follows at once: else a start of hundreds
 # of models holds up the edit of one, and those that are ready already would be told so only at its end.
 _WRITING_SECONDS: Final = 15.0
-_BESIDE_MODELS = 2  # one model is decided within milliseconds, a pool is not
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,18 +92,20 @@ class Reconciler:
     _turns_end: dict[str, float] = field(default_factory=dict)  # monotonic, by pool, from its first turn of a pass on
     _left: set[str] = field(default_factory=set)  # keys of models that the pass does not come to, or too late
     _waited: set[str] = field(default_factory=set)  # of those that the pass before did not come to
+    _took: dict[str, float] = field(default_factory=dict)  # seconds of its last pass, by pool, reading included
+    _defects: dict[str, str] = field(default_factory=dict)  # last logged of planning, by pool
     _on_unfinished: Callable[[], None] = lambda: None
 
     def call_when_unfinished(self, callback: Callable[[], None]) -> None:
         """Call this when a pass ends with models left: another one has to follow."""
         self._on_unfinished = callback
 
-    async def run_pass(self, is_due: Callable[[str, float | None], bool] = lambda _resource, _period: True) -> int:
+    async def run_pass(self, is_due: Callable[[str, float], bool] = lambda _resource, _period: True) -> int:
         """One pass over all pools that are due; returns how many writes changed something.
 
         Raises NotLeaderError, KubeError or InventoryError when there was nothing to decide on.
         """
-        epoch, now = self.lease.epoch, self.wall_clock()
+        epoch, now, begun = self.lease.epoch, self.wall_clock(), self.monotonic()
         self._waited, self._left, self._turns_end = self._left, set(), {}
         snapshot, budgets = await self._read_cluster(epoch, now), self.settings.budgets
         groups = find_groups(snapshot.pools)
@@ -118,9 +120,10 @@ class Reconciler:
         if self.past is not None:
             self.past.keep({pool.key for pool in seen.pools})
         self.memory.expect({pool.key: len(pool.models) for pool in seen.pools if pool.has_plan})
-        due = [pool for pool in seen.pools if is_due(pool.key, planner_period(pool))]
+        self._took = {pool.key: self._took.get(pool.key, 0.0) for pool in seen.pools}
+        due = [pool for pool in seen.pools if is_due(pool.key, self._period_of(pool))]
         results = await asyncio.gather(
-            *(self._run_pool_alone(pool, epoch) for pool in due),
+            *(self._run_pool_alone(pool, epoch, begun) for pool in due),
             *(self._in_turn(_key(model), partial(self._report_blocked, model, epoch)) for model in seen.blocked),
             *(self._report_pool(pool, {}, now, epoch) for pool in seen.unready),
         )
@@ -138,7 +141,16 @@ class Reconciler:
             )
             raise
 
-    async def _run_pool_alone(self, pool: Pool, epoch: int) -> int:
+    def _period_of(self, pool: Pool) -> float:
+        models = [model.observation for model in pool.models]
+        return planner_period(
+            (model.spec.scaling.planner_period_seconds for model in models),
+            self.policy.decide_settings.planner_period_seconds,
+            in_flight=any(model.swap is not None for model in models),
+            took=self._took[pool.key],
+        )
+
+    async def _run_pool_alone(self, pool: Pool, epoch: int, begun: float) -> int:
         """A defect in one pool's pass ends that pool's pass only."""
         try:
             return await self._run_pool(pool, epoch)
@@ -148,12 +160,15 @@ class Reconciler:
             self.metrics.count_failure(error)
             _LOG.error("pass over pool %s failed: %s", pool.key, error, exc_info=error)
             return 0
+        finally:
+            self._took[pool.key] = self.monotonic() - begun
 
     async def _run_pool(self, pool: Pool, epoch: int) -> int:
         observation = await self._observe(pool, epoch)
         self.metrics.note_pool(observation, pool.held_by_others)
         outcome = await self._decide(observation)
         decisions = outcome.decisions
+        self._note_defect(pool.key, outcome.defect)
         # Only what was decided on can be decided again: with a model that failed, a replay would fail too.
         if self.decision_log is not None and outcome.observation.models:
             told = tuple(decisions.values())
@@ -193,10 +208,8 @@ class Reconciler:
             return await run()
 
     async def _decide(self, observation: PoolObservation) -> PoolOutcome:
-        """What was decided, and what upon. Several models are decided beside the event loop, which has to go on."""
+        """What was decided, and what upon. Beside the event loop, which has to go on: one large model takes seconds."""
         seen = self.memory.recall(observation)
-        if len(seen.models) < _BESIDE_MODELS:
-            return self.policy.decide(seen)
         try:
             return await asyncio.to_thread(self.policy.decide, seen)
         except SolverError as error:
@@ -260,6 +273,16 @@ class Reconciler:
             return await self._tell_fault(replace(target, fault=self._faults.get(seen.key)), raw.raw_status, epoch)
         self._faults.pop(seen.key, None)
         return changed
+
+    def _note_defect(self, pool: str, defect: Exception | None) -> None:
+        """Of planning a pool, while it is shared by need: counted in each pass, logged once."""
+        if defect is None:
+            self._defects.pop(pool, None)
+            return
+        self.metrics.count_solver_failure("Failed")
+        if self._defects.get(pool) != repr(defect):
+            self._defects[pool] = repr(defect)
+            _LOG.error("pool %s could not be planned, it is shared by need: %r", pool, defect, exc_info=defect)
 
     def _note_failure(self, key: str, error: Exception, generation: int) -> None:
         self.metrics.count_failure(error)
@@ -346,12 +369,6 @@ def _key(model: BlockedModel) -> str:
 def _is_told(model: ModelObservation) -> bool:
     """Whether the status is about the spec as it is now."""
     return model.status is not None and model.status.observed_generation == model.generation
-
-
-def planner_period(pool: Pool) -> float | None:
-    """The shortest period that a model of the pool asks for; None: the operator's."""
-    periods = [p for m in pool.models if (p := m.observation.spec.scaling.planner_period_seconds) is not None]
-    return float(min(periods)) if periods else None
 
 
 def _pool_facts(pool: Pool, declared: DeclaredPool, decisions: Mapping[str, Decision], now: float) -> PoolFacts:

@@ -25,6 +25,10 @@ from adaptive_operator.plan.settings import PlanSettings
 
 PREFIX: Final = "ADAPTIVE_"
 _NAMESPACE_FILE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+# For one program; edits of models in other pools wait for it in the pass. All of 1,000 models take 5 s: twice that at
+# least, since the process may have to start first.
+_SOLVER_SECONDS_AT_MOST: Final = 20.0
+_SOLVER_SECONDS_AT_LEAST: Final = 10.0
 _DNS_LABEL: Final = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 _Resource = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$")]
 
@@ -56,7 +60,7 @@ class OperatorSettings(BaseSettings):
     # back as Prometheus keeps samples. 0: never.
     season_period_seconds: int = Field(default=86_400, ge=0, le=1_209_600, multiple_of=3600)
 
-    # Time between passes; a model may ask for another one (spec.scaling.plannerPeriodSeconds).
+    # Time between passes over a pool; its models may ask for another one (spec.scaling.plannerPeriodSeconds).
     planner_period_seconds: float = Field(default=15.0, gt=0, le=3600)
     # Changes that come together are answered by one pass: it waits so long after the first.
     nudge_debounce_seconds: float = Field(default=0.3, ge=0, le=10)
@@ -150,6 +154,12 @@ class OperatorSettings(BaseSettings):
     def windows(self) -> Windows:
         """Windows of the queries."""
         return Windows(self.scrape_interval_seconds)
+
+    @property
+    def solver_seconds(self) -> float:
+        """How long the answer to a pool's program may take: a third of the period, within bounds, or of a pass."""
+        third = max(_SOLVER_SECONDS_AT_LEAST, self.planner_period_seconds / 3)
+        return min(_SOLVER_SECONDS_AT_MOST, third, self.pass_timeout_seconds / 3)
 
     def build_past(self, reader: PrometheusReader) -> PastArrivals | None:
         """Who asks for earlier periods; None when the load is not expected to repeat itself."""

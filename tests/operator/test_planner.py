@@ -13,13 +13,13 @@ from adaptive_operator.kube import NotFoundError, UnavailableError
 from adaptive_operator.metrics import OperatorMetrics
 from adaptive_operator.planner import ChangeFilter, Planner, PlannerSettings
 
-IsDue = Callable[[str, float | None], bool]
+IsDue = Callable[[str, float], bool]
 
 
 class Passes:
-    """Counts which pools ran; `pools` maps a resource to the period its models ask for."""
+    """Counts which pools ran; `pools` maps a resource to its period."""
 
-    def __init__(self, pools: dict[str, float | None], error: Exception | None = None) -> None:
+    def __init__(self, pools: dict[str, float], error: Exception | None = None) -> None:
         self.pools, self.error = pools, error
         self.ran: list[str] = []
         self.count = 0
@@ -49,7 +49,7 @@ async def run_for(planner: Planner, seconds: float) -> None:
 
 async def test_each_pool_runs_in_its_own_period() -> None:
     now = [0.0]
-    passes = Passes({"gpu": None, "npu": 2.0})
+    passes = Passes({"gpu": 10.0, "npu": 2.0})
     planner = build_planner(passes, now=now)
     for second in range(0, 21, 2):
         now[0] = float(second)
@@ -57,9 +57,23 @@ async def test_each_pool_runs_in_its_own_period() -> None:
     assert (passes.ran.count("gpu"), passes.ran.count("npu")) == (3, 11)
 
 
+async def test_a_pool_whose_period_became_shorter_does_not_wait_for_the_end_of_the_longer_one() -> None:
+    """So it is when a swap begins: a pass at the operator's period sees it."""
+    now = [0.0]
+    passes = Passes({"gpu": 3600.0})
+    planner = build_planner(passes, now=now)
+    await planner.step()
+    now[0] = 10.0
+    await planner.step()
+    assert passes.ran == ["gpu"]
+    passes.pools = {"gpu": 10.0}
+    await planner.step()
+    assert passes.ran == ["gpu"] * 2
+
+
 async def test_a_nudge_runs_all_pools_at_once() -> None:
     now = [0.0]
-    passes = Passes({"gpu": None, "npu": None})
+    passes = Passes({"gpu": 10.0, "npu": 10.0})
     planner = build_planner(passes, now=now)
     await planner.step()
     now[0] = 1.0
@@ -86,7 +100,7 @@ async def test_a_hurry_lasts_until_the_pass_that_it_is_for_has_ended() -> None:
 
 
 async def test_a_storm_of_nudges_is_one_pass() -> None:
-    passes = Passes({"gpu": None})
+    passes = Passes({"gpu": 10.0})
     planner = build_planner(passes)
     for _ in range(50):
         planner.nudge()
@@ -95,7 +109,7 @@ async def test_a_storm_of_nudges_is_one_pass() -> None:
 
 
 async def test_who_does_not_lead_runs_no_pass_and_does_not_spin() -> None:
-    passes = Passes({"gpu": None})
+    passes = Passes({"gpu": 10.0})
     planner = build_planner(passes, leading=False)
     planner.nudge()
     await run_for(planner, 0.2)
@@ -108,7 +122,7 @@ async def test_who_does_not_lead_runs_no_pass_and_does_not_spin() -> None:
     ids=lambda error: type(error).__name__,
 )
 async def test_a_failed_pass_is_a_finished_pass_and_the_loop_goes_on(error: Exception) -> None:
-    passes = Passes({"gpu": None}, error)
+    passes = Passes({"gpu": 10.0}, error)
     planner = build_planner(passes)
     await planner.step()
     assert planner.finished_at is not None

@@ -83,6 +83,61 @@ def test_a_large_pool_that_the_plan_divides_is_planned_anew_where_it_changed_a_w
     assert solver.told == [None, frozenset(), {"demo/m000"}, frozenset()]
 
 
+def test_prices_that_no_plan_confirmed_for_an_hour_are_forgotten_and_with_them_what_changes_are_told_by(
+    few_are_many: None,
+) -> None:
+    memory = PoolMemory(Keeping())
+    seen = large_pool()
+    memory.decide_pool(memory.recall(seen), DEMO_SETTINGS)
+    soon, late = (memory.recall(replace(seen, now=seen.now + seconds)) for seconds in (3600.0, 3601.0))
+    assert soon.prices == {GPU: 0.5}
+    assert soon.last_plan is not None
+    assert late.prices == {}
+    assert late.last_plan is None, "prices of a part of the models are not those of the pool"
+
+
+def test_a_plan_confirms_the_prices_and_a_pass_without_one_does_not() -> None:
+    memory = PoolMemory(solve)
+    for seconds in (0.0, 2400.0):
+        memory.decide_pool(memory.recall(at(SCARCE, seconds)), DEMO_SETTINGS)
+    calm = pool(8, a=(CALM, 0.3), b=(CALM, 0.3))
+    assert memory.recall(at(calm, 4800.0)).prices[GPU] > 0
+    assert not memory.decide_pool(memory.recall(at(calm, 4800.0)), DEMO_SETTINGS).planned
+    assert memory.recall(at(SCARCE, 6600.0)).prices == {}
+
+
+@pytest.mark.parametrize("ends", ["while the next pass is decided", "after it", "when the pool is gone"])
+def test_what_a_pass_that_was_given_up_finds_late_is_not_remembered(ends: str) -> None:
+    """A time limit ends the wait for a thread, not the thread."""
+    memory = PoolMemory(solve)
+    old = memory.recall(SCARCE)
+    kept: dict[str, float] = {}
+    if ends == "when the pool is gone":
+        memory.expect({})
+    else:
+        new = memory.recall(at(SCARCE, 60.0))
+        if ends == "after it":
+            kept = dict(memory.decide_pool(replace(new, models=large_pool().models), DEMO_SETTINGS).prices)
+    memory.decide_pool(old, DEMO_SETTINGS)
+    assert memory.recall(at(SCARCE, 75.0)).prices == kept
+
+
+def test_a_failure_of_a_pass_that_was_given_up_is_counted_and_is_none_of_the_next_ones() -> None:
+    causes: list[str] = []
+    memory = PoolMemory(broken, causes.append)
+    olds = [memory.recall(at(SCARCE, 15.0 * n)) for n in range(FAILURES + 1)][:-1]
+    for old in olds:
+        with pytest.raises(SolverError):
+            memory.decide_pool(old, DEMO_SETTINGS)
+    assert causes == ["Failed"] * FAILURES
+    assert memory.recall(at(SCARCE, 90.0)).planning is Planning.SOLVED
+
+
+def at(seen: PoolObservation, seconds: float) -> PoolObservation:
+    """So long after SCARCE was seen."""
+    return replace(seen, now=SCARCE.now + seconds)
+
+
 def test_pools_that_are_gone_are_forgotten() -> None:
     memory = PoolMemory(solve)
     memory.decide_pool(memory.recall(SCARCE), DEMO_SETTINGS)

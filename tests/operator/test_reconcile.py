@@ -742,6 +742,25 @@ async def test_a_solver_that_fails_costs_nobody_the_pass_and_the_log_has_what_wa
     assert record.observation.planning is Planning.BY_NEED
 
 
+async def test_a_defect_in_a_pools_plan_is_counted_and_logged_with_its_trace_and_the_pool_shared_by_need(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def decide(pool: PoolObservation, settings: DecideSettings) -> PoolDecision:
+        if len(pool.models) > 1 and pool.planning is Planning.SOLVED:
+            raise ZeroDivisionError("defect")
+        return decide_pool(pool, settings)
+
+    scene = Scene(build_model("a"), build_model("b"))
+    scene.reconciler.policy = replace(scene.reconciler.policy, decide_pool=decide)
+    await scene.run(2)
+    assert [scene.conditions(name)["Degraded"] for name in ("a", "b")] == [("True", "PoolNotSolved")] * 2
+    counted = scene.metrics.registry.get_sample_value("adaptive_operator_solver_failures_total", {"cause": "Failed"})
+    assert counted == 2
+    told = [record for record in caplog.records if "could not be planned" in record.message]
+    assert len(told) == 1, "the same one is logged once"
+    assert told[0].exc_info
+
+
 async def test_the_log_has_the_plan_that_a_decision_was_made_with(tmp_path: Path) -> None:
     plan = AdoptedPlan({"demo/a": {"full": 1}, "demo/b": {}}, 1.5, 1.6, 0.01, Method.MASTER, True, {"gpu": 0.2}, 0.3)
 
@@ -897,18 +916,72 @@ async def test_models_are_parsed_beside_the_event_loop(monkeypatch: pytest.Monke
     assert threading.get_ident() not in threads
 
 
-async def test_several_models_are_decided_beside_the_event_loop_and_one_is_decided_in_it() -> None:
+@pytest.mark.parametrize("names", ["a", "ab"], ids=["one model", "several"])
+async def test_the_event_loop_goes_on_while_models_are_decided(names: str) -> None:
+    """One model with many tiers on hundreds of accelerators takes seconds; the Lease must not wait for it."""
     threads: list[int] = []
 
     def decide(pool: PoolObservation, settings: DecideSettings) -> PoolDecision:
         threads.append(threading.get_ident())
+        ticked.clear()
+        assert ticked.wait(10), "the event loop stands still"
         return decide_pool(pool, settings)
 
-    for models in ([build_model()], [build_model("a"), build_model("b")]):
-        scene = Scene(*models)
-        scene.reconciler.policy = replace(scene.reconciler.policy, decide_pool=decide)
-        await scene.run()
-    assert [thread == threading.get_ident() for thread in threads] == [True, False]
+    async def tick() -> None:
+        while True:
+            ticked.set()
+            await asyncio.sleep(0.01)
+
+    ticked = threading.Event()
+    scene = Scene(*(build_model(name) for name in names))
+    scene.reconciler.policy = replace(scene.reconciler.policy, decide_pool=decide)
+    ticking = asyncio.create_task(tick())
+    await scene.run()
+    ticking.cancel()
+    assert threads
+    assert threading.get_ident() not in threads
+    assert "TiersReady" in scene.conditions("a")
+
+
+async def periods_of(scene: Scene) -> dict[str, float]:
+    """Seconds that each pool asks for, at the beginning of a pass that plans them all."""
+    asked: dict[str, float] = {}
+
+    def is_due(pool: str, period: float) -> bool:
+        asked[pool] = period
+        return True
+
+    await scene.lease.step()
+    await scene.reconciler.run_pass(is_due)
+    return asked
+
+
+def scaled(name: str, seconds: int | None) -> dict[str, Any]:
+    return build_model(name, scaling={} if seconds is None else {"plannerPeriodSeconds": seconds})
+
+
+async def test_a_long_period_of_one_model_is_not_that_of_models_that_ask_for_none() -> None:
+    assert await periods_of(Scene(scaled("a", None), scaled("b", 3600))) == {"nvidia.com/gpu": 15.0}
+    assert await periods_of(Scene(scaled("b", 3600))) == {"nvidia.com/gpu": 3600.0}
+
+
+async def test_a_pool_in_which_a_swap_is_in_flight_is_planned_as_often_as_the_operator_plans() -> None:
+    scene = Scene(scaled("a", 3600))
+    await scene.run(2)
+    assert scene.kube.objects["AdaptiveModel", "demo", "a"]["status"].get("swap") is not None
+    assert await periods_of(scene) == {"nvidia.com/gpu": 15.0}
+
+
+async def test_a_pool_whose_passes_take_long_is_not_planned_as_often_as_a_model_asks_for() -> None:
+    scene = Scene(scaled("a", 1), scaled("b", None))
+
+    def decide(pool: PoolObservation, settings: DecideSettings) -> PoolDecision:
+        scene.monotonic += 3.0
+        return decide_pool(pool, settings)
+
+    scene.reconciler.monotonic = lambda: scene.monotonic
+    scene.reconciler.policy = replace(scene.reconciler.policy, decide_pool=decide)
+    assert [await periods_of(scene) for _ in range(2)] == [{"nvidia.com/gpu": 1.0}, {"nvidia.com/gpu": 6.0}]
 
 
 async def test_a_solver_hears_of_the_models_that_a_program_may_plan_before_anything_is_asked_of_prometheus() -> None:

@@ -89,6 +89,20 @@ def test_stale_and_periods_reach_decide_and_plan(monkeypatch: pytest.MonkeyPatch
     assert plan.stale_after_seconds == 15.0
 
 
+@pytest.mark.parametrize(
+    ("period", "timeout", "seconds"),
+    [("15", "60", 10.0), ("5", "60", 10.0), ("45", "60", 15.0), ("300", "600", 20.0), ("15", "15", 5.0)],
+    ids=["by default", "never too short for large pools", "a third of the period", "at most 20 s", "a third of a pass"],
+)
+def test_a_pools_program_takes_a_third_of_the_period_at_most(
+    monkeypatch: pytest.MonkeyPatch, period: str, timeout: str, seconds: float
+) -> None:
+    """While it lasts, edits of models in other pools wait for the end of the pass."""
+    monkeypatch.setenv("ADAPTIVE_PLANNER_PERIOD_SECONDS", period)
+    monkeypatch.setenv("ADAPTIVE_PASS_TIMEOUT_SECONDS", timeout)
+    assert load_settings().solver_seconds == seconds
+
+
 def test_outside_of_a_pod_two_processes_have_two_identities() -> None:
     first, second = load_settings().lease_settings().identity, load_settings().lease_settings().identity
     assert first != second

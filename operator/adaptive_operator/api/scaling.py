@@ -44,7 +44,12 @@ class Scaling(Api):
         description="Window whose maximum demand an upgrade or a smaller plan has to carry.",
     )
     planner_period_seconds: int | None = Field(
-        default=None, ge=1, le=3600, description="Unset: the operator's setting (15)."
+        default=None,
+        ge=1,
+        le=3600,
+        description="Unset: the operator's setting (15). Models that share accelerators are planned together, at the"
+        " shortest period among them; at the operator's at least while a swap is in flight. A shorter one than the"
+        " operator's is kept as far as passes take at most half of the time.",
     )
     plans_in_agreement: int = Field(
         default=3,

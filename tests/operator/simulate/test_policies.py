@@ -25,10 +25,11 @@ from adaptive_operator.simulate.policies.proteus import Planner, ProteusPolicy, 
 from adaptive_operator.simulate.policies.registry import played_in
 from adaptive_operator.simulate.policies.static import StaticPolicy, best_mix, best_tier_mix, cheapest_tier_mix
 from adaptive_operator.simulate.requests import TraceRow
-from adaptive_operator.simulate.run import run
+from adaptive_operator.simulate.run import Part, run, run_pool
+from adaptive_operator.simulate.scenario import build_scenario
 from adaptive_operator.simulate.world import World, fixed_table
 from tests.operator.simulate.queues import make_curve
-from tests.operator.simulate.scenes import make_scenario, mixes, quality, served
+from tests.operator.simulate.scenes import make_scenario, make_spec, mixes, quality, served
 
 HPA = {  # (work, ready, unready) -> desired, target 10
     "more work, more replicas": ((35, 2, 0), 4),
@@ -278,6 +279,27 @@ def test_without_the_fast_loop_the_weights_alone_divide_the_requests():
     world.events.run_until(400.0)
     late = [request for request in world.requests if request.arrival > 60]
     assert sum(request.tier == "full" for request in late) / len(late) == pytest.approx(0.25, abs=0.02)
+
+
+def test_ours_watches_a_swap_at_its_own_period_whatever_a_model_asks_for():
+    """No pod changes while a replica loads, so nothing but the clock brings a pass."""
+    own = {"scaling": {"dwellSeconds": 60, "holdSeconds": 60, "plannerPeriodSeconds": 3600}, "load_seconds": 100}
+    policy = AdaptivePolicy(keep_records=True)
+    run(make_scenario(**own), generate(steady(2.0), 300.0, seed=1), policy)
+    times = [record.at for record in policy.records]
+    assert {15.0, 30.0, 45.0, 60.0, 75.0, 90.0} <= set(times)
+    assert max(times) < 150.0, "all is ready, and nothing is in flight"
+
+
+def test_ours_plans_a_pool_at_its_own_period_for_models_that_ask_for_none():
+    asks = {"dwellSeconds": 60, "holdSeconds": 60, "plannerPeriodSeconds": 3600}
+    parts = [
+        Part(build_scenario(name, make_spec(**own), 4), generate(steady(2.0), 300.0, seed=1))
+        for name, own in (("a", {}), ("b", {"scaling": asks}))
+    ]
+    policy = AdaptivePolicy(keep_records=True)
+    run_pool(parts, policy)
+    assert {15.0 * n for n in range(20)} <= {record.at for record in policy.records}
 
 
 def test_foresight_is_the_busiest_minute_that_begins_before_what_starts_now_is_ready():

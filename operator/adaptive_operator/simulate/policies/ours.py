@@ -13,7 +13,9 @@ from typing import Final
 from adaptive_operator.api.v1alpha1 import AdaptiveModelSpec
 from adaptive_operator.decide.cards import card_of, horizon_seconds
 from adaptive_operator.decide.decision import Decision, PoolDecision
+from adaptive_operator.decide.period import planner_period
 from adaptive_operator.decide.pool import decide_pool
+from adaptive_operator.decide.price_life import are_prices_told
 from adaptive_operator.decide.settings import DecideSettings
 from adaptive_operator.observe.models import SeenModel, with_metrics
 from adaptive_operator.observe.observation import ModelMetrics, ModelObservation, PoolObservation
@@ -80,6 +82,9 @@ class AdaptivePolicy:
     _plan_settings: PlanSettings = field(init=False)
     _prices: Mapping[str, float] = field(default_factory=dict)  # of the last plan, as the operator remembers them
     _kept: bool = False  # whether the last plan left free what is free
+    _priced_at: float = 0.0  # when that plan was made
+    _in_flight: bool = False  # whether a swap is, after the last pass
+    _planned_at: float = 0.0  # when the last pass began that no change called for
     _nudged: bool = False
 
     def begin(self, world: World) -> None:
@@ -103,10 +108,21 @@ class AdaptivePolicy:
         self._pass_for_ever()
 
     def _pass_for_ever(self) -> None:
+        self._planned_at = self._first.events.now
         self._run_pass()
+        self._await_next()
+
+    def _await_next(self) -> None:
+        """Looks again at the operator's period at the latest: a swap may have begun, and be worth a pass."""
+        left = self._planned_at + self._period() - self._first.events.now
+        if left <= 0:
+            self._pass_for_ever()
+        else:
+            self._first.events.after(min(left, self._settings.planner_period_seconds), self._await_next)
+
+    def _period(self) -> float:
         own = [model.cluster.spec.scaling.planner_period_seconds for model in self._models.values()]
-        period = min((seconds for seconds in own if seconds), default=self._settings.planner_period_seconds)
-        self._first.events.after(period, self._pass_for_ever)
+        return planner_period(own, self._settings.planner_period_seconds, in_flight=self._in_flight)
 
     def _pods_changed(self) -> None:
         if not self._nudged:
@@ -128,7 +144,8 @@ class AdaptivePolicy:
         decided = decide_pool(observation, self._settings)
         self._kept = decided.kept
         if decided.planned and self.swap_cost:
-            self._prices = decided.prices
+            self._prices, self._priced_at = decided.prices, now
+        self._in_flight = any(decision.swap is not None for decision in decided.decisions)
         seconds = self.clock() - started
         if self.keep_records:
             self.records.append(Record(self._first.events.now, observation, decided))
@@ -174,9 +191,9 @@ class AdaptivePolicy:
             name=pool.name,
             surge=pool.surge,
             shares=pool.declared.shares if pool.declared is not None else (),
-            prices=self._prices,
             kept=self._kept,
             division=pool.division,
+            prices=self._prices if are_prices_told(self._priced_at, now) else {},
         )
 
     def _horizon(self, model: SeenModel) -> float:

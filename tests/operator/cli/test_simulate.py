@@ -299,8 +299,10 @@ def test_a_model_that_only_thinks_in_its_cluster_acts_in_a_simulation(tmp_path, 
 def test_a_trace_of_one_request_can_be_reported(tmp_path, capsys):
     (tmp_path / "one.csv").write_text("TIMESTAMP,ContextTokens,GeneratedTokens\n0,10,10\n")
     code = simulate("-f", MODEL, "--trace", str(tmp_path / "one.csv"), "--policy", "hpa,full", "-o", str(tmp_path))
-    assert code == 0, capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert code == 0, told
     assert json.loads((tmp_path / "result.json").read_text())["policies"]
+    assert "uniform: no replica is ready before 65 s, and the requests that are judged all come within 0 s" in told
 
 
 @pytest.mark.parametrize("loss", ["600", "600:0", "-1:2", "600:1.5", "600:1:0", "a:b"])

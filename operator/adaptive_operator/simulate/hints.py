@@ -17,5 +17,5 @@ def describe_short(scenario: Scenario, trace: Sequence[TraceRow]) -> str:
         return ""
     return (
         f"{scenario.name}: no replica is ready before {ready:.0f} s, and the requests that are judged all come within"
-        f" {seconds:.0f} s: any policy fails them; take a longer trace or more --minutes"
+        f" {seconds:.0f} s: any policy but oracle:0 fails them; take a longer trace or more --minutes"
     )

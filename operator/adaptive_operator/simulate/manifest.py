@@ -12,6 +12,7 @@ from typing import Any, Final, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from adaptive_operator.api.base import CEL
 from adaptive_operator.api.crd import MODEL, POOL, Kind, build_schema
 from adaptive_operator.api.pool import AcceleratorPoolSpec
 from adaptive_operator.api.v1alpha1 import AdaptiveModelSpec
@@ -107,8 +108,9 @@ def _document_faults(kind: Kind, document: Mapping[str, Any]) -> Iterator[str]:
     if version != API_VERSION:
         yield f"apiVersion: there is no {kind.kind} in {version}; use {API_VERSION}"
     yield from find_faults(document, _without_others(schema))
-    if name_of(document):
-        yield from find_faults(name_of(document), {"type": "string", **_name_rules(kind)}, "metadata.name")
+    metadata = document.get("metadata")
+    if isinstance(metadata, dict) and "name" in metadata:
+        yield from find_faults(metadata["name"], {"type": "string", **_name_rules(kind)}, "metadata.name")
 
 
 def _without_others(schema: Schema) -> Schema:
@@ -120,4 +122,4 @@ def _without_others(schema: Schema) -> Schema:
 def _name_rules(kind: Kind) -> Schema:
     """The rules of names, as those of the name itself."""
     rules = [{**item, "rule": str(item["rule"]).replace("self.metadata.name", "self")} for item in kind.name_rules]
-    return {"x-kubernetes-validations": rules}
+    return {CEL: rules}

@@ -158,7 +158,8 @@ def _broken_rules(value: Any, schema: Schema, path: str) -> Iterator[str]:
 def _holds(rule: str, value: Any) -> bool:
     """Does a rule of one of these three forms hold? Others are not looked at."""
     if (pattern := _PATTERN_RULE.fullmatch(rule)) is not None:
-        return re.search(pattern[1], value) is not None
+        # The API server's $ is the end of the text, Python's also a line break before it.
+        return re.search(pattern[1].replace("$", r"\Z"), value) is not None
     if (size := _SIZE_RULE.fullmatch(rule)) is not None:
         return len(value) <= int(size[1])
     return rule != _NOT_EMPTY or bool(value)

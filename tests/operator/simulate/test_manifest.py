@@ -91,6 +91,7 @@ WRONG = {
     ),
     "a spec that is a list": ([], "spec: Invalid value: []: must be of type object; give its fields: mode, model"),
     "no spec": (None, "spec: Required value; set it"),
+    "a name with a line break": (models.changed("tiers.0.name", "full\n"), "tiers[].name becomes part of the names"),
     "a null tier": (models.changed("tiers.1", None) | {"tiers": [None]}, "spec.tiers[0]: Invalid value: null"),
 }
 
@@ -108,6 +109,7 @@ OBJECTS = {
         "apiVersion: there is no AdaptiveModel in v1; use adaptivellm.dev/v1alpha1",
     ),
     "a name that Services cannot have": ({"name": "7b.chat"}, "metadata.name becomes the name of a Service"),
+    "a name that is a number": ({"name": 7}, "metadata.name: Invalid value: 7: must be of type string; give a text"),
     "a name that is too long": ({"name": "a" * 41}, "metadata.name must have at most 40 characters"),
 }
 

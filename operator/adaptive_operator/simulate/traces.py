@@ -27,6 +27,7 @@ LONGEST_GAP_SECONDS: Final = 600.0  # longer silence is a hole in the record rat
 _LEAST_HOLE_SECONDS: Final = 60.0
 _HOLE_IN_MEAN_GAPS: Final = 50.0
 _COLUMNS: Final = ("TIMESTAMP", "ContextTokens", "GeneratedTokens")
+_MOST_SHOWN: Final = 60  # characters of a value
 _MOST_TOKENS: Final = 1_000_000
 _FRACTION: Final = re.compile(r"(\.\d{6})\d+")  # the Azure files have seven digits, datetime reads six
 
@@ -130,9 +131,10 @@ def _parse(path: Path, number: int, values: Mapping[str, Any]) -> _Line:
     except ValidationError as error:
         problem = error.errors()[0]
         field = ".".join(str(part) for part in problem["loc"])
-        seen = values.get(field)
+        seen = repr(values.get(field))
+        seen = seen if len(seen) <= _MOST_SHOWN else f"{seen[:_MOST_SHOWN]}…"
         words = problem["msg"].removeprefix("Value error, ")
-        raise TraceError(f"{path}, row {number}: {field} is {seen!r}: {words}; correct or remove it") from None
+        raise TraceError(f"{path}, row {number}: {field} is {seen}: {words}; correct or remove it") from None
 
 
 def _read_time(time: Any) -> tuple[Any, _Clock]:

@@ -86,6 +86,12 @@ def test_a_bad_json_line_is_refused_with_row_and_remedy(name, tmp_path):
     assert words in str(raised.value)
 
 
+def test_only_the_beginning_of_a_long_value_is_told(tmp_path):
+    with pytest.raises(TraceError) as raised:
+        read_trace(write(tmp_path, HEADER + "0,1," + "x" * 5000 + "\n"))
+    assert len(str(raised.value)) < 300 + len(str(tmp_path))
+
+
 def test_gaps_and_equal_times_can_be_allowed(tmp_path):
     path = write(tmp_path, HEADER + "0,1,1\n0,1,1\n700,1,1\n")
     assert len(read_trace(path, TraceRules(longest_gap_seconds=900.0, equal_times=True))) == 3

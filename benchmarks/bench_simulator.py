@@ -29,9 +29,10 @@ from adaptive_operator.api.v1alpha1 import AdaptiveModelSpec
 from adaptive_operator.simulate.cards import attained_rate
 from adaptive_operator.simulate.curve import Lengths, StepCurve, saturation
 from adaptive_operator.simulate.events import EventQueue
+from adaptive_operator.simulate.profile import read_profile
 from adaptive_operator.simulate.replica import Replica
 from adaptive_operator.simulate.requests import Request, TraceRow
-from adaptive_operator.simulate.scenario import Scenario, build_scenario, read_profile
+from adaptive_operator.simulate.scenario import Scenario, build_scenario
 from adaptive_operator.simulate.scores import percentile
 from benchmarks.engine_process import run_engine
 from benchmarks.http_load import OURS, Endpoint, LoadShape, StreamTimes, build_prompts, run_load, stream

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from adaptive_operator.simulate.scenario import read_profile
+from adaptive_operator.simulate.profile import read_profile
 from benchmarks.http_load import StreamTimes
 from benchmarks.step_profile import EngineLimits, StepProfile, fit_prefill, never_falling, step_of
 

@@ -464,53 +464,45 @@ FULL_RECIPE = {**LEVELS, "depths": [30, 28, 26, 24]}
 ALL_LEVELS = [f"{precision}{depth}" for precision in ("int8", "int4") for depth in ("", "-d28", "-d26", "-d24")]
 
 
-@pytest.mark.parametrize(
-    "spec",
-    [
-        pytest.param(nested({"levels": ["int4"]}), id="one level, no card"),
-        pytest.param(nested(LEVELS, {"levels": [level("int8"), level("int4", 700)]}), id="a card per level"),
-        pytest.param(
-            nested(LEVELS, {**CARD, "levels": [level("int4", 700)]}), id="a card of its own and a lower level's"
-        ),
-        pytest.param(nested(FULL_RECIPE, {"levels": [level(name) for name in ALL_LEVELS]}), id="levels of every depth"),
-        pytest.param(
-            nested({**LEVELS, "depths": [1024, 960], "skipOrder": list(range(960, 1024))}),
-            id="as many layers left out as can be",
-        ),
-        pytest.param(
-            nested(LEVELS, {"levels": [level("int8"), level("int4", 700)]}, quality={"floorPermille": 900}),
-            id="a floor that a level reaches",
-        ),
-        pytest.param(nested({**LEVELS, "draft": {"level": "int4"}}), id="a draft"),
-        pytest.param(
-            nested({**FULL_RECIPE, "draft": {"level": "int4-d24", "tokens": 8}}), id="a draft of fewer layers"
-        ),
-        pytest.param(changed("tiers.0.replica.tensorParallel", 2), id="a rank per accelerator"),
-        pytest.param(
-            changed("tiers.0.replica", {**MINIMAL["tiers"][0]["replica"], "tensorParallel": 1, "kvPrecision": "int8"}),
-            id="keys and values in int8 of one rank",
-        ),
-        pytest.param(
-            changed(
-                "tiers.0.replica", {**MINIMAL["tiers"][0]["replica"], "contextTokens": 8192, "kvCacheTokens": 8192}
-            ),
-            id="a longer context and room for it",
-        ),
-        pytest.param(changed("tiers.0.replica.maxTokensPerStep", 512), id="larger steps"),
-        pytest.param(changed("tiers.0.recipe.precision", "bf16"), id="weights in 16 bits"),
-        pytest.param(changed("tiers.0.recipe", {"precision": "int4", "groupSize": 128}), id="an int4 grid of 128"),
-        pytest.param(emulated(CURVE), id="an emulated tier"),
-        pytest.param(
-            with_card(emulated(CURVE), {"qualityPermille": 900}), id="an emulated tier whose rate is that of its curve"
-        ),
-        pytest.param(
-            emulated(
-                {**CURVE, "levels": [{**CURVE, "name": name} for name in ALL_LEVELS[1:]]}, {"nested": FULL_RECIPE}
-            ),
-            id="an emulated nested tier with a curve for each level",
-        ),
-    ],
-)
+ACCEPTED = [
+    pytest.param(nested({"levels": ["int4"]}), id="one level, no card"),
+    pytest.param(nested(LEVELS, {"levels": [level("int8"), level("int4", 700)]}), id="a card per level"),
+    pytest.param(nested(LEVELS, {**CARD, "levels": [level("int4", 700)]}), id="a card of its own and a lower level's"),
+    pytest.param(nested(FULL_RECIPE, {"levels": [level(name) for name in ALL_LEVELS]}), id="levels of every depth"),
+    pytest.param(
+        nested({**LEVELS, "depths": [1024, 960], "skipOrder": list(range(960, 1024))}),
+        id="as many layers left out as can be",
+    ),
+    pytest.param(
+        nested(LEVELS, {"levels": [level("int8"), level("int4", 700)]}, quality={"floorPermille": 900}),
+        id="a floor that a level reaches",
+    ),
+    pytest.param(nested({**LEVELS, "draft": {"level": "int4"}}), id="a draft"),
+    pytest.param(nested({**FULL_RECIPE, "draft": {"level": "int4-d24", "tokens": 8}}), id="a draft of fewer layers"),
+    pytest.param(changed("tiers.0.replica.tensorParallel", 2), id="a rank per accelerator"),
+    pytest.param(
+        changed("tiers.0.replica", {**MINIMAL["tiers"][0]["replica"], "tensorParallel": 1, "kvPrecision": "int8"}),
+        id="keys and values in int8 of one rank",
+    ),
+    pytest.param(
+        changed("tiers.0.replica", {**MINIMAL["tiers"][0]["replica"], "contextTokens": 8192, "kvCacheTokens": 8192}),
+        id="a longer context and room for it",
+    ),
+    pytest.param(changed("tiers.0.replica.maxTokensPerStep", 512), id="larger steps"),
+    pytest.param(changed("tiers.0.recipe.precision", "bf16"), id="weights in 16 bits"),
+    pytest.param(changed("tiers.0.recipe", {"precision": "int4", "groupSize": 128}), id="an int4 grid of 128"),
+    pytest.param(emulated(CURVE), id="an emulated tier"),
+    pytest.param(
+        with_card(emulated(CURVE), {"qualityPermille": 900}), id="an emulated tier whose rate is that of its curve"
+    ),
+    pytest.param(
+        emulated({**CURVE, "levels": [{**CURVE, "name": name} for name in ALL_LEVELS[1:]]}, {"nested": FULL_RECIPE}),
+        id="an emulated nested tier with a curve for each level",
+    ),
+]
+
+
+@pytest.mark.parametrize("spec", ACCEPTED)
 def test_a_tier_is_accepted_as_it_is_written(create, spec):
     assert create(spec)["spec"]["tiers"] == spec["tiers"], "defaults in list items would show as drift"
 

@@ -6,9 +6,17 @@ import argparse
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from types import ModuleType
+from typing import Any, Protocol, cast
 
 from adaptive_operator.cli import explain, replay
+from adaptive_operator.cli.missing import MissingCommand
+
+
+class Command(Protocol):
+    """A module or object that knows a command."""
+
+    def add_command(self, commands: Any) -> None:
+        """Add it to the parser, with `run` as a default."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -24,14 +32,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _commands() -> tuple[ModuleType, ...]:
-    """All of them; the simulator only where what it draws and shows progress with is installed (extra `cli`)."""
+def _commands() -> tuple[Command, ...]:
+    """All of them; for the simulator a stand-in where what it draws and shows progress with is not installed."""
     try:
-        simulate = import_module("adaptive_operator.cli.simulate")
+        simulate = cast("Command", import_module("adaptive_operator.cli.simulate"))
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] == "adaptive_operator":
+        package = (error.name or "").partition(".")[0]
+        if package == "adaptive_operator":
             raise
-        return explain, replay
+        simulate = MissingCommand("simulate", package, extra="cli")
     return explain, replay, simulate
 
 

@@ -28,6 +28,7 @@ from adaptive_operator.simulate.comparison import (
 )
 from adaptive_operator.simulate.failing_loads import FailingLoads, Failure
 from adaptive_operator.simulate.generators import GeneratorError, parse_generator
+from adaptive_operator.simulate.hints import describe_short
 from adaptive_operator.simulate.plant import BudgetError
 from adaptive_operator.simulate.policies.registry import PolicyError, Setting, make_policy
 from adaptive_operator.simulate.repeated import Repeated, summarize
@@ -242,11 +243,16 @@ def _load_of(options: argparse.Namespace, scenario: Scenario, index: int, models
         trace, held_out = (_generated(options, seed, index, models) for seed in seeds)
     else:
         rules = TraceRules(options.longest_gap, options.allow_equal_times)
-        trace, held_out = hold_out(_cut(options, read_trace(Path(options.trace), rules)))
+        trace, held_out = hold_out(_cut(options, read_trace(Path(options.trace), rules, _warn if index == 0 else None)))
         trace, held_out = (rotate_trace(rows, index / models) for rows in (trace, held_out))
     if not trace or not held_out:
         raise TraceError(f"{options.trace}: no request is left; take more minutes or a higher rate")
+    _warn(describe_short(scenario, trace))
     return ModelLoad(scenario, trace, held_out)
+
+
+def _warn(note: str) -> None:
+    sys.stderr.write(f"{note}\n" if note else "")
 
 
 def _generated(options: argparse.Namespace, seed: int, index: int, models: int) -> tuple[TraceRow, ...]:

@@ -9,14 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import ValidationError
-
 from adaptive_operator.api.pool import RESERVATION_WITH_PLAN, AcceleratorPoolSpec, PoolDivision, Share
 from adaptive_operator.names import POOL_KIND
-from adaptive_operator.observe.declared import DeclaredPool, parse_declared
 from adaptive_operator.observe.inventory import Advertised, NodeGroup
-from adaptive_operator.observe.models import describe_validation
 from adaptive_operator.plan.metadata import API_VERSION
+from adaptive_operator.simulate.manifest import ManifestError, name_of, parse_pool
 
 
 class PoolModelError(ValueError):
@@ -61,31 +58,37 @@ def find_pool(documents: Sequence[Any], members: Sequence[Member], budget: int |
     Raises PoolModelError.
     """
     found = [_parse(doc) for doc in documents if isinstance(doc, dict) and doc.get("kind") == POOL_KIND]
-    pools = {pool.name: pool for pool in found}
+    twice = next((name for name, _ in found if [other for other, _ in found].count(name) > 1), None)
+    if twice is not None:
+        raise PoolModelError(f"two AcceleratorPools are called {twice}; give each a name of its own")
+    pools = dict(found)
     named = {member.pool for member in members}
     if not named & set(pools):
         return None
     if len(named) > 1:
         raise PoolModelError("all models must name the same accelerators.pool, or none: one pool is simulated")
-    pool = pools[str(named.pop())]
-    accelerators = budget or pool.spec.budget
+    name = str(named.pop())
+    spec = pools[name]
+    accelerators = budget or spec.budget
     if not accelerators:
-        raise PoolModelError(f"AcceleratorPool {pool.name} names no budget; set it, or give --budget")
-    reserved = sum(share.reservation or 0 for share in pool.spec.shares)
-    if reserved and pool.spec.division is PoolDivision.PLANNED:
-        raise PoolModelError(f"AcceleratorPool {pool.name}: {RESERVATION_WITH_PLAN}")
+        raise PoolModelError(f"AcceleratorPool {name} names no budget; set it, or give --budget")
+    reserved = sum(share.reservation or 0 for share in spec.shares)
+    if reserved and spec.division is PoolDivision.PLANNED:
+        raise PoolModelError(f"AcceleratorPool {name}: {RESERVATION_WITH_PLAN}")
     if reserved > accelerators:
-        raise PoolModelError(f"{reserved} accelerators of pool {pool.name} are reserved, it has {accelerators}")
-    update = {"budget": accelerators, "shares": _in_one_namespace(pool.spec.shares, members)}
-    return PoolModel(pool.name, pool.spec.model_copy(update=update))
+        raise PoolModelError(f"{reserved} accelerators of pool {name} are reserved, it has {accelerators}")
+    update = {"budget": accelerators, "shares": _in_one_namespace(spec.shares, members)}
+    return PoolModel(name, spec.model_copy(update=update))
 
 
-def _parse(raw: Mapping[str, Any]) -> DeclaredPool:
+def _parse(raw: Mapping[str, Any]) -> tuple[str, AcceleratorPoolSpec]:
     try:
-        AcceleratorPoolSpec.model_validate(raw.get("spec") or {})
-    except ValidationError as error:
-        raise PoolModelError(f"AcceleratorPool: {describe_validation(error)}") from None
-    return parse_declared(raw)
+        spec = parse_pool(raw)
+    except ManifestError as error:
+        raise PoolModelError(str(error)) from None
+    if not name_of(raw):
+        raise PoolModelError(f"{POOL_KIND}: metadata.name: Required value; set it to what the models name")
+    return name_of(raw), spec
 
 
 def _in_one_namespace(shares: Sequence[Share], members: Sequence[Member]) -> tuple[Share, ...]:

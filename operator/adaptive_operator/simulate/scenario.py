@@ -9,20 +9,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Final
-
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic.alias_generators import to_camel
+from typing import Any, Final
 
 from adaptive_operator.api.tiers import Tier
 from adaptive_operator.api.v1alpha1 import AdaptiveModelSpec, Mode
 from adaptive_operator.levels import levels_of
 from adaptive_operator.names import KIND
-from adaptive_operator.observe.curve_cards import USUAL_REQUEST, complete_cards
-from adaptive_operator.observe.models import describe_validation
+from adaptive_operator.observe.curve_cards import USUAL_REQUEST, complete_cards, reference_request
 from adaptive_operator.simulate.curve import Lengths, StepCurve, linear_points, saturation
+from adaptive_operator.simulate.manifest import ManifestError, name_of, parse_model, read_yaml
 from adaptive_operator.simulate.pool_model import Member, PoolModel, PoolModelError, find_pool
+from adaptive_operator.simulate.profile import ProfileError, check_names, read_profile
 
 # Attainment within an objective of 1 s and 35 ms at this part of saturation (several replicas, 95-99 %).
 _ATTAINED_PART: Final = 0.85
@@ -126,69 +123,6 @@ class Scenario:
         return found
 
 
-class _Document(BaseModel):
-    model_config = ConfigDict(alias_generator=to_camel, extra="forbid", frozen=True)
-
-
-_Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-_NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-
-
-class _Curve(_Document):
-    """Step times in milliseconds: decode as a line or as measured points [sequences, ms]."""
-
-    prefill_milliseconds: _NotNegative
-    prefill_milliseconds_per_token: _NotNegative
-    step_milliseconds: _NotNegative | None = None
-    step_milliseconds_per_sequence: _NotNegative | None = None
-    step_points: Annotated[list[tuple[int, _Positive]], Field(min_length=1)] | None = None
-    kv_tokens: Annotated[int, Field(ge=1)]
-    max_sequences: Annotated[int, Field(ge=1, le=4096)] = 64
-    max_tokens_per_step: Annotated[int, Field(ge=1)] | None = None
-
-    @model_validator(mode="after")
-    def _check_one_form(self) -> _Curve:
-        line = self.step_milliseconds is not None and self.step_milliseconds_per_sequence is not None
-        if line == (self.step_points is not None):
-            raise ValueError("give stepMilliseconds with stepMillisecondsPerSequence, or stepPoints, not both")
-        if line and not self.step_milliseconds:
-            raise ValueError("stepMilliseconds has to be greater than 0: a step takes time")
-        times = [time for _, time in sorted(self.step_points or ())]
-        if times != sorted(times):
-            raise ValueError("stepPoints fall: a step of more sequences takes no less time; correct the points")
-        if self.max_tokens_per_step is not None and self.max_tokens_per_step < self.max_sequences:
-            raise ValueError("maxTokensPerStep is below maxSequences, each of which takes a token; raise it")
-        return self
-
-    def build(self) -> StepCurve:
-        points = tuple((size, ms / 1000) for size, ms in self.step_points or ())
-        if not points:
-            base, each = self.step_milliseconds or 0.0, self.step_milliseconds_per_sequence or 0.0
-            points = linear_points(base / 1000, each / 1000, self.max_sequences)
-        gamma, delta = self.prefill_milliseconds / 1000, self.prefill_milliseconds_per_token / 1000
-        return StepCurve(gamma, delta, points, self.kv_tokens, self.max_sequences, self.max_tokens_per_step)
-
-
-class _Speeds(_Document):
-    """How many times faster than another curve."""
-
-    prefill_speed: _Positive = 1.0
-    decode_speed: _Positive = 1.0
-
-
-class _TierProfile(_Speeds):
-    """A tier's own curve, or how many times faster than the base one it is; of a level: than its tier's top level."""
-
-    levels: dict[str, _Speeds] = {}
-    kv_tokens: Annotated[int, Field(ge=1)] | None = None
-    curve: _Curve | None = None
-
-
-class _Profile(_Document):
-    base: _Curve | None = None
-    tiers: dict[str, _TierProfile] = {}
-
-
 def load_scenario(model: Path, profile: Path | None = None, budget: int | None = None) -> Scenario:
     """The only AdaptiveModel of a manifest file. `budget` replaces the one of the manifest.
 
@@ -206,16 +140,21 @@ def load_scenarios(model: Path, profile: Path | None = None, budget: int | None 
     `budget` replaces what the manifest says; without it the largest budget of a model counts, as in the operator. The
     profile is for tiers of all models, by their names. Raises ScenarioError; OSError when a file cannot be read.
     """
-    curves = None if profile is None else read_profile(profile)
-    documents = _read_yaml(model)
-    raws = _find_models(model, documents)
-    parsed = [_parse_spec(model, raw) for raw in raws]
-    pool = _find_pool(model, documents, [_member(raw, *one) for raw, one in zip(raws, parsed, strict=True)], budget)
+    try:
+        documents = read_yaml(model)
+        raws = _find_models(documents)
+        parsed = [_parse_spec(raw) for raw in raws]
+        pool = find_pool(documents, [_member(raw, *one) for raw, one in zip(raws, parsed, strict=True)], budget)
+    except (ManifestError, PoolModelError) as error:
+        raise ScenarioError(_in_file(model, str(error))) from None
+    curves = None if profile is None else _read_curves(profile, [spec for _, spec in parsed])
     budgets = [pool.spec.budget] if pool is not None else [spec.accelerators.budget for _, spec in parsed]
     accelerators = budget or max((named for named in budgets if named is not None), default=None)
     if accelerators is None:
         raise ScenarioError(f"{model}: spec.accelerators.budget is not set; set it, or give --budget")
     scenarios = tuple(build_scenario(name, spec, accelerators, curves, str(model), pool) for name, spec in parsed)
+    if profile is not None:
+        _check_room(profile, scenarios)
     names = [scenario.name for scenario in scenarios]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
@@ -231,22 +170,34 @@ def _member(raw: Mapping[str, Any], name: str, spec: AdaptiveModelSpec) -> Membe
     return Member(name, str(namespace), spec.accelerators.pool)
 
 
-def _find_pool(
-    model: Path, documents: Sequence[Any], members: Sequence[Member], budget: int | None
-) -> PoolModel | None:
-    try:
-        return find_pool(documents, members, budget)
-    except PoolModelError as error:
-        raise ScenarioError(f"{model}: {error}") from None
+def _parse_spec(raw: Mapping[str, Any]) -> tuple[str, AdaptiveModelSpec]:
+    return name_of(raw) or "model", complete_cards(parse_model(raw)).spec
 
 
-def _parse_spec(model: Path, raw: Mapping[str, Any]) -> tuple[str, AdaptiveModelSpec]:
+def _read_curves(profile: Path, specs: Sequence[AdaptiveModelSpec]) -> dict[str, StepCurve]:
     try:
-        spec = AdaptiveModelSpec.model_validate(raw.get("spec") or {})
-    except ValidationError as error:
-        raise ScenarioError(f"{model}: {describe_validation(error)}") from None
-    metadata = raw.get("metadata")
-    return str((metadata.get("name") if isinstance(metadata, dict) else None) or "model"), complete_cards(spec).spec
+        curves = read_profile(profile)
+        check_names(profile, curves, [tier for spec in specs for tier in spec.tiers])
+    except ProfileError as error:
+        raise ScenarioError(str(error)) from None
+    return curves
+
+
+def _check_room(profile: Path, scenarios: Sequence[Scenario]) -> None:
+    """Raises ScenarioError for a tier whose KV memory does not hold a single reference request."""
+    for scenario in scenarios:
+        request = reference_request(tier.card for tier in scenario.spec.tiers)
+        tokens = int(request.prompt_tokens + request.output_tokens)
+        small = next((tier for tier in scenario.tiers if tier.curve.kv_tokens < tokens), None)
+        if small is not None:
+            raise ScenarioError(
+                f"{profile}: tiers.{small.name}: kvTokens is {small.curve.kv_tokens}, less than the {tokens} tokens of"
+                " a reference request; raise it"
+            )
+
+
+def _in_file(path: Path, lines: str) -> str:
+    return "\n".join(f"{path}: {line}" for line in lines.splitlines())
 
 
 def build_scenario(
@@ -271,37 +222,6 @@ def build_scenario(
         raise ScenarioError(f"{where}no tier fits into {budget} accelerators; raise the budget")
     tiers.sort(key=lambda tier: -tier.quality_permille)
     return Scenario(name, spec, budget, tuple(tiers), guessed=curves is None, pool=pool)
-
-
-def read_profile(path: Path) -> dict[str, StepCurve]:
-    """Curves by tier from a YAML file: `base` and, per tier, speeds relative to it or a curve of its own.
-
-    A nested tier's levels are there as `tier/level`. Raises ScenarioError.
-    """
-    try:
-        document = _Profile.model_validate(_read_yaml(path)[0] or {})
-        curves: dict[str, StepCurve] = {}
-        for name, tier in document.tiers.items():
-            curves[name] = top = _build_curve(path, name, tier, document.base)
-            for level, speeds in tier.levels.items():
-                curves[f"{name}/{level}"] = top.scaled(speeds.prefill_speed, speeds.decode_speed)
-        return curves
-    except ValidationError as error:
-        problem = error.errors()[0]
-        field = ".".join(str(part) for part in problem["loc"]) or "profile"
-        raise ScenarioError(f"{path}: {field}: {problem['msg']}") from None
-
-
-def _build_curve(path: Path, name: str, tier: _TierProfile, base: _Curve | None) -> StepCurve:
-    source = tier.curve or base
-    if source is None:
-        raise ScenarioError(f"{path}: tiers.{name} has no curve and there is no base; give one of them")
-    if tier.kv_tokens is not None:
-        source = source.model_copy(update={"kv_tokens": tier.kv_tokens})
-    try:
-        return source.build().scaled(tier.prefill_speed, tier.decode_speed)
-    except ValueError as error:
-        raise ScenarioError(f"{path}: tiers.{name}: {error}") from None
 
 
 def _tier_model(tier: Tier, spec: AdaptiveModelSpec, curves: Mapping[str, StepCurve] | None, where: str) -> TierModel:
@@ -349,16 +269,9 @@ def guess_curve(rate: float, lengths: Lengths) -> StepCurve:
     return _SHAPE_8B.scaled(factor, factor)
 
 
-def _find_models(path: Path, documents: Sequence[Any]) -> list[Mapping[str, Any]]:
+def _find_models(documents: Sequence[Any]) -> list[Mapping[str, Any]]:
     found: list[Mapping[str, Any]]
     found = [doc for doc in documents if isinstance(doc, dict) and doc.get("kind") == KIND]
     if not found:
-        raise ScenarioError(f"{path}: there is no {KIND} in it")
+        raise ManifestError(f"there is no {KIND} in it")
     return found
-
-
-def _read_yaml(path: Path) -> list[Any]:
-    try:
-        return list(yaml.safe_load_all(path.read_text(encoding="utf-8"))) or [None]
-    except yaml.YAMLError as error:
-        raise ScenarioError(f"{path}: not YAML: {' '.join(str(error).split())}") from None

@@ -8,20 +8,26 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from adaptive_operator.simulate.requests import TraceRow
 
 LONGEST_GAP_SECONDS: Final = 600.0  # longer silence is a hole in the record rather than a quiet night
+# A gap that the limit allows, and yet no chance of a trace with this mean gap: what is told of, and not refused.
+_LEAST_HOLE_SECONDS: Final = 60.0
+_HOLE_IN_MEAN_GAPS: Final = 50.0
 _COLUMNS: Final = ("TIMESTAMP", "ContextTokens", "GeneratedTokens")
+_MOST_SHOWN: Final = 60  # characters of a value
 _MOST_TOKENS: Final = 1_000_000
 _FRACTION: Final = re.compile(r"(\.\d{6})\d+")  # the Azure files have seven digits, datetime reads six
 
@@ -53,20 +59,38 @@ class _Line(BaseModel):
 
     time: float = Field(allow_inf_nan=False)
     clock: _Clock
+    written: str  # the time, as it stands there
     prompt_tokens: Annotated[int, Field(ge=1, le=_MOST_TOKENS)]
     output_tokens: Annotated[int, Field(ge=1, le=_MOST_TOKENS)]
 
+    @field_validator("time", "prompt_tokens", "output_tokens", mode="before")
+    @classmethod
+    def _check_no_truth(cls, value: Any) -> Any:
+        if isinstance(value, bool):
+            raise ValueError("a truth is no number")
+        return value
 
-def read_trace(path: Path, rules: TraceRules | None = None) -> tuple[TraceRow, ...]:
+
+def read_trace(
+    path: Path, rules: TraceRules | None = None, tell: Callable[[str], None] | None = None
+) -> tuple[TraceRow, ...]:
     """The requests of a file, times from 0. `.jsonl` is JSON lines, everything else CSV with a header.
 
     CSV columns: TIMESTAMP (`2023-11-16 18:15:46.6805900`, or seconds), ContextTokens, GeneratedTokens. JSON lines:
-    {"time": seconds, "prompt_tokens": n, "output_tokens": n}. Raises TraceError; OSError when it cannot be read.
+    {"time": seconds, "prompt_tokens": n, "output_tokens": n}. `tell` is called with what looks wrong, and may be right.
+    Raises TraceError; OSError when it cannot be read.
     """
     rules = rules or TraceRules()
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = _json_lines(path, file) if path.suffix == ".jsonl" else _csv_lines(path, file)
-        return _ordered(path, rows, rules)
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:  # as Excel writes it, too
+            rows = _json_lines(path, file) if path.suffix == ".jsonl" else _csv_lines(path, file)
+            trace, numbers = _ordered(path, rows, rules)
+    except UnicodeDecodeError:
+        raise TraceError(f"{path}: not a text; give CSV or JSON lines in UTF-8, not compressed") from None
+    hole = _describe_holes(path, trace, numbers)
+    if hole and tell is not None:
+        tell(hole)
+    return trace
 
 
 def _json_lines(path: Path, lines: Iterable[str]) -> Iterator[tuple[int, _Line]]:
@@ -78,7 +102,7 @@ def _json_lines(path: Path, lines: Iterable[str]) -> Iterator[tuple[int, _Line]]
 def _validate_json(path: Path, number: int, line: str) -> _Line:
     try:
         document = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise TraceError(f"{path}, row {number}: not JSON ({error}); write one object per line") from None
     if not isinstance(document, dict):
         raise TraceError(f"{path}, row {number}: not an object; write one object per line")
@@ -87,26 +111,30 @@ def _validate_json(path: Path, number: int, line: str) -> _Line:
 
 def _csv_lines(path: Path, lines: Iterable[str]) -> Iterator[tuple[int, _Line]]:
     reader = csv.DictReader(lines)
-    missing = [column for column in _COLUMNS if column not in (reader.fieldnames or ())]
-    if missing:
-        raise TraceError(f"{path}, row 1: no column {', '.join(missing)}; the header has to be {','.join(_COLUMNS)}")
+    rows = reader.reader  # counts the lines of the file, also those that are empty
     try:
-        for number, row in enumerate(reader, start=2):
+        missing = [column for column in _COLUMNS if column not in (reader.fieldnames or ())]
+        if missing:
+            hint = f"the header has to be {','.join(_COLUMNS)}"
+            raise TraceError(f"{path}, row {rows.line_num or 1}: no column {', '.join(missing)}; {hint}")
+        for row in reader:
             values = {"time": row["TIMESTAMP"], "prompt_tokens": row["ContextTokens"]}
-            yield number, _parse(path, number, {**values, "output_tokens": row["GeneratedTokens"]})
+            yield rows.line_num, _parse(path, rows.line_num, {**values, "output_tokens": row["GeneratedTokens"]})
     except csv.Error as error:
-        raise TraceError(f"{path}, row {reader.line_num + 1}: not CSV ({error}); correct or remove it") from None
+        raise TraceError(f"{path}, row {rows.line_num}: not CSV ({error}); correct or remove it") from None
 
 
 def _parse(path: Path, number: int, values: Mapping[str, Any]) -> _Line:
     time, clock = _read_time(values.get("time"))
     try:
-        return _Line.model_validate({**values, "time": time, "clock": clock})
+        return _Line.model_validate({**values, "time": time, "clock": clock, "written": str(values.get("time"))})
     except ValidationError as error:
         problem = error.errors()[0]
         field = ".".join(str(part) for part in problem["loc"])
-        seen = values.get(field)
-        raise TraceError(f"{path}, row {number}: {field} is {seen!r}: {problem['msg']}; correct or remove it") from None
+        seen = repr(values.get(field))
+        seen = seen if len(seen) <= _MOST_SHOWN else f"{seen[:_MOST_SHOWN]}…"
+        words = problem["msg"].removeprefix("Value error, ")
+        raise TraceError(f"{path}, row {number}: {field} is {seen}: {words}; correct or remove it") from None
 
 
 def _read_time(time: Any) -> tuple[Any, _Clock]:
@@ -122,22 +150,40 @@ def _read_time(time: Any) -> tuple[Any, _Clock]:
     return moment.timestamp(), _Clock.ZONED
 
 
-def _ordered(path: Path, rows: Iterable[tuple[int, _Line]], rules: TraceRules) -> tuple[TraceRow, ...]:
+def _ordered(
+    path: Path, rows: Iterable[tuple[int, _Line]], rules: TraceRules
+) -> tuple[tuple[TraceRow, ...], tuple[int, ...]]:
+    """The requests, and the row of each."""
     trace: list[TraceRow] = []
-    start = before = 0.0
-    clock = _Clock.SECONDS
+    numbers: list[int] = []
+    first = before = None
     for number, line in rows:
-        if not trace:
-            start = before = line.time
-            clock = line.clock
-        else:
-            _check_clock(path, number, line.clock, clock)
-            _check_order(path, number, line.time - before, rules)
-        before = line.time
-        trace.append(TraceRow(line.time - start, line.prompt_tokens, line.output_tokens))
+        first = first or line
+        if before is not None:
+            _check_clock(path, number, line.clock, first.clock)
+            _check_order(f"{path}, row {number}", before, line, rules)
+        before = line
+        trace.append(TraceRow(line.time - first.time, line.prompt_tokens, line.output_tokens))
+        numbers.append(number)
     if not trace:
         raise TraceError(f"{path}: no request in it; give a trace with at least one row")
-    return tuple(trace)
+    return tuple(trace), tuple(numbers)
+
+
+def _describe_holes(path: Path, trace: Sequence[TraceRow], numbers: Sequence[int]) -> str:
+    """The longest gap that the trace's mean rate does not explain, and how many there are; empty without any."""
+    mean = trace[-1].arrival / max(1, len(trace) - 1)
+    least = max(_LEAST_HOLE_SECONDS, _HOLE_IN_MEAN_GAPS * mean)
+    gaps = ((after.arrival - row.arrival, i) for i, (row, after) in enumerate(pairwise(trace), start=1))
+    holes = [(gap, i) for gap, i in gaps if gap > least]
+    if not holes:
+        return ""
+    gap, index = max(holes)
+    more = f" (and {len(holes) - 1} more such gaps)" if len(holes) > 1 else ""
+    return (
+        f"{path}, row {numbers[index]}: {gap:.0f} s after the row before, where {mean:.2g} s are the mean{more}; if"
+        " requests are missing there, cut the trace"
+    )
 
 
 def _check_clock(path: Path, number: int, clock: _Clock, first: _Clock) -> None:
@@ -152,15 +198,15 @@ def _check_clock(path: Path, number: int, clock: _Clock, first: _Clock) -> None:
     raise TraceError(f"{path}, row {number}: its time {clock.value}, but that of the first row {than}; {hint}")
 
 
-def _check_order(path: Path, number: int, gap: float, rules: TraceRules) -> None:
-    where = f"{path}, row {number}"
+def _check_order(where: str, before: _Line, line: _Line, rules: TraceRules) -> None:
+    gap = line.time - before.time
     if gap < 0:
         raise TraceError(f"{where}: {-gap:.3f} s earlier than the row before; sort the rows by time")
     if gap == 0 and not rules.equal_times:
+        same = "the same time as" if line.written == before.written else "within a microsecond of"
         hint = "remove the duplicate, or allow equal times with --allow-equal-times if they are different requests"
-        raise TraceError(f"{where}: the same time as the row before; {hint}")
+        raise TraceError(f"{where}: {same} the row before; {hint}")
     if gap > rules.longest_gap_seconds:
-        hint = f"cut the trace there, or allow it with --longest-gap {gap:.0f}"
-        raise TraceError(
-            f"{where}: {gap:.0f} s after the row before, more than {rules.longest_gap_seconds:.0f} s; {hint}"
-        )
+        hint = f"cut the trace there, or allow it with --longest-gap {math.ceil(gap)}"
+        limit = f"{rules.longest_gap_seconds:g}"
+        raise TraceError(f"{where}: {round(gap, 3):g} s after the row before, more than {limit} s; {hint}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from adaptive_operator.cli.__main__ import main
@@ -20,3 +22,21 @@ def test_without_a_command_the_usage_is_told(capsys):
         main([])
     assert raised.value.code == 2
     assert "COMMAND" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [[], ["-f", "model.yaml", "--trace", "steady:rate=2"], ["--help"]])
+def test_without_its_packages_the_simulator_says_how_to_install_them(arguments, capsys, monkeypatch):
+    monkeypatch.delitem(sys.modules, "adaptive_operator.cli.simulate", raising=False)
+    monkeypatch.setitem(sys.modules, "rich", None)
+    monkeypatch.setitem(sys.modules, "rich.console", None)
+    assert main(["simulate", *arguments]) == 1
+    told = capsys.readouterr().err
+    assert told == "error: simulate needs rich, which is not installed: run pip install '.[cli]' in the checkout\n"
+
+
+def test_the_help_names_a_command_whose_packages_are_missing_with_the_remedy(capsys, monkeypatch):
+    monkeypatch.delitem(sys.modules, "adaptive_operator.cli.simulate", raising=False)
+    monkeypatch.setitem(sys.modules, "rich.console", None)
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert "run pip install '.[cli]' in the checkout" in " ".join(capsys.readouterr().out.split())

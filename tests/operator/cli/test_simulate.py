@@ -125,9 +125,19 @@ WRONG = {
     "a trace that is not there": (["--trace", "nowhere.csv"], "nowhere.csv"),
     "a profile without a tier": (["--profile", "PROFILE"], "the profile has no tier int8; add it under tiers"),
     "a capacity from one moment": (["--trace", "ONE", "--capacity", "--policy", "full"], "come at once"),
-    "a floor that no tier reaches": (["-f", "FLOOR", "--policy", "cost-first"], "no tier reaches the floor"),
+    "a floor that no tier reaches": (["-f", "FLOOR"], "quality.floorPermille is above tiers[].card.qualityP"),
     "a manifest without a model": (["-f", "EMPTY"], "there is no AdaptiveModel in it"),
     "two models of one name": (["-f", "TWINS"], "two models are called uniform"),
+    "two tiers of one name": (
+        ["-f", "TIERS"],
+        'AdaptiveModel uniform: spec.tiers[1]: Duplicate value: {"name":"full"}',
+    ),
+    "a typing error in the floor": (["-f", "FLOR"], 'unknown field "spec.quality.florPermille"; did you mean floorP'),
+    "a warm tier that is none": (
+        ["-f", "WARM"],
+        "spec: routing.warmTier must be the name of one of spec.tiers; correct",
+    ),
+    "a manifest that is no text": (["-f", "BINARY"], "binary: not a text; give a YAML file in UTF-8"),
     "a part of ours that is none": (["--policy", "ours:without-luck"], "'without-luck' is no part of ours"),
     "an oracle that is none": (["--policy", "oracle:5"], "there are oracle and oracle:0"),
     "a budget too small for equal parts": (["-f", "PAIR", "--budget", "1", "--policy", "full"], "equal part"),
@@ -148,7 +158,20 @@ def test_a_user_is_told_what_to_correct_in(name, tmp_path, capsys):
     model = yaml.safe_load(Path(MODEL).read_text())
     (tmp_path / "twins.yaml").write_text(yaml.safe_dump_all([model, model]))
     (tmp_path / "pair.yaml").write_text(yaml.safe_dump_all([model, {**model, "metadata": {"name": "other"}}]))
-    files = {"TWINS": str(tmp_path / "twins.yaml"), "PAIR": str(tmp_path / "pair.yaml")}
+    (tmp_path / "binary").write_bytes(b"\x89PNG\xff")
+    tiers, flor, warm = (yaml.safe_load(Path(MODEL).read_text()) for _ in range(3))
+    tiers["spec"]["tiers"][1]["name"] = "full"
+    flor["spec"]["quality"] = {"florPermille": 960}
+    warm["spec"]["routing"] = {"warmTier": "nosuch"}
+    wrong = {"TIERS": tiers, "FLOR": flor, "WARM": warm}
+    for name_of_file, document in wrong.items():
+        (tmp_path / name_of_file).write_text(yaml.safe_dump(document))
+    files = {name_of_file: str(tmp_path / name_of_file) for name_of_file in wrong}
+    files |= {
+        "BINARY": str(tmp_path / "binary"),
+        "TWINS": str(tmp_path / "twins.yaml"),
+        "PAIR": str(tmp_path / "pair.yaml"),
+    }
     files |= {"ONE": str(one), "FLOOR": str(tmp_path / "floor.yaml")}
     files |= {"PROFILE": str(tmp_path / "profile.yaml"), "EMPTY": str(tmp_path / "empty.yaml")}
     given = [files.get(argument, argument) for argument in arguments]
@@ -167,7 +190,7 @@ NO_STEP = {key: value for key, value in BASE.items() if "step" not in key}
 PROFILES = {
     "both forms of a step": ({"base": {**BASE, "stepPoints": [[1, 7]]}}, "not both"),
     "no form of a step": ({"base": NO_STEP}, "give stepMilliseconds"),
-    "a typing error": ({"base": BASE, "tier": {}}, "tier: Extra inputs are not permitted"),
+    "a typing error": ({"base": BASE, "tier": {}}, 'unknown field "tier"; did you mean tiers?'),
     "no curve": ({"tiers": {"full": {}}}, "tiers.full has no curve and there is no base"),
     "points out of order": (
         {"tiers": {"full": {"curve": {**NO_STEP, "stepPoints": [[8, 7], [1, 7]]}}}},
@@ -181,6 +204,32 @@ PROFILES = {
         {"base": {**BASE, "maxTokensPerStep": 8, "maxSequences": 16}, "tiers": {"full": {}}},
         "maxTokensPerStep is below maxSequences",
     ),
+    "a tier of no model": (
+        {"base": BASE, "tiers": {"full": {}, "ful": {}}},
+        "profile.yaml: tiers.ful: no model has such a tier; did you mean full?",
+    ),
+    "a level of a plain tier": (
+        {"base": BASE, "tiers": {"full": {"levels": {"int4": {}}}}},
+        "tiers.full.levels.int4: no level below the top of the tier; leave levels out",
+    ),
+    "memory that holds no request": (
+        {"base": {**BASE, "kvTokens": 10}, "tiers": {name: {} for name in ("full", "int8", "int4", "distilled")}},
+        "profile.yaml: tiers.full: kvTokens is 10, less than the 1366 tokens of a reference request; raise it",
+    ),
+    "a truth as a number": (
+        {"base": {**BASE, "kvTokens": True}},
+        "base.kvTokens: Invalid value: true: must be of type integer; give a whole number",
+    ),
+    "a truth among points": (
+        {"base": {**NO_STEP, "stepPoints": [[1, True]]}},
+        "base.stepPoints[0][1]: Invalid value: true",
+    ),
+    "a list": ([1], "the document: Invalid value: [1]: must be of type object; give its fields: base, tiers"),
+    "a tier without anything": (
+        {"base": BASE, "tiers": {"full": None}},
+        "tiers.full: Invalid value: null: must be of type object; give its fields: prefillSpeed",
+    ),
+    "an endless time": ({"base": {**BASE, "prefillMilliseconds": float("inf")}}, "it should be a finite number"),
     "a step without time": ({"base": {**BASE, "stepMilliseconds": 0}}, "has to be greater than 0"),
 }
 
@@ -250,8 +299,10 @@ def test_a_model_that_only_thinks_in_its_cluster_acts_in_a_simulation(tmp_path, 
 def test_a_trace_of_one_request_can_be_reported(tmp_path, capsys):
     (tmp_path / "one.csv").write_text("TIMESTAMP,ContextTokens,GeneratedTokens\n0,10,10\n")
     code = simulate("-f", MODEL, "--trace", str(tmp_path / "one.csv"), "--policy", "hpa,full", "-o", str(tmp_path))
-    assert code == 0, capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert code == 0, told
     assert json.loads((tmp_path / "result.json").read_text())["policies"]
+    assert "uniform: no replica is ready before 65 s, and the requests that are judged all come within 0 s" in told
 
 
 @pytest.mark.parametrize("loss", ["600", "600:0", "-1:2", "600:1.5", "600:1:0", "a:b"])

@@ -10,7 +10,8 @@ from adaptive_operator.simulate.policies.registry import GRIDS
 from adaptive_operator.simulate.requests import TraceRow
 from adaptive_operator.simulate.run import RunSettings
 from adaptive_operator.simulate.scaling import rotate_trace, scale_trace
-from tests.operator.simulate.scenes import make_scenario
+from adaptive_operator.simulate.scenario import ScenarioError
+from tests.operator.simulate.scenes import TIERS, make_scenario
 
 TRACE = tuple(TraceRow(float(t), t + 1, 10) for t in range(91))
 
@@ -74,6 +75,14 @@ def test_of_equal_parameters_the_smallest_is_chosen():
     assert chosen_from("hpa", {0.3: 0.9, 0.2: 0.9, 0.5: 0.8}) == "hpa:0.2"
     assert chosen_from("proteus", {1.05: 0.1, 2.0: 0.3}) == "proteus:2"
     assert chosen_from("full", {}) == "full"
+
+
+@pytest.mark.parametrize("name", ["cost-first:0.8", "infaas:0.8"])
+def test_a_floor_that_no_tier_reaches_is_refused_by_policies_that_keep_it(name):
+    trace = generate(steady(1.0), 30.0, seed=1)
+    part = ModelLoad(make_scenario(tiers=TIERS[1:], quality={"floorPermille": 999}), trace, trace)
+    with pytest.raises(ScenarioError, match=r"no tier reaches the floor of 0\.999; lower the floor"):
+        compare(Comparison((part,), 1.0, 1, RunSettings()), [name])
 
 
 @pytest.mark.parametrize("name", ["cost-first", "infaas"])

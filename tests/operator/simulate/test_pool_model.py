@@ -219,6 +219,11 @@ REFUSED = {
     "more reserved than there is": (
         {"budget": 2, "shares": [{"namespace": "one", "reservation": 3}]},
         MEMBERS[:2],
+        "of all shares together must not be greater than budget",
+    ),
+    "more reserved than what is given": (
+        {"budget": 4, "shares": [{"namespace": "one", "reservation": 3}]},
+        MEMBERS[:2],
         "3 accelerators of pool gpus are reserved, it has 2",
     ),
     "models of no pool beside": ({"budget": 2}, (*MEMBERS, Member("d", "one", None)), "must name the same"),
@@ -232,15 +237,25 @@ REFUSED = {
         MEMBERS[:2],
         "set division: Weighted, or leave the reservation out",
     ),
-    "a spec that does not parse": ({"budget": -1}, MEMBERS, "AcceleratorPool: "),
+    "a negative budget": ({"budget": -1}, MEMBERS, "AcceleratorPool gpus: spec.budget: Invalid value: -1: should be"),
+    "a typing error": ({"budgt": 2}, MEMBERS, 'unknown field "spec.budgt"; did you mean budget?'),
 }
 
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_a_pool_that_cannot_be_simulated_is_refused_with_the_remedy(name):
     spec, members, words = REFUSED[name]
-    with pytest.raises(PoolModelError, match=words):
-        find(spec, members)
+    with pytest.raises(PoolModelError) as raised:
+        find(spec, members, 2 if name == "more reserved than what is given" else None)
+    assert words in str(raised.value)
+
+
+def test_pools_of_one_name_or_without_a_name_are_refused():
+    pool = {"kind": "AcceleratorPool", "metadata": {"name": "gpus"}, "spec": {"budget": 2}}
+    with pytest.raises(PoolModelError, match="two AcceleratorPools are called gpus; give each a name"):
+        find_pool([pool, pool], MEMBERS, None)
+    with pytest.raises(PoolModelError, match=r"metadata\.name: Required value; set it"):
+        find_pool([{**pool, "metadata": {}}], MEMBERS, None)
 
 
 def test_a_manifest_with_such_a_pool_is_refused_by_its_name(tmp_path):

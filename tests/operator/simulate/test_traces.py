@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from adaptive_operator.simulate.requests import TraceRow
@@ -36,6 +38,13 @@ BAD = {
     "unsorted": (HEADER + "5,1,1\n4,1,1\n", "trace.csv, row 3: 1.000 s earlier than the row before; sort"),
     "equal times": (HEADER + "5,1,1\n5,1,1\n", "row 3: the same time as the row before; remove the duplicate"),
     "a gap": (HEADER + "0,1,1\n2,1,1\n700,1,1\n", "row 4: 698 s after the row before, more than 600 s; cut the trace"),
+    "times that differ by less than a microsecond": (
+        HEADER + "2023-11-16 18:15:46.6805901,1,1\n2023-11-16 18:15:46.6805904,1,1\n",
+        "row 3: within a microsecond of the row before; remove the duplicate, or allow equal times",
+    ),
+    "a bad row after empty ones": (HEADER + "\n0,1,1\n\n\nsoon,1,1\n", "row 6: time is 'soon'"),
+    "an empty line for a header": ("\n" + HEADER, "row 1: no column"),
+    "an endless header": ("a" * 200_000 + "\n", "row 1: not CSV"),
     "no number": (HEADER + "0,1,1\nsoon,1,1\n", "row 3: time is 'soon': Input should be a valid number"),
     "not a time": (HEADER + "nan,1,1\n", "row 2: time is 'nan': Input should be a finite number"),
     "no output": (HEADER + "0,5,0\n", "row 2: output_tokens is '0': Input should be greater than or equal to 1"),
@@ -59,6 +68,12 @@ def test_a_trace_with_a_bad_row_is_refused_with_row_and_remedy(name, tmp_path):
 BAD_JSON = {
     "broken": ('{"time": 1', "trace.jsonl, row 1: not JSON"),
     "a list": ("[1, 2]", "row 1: not an object"),
+    "brackets without end": ("[" * 100_000, "row 1: not JSON"),
+    "a truth as a number of tokens": (
+        '{"time": 1, "prompt_tokens": true, "output_tokens": 1}',
+        "row 1: prompt_tokens is True: a truth is no number; correct or remove it",
+    ),
+    "a truth as a time": ('{"time": false, "prompt_tokens": 1, "output_tokens": 1}', "row 1: time is False: a truth"),
     "a field missing": ('{"time": 1, "prompt_tokens": 2}', "row 1: output_tokens is None: Field required"),
 }
 
@@ -71,9 +86,68 @@ def test_a_bad_json_line_is_refused_with_row_and_remedy(name, tmp_path):
     assert words in str(raised.value)
 
 
+def test_only_the_beginning_of_a_long_value_is_told(tmp_path):
+    with pytest.raises(TraceError) as raised:
+        read_trace(write(tmp_path, HEADER + "0,1," + "x" * 5000 + "\n"))
+    assert len(str(raised.value)) < 300 + len(str(tmp_path))
+
+
 def test_gaps_and_equal_times_can_be_allowed(tmp_path):
     path = write(tmp_path, HEADER + "0,1,1\n0,1,1\n700,1,1\n")
     assert len(read_trace(path, TraceRules(longest_gap_seconds=900.0, equal_times=True))) == 3
+
+
+@pytest.mark.parametrize("gap", ["698.4", "600.001", "1000000.25"])
+def test_a_gap_is_allowed_by_what_its_error_says(gap, tmp_path):
+    path = write(tmp_path, HEADER + f"0,1,1\n{gap},1,1\n")
+    with pytest.raises(TraceError) as raised:
+        read_trace(path)
+    allowed = re.search(r"--longest-gap (\d+)$", str(raised.value))
+    assert allowed
+    assert len(read_trace(path, TraceRules(longest_gap_seconds=float(allowed[1])))) == 2
+
+
+@pytest.mark.parametrize("name", ["trace.csv", "trace.jsonl"])
+def test_a_file_that_is_no_text_is_refused_by_its_name(name, tmp_path):
+    (tmp_path / name).write_bytes(b"\x1f\x8b\x08\xff")
+    with pytest.raises(TraceError, match=rf"{name}: not a text; give CSV or JSON lines in UTF-8"):
+        read_trace(tmp_path / name)
+
+
+def test_a_file_as_excel_writes_it_is_read(tmp_path):
+    assert len(read_trace(write(tmp_path, "\ufeff" + HEADER + "0,1,1\n"))) == 1
+    row = '{"time": 3, "prompt_tokens": 10, "output_tokens": 20}\n'
+    assert len(read_trace(write(tmp_path, "\ufeff" + row, "trace.jsonl"))) == 1
+
+
+def with_hole(rows, every, hole):
+    """So many rows before and after the hole, one every so many seconds."""
+    times = [every * i for i in range(rows)]
+    times += [times[-1] + hole + time for time in times]
+    return HEADER + "\n" + "".join(f"{time},1,1\n" for time in times)
+
+
+def test_a_hole_that_the_mean_rate_does_not_explain_is_told_with_its_row(tmp_path):
+    told = []
+    assert len(read_trace(write(tmp_path, with_hole(500, 1, 300)), tell=told.append)) == 1000
+    assert len(told) == 1
+    assert (
+        "trace.csv, row 503: 300 s after the row before, where 1.3 s are the mean; if requests are missing" in told[0]
+    )
+
+
+QUIET = {
+    "a gap that is short": with_hole(500, 0.1, 50),
+    "a gap of a trace that has few requests": with_hole(5, 30, 300),
+    "a single row": HEADER + "0,1,1\n",
+}
+
+
+@pytest.mark.parametrize("name", QUIET)
+def test_nothing_is_told_of(name, tmp_path):
+    told = []
+    read_trace(write(tmp_path, QUIET[name]), tell=told.append)
+    assert told == []
 
 
 def test_utc_offsets_count_so_that_rows_stand_in_the_order_of_what_happened(tmp_path):

@@ -1,0 +1,125 @@
+"""Objects of a manifest as the API server would take them: what it would refuse is refused here, in its words.
+
+Null fields are dropped and defaults apply, as there. Knows files and YAML, and nothing of what is simulated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from adaptive_operator.api.base import CEL
+from adaptive_operator.api.crd import MODEL, POOL, Kind, build_schema
+from adaptive_operator.api.pool import AcceleratorPoolSpec
+from adaptive_operator.api.v1alpha1 import AdaptiveModelSpec
+from adaptive_operator.plan.metadata import API_VERSION
+from adaptive_operator.simulate.rules import broken_model_rules, broken_pool_rules
+from adaptive_operator.simulate.structure import Schema, find_faults, without_nulls
+
+_MOST_TOLD: Final = 5
+_ANY_OBJECT: Final[Schema] = {"type": "object"}
+_Spec = TypeVar("_Spec", bound=BaseModel)
+
+
+class ManifestError(ValueError):
+    """The file or object is none that the API server takes; each line names field, cause and remedy."""
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that stands twice, as kubectl does: the last one would silently win."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        """The fields of one object, before merges add others. Raises ManifestError."""
+        node = super().compose_mapping_node(anchor)
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                raise ManifestError(f'line {key.start_mark.line + 1}: "{key.value}" is there twice; remove one')
+            seen.add(str(key.value))
+        return node
+
+
+def read_yaml(path: Path) -> list[Any]:
+    """The documents of a file, at least one. Raises ManifestError; OSError when it cannot be read."""
+    try:
+        # Derived from SafeLoader, which makes nothing but plain values.
+        return list(yaml.load_all(path.read_text(encoding="utf-8-sig"), _Loader)) or [None]
+    except yaml.YAMLError as error:
+        raise ManifestError(f"not YAML: {' '.join(str(error).split())}") from None
+    except UnicodeDecodeError:
+        raise ManifestError("not a text; give a YAML file in UTF-8") from None
+
+
+def parse_model(raw: Mapping[str, Any]) -> AdaptiveModelSpec:
+    """The spec of an AdaptiveModel. Raises ManifestError."""
+    return _parse(MODEL, raw, AdaptiveModelSpec, broken_model_rules)
+
+
+def parse_pool(raw: Mapping[str, Any]) -> AcceleratorPoolSpec:
+    """The spec of an AcceleratorPool. Raises ManifestError."""
+    return _parse(POOL, raw, AcceleratorPoolSpec, broken_pool_rules)
+
+
+def name_of(raw: Mapping[str, Any]) -> str:
+    """`metadata.name`; empty: it has none."""
+    metadata = raw.get("metadata")
+    return str((metadata.get("name") if isinstance(metadata, dict) else None) or "")
+
+
+def describe_errors(error: ValidationError, path: str = "") -> Iterator[str]:
+    """What pydantic found that no schema says: field and the check's own words."""
+    for item in error.errors():
+        steps = (f"[{step}]" if isinstance(step, int) else f".{step}" for step in item["loc"])
+        field = f"{path}{''.join(steps)}".lstrip(".")
+        words = item["msg"].removeprefix("Value error, ").replace("Input should", "it should")
+        yield f"{field}: {words}" if field else words
+
+
+def refuse(faults: Iterator[str], where: str = "") -> None:
+    """Raises ManifestError with the first few faults, a line each; nothing without any."""
+    found = list(faults)
+    lines = [f"{where}{fault}" for fault in found[:_MOST_TOLD]]
+    if len(found) > _MOST_TOLD:
+        lines.append(f"{where}and {len(found) - _MOST_TOLD} more")
+    if lines:
+        raise ManifestError("\n".join(lines))
+
+
+def _parse(kind: Kind, raw: Mapping[str, Any], spec: type[_Spec], rules: Callable[[_Spec], Iterator[str]]) -> _Spec:
+    where = f"{kind.kind} {name_of(raw)}: " if name_of(raw) else f"{kind.kind}: "
+    document = without_nulls(dict(raw))
+    refuse(_document_faults(kind, document), where)
+    try:
+        parsed = spec.model_validate(document["spec"])
+    except ValidationError as error:
+        refuse(describe_errors(error, "spec"), where)
+        raise
+    refuse(rules(parsed), where)
+    return parsed
+
+
+def _document_faults(kind: Kind, document: Mapping[str, Any]) -> Iterator[str]:
+    schema = build_schema(kind)
+    version = document.get("apiVersion", API_VERSION)
+    if version != API_VERSION:
+        yield f"apiVersion: there is no {kind.kind} in {version}; use {API_VERSION}"
+    yield from find_faults(document, _without_others(schema))
+    metadata = document.get("metadata")
+    if isinstance(metadata, dict) and "name" in metadata:
+        yield from find_faults(metadata["name"], {"type": "string", **_name_rules(kind)}, "metadata.name")
+
+
+def _without_others(schema: Schema) -> Schema:
+    """The schema without what is not the manifest's: metadata have fields of Kubernetes', the status is ignored."""
+    properties = {**schema["properties"], "metadata": _ANY_OBJECT, "status": {}}
+    return {"type": "object", "required": schema["required"], "properties": properties}
+
+
+def _name_rules(kind: Kind) -> Schema:
+    """The rules of names, as those of the name itself."""
+    rules = [{**item, "rule": str(item["rule"]).replace("self.metadata.name", "self")} for item in kind.name_rules]
+    return {CEL: rules}

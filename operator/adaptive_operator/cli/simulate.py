@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +14,15 @@ from typing import Any, Final
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from adaptive_operator.cli.option_values import (
+    FAILURES,
+    failing_loads,
+    node_loss,
+    positive,
+    positive_whole,
+    scrape_seconds,
+    whole,
+)
 from adaptive_operator.simulate.capacity import CapacityError, effective_capacity, ratio_rows
 from adaptive_operator.simulate.cards import measure_cards
 from adaptive_operator.simulate.comparison import (
@@ -26,8 +34,8 @@ from adaptive_operator.simulate.comparison import (
     hold_out,
     judge_tuned,
 )
-from adaptive_operator.simulate.failing_loads import FailingLoads, Failure
-from adaptive_operator.simulate.generators import GeneratorError, parse_generator
+from adaptive_operator.simulate.failing_loads import FailingLoads
+from adaptive_operator.simulate.generators import GENERATORS, GeneratorError, parse_generator
 from adaptive_operator.simulate.plant import BudgetError
 from adaptive_operator.simulate.policies.registry import PolicyError, Setting, make_policy
 from adaptive_operator.simulate.repeated import Repeated, summarize
@@ -40,7 +48,7 @@ from adaptive_operator.simulate.report.table import (
     format_table,
 )
 from adaptive_operator.simulate.requests import TraceRow
-from adaptive_operator.simulate.run import NodeLoss, Part, RunSettings
+from adaptive_operator.simulate.run import Part, RunSettings
 from adaptive_operator.simulate.scaling import cut_trace, rotate_trace
 from adaptive_operator.simulate.scenario import Scenario, ScenarioError, load_scenarios
 from adaptive_operator.simulate.traces import LONGEST_GAP_SECONDS, TraceError, TraceRules, read_trace
@@ -48,7 +56,6 @@ from adaptive_operator.simulate.traces import LONGEST_GAP_SECONDS, TraceError, T
 _DEFAULT_POLICIES: Final = "ours,hpa,kpa,full,cheapest"
 _HELD_OUT_SEED: Final = 500_009  # added to the seed of a generator, for what is tuned and measured
 _MODEL_SEED: Final = 7919  # added for each further model
-_FAILURES: Final = ", ".join(Failure)
 _REFERENCES: Final = ("hpa", "full", "best-static")
 _EXPECTED = (ScenarioError, TraceError, PolicyError, GeneratorError, BudgetError, CapacityError, OSError, UnicodeError)
 
@@ -67,15 +74,15 @@ def add_command(commands: Any) -> None:
     )
     parser.add_argument("--policy", default=_DEFAULT_POLICIES, help="names with commas (default: %(default)s)")
     parser.add_argument("--profile", type=Path, help="YAML with step curves by tier; without, guessed from the cards")
-    parser.add_argument("--budget", type=_positive_int, help="accelerators, in place of the manifest's")
-    parser.add_argument("--scale", type=_positive, default=1.0, help="copies of the trace (default: %(default)s)")
-    parser.add_argument("--minutes", type=_positive, help="of the trace, from its start (default: all)")
+    parser.add_argument("--budget", type=positive_whole, help="accelerators, in place of the manifest's")
+    parser.add_argument("--scale", type=positive, default=1.0, help="copies of the trace (default: %(default)s)")
+    parser.add_argument("--minutes", type=positive, help="of the trace, from its start (default: all)")
     parser.add_argument(
-        "--seeds", type=_positive_int, default=1, help="seeds to repeat it on, from --seed on (default: %(default)s)"
+        "--seeds", type=positive_whole, default=1, help="seeds to repeat it on, from --seed on (default: %(default)s)"
     )
     parser.add_argument(
         "--lose",
-        type=_node_loss,
+        type=node_loss,
         action="append",
         default=[],
         metavar="AT:ACCELERATORS[:SECONDS]",
@@ -83,16 +90,18 @@ def add_command(commands: Any) -> None:
     )
     parser.add_argument(
         "--fail-loads",
-        type=_failing_loads,
+        type=failing_loads,
         action="append",
         default=[],
         metavar="TIER:HOW[:PART[:AT[:SECONDS]]]",
-        help=f"loads of TIER fail ({_FAILURES}): this PART of them (default: all), from AT seconds on (default: 0), for"
+        help=f"loads of TIER fail ({FAILURES}): this PART of them (default: all), from AT seconds on (default: 0), for"
         " SECONDS (default: ever); may be repeated",
     )
-    parser.add_argument("--seed", type=int, default=1, help="of scaling and generators (default: %(default)s)")
-    parser.add_argument("--scrape", type=_positive, default=15.0, help="seconds between scrapes (default: %(default)s)")
-    parser.add_argument("--longest-gap", type=_positive, default=LONGEST_GAP_SECONDS, help="seconds without a request")
+    parser.add_argument("--seed", type=whole, default=1, help="of scaling and generators (default: %(default)s)")
+    parser.add_argument(
+        "--scrape", type=scrape_seconds, default=15.0, help="seconds between scrapes (default: %(default)s)"
+    )
+    parser.add_argument("--longest-gap", type=positive, default=LONGEST_GAP_SECONDS, help="seconds without a request")
     parser.add_argument("--allow-equal-times", action="store_true", help="rows of a trace may have the same time")
     parser.add_argument(
         "--measure-cards", action="store_true", help="take capacities from the curves at the held-out trace's lengths"
@@ -254,7 +263,14 @@ def _generated(options: argparse.Namespace, seed: int, index: int, models: int) 
 
 
 def _is_generator(trace: str) -> bool:
-    return ":" in trace and not Path(trace).exists()
+    """A file has precedence. Raises TraceError for what is neither."""
+    if Path(trace).exists():
+        return False
+    name = trace.partition(":")[0]
+    if name in GENERATORS:
+        return True
+    known = ", ".join(GENERATORS)
+    raise TraceError(f"--trace {trace}: there is no such file, and no generator {name!r}; there are {known}")
 
 
 def _cut(options: argparse.Namespace, trace: tuple[TraceRow, ...]) -> tuple[TraceRow, ...]:
@@ -291,45 +307,3 @@ def _progress() -> Iterator[Tell]:
 
 def _file_name(title: str) -> str:
     return "".join(c if c.isalnum() else "-" for c in title.lower()).strip("-")
-
-
-def _positive(text: str) -> float:
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
-    return value
-
-
-def _positive_int(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a positive whole number")
-    return value
-
-
-def _node_loss(text: str) -> NodeLoss:
-    numbers = text.split(":")
-    try:
-        at, accelerators, *rest = (float(number) for number in numbers)
-        (seconds,) = rest or (math.inf,)
-    except ValueError:
-        at, accelerators, seconds = -1.0, 0.0, 0.0
-    if at < 0 or accelerators < 1 or accelerators % 1 or seconds <= 0:
-        raise argparse.ArgumentTypeError(f"{text} is not AT:ACCELERATORS[:SECONDS]; e.g. 600:2:300")
-    return NodeLoss(at, int(accelerators), seconds)
-
-
-def _failing_loads(text: str) -> FailingLoads:
-    tier, _, more = text.partition(":")
-    how, *rest = more.split(":")
-    try:
-        numbers = [float(number) for number in rest]
-        part, at, seconds = (*numbers, *(1.0, 0.0, math.inf)[len(numbers) :])
-        found = FailingLoads(tier, Failure(how), part, at, seconds)
-    except ValueError:
-        found = FailingLoads(tier, part=0.0)
-    if not (0 < found.part <= 1 and found.at >= 0 and found.seconds > 0):
-        raise argparse.ArgumentTypeError(
-            f"{text} is not TIER:HOW[:PART[:AT[:SECONDS]]] with HOW one of {_FAILURES}; e.g. int8:crashes:0.5:600"
-        )
-    return found

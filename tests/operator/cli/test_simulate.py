@@ -122,7 +122,21 @@ WRONG = {
     "an unknown generator": (["--trace", "wave:rate=1"], "no generator 'wave'; there are steady, square"),
     "a generator without its rate": (["--trace", "steady:seconds=60"], "steady: rate not given; e.g. steady:rate=2"),
     "a rate of zero": (["--trace", "steady:rate=0"], "'rate=0' is not PARAMETER=POSITIVE NUMBER"),
-    "a trace that is not there": (["--trace", "nowhere.csv"], "nowhere.csv"),
+    "a trace that is not there": (
+        ["--trace", "nowhere.csv"],
+        "--trace nowhere.csv: there is no such file, and no generator 'nowhere.csv'; there are steady, square",
+    ),
+    "a file with a colon that is not there": (
+        ["--trace", "/nosuch:x.csv"],
+        "--trace /nosuch:x.csv: there is no such file, and no generator '/nosuch'; there are steady, square",
+    ),
+    "a generator without parameters": (["--trace", "steady"], "steady: rate not given; e.g. steady:rate=2"),
+    "a mix of nothing": (["--policy", "static:full=0"], "static: full=0 has no replica"),
+    "a tier named twice": (["--policy", "static:full=1+full=2"], "names full twice"),
+    "a setting out of range": (
+        ["--policy", "ours:growth_headroom=-3"],
+        "growth_headroom=-3 is out of range; it has to be from 1 to 10",
+    ),
     "a profile without a tier": (["--profile", "PROFILE"], "the profile has no tier int8; add it under tiers"),
     "a capacity from one moment": (["--trace", "ONE", "--capacity", "--policy", "full"], "come at once"),
     "a floor that no tier reaches": (["-f", "FLOOR", "--policy", "cost-first"], "no tier reaches the floor"),
@@ -215,12 +229,28 @@ def test_minutes_cut_the_trace(tmp_path, capsys):
     assert json.loads((tmp_path / "result.json").read_text())["load"]["seconds"] < 60
 
 
-@pytest.mark.parametrize("arguments", [["--budget", "0"], ["--scale", "-1"], ["--scale", "nan"], ["--seeds", "0"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [["--budget", "0"], ["--budget", "x"], ["--scale", "-1"], ["--scale", "nan"], ["--scale", "x"], ["--seeds", "0"]],
+)
 def test_numbers_that_make_no_sense_are_refused_with_the_usage(arguments, capsys):
     with pytest.raises(SystemExit) as raised:
         simulate("-f", MODEL, "--trace", TRACE, *arguments)
     assert raised.value.code == 2
-    assert "is not a positive" in capsys.readouterr().err
+    assert f"{arguments[1]} is not a positive" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("seconds", ["1000", "0", "0.01", "x", "nan"])
+def test_a_scrape_interval_that_the_operator_would_refuse_is_refused(seconds, capsys):
+    with pytest.raises(SystemExit):
+        simulate("-f", MODEL, "--trace", TRACE, "--scrape", seconds)
+    assert f"{seconds} is not a number of seconds from 1 to 300" in capsys.readouterr().err
+
+
+def test_a_seed_that_is_no_number_is_told_in_own_words(capsys):
+    with pytest.raises(SystemExit):
+        simulate("-f", MODEL, "--trace", TRACE, "--seed", "x")
+    assert "x is not a whole number" in capsys.readouterr().err
 
 
 def test_capacities_are_printed_with_their_ratios_and_written_with_every_scale_tried(tmp_path, capsys):
@@ -254,7 +284,7 @@ def test_a_trace_of_one_request_can_be_reported(tmp_path, capsys):
     assert json.loads((tmp_path / "result.json").read_text())["policies"]
 
 
-@pytest.mark.parametrize("loss", ["600", "600:0", "-1:2", "600:1.5", "600:1:0", "a:b"])
+@pytest.mark.parametrize("loss", ["600", "600:0", "-1:2", "600:1.5", "600:1:0", "a:b", "600:inf", "nan:1", "600:1:nan"])
 def test_a_loss_that_makes_no_sense_is_refused_with_the_usage(loss, capsys):
     with pytest.raises(SystemExit):
         simulate("-f", MODEL, "--trace", TRACE, f"--lose={loss}")

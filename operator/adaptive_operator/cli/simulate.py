@@ -39,10 +39,9 @@ from adaptive_operator.simulate.generators import GENERATORS, GeneratorError, pa
 from adaptive_operator.simulate.plant import BudgetError
 from adaptive_operator.simulate.policies.registry import PolicyError, Setting, make_policy
 from adaptive_operator.simulate.repeated import Repeated, summarize
-from adaptive_operator.simulate.report.html import build_html
+from adaptive_operator.simulate.report.files import write_report
 from adaptive_operator.simulate.report.table import (
     build_capacity_document,
-    build_document,
     build_repeated_rows,
     build_rows,
     format_table,
@@ -109,7 +108,9 @@ def add_command(commands: Any) -> None:
     parser.add_argument(
         "--capacity", action="store_true", help="find the largest scale that each policy carries (many runs)"
     )
-    parser.add_argument("-o", "--output", type=Path, help="folder for result.json, report.html and the plots")
+    parser.add_argument(
+        "-o", "--output", type=Path, help="folder for result.json, report.html and the plots (SVG and PNG)"
+    )
     parser.set_defaults(run=run)
 
 
@@ -163,39 +164,6 @@ def _judge_again(comparison: Comparison, judged: list[Judged], tell: Tell) -> li
         return tell(f"{name}, seed {comparison.seed}")
 
     return [judge_tuned(comparison, item.name, parts, tell_seed) for item in judged]
-
-
-def write_report(
-    folder: Path,
-    comparison: Comparison,
-    judged: list[Judged],
-    repeated: Sequence[Repeated] = (),
-    seeds: Sequence[int] = (),
-) -> None:
-    """result.json, the plots as SVG files, and report.html with all of it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    document = build_document(comparison, judged, repeated, seeds)
-    plots: dict[str, str] = {}
-    for index, model in enumerate(comparison.models):
-        own = [item.of_model(index) for item in judged]
-        plots.update(_draw(own, f"{model.scenario.name}: " if len(comparison.models) > 1 else ""))
-    (folder / "result.json").write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    for title, svg in plots.items():
-        (folder / f"{_file_name(title)}.svg").write_text(svg, encoding="utf-8")
-    rows = build_repeated_rows(repeated) if repeated else ()
-    (folder / "report.html").write_text(build_html(document, build_rows(judged), plots, rows), encoding="utf-8")
-
-
-def _draw(judged: list[Judged], prefix: str) -> dict[str, str]:
-    """The plots of one model, by title."""
-    # Here, because matplotlib takes a second to import and most runs draw nothing.
-    from adaptive_operator.simulate.report.plots import draw_replicas, draw_service, draw_trade
-
-    plots = {
-        f"{prefix}Load and quality": draw_service(judged),
-        f"{prefix}Quality against violations": draw_trade(judged),
-    }
-    return {**plots, **{f"{prefix}Replicas: {item.name}": draw_replicas(item) for item in judged}}
 
 
 def _prepare(options: argparse.Namespace) -> tuple[Comparison, list[str]]:
@@ -303,7 +271,3 @@ def _progress() -> Iterator[Tell]:
             return update
 
         yield tell
-
-
-def _file_name(title: str) -> str:
-    return "".join(c if c.isalnum() else "-" for c in title.lower()).strip("-")

@@ -24,7 +24,7 @@ def simulate(*arguments: str) -> int:
     return main(["simulate", *arguments])
 
 
-def test_a_comparison_is_printed_as_a_table_and_written_as_json_svg_and_html(tmp_path, capsys):
+def test_a_comparison_is_printed_as_a_table_and_written_as_json_svg_png_and_html(tmp_path, capsys):
     policies = "ours,hpa:0.7,static:full=2+int4=1"
     code = simulate("-f", MODEL, "--profile", PROFILE, "--trace", TRACE, "--policy", policies, "-o", str(tmp_path))
     assert code == 0
@@ -36,7 +36,11 @@ def test_a_comparison_is_printed_as_a_table_and_written_as_json_svg_and_html(tmp
     html = (tmp_path / "report.html").read_text()
     assert html.count("<svg") == 2 + 3
     assert not re.search(r"<script|src=|<link|@import", html)  # nothing is fetched
-    assert len(list(tmp_path.glob("*.svg"))) == 5
+    plots = ["load-and-quality", "quality-against-violations"]
+    plots += ["replicas-hpa-0-7", "replicas-ours", "replicas-static-full-2-int4-1"]
+    assert sorted(path.stem for path in tmp_path.glob("*.svg")) == plots
+    assert sorted(path.stem for path in tmp_path.glob("*.png")) == plots
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in tmp_path.glob("*.png"))
 
 
 def test_the_same_arguments_write_the_same_json(tmp_path, capsys):

@@ -61,6 +61,11 @@ def node_loss(text: str) -> NodeLoss:
     return NodeLoss(at, int(accelerators), seconds)
 
 
+def format_node_loss(loss: NodeLoss) -> str:
+    """As it is typed."""
+    return _joined([_short(loss.at), str(loss.accelerators)], loss.seconds)
+
+
 def failing_loads(text: str) -> FailingLoads:
     """TIER:HOW[:PART[:AT[:SECONDS]]]."""
     tier, _, more = text.partition(":")
@@ -78,8 +83,22 @@ def failing_loads(text: str) -> FailingLoads:
     return found
 
 
+def format_failing_loads(failing: FailingLoads) -> str:
+    """As it is typed."""
+    parts = [failing.tier, failing.failure.value, _short(failing.part), _short(failing.at)]
+    return _joined(parts, failing.seconds)
+
+
 def _number(text: str) -> float:
     try:
         return float(text)
     except ValueError:
         return math.nan
+
+
+def _joined(parts: list[str], seconds: float) -> str:
+    return ":".join([*parts, _short(seconds)] if seconds < math.inf else parts)
+
+
+def _short(number: float) -> str:
+    return f"{number:.12g}"

@@ -23,6 +23,7 @@ from adaptive_operator.cli.option_values import (
     scrape_seconds,
     whole,
 )
+from adaptive_operator.cli.simulated_inputs import describe_inputs
 from adaptive_operator.simulate.capacity import CapacityError, effective_capacity, ratio_rows
 from adaptive_operator.simulate.cards import measure_cards
 from adaptive_operator.simulate.comparison import (
@@ -40,6 +41,7 @@ from adaptive_operator.simulate.plant import BudgetError
 from adaptive_operator.simulate.policies.registry import PolicyError, Setting, make_policy
 from adaptive_operator.simulate.repeated import Repeated, summarize
 from adaptive_operator.simulate.report.files import write_report
+from adaptive_operator.simulate.report.inputs import Inputs, format_lines
 from adaptive_operator.simulate.report.table import (
     build_capacity_document,
     build_repeated_rows,
@@ -111,24 +113,26 @@ def add_command(commands: Any) -> None:
     parser.add_argument(
         "-o", "--output", type=Path, help="folder for result.json, report.html and the plots (SVG and PNG)"
     )
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, default_of=parser.get_default)
 
 
 def run(options: argparse.Namespace) -> int:
     """Do it. 0, or 1 with the cause on stderr."""
     try:
         comparison, names = _prepare(options)
+        inputs = describe_inputs(options, _is_generator(options.trace))
         if options.capacity:
-            return _find_capacities(comparison, names, options.output)
+            return _find_capacities(comparison, inputs, names, options.output)
         with _progress() as tell:
             judged, repeated = _compare(options, comparison, names, tell)
+        sys.stdout.write(format_lines(inputs.lines()) + "\n\n")
         if repeated:
             sys.stdout.write(format_table(build_repeated_rows(repeated)) + "\n\nThe first seed:\n")
         sys.stdout.write(format_table(build_rows(judged)) + "\n")
         if any(model.scenario.guessed for model in comparison.models):
             sys.stderr.write("step times were guessed from the cards; give --profile for measured ones\n")
         if options.output is not None:
-            write_report(options.output, comparison, judged, repeated, _seeds(options))
+            write_report(options.output, comparison, inputs, judged, repeated, _seeds(options))
     except _EXPECTED as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
@@ -245,13 +249,14 @@ def _cut(options: argparse.Namespace, trace: tuple[TraceRow, ...]) -> tuple[Trac
     return trace if options.minutes is None else cut_trace(trace, 0.0, 60 * options.minutes)
 
 
-def _find_capacities(comparison: Comparison, names: list[str], folder: Path | None) -> int:
+def _find_capacities(comparison: Comparison, inputs: Inputs, names: list[str], folder: Path | None) -> int:
     with _progress() as tell:
         found = [effective_capacity(comparison, name, tell) for name in names]
+    sys.stdout.write(format_lines(inputs.lines()) + "\n\n")
     sys.stdout.write(format_table(ratio_rows(found, _REFERENCES)) + "\n")
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(build_capacity_document(comparison, found), indent=1, allow_nan=False)
+        text = json.dumps(build_capacity_document(comparison, inputs, found), indent=1, allow_nan=False)
         (folder / "capacity.json").write_text(text + "\n", encoding="utf-8")
     return 0
 

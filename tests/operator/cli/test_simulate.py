@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import argparse
+import hashlib
 import json
 import re
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 import yaml
 
 from adaptive_operator.cli.__main__ import main
+from adaptive_operator.cli.option_values import failing_loads, format_failing_loads, format_node_loss, node_loss
+from adaptive_operator.cli.simulate import add_command
+from adaptive_operator.cli.simulated_inputs import describe_inputs
 from adaptive_operator.simulate.curve import Lengths, saturation
 from adaptive_operator.simulate.policies.registry import GRIDS
 from adaptive_operator.simulate.scenario import load_scenario
@@ -24,11 +30,16 @@ def simulate(*arguments: str) -> int:
     return main(["simulate", *arguments])
 
 
+def table_of(out: str) -> list[str]:
+    """The lines below what was simulated."""
+    return out.split("\n\n", 1)[1].splitlines()
+
+
 def test_a_comparison_is_printed_as_a_table_and_written_as_json_svg_png_and_html(tmp_path, capsys):
     policies = "ours,hpa:0.7,static:full=2+int4=1"
     code = simulate("-f", MODEL, "--profile", PROFILE, "--trace", TRACE, "--policy", policies, "-o", str(tmp_path))
     assert code == 0
-    lines = capsys.readouterr().out.splitlines()
+    lines = table_of(capsys.readouterr().out)
     assert [line.split()[0] for line in lines] == ["policy", "ours", "hpa:0.7", "static:full=2+int4=1"]
     document = json.loads((tmp_path / "result.json").read_text())
     assert [p["policy"] for p in document["policies"]] == policies.split(",")
@@ -41,6 +52,59 @@ def test_a_comparison_is_printed_as_a_table_and_written_as_json_svg_png_and_html
     assert sorted(path.stem for path in tmp_path.glob("*.svg")) == plots
     assert sorted(path.stem for path in tmp_path.glob("*.png")) == plots
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in tmp_path.glob("*.png"))
+
+
+def test_a_report_says_what_was_simulated(tmp_path, capsys):
+    trace = tmp_path / "two.csv"
+    trace.write_text("TIMESTAMP,ContextTokens,GeneratedTokens\n0,10,10\n9,10,10\n90,10,10\n")
+    arguments = ["-f", MODEL, "--profile", PROFILE, "--trace", str(trace), "--policy", "full", "--scale", "2"]
+    arguments += ["--lose", "60:1:30", "--fail-loads", "int8:hangs", "--longest-gap", "700", "--scrape", "5"]
+    assert simulate(*arguments, "-o", str(tmp_path / "out")) == 0
+    document = json.loads((tmp_path / "out" / "result.json").read_text())
+    simulated, digest = document["simulated"], hashlib.sha256(trace.read_bytes()).hexdigest()
+    assert simulated["version"] == version("adaptive-llm")
+    assert simulated["trace"] == {"file": "two.csv", "sha256": digest}
+    assert simulated["model"] == {
+        "file": "uniform.yaml",
+        "sha256": hashlib.sha256(Path(MODEL).read_bytes()).hexdigest(),
+    }
+    assert simulated["profile"]["file"] == "profile-uniform.yaml"
+    given = {"scale": 2.0, "lose": ["60:1:30"], "fail-loads": ["int8:hangs:1:0"], "longest-gap": 700.0, "scrape": 5.0}
+    assert simulated["options"] | given == simulated["options"]
+    assert simulated["options"]["seed"] == simulated["options"]["seeds"] == 1
+    head = capsys.readouterr().out.split("\n\n")[0]
+    html = (tmp_path / "out" / "report.html").read_text()
+    for text in (f"two.csv (sha256 {digest[:12]})", "lose 60:1:30", "longest-gap 700", "scale 2", "uniform.yaml"):
+        assert text in head
+        assert text in html
+    assert "minutes" not in head  # as it is by itself
+    assert str(tmp_path) not in head + html + json.dumps(document)
+
+
+def test_a_report_names_the_generator_and_that_there_is_no_profile(tmp_path, capsys):
+    assert simulate("-f", MODEL, "--trace", TRACE, "--policy", "full", "-o", str(tmp_path)) == 0
+    simulated = json.loads((tmp_path / "result.json").read_text())["simulated"]
+    assert (simulated["trace"], simulated["profile"]) == ({"generator": TRACE}, None)
+    assert f"trace    generator {TRACE}" in capsys.readouterr().out
+
+
+def test_every_option_is_told_but_where_the_files_are():
+    parser = argparse.ArgumentParser()
+    add_command(parser.add_subparsers())
+    options = parser.parse_args(["simulate", "-f", MODEL, "--trace", TRACE])
+    told = describe_inputs(options, generated=True).options
+    dests = {dest.replace("_", "-") for dest in vars(options)}
+    assert dests - set(told) == {"filename", "profile", "trace", "output", "run", "default-of"}
+
+
+@pytest.mark.parametrize("text", ["600:2:300", "0.5:1"])
+def test_a_loss_is_told_as_it_is_typed(text):
+    assert format_node_loss(node_loss(text)) == text
+
+
+@pytest.mark.parametrize("text", ["int8:crashes:0.5:600:60", "full:hangs:1:0"])
+def test_failing_loads_are_told_as_they_are_typed(text):
+    assert format_failing_loads(failing_loads(text)) == text
 
 
 def test_the_same_arguments_write_the_same_json(tmp_path, capsys):
@@ -85,7 +149,7 @@ def test_the_models_of_a_manifest_share_the_pool_and_each_has_its_figures(tmp_pa
     trace = "sinusoid:low=1,high=8,period=300,seconds=300"
     arguments = ["--trace", trace, "--budget", "4", "--policy", "ours,full,proteus:1.05", "-o", str(tmp_path / "out")]
     assert simulate("-f", str(tmp_path / "two.yaml"), "--profile", PROFILE, *arguments) == 0
-    rows = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+    rows = [line.split()[0] for line in table_of(capsys.readouterr().out)]
     assert rows == ["policy", *(name for p in ("ours", "full", "proteus:1.05") for name in (p, "uniform", "second"))]
     document = json.loads((tmp_path / "out" / "result.json").read_text())
     assert document["model"] == "uniform, second"
@@ -260,7 +324,7 @@ def test_a_seed_that_is_no_number_is_told_in_own_words(capsys):
 def test_capacities_are_printed_with_their_ratios_and_written_with_every_scale_tried(tmp_path, capsys):
     arguments = ["--budget", "1", "--trace", "steady:rate=4,seconds=480", "--policy", "full", "--capacity"]
     assert simulate("-f", MODEL, "--profile", PROFILE, *arguments, "-o", str(tmp_path)) == 0
-    header, row = capsys.readouterr().out.splitlines()
+    header, row = table_of(capsys.readouterr().out)
     assert header.split() == ["policy", "scale", "requests/s", "to", "full"]
     assert (row.split()[0], row.split()[-1]) == ("full", "1.00")
     (policy,) = json.loads((tmp_path / "capacity.json").read_text())["policies"]

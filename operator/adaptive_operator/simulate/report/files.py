@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from adaptive_operator.simulate.comparison import Comparison, Judged
 from adaptive_operator.simulate.repeated import Repeated
 from adaptive_operator.simulate.report.html import build_html
+from adaptive_operator.simulate.report.inputs import Inputs
 from adaptive_operator.simulate.report.table import build_document, build_repeated_rows, build_rows
 
 if TYPE_CHECKING:
@@ -19,13 +20,14 @@ if TYPE_CHECKING:
 def write_report(
     folder: Path,
     comparison: Comparison,
+    inputs: Inputs,
     judged: list[Judged],
     repeated: Sequence[Repeated] = (),
     seeds: Sequence[int] = (),
 ) -> None:
     """Write all of them; the folder is made. Raises OSError."""
     folder.mkdir(parents=True, exist_ok=True)
-    document = build_document(comparison, judged, repeated, seeds)
+    document = build_document(comparison, inputs, judged, repeated, seeds)
     plots: dict[str, Plot] = {}
     for index, model in enumerate(comparison.models):
         own = [item.of_model(index) for item in judged]
@@ -36,7 +38,7 @@ def write_report(
         (folder / f"{file_name(title)}.png").write_bytes(plot.png)
     drawn = {title: plot.svg for title, plot in plots.items()}
     rows = build_repeated_rows(repeated) if repeated else ()
-    (folder / "report.html").write_text(build_html(document, build_rows(judged), drawn, rows), encoding="utf-8")
+    (folder / "report.html").write_text(build_html(document, inputs, build_rows(judged), drawn, rows), encoding="utf-8")
 
 
 def file_name(title: str) -> str:

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any, Final
 
+from adaptive_operator.simulate.report.inputs import Inputs, format_html
+
 _STYLE: Final = (
     "body{font:15px/1.5 system-ui,sans-serif;max-width:1100px;margin:2em auto;padding:0 1em;color:#222}"
     "table{border-collapse:collapse;font-size:13px}td,th{padding:.3em .7em;text-align:right;border-bottom:1px solid"
@@ -16,6 +18,7 @@ _STYLE: Final = (
 
 def build_html(
     document: Mapping[str, Any],
+    inputs: Inputs,
     rows: Sequence[Sequence[str]],
     plots: Mapping[str, str],
     repeated: Sequence[Sequence[str]] = (),
@@ -25,7 +28,8 @@ def build_html(
     figures = "".join(f"<h2>{escape(name)}</h2>{_inline(svg)}" for name, svg in plots.items())
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
-        f"<style>{_STYLE}</style></head><body><h1>{escape(title)}</h1>{_introduction(document)}"
+        f"<style>{_STYLE}</style></head><body><h1>{escape(title)}</h1>"
+        f"{_introduction(document)}{format_html(inputs.lines())}"
         f'{_repeated(document, repeated)}<div class="wide">{_table(rows)}</div>{figures}</body></html>\n'
     )
 

@@ -9,6 +9,7 @@ from typing import Any, Final
 from adaptive_operator.simulate.capacity import Capacity
 from adaptive_operator.simulate.comparison import Comparison, Judged
 from adaptive_operator.simulate.repeated import Estimate, Repeated
+from adaptive_operator.simulate.report.inputs import Inputs
 from adaptive_operator.simulate.run import RunResult
 from adaptive_operator.simulate.scores import Scores, as_record
 
@@ -108,13 +109,17 @@ def format_table(rows: Sequence[Sequence[str]]) -> str:
 
 
 def build_document(
-    comparison: Comparison, judged: Sequence[Judged], repeated: Sequence[Repeated] = (), seeds: Sequence[int] = ()
+    comparison: Comparison,
+    inputs: Inputs,
+    judged: Sequence[Judged],
+    repeated: Sequence[Repeated] = (),
+    seeds: Sequence[int] = (),
 ) -> dict[str, Any]:
-    """Everything as JSON data: what was run, the figures, the grids of tuned parameters and the changes of replicas.
+    """Everything as JSON data: what was simulated, the figures, the grids of tuned parameters, changes of replicas.
 
     Over several seeds, the policies' own entries are those of the first one.
     """
-    document = {**_describe_setting(comparison), "policies": [_describe(item) for item in judged]}
+    document = {**_describe_setting(comparison, inputs), "policies": [_describe(item) for item in judged]}
     if repeated:
         document["repeated"] = {
             "seeds": list(seeds),
@@ -137,10 +142,11 @@ def _interval(value: Estimate) -> dict[str, float | None]:
     return {name: None if math.isnan(number) else number for name, number in known.items()}
 
 
-def _describe_setting(comparison: Comparison) -> dict[str, Any]:
+def _describe_setting(comparison: Comparison, inputs: Inputs) -> dict[str, Any]:
     scenarios = [model.scenario for model in comparison.models]
     return {
         "schemaVersion": SCHEMA_VERSION,
+        "simulated": inputs.as_record(),
         "model": ", ".join(scenario.name for scenario in scenarios),
         "budget": comparison.budget,
         "curvesGuessed": any(scenario.guessed for scenario in scenarios),
@@ -164,10 +170,10 @@ def _describe_setting(comparison: Comparison) -> dict[str, Any]:
     }
 
 
-def build_capacity_document(comparison: Comparison, capacities: Sequence[Capacity]) -> dict[str, Any]:
+def build_capacity_document(comparison: Comparison, inputs: Inputs, capacities: Sequence[Capacity]) -> dict[str, Any]:
     """Effective capacities as JSON data, with the figures at every scale that was tried."""
     return {
-        **_describe_setting(comparison),
+        **_describe_setting(comparison, inputs),
         "policies": [
             {
                 "policy": item.policy,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -32,6 +32,7 @@ from adaptive_operator.simulate.comparison import (
     ModelLoad,
     Tell,
     compare,
+    describe_held_out,
     hold_out,
     judge_tuned,
 )
@@ -53,6 +54,7 @@ from adaptive_operator.simulate.run import Part, RunSettings
 from adaptive_operator.simulate.scaling import cut_trace, rotate_trace
 from adaptive_operator.simulate.scenario import Scenario, ScenarioError, load_scenarios
 from adaptive_operator.simulate.traces import LONGEST_GAP_SECONDS, TraceError, TraceRules, read_trace
+from adaptive_operator.simulate.tuning_notes import note_held_out
 
 _DEFAULT_POLICIES: Final = "ours,hpa,kpa,full,cheapest"
 _HELD_OUT_SEED: Final = 500_009  # added to the seed of a generator, for what is tuned and measured
@@ -131,12 +133,18 @@ def run(options: argparse.Namespace) -> int:
         sys.stdout.write(format_table(build_rows(judged)) + "\n")
         if any(model.scenario.guessed for model in comparison.models):
             sys.stderr.write("step times were guessed from the cards; give --profile for measured ones\n")
+        _tell_notes(note for item in judged for note in item.notes)
         if options.output is not None:
             write_report(options.output, comparison, inputs, judged, repeated, _seeds(options))
     except _EXPECTED as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
     return 0
+
+
+def _tell_notes(notes: Iterable[str]) -> None:
+    for note in notes:
+        sys.stderr.write(f"{note}\n")
 
 
 def _seeds(options: argparse.Namespace) -> list[int]:
@@ -180,6 +188,8 @@ def _prepare(options: argparse.Namespace) -> tuple[Comparison, list[str]]:
     for name in names:
         make_policy(name, Setting(tuple(Part(model.scenario, model.trace) for model in models), options.scrape))
     if options.measure_cards:
+        held_out = note_held_out(describe_held_out(Comparison(models, options.scale, options.seed, RunSettings())))
+        _tell_notes(f"--measure-cards: {note}" for note in held_out)
         models = tuple(_with_measured_cards(model, options.seed) for model in models)
     _check_tiers(options.fail_loads, scenarios)
     settings = _run_settings(options, options.seed)

@@ -30,7 +30,8 @@ def build_html(
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
         f"<style>{_STYLE}</style></head><body><h1>{escape(title)}</h1>"
         f"{_introduction(document)}{format_html(inputs.lines())}"
-        f'{_repeated(document, repeated)}<div class="wide">{_table(rows)}</div>{figures}</body></html>\n'
+        f'{_repeated(document, repeated)}<div class="wide">{_table(rows)}</div>'
+        f"{_notes(document)}{figures}</body></html>\n"
     )
 
 
@@ -56,6 +57,12 @@ def _repeated(document: Mapping[str, Any], rows: Sequence[Sequence[str]]) -> str
     count = len(document["repeated"]["seeds"])
     title = f"Means over {count} seeds with 95 % confidence intervals; differences are paired"
     return f'<h2>{escape(title)}</h2><div class="wide">{_table(rows)}</div><h2>The first seed</h2>'
+
+
+def _notes(document: Mapping[str, Any]) -> str:
+    """Of how the policies were tuned."""
+    notes = "".join(f"<li>{escape(note)}</li>" for policy in document["policies"] for note in policy["notes"])
+    return f"<ul>{notes}</ul>" if notes else ""
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:

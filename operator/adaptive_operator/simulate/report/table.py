@@ -195,6 +195,7 @@ def _describe(item: Judged) -> dict[str, Any]:
         **as_record(item.scores),
         "policy": item.name,
         "grid": {f"{value:g}": None if math.isnan(part) else part for value, part in item.grid.items()},
+        "notes": list(item.notes),
         **({"models": models} if len(models) > 1 else {"changesOfReplicas": _changes(item.result)}),
     }
 

@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from adaptive_operator.simulate.capacity import CapacityError, effective_capacity, ratio_rows
+from adaptive_operator.cli.option_values import (
+    FAILURES,
+    failing_loads,
+    node_loss,
+    positive,
+    positive_whole,
+    scrape_seconds,
+    whole,
+)
+from adaptive_operator.cli.simulated_inputs import describe_inputs
+from adaptive_operator.simulate.capacity import Capacity, CapacityError, effective_capacity, ratio_rows
 from adaptive_operator.simulate.cards import measure_cards
 from adaptive_operator.simulate.comparison import (
     Comparison,
@@ -23,33 +33,35 @@ from adaptive_operator.simulate.comparison import (
     ModelLoad,
     Tell,
     compare,
+    describe_held_out,
     hold_out,
     judge_tuned,
 )
-from adaptive_operator.simulate.failing_loads import FailingLoads, Failure
-from adaptive_operator.simulate.generators import GeneratorError, parse_generator
+from adaptive_operator.simulate.failing_loads import FailingLoads
+from adaptive_operator.simulate.generators import GENERATORS, GeneratorError, parse_generator
 from adaptive_operator.simulate.hints import describe_short
 from adaptive_operator.simulate.plant import BudgetError
 from adaptive_operator.simulate.policies.registry import PolicyError, Setting, make_policy
 from adaptive_operator.simulate.repeated import Repeated, summarize
-from adaptive_operator.simulate.report.html import build_html
+from adaptive_operator.simulate.repeated_capacity import summarize_capacities
+from adaptive_operator.simulate.report.capacities import build_capacity_document, build_repeated_capacity_rows
+from adaptive_operator.simulate.report.files import write_report
+from adaptive_operator.simulate.report.inputs import Inputs, format_lines
 from adaptive_operator.simulate.report.table import (
-    build_capacity_document,
-    build_document,
     build_repeated_rows,
     build_rows,
     format_table,
 )
 from adaptive_operator.simulate.requests import TraceRow
-from adaptive_operator.simulate.run import NodeLoss, Part, RunSettings
+from adaptive_operator.simulate.run import Part, RunSettings
 from adaptive_operator.simulate.scaling import cut_trace, rotate_trace
 from adaptive_operator.simulate.scenario import Scenario, ScenarioError, load_scenarios
 from adaptive_operator.simulate.traces import LONGEST_GAP_SECONDS, TraceError, TraceRules, read_trace
+from adaptive_operator.simulate.tuning_notes import note_held_out
 
 _DEFAULT_POLICIES: Final = "ours,hpa,kpa,full,cheapest"
 _HELD_OUT_SEED: Final = 500_009  # added to the seed of a generator, for what is tuned and measured
 _MODEL_SEED: Final = 7919  # added for each further model
-_FAILURES: Final = ", ".join(Failure)
 _REFERENCES: Final = ("hpa", "full", "best-static")
 _EXPECTED = (ScenarioError, TraceError, PolicyError, GeneratorError, BudgetError, CapacityError, OSError, UnicodeError)
 
@@ -68,15 +80,15 @@ def add_command(commands: Any) -> None:
     )
     parser.add_argument("--policy", default=_DEFAULT_POLICIES, help="names with commas (default: %(default)s)")
     parser.add_argument("--profile", type=Path, help="YAML with step curves by tier; without, guessed from the cards")
-    parser.add_argument("--budget", type=_positive_int, help="accelerators, in place of the manifest's")
-    parser.add_argument("--scale", type=_positive, default=1.0, help="copies of the trace (default: %(default)s)")
-    parser.add_argument("--minutes", type=_positive, help="of the trace, from its start (default: all)")
+    parser.add_argument("--budget", type=positive_whole, help="accelerators, in place of the manifest's")
+    parser.add_argument("--scale", type=positive, default=1.0, help="copies of the trace (default: %(default)s)")
+    parser.add_argument("--minutes", type=positive, help="of the trace, from its start (default: all)")
     parser.add_argument(
-        "--seeds", type=_positive_int, default=1, help="seeds to repeat it on, from --seed on (default: %(default)s)"
+        "--seeds", type=positive_whole, default=1, help="seeds to repeat it on, from --seed on (default: %(default)s)"
     )
     parser.add_argument(
         "--lose",
-        type=_node_loss,
+        type=node_loss,
         action="append",
         default=[],
         metavar="AT:ACCELERATORS[:SECONDS]",
@@ -84,46 +96,97 @@ def add_command(commands: Any) -> None:
     )
     parser.add_argument(
         "--fail-loads",
-        type=_failing_loads,
+        type=failing_loads,
         action="append",
         default=[],
         metavar="TIER:HOW[:PART[:AT[:SECONDS]]]",
-        help=f"loads of TIER fail ({_FAILURES}): this PART of them (default: all), from AT seconds on (default: 0), for"
+        help=f"loads of TIER fail ({FAILURES}): this PART of them (default: all), from AT seconds on (default: 0), for"
         " SECONDS (default: ever); may be repeated",
     )
-    parser.add_argument("--seed", type=int, default=1, help="of scaling and generators (default: %(default)s)")
-    parser.add_argument("--scrape", type=_positive, default=15.0, help="seconds between scrapes (default: %(default)s)")
-    parser.add_argument("--longest-gap", type=_positive, default=LONGEST_GAP_SECONDS, help="seconds without a request")
+    parser.add_argument("--seed", type=whole, default=1, help="of scaling and generators (default: %(default)s)")
+    parser.add_argument(
+        "--scrape", type=scrape_seconds, default=15.0, help="seconds between scrapes (default: %(default)s)"
+    )
+    parser.add_argument("--longest-gap", type=positive, default=LONGEST_GAP_SECONDS, help="seconds without a request")
     parser.add_argument("--allow-equal-times", action="store_true", help="rows of a trace may have the same time")
     parser.add_argument(
         "--measure-cards", action="store_true", help="take capacities from the curves at the held-out trace's lengths"
     )
     parser.add_argument(
-        "--capacity", action="store_true", help="find the largest scale that each policy carries (many runs)"
+        "--capacity",
+        action="store_true",
+        help="find the largest scale that each policy carries, from --scale on, for each of --seeds (many runs)",
     )
-    parser.add_argument("-o", "--output", type=Path, help="folder for result.json, report.html and the plots")
-    parser.set_defaults(run=run)
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        help="folder for result.json, report.html and the plots (SVG and PNG); with --capacity for capacity.json alone",
+    )
+    parser.set_defaults(run=run, default_of=parser.get_default)
 
 
 def run(options: argparse.Namespace) -> int:
     """Do it. 0, or 1 with the cause on stderr."""
     try:
         comparison, names = _prepare(options)
-        if options.capacity:
-            return _find_capacities(comparison, names, options.output)
-        with _progress() as tell:
-            judged, repeated = _compare(options, comparison, names, tell)
-        if repeated:
-            sys.stdout.write(format_table(build_repeated_rows(repeated)) + "\n\nThe first seed:\n")
-        sys.stdout.write(format_table(build_rows(judged)) + "\n")
-        if any(model.scenario.guessed for model in comparison.models):
-            sys.stderr.write("step times were guessed from the cards; give --profile for measured ones\n")
-        if options.output is not None:
-            write_report(options.output, comparison, judged, repeated, _seeds(options))
+        inputs = describe_inputs(options, _is_generator(options.trace))
+        report = _report_capacities if options.capacity else _report_comparison
+        report(options, comparison, inputs, names)
     except _EXPECTED as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
     return 0
+
+
+def _report_comparison(options: argparse.Namespace, comparison: Comparison, inputs: Inputs, names: list[str]) -> None:
+    with _progress() as tell:
+        judged, repeated = _compare(options, comparison, names, tell)
+    _print_tables(inputs, build_repeated_rows(repeated) if repeated else [], build_rows(judged))
+    _warn(comparison, (note for item in judged for note in item.notes))
+    if options.output is not None:
+        write_report(options.output, comparison, inputs, judged, repeated, _seeds(options))
+
+
+def _report_capacities(options: argparse.Namespace, comparison: Comparison, inputs: Inputs, names: list[str]) -> None:
+    """Each seed has its own search, and is tuned by itself: unlike a comparison it has no load that is tuned once."""
+    with _progress() as tell:
+        runs = [_capacities(own, names, tell, len(_seeds(options))) for own in _by_seed(options, comparison)]
+    found, repeated = runs[0], summarize_capacities(runs, _REFERENCES) if len(runs) > 1 else ()
+    means = build_repeated_capacity_rows(repeated) if repeated else []
+    _print_tables(inputs, means, ratio_rows(found, _REFERENCES))
+    _warn(comparison, (note for item in found for note in item.notes))
+    if options.output is not None:
+        options.output.mkdir(parents=True, exist_ok=True)
+        document = build_capacity_document(comparison, inputs, found, repeated, _seeds(options))
+        text = json.dumps(document, indent=1, allow_nan=False)
+        (options.output / "capacity.json").write_text(text + "\n", encoding="utf-8")
+
+
+def _capacities(comparison: Comparison, names: list[str], tell: Tell, seeds: int) -> list[Capacity]:
+    def tell_seed(label: str) -> Callable[[float], None]:
+        return tell(f"{label}, seed {comparison.seed}" if seeds > 1 else label)
+
+    return [effective_capacity(comparison, name, tell_seed) for name in names]
+
+
+def _print_tables(inputs: Inputs, means: list[list[str]], first: list[list[str]]) -> None:
+    """`means` over several seeds, if there are; `first`: figures of the first seed."""
+    sys.stdout.write(format_lines(inputs.lines()) + "\n\n")
+    if means:
+        sys.stdout.write(format_table(means) + "\n\nThe first seed:\n")
+    sys.stdout.write(format_table(first) + "\n")
+
+
+def _warn(comparison: Comparison, notes: Iterable[str]) -> None:
+    if any(model.scenario.guessed for model in comparison.models):
+        sys.stderr.write("step times were guessed from the cards; give --profile for measured ones\n")
+    _tell_notes(notes)
+
+
+def _tell_notes(notes: Iterable[str]) -> None:
+    for note in notes:
+        sys.stderr.write(f"{note}\n")
 
 
 def _seeds(options: argparse.Namespace) -> list[int]:
@@ -139,12 +202,17 @@ def _compare(
     """
     judged = compare(comparison, names, tell)
     runs = [[(item.name, item.scores) for item in judged]]
-    for seed in _seeds(options)[1:]:
-        models = _of_seed(options, comparison, seed)
-        other = replace(comparison, seed=seed, models=models, settings=_run_settings(options, seed))
+    for other in islice(_by_seed(options, comparison), 1, None):
         found = _judge_again(other, judged, tell)
         runs.append([(item.name, item.scores) for item in found])
     return judged, summarize(runs) if len(runs) > 1 else []
+
+
+def _by_seed(options: argparse.Namespace, comparison: Comparison) -> Iterator[Comparison]:
+    yield comparison
+    for seed in _seeds(options)[1:]:
+        models = _of_seed(options, comparison, seed)
+        yield replace(comparison, seed=seed, models=models, settings=_run_settings(options, seed))
 
 
 def _judge_again(comparison: Comparison, judged: list[Judged], tell: Tell) -> list[Judged]:
@@ -157,39 +225,6 @@ def _judge_again(comparison: Comparison, judged: list[Judged], tell: Tell) -> li
     return [judge_tuned(comparison, item.name, parts, tell_seed) for item in judged]
 
 
-def write_report(
-    folder: Path,
-    comparison: Comparison,
-    judged: list[Judged],
-    repeated: Sequence[Repeated] = (),
-    seeds: Sequence[int] = (),
-) -> None:
-    """result.json, the plots as SVG files, and report.html with all of it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    document = build_document(comparison, judged, repeated, seeds)
-    plots: dict[str, str] = {}
-    for index, model in enumerate(comparison.models):
-        own = [item.of_model(index) for item in judged]
-        plots.update(_draw(own, f"{model.scenario.name}: " if len(comparison.models) > 1 else ""))
-    (folder / "result.json").write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    for title, svg in plots.items():
-        (folder / f"{_file_name(title)}.svg").write_text(svg, encoding="utf-8")
-    rows = build_repeated_rows(repeated) if repeated else ()
-    (folder / "report.html").write_text(build_html(document, build_rows(judged), plots, rows), encoding="utf-8")
-
-
-def _draw(judged: list[Judged], prefix: str) -> dict[str, str]:
-    """The plots of one model, by title."""
-    # Here, because matplotlib takes a second to import and most runs draw nothing.
-    from adaptive_operator.simulate.report.plots import draw_replicas, draw_service, draw_trade
-
-    plots = {
-        f"{prefix}Load and quality": draw_service(judged),
-        f"{prefix}Quality against violations": draw_trade(judged),
-    }
-    return {**plots, **{f"{prefix}Replicas: {item.name}": draw_replicas(item) for item in judged}}
-
-
 def _prepare(options: argparse.Namespace) -> tuple[Comparison, list[str]]:
     """Everything read and checked before the first run: a typing error must not cost minutes."""
     scenarios = load_scenarios(options.filename, options.profile, options.budget)
@@ -200,6 +235,8 @@ def _prepare(options: argparse.Namespace) -> tuple[Comparison, list[str]]:
     for name in names:
         make_policy(name, Setting(tuple(Part(model.scenario, model.trace) for model in models), options.scrape))
     if options.measure_cards:
+        held_out = note_held_out(describe_held_out(Comparison(models, options.scale, options.seed, RunSettings())))
+        _tell_notes(f"--measure-cards: {note}" for note in held_out)
         models = tuple(_with_measured_cards(model, options.seed) for model in models)
     _check_tiers(options.fail_loads, scenarios)
     settings = _run_settings(options, options.seed)
@@ -260,22 +297,18 @@ def _generated(options: argparse.Namespace, seed: int, index: int, models: int) 
 
 
 def _is_generator(trace: str) -> bool:
-    return ":" in trace and not Path(trace).exists()
+    """A file has precedence. Raises TraceError for what is neither."""
+    if Path(trace).exists():
+        return False
+    name = trace.partition(":")[0]
+    if name in GENERATORS:
+        return True
+    known = ", ".join(GENERATORS)
+    raise TraceError(f"--trace {trace}: there is no such file, and no generator {name!r}; there are {known}")
 
 
 def _cut(options: argparse.Namespace, trace: tuple[TraceRow, ...]) -> tuple[TraceRow, ...]:
     return trace if options.minutes is None else cut_trace(trace, 0.0, 60 * options.minutes)
-
-
-def _find_capacities(comparison: Comparison, names: list[str], folder: Path | None) -> int:
-    with _progress() as tell:
-        found = [effective_capacity(comparison, name, tell) for name in names]
-    sys.stdout.write(format_table(ratio_rows(found, _REFERENCES)) + "\n")
-    if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(build_capacity_document(comparison, found), indent=1, allow_nan=False)
-        (folder / "capacity.json").write_text(text + "\n", encoding="utf-8")
-    return 0
 
 
 @contextmanager
@@ -293,49 +326,3 @@ def _progress() -> Iterator[Tell]:
             return update
 
         yield tell
-
-
-def _file_name(title: str) -> str:
-    return "".join(c if c.isalnum() else "-" for c in title.lower()).strip("-")
-
-
-def _positive(text: str) -> float:
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
-    return value
-
-
-def _positive_int(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a positive whole number")
-    return value
-
-
-def _node_loss(text: str) -> NodeLoss:
-    numbers = text.split(":")
-    try:
-        at, accelerators, *rest = (float(number) for number in numbers)
-        (seconds,) = rest or (math.inf,)
-    except ValueError:
-        at, accelerators, seconds = -1.0, 0.0, 0.0
-    if at < 0 or accelerators < 1 or accelerators % 1 or seconds <= 0:
-        raise argparse.ArgumentTypeError(f"{text} is not AT:ACCELERATORS[:SECONDS]; e.g. 600:2:300")
-    return NodeLoss(at, int(accelerators), seconds)
-
-
-def _failing_loads(text: str) -> FailingLoads:
-    tier, _, more = text.partition(":")
-    how, *rest = more.split(":")
-    try:
-        numbers = [float(number) for number in rest]
-        part, at, seconds = (*numbers, *(1.0, 0.0, math.inf)[len(numbers) :])
-        found = FailingLoads(tier, Failure(how), part, at, seconds)
-    except ValueError:
-        found = FailingLoads(tier, part=0.0)
-    if not (0 < found.part <= 1 and found.at >= 0 and found.seconds > 0):
-        raise argparse.ArgumentTypeError(
-            f"{text} is not TIER:HOW[:PART[:AT[:SECONDS]]] with HOW one of {_FAILURES}; e.g. int8:crashes:0.5:600"
-        )
-    return found

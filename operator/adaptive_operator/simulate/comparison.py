@@ -5,6 +5,7 @@ What is tuned, and what cards are measured on, is held out: another part of the 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
@@ -15,6 +16,7 @@ from adaptive_operator.simulate.run import Part, Progress, RunResult, RunSetting
 from adaptive_operator.simulate.scaling import cut_trace, scale_trace
 from adaptive_operator.simulate.scenario import Scenario
 from adaptive_operator.simulate.scores import Scores, combine, score
+from adaptive_operator.simulate.tuning_notes import HeldOut, note_tuning
 
 HELD_OUT_PART: Final = 1 / 3  # of a trace from a file: its first third tunes, the rest judges
 _HELD_OUT_SEED_OFFSET: Final = 1_000_003
@@ -83,6 +85,7 @@ class Judged:
     by_model: tuple[Scores, ...]
     scores: Scores
     grid: Mapping[float, float]
+    notes: tuple[str, ...] = ()  # what a reader has to know of how it was tuned
 
     @property
     def result(self) -> RunResult:
@@ -119,8 +122,11 @@ def compare(comparison: Comparison, names: Sequence[str], tell: Tell = lambda la
 
 def judge(comparison: Comparison, name: str, parts: tuple[Part, ...], tell: Tell) -> Judged:
     """Tune the policy if it has a parameter that was not given, then run it."""
-    grid = tune(comparison, name, tell) if is_tunable(name) else {}
-    return judge_tuned(comparison, chosen_from(name, grid), parts, tell, grid)
+    if not is_tunable(name):
+        return judge_tuned(comparison, name, parts, tell)
+    grid = tune(comparison, name, tell)
+    notes = note_tuning(name, grid, _best_of(grid), describe_held_out(comparison))
+    return replace(judge_tuned(comparison, chosen_from(name, grid), parts, tell, grid), notes=notes)
 
 
 def judge_tuned(
@@ -136,7 +142,29 @@ def chosen_from(name: str, grid: Mapping[float, float]) -> str:
     """The name with the parameter of the highest system accuracy, of equals the smallest; as it is without a grid."""
     if not grid:
         return name
-    return f"{name}:{max(grid, key=lambda value: (grid[value], -value)):g}"
+    return f"{name}:{_best_of(grid):g}"
+
+
+def _best_of(grid: Mapping[float, float]) -> float:
+    """A value without a score (of no request) is never better."""
+
+    def worth(value: float) -> tuple[float, float]:
+        return (-math.inf if math.isnan(grid[value]) else grid[value], -value)
+
+    return max(grid, key=worth)
+
+
+def describe_held_out(comparison: Comparison) -> HeldOut:
+    """The load that parameters are tuned on: of the model with the shortest, and the longest start of them all."""
+    return HeldOut(
+        seconds=min(model.held_out[-1].arrival for model in comparison.models),
+        start_seconds=max(
+            tier.load_seconds + model.scenario.scheduling_seconds
+            for model in comparison.models
+            for tier in model.scenario.tiers
+        ),
+        is_judged=any(model.held_out == model.trace for model in comparison.models),
+    )
 
 
 def tune(comparison: Comparison, name: str, tell: Tell) -> dict[float, float]:

@@ -124,6 +124,7 @@ _SHAPES: Final[Mapping[str, tuple[Callable[..., Rate], Mapping[str, float | None
     "sinusoid": (sinusoid, {"low": None, "high": None, "period": 3600.0}),
     "day": (day_and_night, {"night": None, "day": None, "period": 86_400.0}),
 }
+GENERATORS: Final = tuple(_SHAPES)
 _COMMON: Final[Mapping[str, float]] = {"seconds": _DEFAULT_SECONDS, "variation": 1.0}
 
 

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import argparse
+import hashlib
 import json
 import re
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 import yaml
 
 from adaptive_operator.cli.__main__ import main
+from adaptive_operator.cli.option_values import failing_loads, format_failing_loads, format_node_loss, node_loss
+from adaptive_operator.cli.simulate import add_command
+from adaptive_operator.cli.simulated_inputs import describe_inputs
 from adaptive_operator.simulate.curve import Lengths, saturation
 from adaptive_operator.simulate.policies.registry import GRIDS
 from adaptive_operator.simulate.scenario import load_scenario
@@ -24,11 +30,16 @@ def simulate(*arguments: str) -> int:
     return main(["simulate", *arguments])
 
 
-def test_a_comparison_is_printed_as_a_table_and_written_as_json_svg_and_html(tmp_path, capsys):
+def table_of(out: str) -> list[str]:
+    """The lines below what was simulated."""
+    return out.split("\n\n", 1)[1].splitlines()
+
+
+def test_a_comparison_is_printed_as_a_table_and_written_as_json_svg_png_and_html(tmp_path, capsys):
     policies = "ours,hpa:0.7,static:full=2+int4=1"
     code = simulate("-f", MODEL, "--profile", PROFILE, "--trace", TRACE, "--policy", policies, "-o", str(tmp_path))
     assert code == 0
-    lines = capsys.readouterr().out.splitlines()
+    lines = table_of(capsys.readouterr().out)
     assert [line.split()[0] for line in lines] == ["policy", "ours", "hpa:0.7", "static:full=2+int4=1"]
     document = json.loads((tmp_path / "result.json").read_text())
     assert [p["policy"] for p in document["policies"]] == policies.split(",")
@@ -36,7 +47,64 @@ def test_a_comparison_is_printed_as_a_table_and_written_as_json_svg_and_html(tmp
     html = (tmp_path / "report.html").read_text()
     assert html.count("<svg") == 2 + 3
     assert not re.search(r"<script|src=|<link|@import", html)  # nothing is fetched
-    assert len(list(tmp_path.glob("*.svg"))) == 5
+    plots = ["load-and-quality", "quality-against-violations"]
+    plots += ["replicas-hpa-0-7", "replicas-ours", "replicas-static-full-2-int4-1"]
+    assert sorted(path.stem for path in tmp_path.glob("*.svg")) == plots
+    assert sorted(path.stem for path in tmp_path.glob("*.png")) == plots
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in tmp_path.glob("*.png"))
+
+
+def test_a_report_says_what_was_simulated(tmp_path, capsys):
+    trace = tmp_path / "two.csv"
+    trace.write_text("TIMESTAMP,ContextTokens,GeneratedTokens\n0,10,10\n9,10,10\n90,10,10\n")
+    arguments = ["-f", MODEL, "--profile", PROFILE, "--trace", str(trace), "--policy", "full", "--scale", "2"]
+    arguments += ["--lose", "60:1:30", "--fail-loads", "int8:hangs", "--longest-gap", "700", "--scrape", "5"]
+    assert simulate(*arguments, "-o", str(tmp_path / "out")) == 0
+    document = json.loads((tmp_path / "out" / "result.json").read_text())
+    simulated, digest = document["simulated"], hashlib.sha256(trace.read_bytes()).hexdigest()
+    assert simulated["version"] == version("adaptive-llm")
+    assert simulated["trace"] == {"file": "two.csv", "sha256": digest}
+    assert simulated["model"] == {
+        "file": "uniform.yaml",
+        "sha256": hashlib.sha256(Path(MODEL).read_bytes()).hexdigest(),
+    }
+    assert simulated["profile"]["file"] == "profile-uniform.yaml"
+    given = {"scale": 2.0, "lose": ["60:1:30"], "fail-loads": ["int8:hangs:1:0"], "longest-gap": 700.0, "scrape": 5.0}
+    assert simulated["options"] | given == simulated["options"]
+    assert simulated["options"]["seed"] == simulated["options"]["seeds"] == 1
+    head = capsys.readouterr().out.split("\n\n")[0]
+    html = (tmp_path / "out" / "report.html").read_text()
+    for text in (f"two.csv (sha256 {digest[:12]})", "lose 60:1:30", "longest-gap 700", "scale 2", "uniform.yaml"):
+        assert text in head
+        assert text in html
+    assert "minutes" not in head  # as it is by itself
+    assert str(tmp_path) not in head + html + json.dumps(document)
+
+
+def test_a_report_names_the_generator_and_that_there_is_no_profile(tmp_path, capsys):
+    assert simulate("-f", MODEL, "--trace", TRACE, "--policy", "full", "-o", str(tmp_path)) == 0
+    simulated = json.loads((tmp_path / "result.json").read_text())["simulated"]
+    assert (simulated["trace"], simulated["profile"]) == ({"generator": TRACE}, None)
+    assert f"trace    generator {TRACE}" in capsys.readouterr().out
+
+
+def test_every_option_is_told_but_where_the_files_are():
+    parser = argparse.ArgumentParser()
+    add_command(parser.add_subparsers())
+    options = parser.parse_args(["simulate", "-f", MODEL, "--trace", TRACE])
+    told = describe_inputs(options, generated=True).options
+    dests = {dest.replace("_", "-") for dest in vars(options)}
+    assert dests - set(told) == {"filename", "profile", "trace", "output", "run", "default-of"}
+
+
+@pytest.mark.parametrize("text", ["600:2:300", "0.5:1"])
+def test_a_loss_is_told_as_it_is_typed(text):
+    assert format_node_loss(node_loss(text)) == text
+
+
+@pytest.mark.parametrize("text", ["int8:crashes:0.5:600:60", "full:hangs:1:0"])
+def test_failing_loads_are_told_as_they_are_typed(text):
+    assert format_failing_loads(failing_loads(text)) == text
 
 
 def test_the_same_arguments_write_the_same_json(tmp_path, capsys):
@@ -61,6 +129,19 @@ def test_parameters_that_were_not_given_are_tuned_and_the_grid_is_told(kind, tmp
     assert "guessed from the cards" in capsys.readouterr().err
 
 
+def test_what_could_not_be_tuned_is_told_in_the_terminal_and_in_both_reports(tmp_path, capsys):
+    trace = tmp_path / "one.csv"
+    trace.write_text("TIMESTAMP,ContextTokens,GeneratedTokens\n0,10,10\n")
+    assert simulate("-f", MODEL, "--trace", str(trace), "--policy", "hpa,full", "-o", str(tmp_path)) == 0
+    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("hpa: ")]
+    assert told[0].startswith(f"hpa: not tuned: all {len(GRIDS['hpa'])} values gave .")
+    assert "what is held out is what is judged on" in told[1]
+    assert "less than 3 starts of a replica" in told[2]
+    hpa, full = json.loads((tmp_path / "result.json").read_text())["policies"]
+    assert (hpa["notes"], full["notes"]) == (told, [])
+    assert all(f"<li>{note}</li>" in (tmp_path / "report.html").read_text() for note in told)
+
+
 def test_several_seeds_give_means_with_intervals_and_paired_differences(tmp_path, capsys):
     arguments = ["--policy", "full,cheapest", "--seeds", "3", "-o", str(tmp_path)]
     assert simulate("-f", MODEL, "--profile", PROFILE, "--trace", TRACE, *arguments) == 0
@@ -81,7 +162,7 @@ def test_the_models_of_a_manifest_share_the_pool_and_each_has_its_figures(tmp_pa
     trace = "sinusoid:low=1,high=8,period=300,seconds=300"
     arguments = ["--trace", trace, "--budget", "4", "--policy", "ours,full,proteus:1.05", "-o", str(tmp_path / "out")]
     assert simulate("-f", str(tmp_path / "two.yaml"), "--profile", PROFILE, *arguments) == 0
-    rows = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+    rows = [line.split()[0] for line in table_of(capsys.readouterr().out)]
     assert rows == ["policy", *(name for p in ("ours", "full", "proteus:1.05") for name in (p, "uniform", "second"))]
     document = json.loads((tmp_path / "out" / "result.json").read_text())
     assert document["model"] == "uniform, second"
@@ -122,7 +203,21 @@ WRONG = {
     "an unknown generator": (["--trace", "wave:rate=1"], "no generator 'wave'; there are steady, square"),
     "a generator without its rate": (["--trace", "steady:seconds=60"], "steady: rate not given; e.g. steady:rate=2"),
     "a rate of zero": (["--trace", "steady:rate=0"], "'rate=0' is not PARAMETER=POSITIVE NUMBER"),
-    "a trace that is not there": (["--trace", "nowhere.csv"], "nowhere.csv"),
+    "a trace that is not there": (
+        ["--trace", "nowhere.csv"],
+        "--trace nowhere.csv: there is no such file, and no generator 'nowhere.csv'; there are steady, square",
+    ),
+    "a file with a colon that is not there": (
+        ["--trace", "/nosuch:x.csv"],
+        "--trace /nosuch:x.csv: there is no such file, and no generator '/nosuch'; there are steady, square",
+    ),
+    "a generator without parameters": (["--trace", "steady"], "steady: rate not given; e.g. steady:rate=2"),
+    "a mix of nothing": (["--policy", "static:full=0"], "static: full=0 has no replica"),
+    "a tier named twice": (["--policy", "static:full=1+full=2"], "names full twice"),
+    "a setting out of range": (
+        ["--policy", "ours:growth_headroom=-3"],
+        "growth_headroom=-3 is out of range; it has to be from 1 to 10",
+    ),
     "a profile without a tier": (["--profile", "PROFILE"], "the profile has no tier int8; add it under tiers"),
     "a capacity from one moment": (["--trace", "ONE", "--capacity", "--policy", "full"], "come at once"),
     "a floor that no tier reaches": (["-f", "FLOOR"], "quality.floorPermille is above tiers[].card.qualityP"),
@@ -264,22 +359,57 @@ def test_minutes_cut_the_trace(tmp_path, capsys):
     assert json.loads((tmp_path / "result.json").read_text())["load"]["seconds"] < 60
 
 
-@pytest.mark.parametrize("arguments", [["--budget", "0"], ["--scale", "-1"], ["--scale", "nan"], ["--seeds", "0"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [["--budget", "0"], ["--budget", "x"], ["--scale", "-1"], ["--scale", "nan"], ["--scale", "x"], ["--seeds", "0"]],
+)
 def test_numbers_that_make_no_sense_are_refused_with_the_usage(arguments, capsys):
     with pytest.raises(SystemExit) as raised:
         simulate("-f", MODEL, "--trace", TRACE, *arguments)
     assert raised.value.code == 2
-    assert "is not a positive" in capsys.readouterr().err
+    assert f"{arguments[1]} is not a positive" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("seconds", ["1000", "0", "0.01", "x", "nan"])
+def test_a_scrape_interval_that_the_operator_would_refuse_is_refused(seconds, capsys):
+    with pytest.raises(SystemExit):
+        simulate("-f", MODEL, "--trace", TRACE, "--scrape", seconds)
+    assert f"{seconds} is not a number of seconds from 1 to 300" in capsys.readouterr().err
+
+
+def test_a_seed_that_is_no_number_is_told_in_own_words(capsys):
+    with pytest.raises(SystemExit):
+        simulate("-f", MODEL, "--trace", TRACE, "--seed", "x")
+    assert "x is not a whole number" in capsys.readouterr().err
 
 
 def test_capacities_are_printed_with_their_ratios_and_written_with_every_scale_tried(tmp_path, capsys):
     arguments = ["--budget", "1", "--trace", "steady:rate=4,seconds=480", "--policy", "full", "--capacity"]
     assert simulate("-f", MODEL, "--profile", PROFILE, *arguments, "-o", str(tmp_path)) == 0
-    header, row = capsys.readouterr().out.splitlines()
+    header, row = table_of(capsys.readouterr().out)
     assert header.split() == ["policy", "scale", "requests/s", "to", "full"]
     assert (row.split()[0], row.split()[-1]) == ("full", "1.00")
     (policy,) = json.loads((tmp_path / "capacity.json").read_text())["policies"]
     assert len(policy["tried"]) >= 3
+
+
+def test_capacities_of_several_seeds_have_intervals_and_say_that_curves_were_guessed(tmp_path, capsys):
+    arguments = ["--budget", "1", "--trace", "steady:rate=4,seconds=240", "--policy", "full,cheapest", "--capacity"]
+    assert simulate("-f", MODEL, *arguments, "--seeds", "2", "-o", str(tmp_path)) == 0
+    told = capsys.readouterr()
+    header, full, *_ = table_of(told.out)
+    assert header.split() == ["policy", "scale", "requests/s", "to", "full"]
+    assert re.fullmatch(r"full +[\d.]+ ± [\d.]+ +[\d.]+ ± [\d.]+ +1.00 ± 0.00", full)
+    assert "The first seed:" in told.out
+    assert "guessed from the cards" in told.err
+    document = json.loads((tmp_path / "capacity.json").read_text())
+    assert document["repeated"]["seeds"] == [1, 2]
+    _, cheapest = document["repeated"]["policies"]
+    assert len(cheapest["scales"]) == 2
+    assert cheapest["scale"]["mean"] == pytest.approx(sum(cheapest["scales"]) / 2)
+    assert cheapest["ratios"]["full"]["mean"] > 1
+    assert document["simulated"]["options"]["seeds"] == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["capacity.json"]
 
 
 def test_a_model_that_only_thinks_in_its_cluster_acts_in_a_simulation(tmp_path, capsys):
@@ -305,7 +435,7 @@ def test_a_trace_of_one_request_can_be_reported(tmp_path, capsys):
     assert "uniform: no replica is ready before 65 s, and the requests that are judged all come within 0 s" in told
 
 
-@pytest.mark.parametrize("loss", ["600", "600:0", "-1:2", "600:1.5", "600:1:0", "a:b"])
+@pytest.mark.parametrize("loss", ["600", "600:0", "-1:2", "600:1.5", "600:1:0", "a:b", "600:inf", "nan:1", "600:1:nan"])
 def test_a_loss_that_makes_no_sense_is_refused_with_the_usage(loss, capsys):
     with pytest.raises(SystemExit):
         simulate("-f", MODEL, "--trace", TRACE, f"--lose={loss}")

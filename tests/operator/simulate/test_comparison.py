@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
-from adaptive_operator.simulate.comparison import Comparison, ModelLoad, chosen_from, compare, hold_out, mean_rate, tune
+from adaptive_operator.simulate.comparison import (
+    Comparison,
+    ModelLoad,
+    chosen_from,
+    compare,
+    describe_held_out,
+    hold_out,
+    mean_rate,
+    tune,
+)
 from adaptive_operator.simulate.generators import generate, parse_generator, steady
 from adaptive_operator.simulate.policies.registry import GRIDS
 from adaptive_operator.simulate.requests import TraceRow
 from adaptive_operator.simulate.run import RunSettings
 from adaptive_operator.simulate.scaling import rotate_trace, scale_trace
 from adaptive_operator.simulate.scenario import ScenarioError
+from adaptive_operator.simulate.tuning_notes import HeldOut
 from tests.operator.simulate.scenes import TIERS, make_scenario
 
 TRACE = tuple(TraceRow(float(t), t + 1, 10) for t in range(91))
@@ -83,6 +95,18 @@ def test_a_floor_that_no_tier_reaches_is_refused_by_policies_that_keep_it(name):
     part = ModelLoad(make_scenario(tiers=TIERS[1:], quality={"floorPermille": 999}), trace, trace)
     with pytest.raises(ScenarioError, match=r"no tier reaches the floor of 0\.999; lower the floor"):
         compare(Comparison((part,), 1.0, 1, RunSettings()), [name])
+
+
+def test_a_parameter_without_a_score_is_not_chosen():
+    assert chosen_from("hpa", {0.2: math.nan, 0.3: 0.1, 0.5: 0.4}) == "hpa:0.5"
+
+
+def test_a_held_out_load_knows_the_longest_start_and_whether_it_is_judged_on():
+    scenario = make_scenario()  # loads of 20 s after 5 s of scheduling
+    loads = (hold_out(TRACE), (TRACE, TRACE))
+    cut, whole = (Comparison((ModelLoad(scenario, *rows),), 1.0, 1, RunSettings()) for rows in loads)
+    assert describe_held_out(cut) == HeldOut(29.0, 25.0)
+    assert describe_held_out(whole) == HeldOut(90.0, 25.0, is_judged=True)
 
 
 @pytest.mark.parametrize("name", ["cost-first", "infaas"])

@@ -380,6 +380,25 @@ def test_a_part_that_ours_does_not_have_is_refused(text):
         parse_variant(text, 15.0)
 
 
+@pytest.mark.parametrize(
+    ("text", "allowed"),
+    [
+        ("growth_headroom=0.5", "from 1 to 10"),
+        ("utilisation=0", "from 0.01 to 1"),
+        ("planner_period_seconds=0", "from 1 to 3600"),
+        ("quarantine_seconds=-1", "at least 0"),
+    ],
+)
+def test_a_setting_that_makes_no_sense_is_refused_with_its_range(text, allowed):
+    with pytest.raises(AblationError, match=f"out of range; it has to be {allowed}"):
+        parse_variant(text, 15.0)
+
+
+def test_a_group_of_settings_is_no_number():
+    with pytest.raises(AblationError, match="'correction=1' is no part of ours"):
+        parse_variant("correction=1", 15.0)
+
+
 def test_without_damping_ours_changes_more_often():
     trace = generate(square_wave(2.0, 9.0, 100.0), 1200.0, seed=1)
     damped, not_damped = (run(make_scenario(), trace, make_variant(text, 15.0)) for text in ("", "without-damping"))

@@ -16,11 +16,26 @@ from adaptive_operator.decide.settings import DecideSettings
 from adaptive_operator.simulate.policies.ours import AdaptivePolicy
 
 _PREFIX: Final = "without-"
+# What is accepted of a setting; of the others everything that is not negative. A period near zero would never end.
+_RANGES: Final[Mapping[str, tuple[float, float]]] = {
+    "utilisation": (0.01, 1.0),
+    "growth_headroom": (1.0, 10.0),
+    "shrink_headroom": (1.0, 10.0),
+    "exchange_headroom": (1.0, 10.0),
+    "stale_after_scrapes": (1.0, 100.0),
+    "scrape_interval_seconds": (1.0, 300.0),
+    "planner_period_seconds": (1.0, 3600.0),
+    "backlog_seconds": (1.0, math.inf),
+    "panic_ratio": (1.0, math.inf),
+    "weight_step": (0.0, 1.0),
+    "weight_restore_step": (0.0, 1.0),
+    "open_weight": (0.0, 1.0),
+}
 _HOLD_SCRAPES: Final = 3  # the shortest hold window that still has a sample in it
 
 
 class AblationError(ValueError):
-    """There is no such switch; the text names those that there are."""
+    """There is no such switch, or no such value of a setting; the text names those that there are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,15 +105,24 @@ SWITCHES: Final[Mapping[str, Callable[[Variant], Variant]]] = {
 
 def _with_number(settings: DecideSettings, word: str) -> DecideSettings:
     key, _, text = word.partition("=")
-    known = {item.name: getattr(settings, item.name) for item in fields(settings)}
+    values = {item.name: getattr(settings, item.name) for item in fields(settings)}
+    known = {name: value for name, value in values.items() if isinstance(value, int | float)}
     try:
         number = float(text)
     except ValueError:
         number = math.nan
-    if key not in known or not math.isfinite(number) or isinstance(known[key], str):
+    if key not in known or not math.isfinite(number):
         switches = ", ".join(f"{_PREFIX}{part}" for part in SWITCHES)
         raise AblationError(
             f"{word!r} is no part of ours; there are {switches}, or SETTING=NUMBER of {', '.join(known)}"
         )
+    _check_range(key, number)
     changed: Any = round(number) if isinstance(known[key], int) else number
     return replace(settings, **{key: changed})
+
+
+def _check_range(key: str, number: float) -> None:
+    least, most = _RANGES.get(key, (0.0, math.inf))
+    if not least <= number <= most:
+        allowed = f"from {least:g} to {most:g}" if most < math.inf else f"at least {least:g}"
+        raise AblationError(f"ours: {key}={number:g} is out of range; it has to be {allowed}")

@@ -77,7 +77,11 @@ def parse_mix(text: str, scenario: Scenario) -> dict[str, int]:
         if not separator or not count.isdecimal() or tier not in {t.name for t in scenario.tiers}:
             known = ", ".join(t.name for t in scenario.tiers)
             raise PolicyError(f"static: {part!r} is not TIER=REPLICAS; e.g. static:full=2+int4=1, tiers: {known}")
+        if tier in mix:
+            raise PolicyError(f"static: {text} names {tier} twice; name each tier once")
         mix[tier] = int(count)
+    if not any(mix.values()):
+        raise PolicyError(f"static: {text} has no replica, so it serves nothing; give at least one")
     cost = sum(scenario.tier(tier).accelerators * count for tier, count in mix.items())
     if cost > scenario.budget:
         raise PolicyError(f"static: {text} needs {cost} accelerators, the budget is {scenario.budget}; take fewer")

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any, Final
 
+from adaptive_operator.simulate.report.inputs import Inputs, format_html
+
 _STYLE: Final = (
     "body{font:15px/1.5 system-ui,sans-serif;max-width:1100px;margin:2em auto;padding:0 1em;color:#222}"
     "table{border-collapse:collapse;font-size:13px}td,th{padding:.3em .7em;text-align:right;border-bottom:1px solid"
@@ -16,6 +18,7 @@ _STYLE: Final = (
 
 def build_html(
     document: Mapping[str, Any],
+    inputs: Inputs,
     rows: Sequence[Sequence[str]],
     plots: Mapping[str, str],
     repeated: Sequence[Sequence[str]] = (),
@@ -25,8 +28,10 @@ def build_html(
     figures = "".join(f"<h2>{escape(name)}</h2>{_inline(svg)}" for name, svg in plots.items())
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
-        f"<style>{_STYLE}</style></head><body><h1>{escape(title)}</h1>{_introduction(document)}"
-        f'{_repeated(document, repeated)}<div class="wide">{_table(rows)}</div>{figures}</body></html>\n'
+        f"<style>{_STYLE}</style></head><body><h1>{escape(title)}</h1>"
+        f"{_introduction(document)}{format_html(inputs.lines())}"
+        f'{_repeated(document, repeated)}<div class="wide">{_table(rows)}</div>'
+        f"{_notes(document)}{figures}</body></html>\n"
     )
 
 
@@ -52,6 +57,12 @@ def _repeated(document: Mapping[str, Any], rows: Sequence[Sequence[str]]) -> str
     count = len(document["repeated"]["seeds"])
     title = f"Means over {count} seeds with 95 % confidence intervals; differences are paired"
     return f'<h2>{escape(title)}</h2><div class="wide">{_table(rows)}</div><h2>The first seed</h2>'
+
+
+def _notes(document: Mapping[str, Any]) -> str:
+    """Of how the policies were tuned."""
+    notes = "".join(f"<li>{escape(note)}</li>" for policy in document["policies"] for note in policy["notes"])
+    return f"<ul>{notes}</ul>" if notes else ""
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:

@@ -1,10 +1,11 @@
-"""Plots of a comparison as SVG text, drawn with matplotlib: load and quality over time, replicas, and the trade."""
+"""Plots of a comparison as SVG and PNG, drawn with matplotlib: load and quality over time, replicas, and the trade."""
 
 from __future__ import annotations
 
 import io
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import matplotlib as mpl
@@ -25,9 +26,18 @@ _STYLE: Final[Any] = {
     "legend.frameon": False,
 }
 _LEAST_VIOLATIONS: Final = 1e-5  # where zero is drawn on a logarithmic axis
+_DOTS_PER_INCH: Final = 150
 
 
-def draw_service(judged: Sequence[Judged]) -> str:
+@dataclass(frozen=True, slots=True)
+class Plot:
+    """One drawing in both forms; the same data gives the same bytes."""
+
+    svg: str
+    png: bytes
+
+
+def draw_service(judged: Sequence[Judged]) -> Plot:
     """What arrived and what was answered within the objectives, and at which quality, over time."""
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(9, 5), layout="constrained")
@@ -45,10 +55,10 @@ def draw_service(judged: Sequence[Judged]) -> str:
         quality.set_ylabel("quality (dashed: floor)")
         quality.set_xlabel("minutes")
         figure.legend(*load.get_legend_handles_labels(), loc="outside upper center", ncols=min(len(judged), 6))
-        return _as_svg(figure)
+        return _save(figure)
 
 
-def draw_replicas(item: Judged) -> str:
+def draw_replicas(item: Judged) -> Plot:
     """Ready replicas by tier, stacked in accelerators, under what is held."""
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(9, 2.2), layout="constrained")
@@ -66,10 +76,10 @@ def draw_replicas(item: Judged) -> str:
         axes.set_ylabel("accelerators")
         axes.set_title(item.name, loc="left")
         axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
-        return _as_svg(figure)
+        return _save(figure)
 
 
-def draw_trade(judged: Sequence[Judged]) -> str:
+def draw_trade(judged: Sequence[Judged]) -> Plot:
     """Quality against violations: to the upper left is better."""
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(6, 3.2), layout="constrained")
@@ -83,7 +93,7 @@ def draw_trade(judged: Sequence[Judged]) -> str:
             axes.set_xscale("log")
         axes.set_xlabel("violations (part of all requests)")
         axes.set_ylabel("quality of what was attained")
-        return _as_svg(figure)
+        return _save(figure)
 
 
 def _colours(scenario: Scenario, tiers: Sequence[Any]) -> list[str]:
@@ -92,7 +102,8 @@ def _colours(scenario: Scenario, tiers: Sequence[Any]) -> list[str]:
     return [f"C{names.index(tier.name)}" for tier in tiers]
 
 
-def _as_svg(figure: Figure) -> str:
-    text = io.StringIO()
+def _save(figure: Figure) -> Plot:
+    text, picture = io.StringIO(), io.BytesIO()
     figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
-    return text.getvalue()
+    figure.savefig(picture, format="png", dpi=_DOTS_PER_INCH, metadata={"Software": None})
+    return Plot(text.getvalue(), picture.getvalue())

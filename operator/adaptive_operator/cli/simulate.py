@@ -181,12 +181,12 @@ def _print_tables(inputs: Inputs, means: list[list[str]], first: list[list[str]]
 def _warn(comparison: Comparison, notes: Iterable[str]) -> None:
     if any(model.scenario.guessed for model in comparison.models):
         sys.stderr.write("step times were guessed from the cards; give --profile for measured ones\n")
-    _tell_notes(notes)
-
-
-def _tell_notes(notes: Iterable[str]) -> None:
     for note in notes:
-        sys.stderr.write(f"{note}\n")
+        _tell_note(note)
+
+
+def _tell_note(note: str) -> None:
+    sys.stderr.write(f"{note}\n" if note else "")
 
 
 def _seeds(options: argparse.Namespace) -> list[int]:
@@ -236,7 +236,8 @@ def _prepare(options: argparse.Namespace) -> tuple[Comparison, list[str]]:
         make_policy(name, Setting(tuple(Part(model.scenario, model.trace) for model in models), options.scrape))
     if options.measure_cards:
         held_out = note_held_out(describe_held_out(Comparison(models, options.scale, options.seed, RunSettings())))
-        _tell_notes(f"--measure-cards: {note}" for note in held_out)
+        for note in held_out:
+            _tell_note(f"--measure-cards: {note}")
         models = tuple(_with_measured_cards(model, options.seed) for model in models)
     _check_tiers(options.fail_loads, scenarios)
     settings = _run_settings(options, options.seed)
@@ -280,16 +281,14 @@ def _load_of(options: argparse.Namespace, scenario: Scenario, index: int, models
         trace, held_out = (_generated(options, seed, index, models) for seed in seeds)
     else:
         rules = TraceRules(options.longest_gap, options.allow_equal_times)
-        trace, held_out = hold_out(_cut(options, read_trace(Path(options.trace), rules, _warn if index == 0 else None)))
+        trace, held_out = hold_out(
+            _cut(options, read_trace(Path(options.trace), rules, _tell_note if index == 0 else None))
+        )
         trace, held_out = (rotate_trace(rows, index / models) for rows in (trace, held_out))
     if not trace or not held_out:
         raise TraceError(f"{options.trace}: no request is left; take more minutes or a higher rate")
-    _warn(describe_short(scenario, trace))
+    _tell_note(describe_short(scenario, trace))
     return ModelLoad(scenario, trace, held_out)
-
-
-def _warn(note: str) -> None:
-    sys.stderr.write(f"{note}\n" if note else "")
 
 
 def _generated(options: argparse.Namespace, seed: int, index: int, models: int) -> tuple[TraceRow, ...]:

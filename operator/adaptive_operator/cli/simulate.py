@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,7 +25,7 @@ from adaptive_operator.cli.option_values import (
     whole,
 )
 from adaptive_operator.cli.simulated_inputs import describe_inputs
-from adaptive_operator.simulate.capacity import CapacityError, effective_capacity, ratio_rows
+from adaptive_operator.simulate.capacity import Capacity, CapacityError, effective_capacity, ratio_rows
 from adaptive_operator.simulate.cards import measure_cards
 from adaptive_operator.simulate.comparison import (
     Comparison,
@@ -41,10 +42,11 @@ from adaptive_operator.simulate.generators import GENERATORS, GeneratorError, pa
 from adaptive_operator.simulate.plant import BudgetError
 from adaptive_operator.simulate.policies.registry import PolicyError, Setting, make_policy
 from adaptive_operator.simulate.repeated import Repeated, summarize
+from adaptive_operator.simulate.repeated_capacity import summarize_capacities
+from adaptive_operator.simulate.report.capacities import build_capacity_document, build_repeated_capacity_rows
 from adaptive_operator.simulate.report.files import write_report
 from adaptive_operator.simulate.report.inputs import Inputs, format_lines
 from adaptive_operator.simulate.report.table import (
-    build_capacity_document,
     build_repeated_rows,
     build_rows,
     format_table,
@@ -110,10 +112,15 @@ def add_command(commands: Any) -> None:
         "--measure-cards", action="store_true", help="take capacities from the curves at the held-out trace's lengths"
     )
     parser.add_argument(
-        "--capacity", action="store_true", help="find the largest scale that each policy carries (many runs)"
+        "--capacity",
+        action="store_true",
+        help="find the largest scale that each policy carries, from --scale on, for each of --seeds (many runs)",
     )
     parser.add_argument(
-        "-o", "--output", type=Path, help="folder for result.json, report.html and the plots (SVG and PNG)"
+        "-o",
+        "--output",
+        type=Path,
+        help="folder for result.json, report.html and the plots (SVG and PNG); with --capacity for capacity.json alone",
     )
     parser.set_defaults(run=run, default_of=parser.get_default)
 
@@ -123,23 +130,57 @@ def run(options: argparse.Namespace) -> int:
     try:
         comparison, names = _prepare(options)
         inputs = describe_inputs(options, _is_generator(options.trace))
-        if options.capacity:
-            return _find_capacities(comparison, inputs, names, options.output)
-        with _progress() as tell:
-            judged, repeated = _compare(options, comparison, names, tell)
-        sys.stdout.write(format_lines(inputs.lines()) + "\n\n")
-        if repeated:
-            sys.stdout.write(format_table(build_repeated_rows(repeated)) + "\n\nThe first seed:\n")
-        sys.stdout.write(format_table(build_rows(judged)) + "\n")
-        if any(model.scenario.guessed for model in comparison.models):
-            sys.stderr.write("step times were guessed from the cards; give --profile for measured ones\n")
-        _tell_notes(note for item in judged for note in item.notes)
-        if options.output is not None:
-            write_report(options.output, comparison, inputs, judged, repeated, _seeds(options))
+        report = _report_capacities if options.capacity else _report_comparison
+        report(options, comparison, inputs, names)
     except _EXPECTED as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
     return 0
+
+
+def _report_comparison(options: argparse.Namespace, comparison: Comparison, inputs: Inputs, names: list[str]) -> None:
+    with _progress() as tell:
+        judged, repeated = _compare(options, comparison, names, tell)
+    _print_tables(inputs, build_repeated_rows(repeated) if repeated else [], build_rows(judged))
+    _warn(comparison, (note for item in judged for note in item.notes))
+    if options.output is not None:
+        write_report(options.output, comparison, inputs, judged, repeated, _seeds(options))
+
+
+def _report_capacities(options: argparse.Namespace, comparison: Comparison, inputs: Inputs, names: list[str]) -> None:
+    """Each seed has its own search, and is tuned by itself: unlike a comparison it has no load that is tuned once."""
+    with _progress() as tell:
+        runs = [_capacities(own, names, tell, len(_seeds(options))) for own in _by_seed(options, comparison)]
+    found, repeated = runs[0], summarize_capacities(runs, _REFERENCES) if len(runs) > 1 else ()
+    means = build_repeated_capacity_rows(repeated) if repeated else []
+    _print_tables(inputs, means, ratio_rows(found, _REFERENCES))
+    _warn(comparison, (note for item in found for note in item.notes))
+    if options.output is not None:
+        options.output.mkdir(parents=True, exist_ok=True)
+        document = build_capacity_document(comparison, inputs, found, repeated, _seeds(options))
+        text = json.dumps(document, indent=1, allow_nan=False)
+        (options.output / "capacity.json").write_text(text + "\n", encoding="utf-8")
+
+
+def _capacities(comparison: Comparison, names: list[str], tell: Tell, seeds: int) -> list[Capacity]:
+    def tell_seed(label: str) -> Callable[[float], None]:
+        return tell(f"{label}, seed {comparison.seed}" if seeds > 1 else label)
+
+    return [effective_capacity(comparison, name, tell_seed) for name in names]
+
+
+def _print_tables(inputs: Inputs, means: list[list[str]], first: list[list[str]]) -> None:
+    """`means` over several seeds, if there are; `first`: figures of the first seed."""
+    sys.stdout.write(format_lines(inputs.lines()) + "\n\n")
+    if means:
+        sys.stdout.write(format_table(means) + "\n\nThe first seed:\n")
+    sys.stdout.write(format_table(first) + "\n")
+
+
+def _warn(comparison: Comparison, notes: Iterable[str]) -> None:
+    if any(model.scenario.guessed for model in comparison.models):
+        sys.stderr.write("step times were guessed from the cards; give --profile for measured ones\n")
+    _tell_notes(notes)
 
 
 def _tell_notes(notes: Iterable[str]) -> None:
@@ -160,12 +201,17 @@ def _compare(
     """
     judged = compare(comparison, names, tell)
     runs = [[(item.name, item.scores) for item in judged]]
-    for seed in _seeds(options)[1:]:
-        models = _of_seed(options, comparison, seed)
-        other = replace(comparison, seed=seed, models=models, settings=_run_settings(options, seed))
+    for other in islice(_by_seed(options, comparison), 1, None):
         found = _judge_again(other, judged, tell)
         runs.append([(item.name, item.scores) for item in found])
     return judged, summarize(runs) if len(runs) > 1 else []
+
+
+def _by_seed(options: argparse.Namespace, comparison: Comparison) -> Iterator[Comparison]:
+    yield comparison
+    for seed in _seeds(options)[1:]:
+        models = _of_seed(options, comparison, seed)
+        yield replace(comparison, seed=seed, models=models, settings=_run_settings(options, seed))
 
 
 def _judge_again(comparison: Comparison, judged: list[Judged], tell: Tell) -> list[Judged]:
@@ -257,18 +303,6 @@ def _is_generator(trace: str) -> bool:
 
 def _cut(options: argparse.Namespace, trace: tuple[TraceRow, ...]) -> tuple[TraceRow, ...]:
     return trace if options.minutes is None else cut_trace(trace, 0.0, 60 * options.minutes)
-
-
-def _find_capacities(comparison: Comparison, inputs: Inputs, names: list[str], folder: Path | None) -> int:
-    with _progress() as tell:
-        found = [effective_capacity(comparison, name, tell) for name in names]
-    sys.stdout.write(format_lines(inputs.lines()) + "\n\n")
-    sys.stdout.write(format_table(ratio_rows(found, _REFERENCES)) + "\n")
-    if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(build_capacity_document(comparison, inputs, found), indent=1, allow_nan=False)
-        (folder / "capacity.json").write_text(text + "\n", encoding="utf-8")
-    return 0
 
 
 @contextmanager

@@ -25,12 +25,14 @@ Holds = Callable[[float], bool]
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """What one policy carries. `scale` 0: not even 1/64 of the trace. `tried`: scale -> its figures."""
+    """What one policy carries. `scale` 0: not even 1/64 of the trace. `tried`: scale -> its figures. `notes`: what a
+    reader has to know of how the policy was tuned at that scale."""
 
     policy: str
     scale: float
     requests_per_second: float
     tried: Mapping[float, Scores]
+    notes: tuple[str, ...] = ()
 
 
 class CapacityError(ValueError):
@@ -42,17 +44,18 @@ def effective_capacity(comparison: Comparison, name: str, tell: Tell) -> Capacit
     if comparison.seconds <= 0:
         raise CapacityError("all requests of the trace come at once, so it has no rate; give a longer trace")
     tried: dict[float, Scores] = {}
+    notes: dict[float, tuple[str, ...]] = {}
 
     def holds(scale: float) -> bool:
         scaled = replace(comparison, factor=scale)
         found = judge(scaled, name, scaled.parts(), lambda label: tell(f"{label} x{scale:.3g}"))
-        tried[scale] = found.scores
+        tried[scale], notes[scale] = found.scores, found.notes
         floors = [model.scenario.floor for model in comparison.models]
         return all(_is_kept(own, floor) for own, floor in zip(found.by_model, floors, strict=True))
 
     scale = _search(holds, comparison.factor)
     rate = sum(len(model.trace) for model in comparison.models) / comparison.seconds
-    return Capacity(name, scale, scale * rate, dict(sorted(tried.items())))
+    return Capacity(name, scale, scale * rate, dict(sorted(tried.items())), notes.get(scale, ()))
 
 
 def ratio_rows(capacities: Sequence[Capacity], references: Sequence[str]) -> list[list[str]]:

@@ -344,6 +344,26 @@ def test_capacities_are_printed_with_their_ratios_and_written_with_every_scale_t
     assert len(policy["tried"]) >= 3
 
 
+def test_capacities_of_several_seeds_have_intervals_and_say_that_curves_were_guessed(tmp_path, capsys):
+    arguments = ["--budget", "1", "--trace", "steady:rate=4,seconds=480", "--policy", "full", "--capacity"]
+    assert simulate("-f", MODEL, *arguments, "--seeds", "2", "-o", str(tmp_path)) == 0
+    told = capsys.readouterr()
+    header, full, *_ = table_of(told.out)
+    assert header.split() == ["policy", "scale", "requests/s", "to", "full"]
+    assert re.fullmatch(r"full +[\d.]+ ± [\d.]+ +[\d.]+ ± [\d.]+ +1.00 ± 0.00", full)
+    assert "The first seed:" in told.out
+    assert "guessed from the cards" in told.err
+    document = json.loads((tmp_path / "capacity.json").read_text())
+    assert document["repeated"]["seeds"] == [1, 2]
+    (policy,) = document["repeated"]["policies"]
+    assert len(policy["scales"]) == 2
+    assert min(policy["scales"]) > 0
+    assert policy["scale"]["mean"] == pytest.approx(sum(policy["scales"]) / 2)
+    assert policy["ratios"]["full"] == {"mean": 1.0, "half95": 0.0}
+    assert document["simulated"]["options"]["seeds"] == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["capacity.json"]
+
+
 def test_a_model_that_only_thinks_in_its_cluster_acts_in_a_simulation(tmp_path, capsys):
     dry = yaml.safe_load(Path(MODEL).read_text())
     dry["spec"]["mode"] = "DryRun"

@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from adaptive_operator.simulate.capacity import Capacity
 from adaptive_operator.simulate.comparison import Comparison, Judged
 from adaptive_operator.simulate.repeated import Estimate, Repeated
 from adaptive_operator.simulate.report.inputs import Inputs
@@ -75,7 +74,9 @@ def build_repeated_rows(repeated: Sequence[Repeated]) -> list[list[str]]:
     return rows
 
 
-def _estimate(scale: float, digits: int, unit: str = "") -> Callable[[Estimate], str]:
+def show_estimate(scale: float, digits: int, unit: str = "") -> Callable[[Estimate], str]:
+    """A mean times `scale`, with its interval if it has one."""
+
     def show(value: Estimate) -> str:
         if math.isnan(value.mean):
             return "–"
@@ -87,13 +88,13 @@ def _estimate(scale: float, digits: int, unit: str = "") -> Callable[[Estimate],
 
 # Column -> (measure, its text).
 REPEATED_COLUMNS: Final[Mapping[str, tuple[str, Callable[[Estimate], str]]]] = {
-    "violations": ("violations", _estimate(100, 2, " %")),
-    "unserved": ("unserved", _estimate(100, 2, " %")),
-    "quality": ("effective_accuracy", _estimate(1, 4)),
-    "system accuracy": ("system_accuracy", _estimate(1, 4)),
-    "acc.-hours": ("accelerator_hours", _estimate(1, 2)),
-    "starts/h": ("starts_per_hour", _estimate(1, 1)),
-    "flaps": ("flaps", _estimate(1, 1)),
+    "violations": ("violations", show_estimate(100, 2, " %")),
+    "unserved": ("unserved", show_estimate(100, 2, " %")),
+    "quality": ("effective_accuracy", show_estimate(1, 4)),
+    "system accuracy": ("system_accuracy", show_estimate(1, 4)),
+    "acc.-hours": ("accelerator_hours", show_estimate(1, 2)),
+    "starts/h": ("starts_per_hour", show_estimate(1, 1)),
+    "flaps": ("flaps", show_estimate(1, 1)),
 }
 _DIFFERENCES: Final = ("violations", "system accuracy", "starts/h")
 
@@ -119,7 +120,7 @@ def build_document(
 
     Over several seeds, the policies' own entries are those of the first one.
     """
-    document = {**_describe_setting(comparison, inputs), "policies": [_describe(item) for item in judged]}
+    document = {**describe_setting(comparison, inputs), "policies": [_describe(item) for item in judged]}
     if repeated:
         document["repeated"] = {
             "seeds": list(seeds),
@@ -132,17 +133,19 @@ def build_document(
 def _describe_repeated(item: Repeated) -> dict[str, Any]:
     return {
         "policy": item.name,
-        "means": {measure: _interval(value) for measure, value in item.means.items()},
-        "differences": {measure: _interval(value) for measure, value in item.differences.items()},
+        "means": {measure: describe_interval(value) for measure, value in item.means.items()},
+        "differences": {measure: describe_interval(value) for measure, value in item.differences.items()},
     }
 
 
-def _interval(value: Estimate) -> dict[str, float | None]:
+def describe_interval(value: Estimate) -> dict[str, float | None]:
+    """For JSON: None in place of NaN."""
     known = {"mean": value.mean, "half95": value.half}
     return {name: None if math.isnan(number) else number for name, number in known.items()}
 
 
-def _describe_setting(comparison: Comparison, inputs: Inputs) -> dict[str, Any]:
+def describe_setting(comparison: Comparison, inputs: Inputs) -> dict[str, Any]:
+    """What was simulated, as JSON data."""
     scenarios = [model.scenario for model in comparison.models]
     return {
         "schemaVersion": SCHEMA_VERSION,
@@ -167,22 +170,6 @@ def _describe_setting(comparison: Comparison, inputs: Inputs) -> dict[str, Any]:
             "seed": comparison.seed,
             "seconds": comparison.seconds,
         },
-    }
-
-
-def build_capacity_document(comparison: Comparison, inputs: Inputs, capacities: Sequence[Capacity]) -> dict[str, Any]:
-    """Effective capacities as JSON data, with the figures at every scale that was tried."""
-    return {
-        **_describe_setting(comparison, inputs),
-        "policies": [
-            {
-                "policy": item.policy,
-                "scale": item.scale,
-                "requestsPerSecond": item.requests_per_second,
-                "tried": [{"scale": scale, **as_record(scores)} for scale, scores in item.tried.items()],
-            }
-            for item in capacities
-        ],
     }
 
 

@@ -6,14 +6,10 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
-
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from adaptive_operator.cli.option_values import (
     FAILURES,
@@ -24,6 +20,7 @@ from adaptive_operator.cli.option_values import (
     scrape_seconds,
     whole,
 )
+from adaptive_operator.cli.progress import show_progress
 from adaptive_operator.cli.simulated_inputs import describe_inputs
 from adaptive_operator.simulate.capacity import Capacity, CapacityError, effective_capacity, ratio_rows
 from adaptive_operator.simulate.cards import measure_cards
@@ -33,6 +30,7 @@ from adaptive_operator.simulate.comparison import (
     ModelLoad,
     Tell,
     compare,
+    count_runs,
     describe_held_out,
     hold_out,
     judge_tuned,
@@ -139,7 +137,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _report_comparison(options: argparse.Namespace, comparison: Comparison, inputs: Inputs, names: list[str]) -> None:
-    with _progress() as tell:
+    with show_progress(count_runs(names, options.seeds)) as tell:
         judged, repeated = _compare(options, comparison, names, tell)
     _print_tables(inputs, build_repeated_rows(repeated) if repeated else [], build_rows(judged))
     _warn(comparison, (note for item in judged for note in item.notes))
@@ -149,7 +147,7 @@ def _report_comparison(options: argparse.Namespace, comparison: Comparison, inpu
 
 def _report_capacities(options: argparse.Namespace, comparison: Comparison, inputs: Inputs, names: list[str]) -> None:
     """Each seed has its own search, and is tuned by itself: unlike a comparison it has no load that is tuned once."""
-    with _progress() as tell:
+    with show_progress(None) as tell:
         runs = [_capacities(own, names, tell, len(_seeds(options))) for own in _by_seed(options, comparison)]
     found, repeated = runs[0], summarize_capacities(runs, _REFERENCES) if len(runs) > 1 else ()
     means = build_repeated_capacity_rows(repeated) if repeated else []
@@ -303,20 +301,3 @@ def _is_generator(trace: str) -> bool:
 
 def _cut(options: argparse.Namespace, trace: tuple[TraceRow, ...]) -> tuple[TraceRow, ...]:
     return trace if options.minutes is None else cut_trace(trace, 0.0, 60 * options.minutes)
-
-
-@contextmanager
-def _progress() -> Iterator[Tell]:
-    """One line per run on stderr, gone when it is done."""
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
-    with Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True), transient=True) as progress:
-
-        def tell(label: str) -> Callable[[float], None]:
-            task = progress.add_task(label, total=1.0)
-
-            def update(part: float) -> None:
-                progress.update(task, completed=part, visible=part < 1.0)
-
-            return update
-
-        yield tell

@@ -11,6 +11,7 @@ from adaptive_operator.simulate.comparison import (
     ModelLoad,
     chosen_from,
     compare,
+    count_runs,
     describe_held_out,
     hold_out,
     mean_rate,
@@ -86,6 +87,10 @@ def test_of_equal_parameters_the_smallest_is_chosen():
     assert chosen_from("hpa", {0.3: 0.9, 0.2: 0.9, 0.5: 0.8}) == "hpa:0.2"
     assert chosen_from("proteus", {1.05: 0.1, 2.0: 0.3}) == "proteus:2"
     assert chosen_from("full", {}) == "full"
+
+
+def test_runs_are_counted_with_those_that_tune():
+    assert count_runs(["full", "hpa", "hpa:0.5"], seeds=2) == len(GRIDS["hpa"]) + 3 * 2
 
 
 def test_a_parameter_without_a_score_is_not_chosen():

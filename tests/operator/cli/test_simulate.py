@@ -303,6 +303,13 @@ def test_measured_cards_are_told(capsys):
     assert [int(rate) for _, rate in told] == sorted(int(rate) for _, rate in told)
 
 
+def test_cards_measured_on_what_is_judged_are_told(tmp_path, capsys):
+    (tmp_path / "one.csv").write_text("TIMESTAMP,ContextTokens,GeneratedTokens\n0,10,10\n")
+    arguments = ["--trace", str(tmp_path / "one.csv"), "--policy", "full", "--measure-cards"]
+    assert simulate("-f", MODEL, "--profile", PROFILE, *arguments) == 0
+    assert "--measure-cards: the trace is too short to be cut" in capsys.readouterr().err
+
+
 def test_minutes_cut_the_trace(tmp_path, capsys):
     arguments = ["-f", MODEL, "--trace", "steady:rate=5,seconds=600", "--minutes", "1", "--policy", "full"]
     assert simulate(*arguments, "-o", str(tmp_path)) == 0

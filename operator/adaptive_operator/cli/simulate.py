@@ -5,15 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Callable, Iterable
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
-
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from adaptive_operator.cli.option_values import (
     FAILURES,
@@ -24,24 +19,21 @@ from adaptive_operator.cli.option_values import (
     scrape_seconds,
     whole,
 )
+from adaptive_operator.cli.progress import show_progress
 from adaptive_operator.cli.simulated_inputs import describe_inputs
+from adaptive_operator.cli.simulated_loads import by_seed, is_generator, prepare, seeds_of
 from adaptive_operator.simulate.capacity import Capacity, CapacityError, effective_capacity, ratio_rows
-from adaptive_operator.simulate.cards import measure_cards
 from adaptive_operator.simulate.comparison import (
     Comparison,
     Judged,
-    ModelLoad,
     Tell,
     compare,
-    describe_held_out,
-    hold_out,
+    count_runs,
     judge_tuned,
 )
-from adaptive_operator.simulate.failing_loads import FailingLoads
-from adaptive_operator.simulate.generators import GENERATORS, GeneratorError, parse_generator
-from adaptive_operator.simulate.hints import describe_short
+from adaptive_operator.simulate.generators import GeneratorError
 from adaptive_operator.simulate.plant import BudgetError
-from adaptive_operator.simulate.policies.registry import PolicyError, Setting, make_policy
+from adaptive_operator.simulate.policies.registry import PolicyError
 from adaptive_operator.simulate.repeated import Repeated, summarize
 from adaptive_operator.simulate.repeated_capacity import summarize_capacities
 from adaptive_operator.simulate.report.capacities import build_capacity_document, build_repeated_capacity_rows
@@ -52,16 +44,10 @@ from adaptive_operator.simulate.report.table import (
     build_rows,
     format_table,
 )
-from adaptive_operator.simulate.requests import TraceRow
-from adaptive_operator.simulate.run import Part, RunSettings
-from adaptive_operator.simulate.scaling import cut_trace, rotate_trace
-from adaptive_operator.simulate.scenario import Scenario, ScenarioError, load_scenarios
-from adaptive_operator.simulate.traces import LONGEST_GAP_SECONDS, TraceError, TraceRules, read_trace
-from adaptive_operator.simulate.tuning_notes import note_held_out
+from adaptive_operator.simulate.scenario import ScenarioError
+from adaptive_operator.simulate.traces import LONGEST_GAP_SECONDS, TraceError
 
 _DEFAULT_POLICIES: Final = "ours,hpa,kpa,full,cheapest"
-_HELD_OUT_SEED: Final = 500_009  # added to the seed of a generator, for what is tuned and measured
-_MODEL_SEED: Final = 7919  # added for each further model
 _REFERENCES: Final = ("hpa", "full", "best-static")
 _EXPECTED = (ScenarioError, TraceError, PolicyError, GeneratorError, BudgetError, CapacityError, OSError, UnicodeError)
 
@@ -129,8 +115,8 @@ def add_command(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     """Do it. 0, or 1 with the cause on stderr."""
     try:
-        comparison, names = _prepare(options)
-        inputs = describe_inputs(options, _is_generator(options.trace))
+        comparison, names = prepare(options)
+        inputs = describe_inputs(options, is_generator(options.trace))
         report = _report_capacities if options.capacity else _report_comparison
         report(options, comparison, inputs, names)
     except _EXPECTED as error:
@@ -140,25 +126,25 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _report_comparison(options: argparse.Namespace, comparison: Comparison, inputs: Inputs, names: list[str]) -> None:
-    with _progress() as tell:
+    with show_progress(count_runs(names, options.seeds)) as tell:
         judged, repeated = _compare(options, comparison, names, tell)
     _print_tables(inputs, build_repeated_rows(repeated) if repeated else [], build_rows(judged))
     _warn(comparison, (note for item in judged for note in item.notes))
     if options.output is not None:
-        write_report(options.output, comparison, inputs, judged, repeated, _seeds(options))
+        write_report(options.output, comparison, inputs, judged, repeated, seeds_of(options))
 
 
 def _report_capacities(options: argparse.Namespace, comparison: Comparison, inputs: Inputs, names: list[str]) -> None:
     """Each seed has its own search, and is tuned by itself: unlike a comparison it has no load that is tuned once."""
-    with _progress() as tell:
-        runs = [_capacities(own, names, tell, len(_seeds(options))) for own in _by_seed(options, comparison)]
+    with show_progress(None) as tell:
+        runs = [_capacities(own, names, tell, len(seeds_of(options))) for own in by_seed(options, comparison)]
     found, repeated = runs[0], summarize_capacities(runs, _REFERENCES) if len(runs) > 1 else ()
     means = build_repeated_capacity_rows(repeated) if repeated else []
     _print_tables(inputs, means, ratio_rows(found, _REFERENCES))
     _warn(comparison, (note for item in found for note in item.notes))
     if options.output is not None:
         options.output.mkdir(parents=True, exist_ok=True)
-        document = build_capacity_document(comparison, inputs, found, repeated, _seeds(options))
+        document = build_capacity_document(comparison, inputs, found, repeated, seeds_of(options))
         text = json.dumps(document, indent=1, allow_nan=False)
         (options.output / "capacity.json").write_text(text + "\n", encoding="utf-8")
 
@@ -181,16 +167,12 @@ def _print_tables(inputs: Inputs, means: list[list[str]], first: list[list[str]]
 def _warn(comparison: Comparison, notes: Iterable[str]) -> None:
     if any(model.scenario.guessed for model in comparison.models):
         sys.stderr.write("step times were guessed from the cards; give --profile for measured ones\n")
+    _tell_notes(notes)
+
+
+def _tell_notes(notes: Iterable[str]) -> None:
     for note in notes:
-        _tell_note(note)
-
-
-def _tell_note(note: str) -> None:
-    sys.stderr.write(f"{note}\n" if note else "")
-
-
-def _seeds(options: argparse.Namespace) -> list[int]:
-    return [options.seed + i for i in range(options.seeds)]
+        sys.stderr.write(f"{note}\n")
 
 
 def _compare(
@@ -202,17 +184,10 @@ def _compare(
     """
     judged = compare(comparison, names, tell)
     runs = [[(item.name, item.scores) for item in judged]]
-    for other in islice(_by_seed(options, comparison), 1, None):
+    for other in islice(by_seed(options, comparison), 1, None):
         found = _judge_again(other, judged, tell)
         runs.append([(item.name, item.scores) for item in found])
     return judged, summarize(runs) if len(runs) > 1 else []
-
-
-def _by_seed(options: argparse.Namespace, comparison: Comparison) -> Iterator[Comparison]:
-    yield comparison
-    for seed in _seeds(options)[1:]:
-        models = _of_seed(options, comparison, seed)
-        yield replace(comparison, seed=seed, models=models, settings=_run_settings(options, seed))
 
 
 def _judge_again(comparison: Comparison, judged: list[Judged], tell: Tell) -> list[Judged]:
@@ -223,105 +198,3 @@ def _judge_again(comparison: Comparison, judged: list[Judged], tell: Tell) -> li
         return tell(f"{name}, seed {comparison.seed}")
 
     return [judge_tuned(comparison, item.name, parts, tell_seed) for item in judged]
-
-
-def _prepare(options: argparse.Namespace) -> tuple[Comparison, list[str]]:
-    """Everything read and checked before the first run: a typing error must not cost minutes."""
-    scenarios = load_scenarios(options.filename, options.profile, options.budget)
-    models = tuple(_load_of(options, scenario, i, len(scenarios)) for i, scenario in enumerate(scenarios))
-    names = [name.strip() for name in options.policy.split(",") if name.strip()]
-    if not names:
-        raise PolicyError("--policy names no policy; e.g. --policy ours,hpa")
-    for name in names:
-        make_policy(name, Setting(tuple(Part(model.scenario, model.trace) for model in models), options.scrape))
-    if options.measure_cards:
-        held_out = note_held_out(describe_held_out(Comparison(models, options.scale, options.seed, RunSettings())))
-        for note in held_out:
-            _tell_note(f"--measure-cards: {note}")
-        models = tuple(_with_measured_cards(model, options.seed) for model in models)
-    _check_tiers(options.fail_loads, scenarios)
-    settings = _run_settings(options, options.seed)
-    return Comparison(models, options.scale, options.seed, settings, resample=options.seeds > 1), names
-
-
-def _run_settings(options: argparse.Namespace, seed: int) -> RunSettings:
-    failing = tuple(replace(item, seed=seed) for item in options.fail_loads)
-    return RunSettings(scrape_seconds=options.scrape, losses=tuple(options.lose), failing_loads=failing)
-
-
-def _check_tiers(failing: Sequence[FailingLoads], scenarios: Sequence[Scenario]) -> None:
-    known = list(dict.fromkeys(tier.name for scenario in scenarios for tier in scenario.tiers))
-    unknown = next((item.tier for item in failing if item.tier not in known), None)
-    if unknown is not None:
-        raise ScenarioError(f"--fail-loads: no model has a tier {unknown}; there are {', '.join(known)}")
-
-
-def _with_measured_cards(model: ModelLoad, seed: int) -> ModelLoad:
-    measured = measure_cards(model.scenario, model.held_out, seed + 1)
-    for name in measured.left_out:
-        sys.stderr.write(f"{name} is left out: it misses the objective even when it has next to no load\n")
-    for tier in measured.scenario.tiers:
-        sys.stderr.write(f"card of {tier.name}: capacityMilliRequestsPerSecond: {round(1000 * tier.rate)}\n")
-    return replace(model, scenario=measured.scenario)
-
-
-def _of_seed(options: argparse.Namespace, comparison: Comparison, seed: int) -> tuple[ModelLoad, ...]:
-    """The same models with the load of another seed: a trace from a file is the same, and scaled by the seed."""
-    if not _is_generator(options.trace):
-        return comparison.models
-    count = len(comparison.models)
-    traces = [_generated(options, seed, i, count) for i in range(count)]
-    return tuple(replace(model, trace=trace) for model, trace in zip(comparison.models, traces, strict=True))
-
-
-def _load_of(options: argparse.Namespace, scenario: Scenario, index: int, models: int) -> ModelLoad:
-    """A model with its load; the models of a pool do not peak together."""
-    if _is_generator(options.trace):
-        seeds = (options.seed, options.seed + _HELD_OUT_SEED)
-        trace, held_out = (_generated(options, seed, index, models) for seed in seeds)
-    else:
-        rules = TraceRules(options.longest_gap, options.allow_equal_times)
-        trace, held_out = hold_out(
-            _cut(options, read_trace(Path(options.trace), rules, _tell_note if index == 0 else None))
-        )
-        trace, held_out = (rotate_trace(rows, index / models) for rows in (trace, held_out))
-    if not trace or not held_out:
-        raise TraceError(f"{options.trace}: no request is left; take more minutes or a higher rate")
-    _tell_note(describe_short(scenario, trace))
-    return ModelLoad(scenario, trace, held_out)
-
-
-def _generated(options: argparse.Namespace, seed: int, index: int, models: int) -> tuple[TraceRow, ...]:
-    return _cut(options, parse_generator(options.trace, seed + index * _MODEL_SEED, index / models))
-
-
-def _is_generator(trace: str) -> bool:
-    """A file has precedence. Raises TraceError for what is neither."""
-    if Path(trace).exists():
-        return False
-    name = trace.partition(":")[0]
-    if name in GENERATORS:
-        return True
-    known = ", ".join(GENERATORS)
-    raise TraceError(f"--trace {trace}: there is no such file, and no generator {name!r}; there are {known}")
-
-
-def _cut(options: argparse.Namespace, trace: tuple[TraceRow, ...]) -> tuple[TraceRow, ...]:
-    return trace if options.minutes is None else cut_trace(trace, 0.0, 60 * options.minutes)
-
-
-@contextmanager
-def _progress() -> Iterator[Tell]:
-    """One line per run on stderr, gone when it is done."""
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
-    with Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True), transient=True) as progress:
-
-        def tell(label: str) -> Callable[[float], None]:
-            task = progress.add_task(label, total=1.0)
-
-            def update(part: float) -> None:
-                progress.update(task, completed=part, visible=part < 1.0)
-
-            return update
-
-        yield tell

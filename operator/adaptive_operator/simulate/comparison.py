@@ -120,6 +120,11 @@ def compare(comparison: Comparison, names: Sequence[str], tell: Tell = lambda la
     return [judge(comparison, name, parts, tell) for name in names]
 
 
+def count_runs(names: Sequence[str], seeds: int) -> int:
+    """How many runs a comparison takes: parameters are tuned once, and each policy is judged on every seed."""
+    return sum(len(GRIDS[name]) for name in names if is_tunable(name)) + len(names) * seeds
+
+
 def judge(comparison: Comparison, name: str, parts: tuple[Part, ...], tell: Tell) -> Judged:
     """Tune the policy if it has a parameter that was not given, then run it."""
     if not is_tunable(name):

@@ -11,6 +11,7 @@ from adaptive_operator.simulate.comparison import (
     ModelLoad,
     chosen_from,
     compare,
+    count_runs,
     describe_held_out,
     hold_out,
     mean_rate,
@@ -89,12 +90,8 @@ def test_of_equal_parameters_the_smallest_is_chosen():
     assert chosen_from("full", {}) == "full"
 
 
-@pytest.mark.parametrize("name", ["cost-first:0.8", "infaas:0.8"])
-def test_a_floor_that_no_tier_reaches_is_refused_by_policies_that_keep_it(name):
-    trace = generate(steady(1.0), 30.0, seed=1)
-    part = ModelLoad(make_scenario(tiers=TIERS[1:], quality={"floorPermille": 999}), trace, trace)
-    with pytest.raises(ScenarioError, match=r"no tier reaches the floor of 0\.999; lower the floor"):
-        compare(Comparison((part,), 1.0, 1, RunSettings()), [name])
+def test_runs_are_counted_with_those_that_tune():
+    assert count_runs(["full", "hpa", "hpa:0.5"], seeds=2) == len(GRIDS["hpa"]) + 3 * 2
 
 
 def test_a_parameter_without_a_score_is_not_chosen():
@@ -107,6 +104,14 @@ def test_a_held_out_load_knows_the_longest_start_and_whether_it_is_judged_on():
     cut, whole = (Comparison((ModelLoad(scenario, *rows),), 1.0, 1, RunSettings()) for rows in loads)
     assert describe_held_out(cut) == HeldOut(29.0, 25.0)
     assert describe_held_out(whole) == HeldOut(90.0, 25.0, is_judged=True)
+
+
+@pytest.mark.parametrize("name", ["cost-first:0.8", "infaas:0.8"])
+def test_a_floor_that_no_tier_reaches_is_refused_by_policies_that_keep_it(name):
+    trace = generate(steady(1.0), 30.0, seed=1)
+    part = ModelLoad(make_scenario(tiers=TIERS[1:], quality={"floorPermille": 999}), trace, trace)
+    with pytest.raises(ScenarioError, match=r"no tier reaches the floor of 0\.999; lower the floor"):
+        compare(Comparison((part,), 1.0, 1, RunSettings()), [name])
 
 
 @pytest.mark.parametrize("name", ["cost-first", "infaas"])

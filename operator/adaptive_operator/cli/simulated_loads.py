@@ -1,0 +1,132 @@
+"""The loads that are simulated: each model of the manifest with what arrives for it, from the options."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from adaptive_operator.simulate.cards import measure_cards
+from adaptive_operator.simulate.comparison import Comparison, ModelLoad, hold_out
+from adaptive_operator.simulate.failing_loads import FailingLoads
+from adaptive_operator.simulate.generators import GENERATORS, parse_generator
+from adaptive_operator.simulate.hints import describe_short
+from adaptive_operator.simulate.policies.registry import PolicyError, Setting, make_policy
+from adaptive_operator.simulate.requests import TraceRow
+from adaptive_operator.simulate.run import Part, RunSettings
+from adaptive_operator.simulate.scaling import cut_trace, rotate_trace
+from adaptive_operator.simulate.scenario import Scenario, ScenarioError, load_scenarios
+from adaptive_operator.simulate.traces import TraceError, TraceRules, read_trace
+
+_HELD_OUT_SEED: Final = 500_009  # added to the seed of a generator, for what is tuned and measured
+_MODEL_SEED: Final = 7919  # added for each further model
+_NOT_CUT: Final = (
+    "--measure-cards: the trace is too short to be cut, so cards are measured on what is judged; give a longer trace\n"
+)
+
+
+def prepare(options: argparse.Namespace) -> tuple[Comparison, list[str]]:
+    """Everything read and checked before the first run: a typing error must not cost minutes.
+
+    The comparison of the first seed, and the policies' names. Raises ScenarioError, TraceError, PolicyError,
+    GeneratorError and OSError.
+    """
+    scenarios = load_scenarios(options.filename, options.profile, options.budget)
+    models = tuple(_load_of(options, scenario, i, len(scenarios)) for i, scenario in enumerate(scenarios))
+    names = [name.strip() for name in options.policy.split(",") if name.strip()]
+    if not names:
+        raise PolicyError("--policy names no policy; e.g. --policy ours,hpa")
+    for name in names:
+        make_policy(name, Setting(tuple(Part(model.scenario, model.trace) for model in models), options.scrape))
+    if options.measure_cards:
+        if any(model.held_out == model.trace for model in models):
+            sys.stderr.write(_NOT_CUT)
+        models = tuple(_with_measured_cards(model, options.seed) for model in models)
+    _check_tiers(options.fail_loads, scenarios)
+    settings = _run_settings(options, options.seed)
+    return Comparison(models, options.scale, options.seed, settings, resample=options.seeds > 1), names
+
+
+def _run_settings(options: argparse.Namespace, seed: int) -> RunSettings:
+    failing = tuple(replace(item, seed=seed) for item in options.fail_loads)
+    return RunSettings(scrape_seconds=options.scrape, losses=tuple(options.lose), failing_loads=failing)
+
+
+def _check_tiers(failing: Sequence[FailingLoads], scenarios: Sequence[Scenario]) -> None:
+    known = list(dict.fromkeys(tier.name for scenario in scenarios for tier in scenario.tiers))
+    unknown = next((item.tier for item in failing if item.tier not in known), None)
+    if unknown is not None:
+        raise ScenarioError(f"--fail-loads: no model has a tier {unknown}; there are {', '.join(known)}")
+
+
+def _with_measured_cards(model: ModelLoad, seed: int) -> ModelLoad:
+    measured = measure_cards(model.scenario, model.held_out, seed + 1)
+    for name in measured.left_out:
+        sys.stderr.write(f"{name} is left out: it misses the objective even when it has next to no load\n")
+    for tier in measured.scenario.tiers:
+        sys.stderr.write(f"card of {tier.name}: capacityMilliRequestsPerSecond: {round(1000 * tier.rate)}\n")
+    return replace(model, scenario=measured.scenario)
+
+
+def _of_seed(options: argparse.Namespace, comparison: Comparison, seed: int) -> tuple[ModelLoad, ...]:
+    """The same models with the load of another seed: a trace from a file is the same, and scaled by the seed."""
+    if not is_generator(options.trace):
+        return comparison.models
+    count = len(comparison.models)
+    traces = [_generated(options, seed, i, count) for i in range(count)]
+    return tuple(replace(model, trace=trace) for model, trace in zip(comparison.models, traces, strict=True))
+
+
+def _load_of(options: argparse.Namespace, scenario: Scenario, index: int, models: int) -> ModelLoad:
+    """A model with its load; the models of a pool do not peak together."""
+    if is_generator(options.trace):
+        seeds = (options.seed, options.seed + _HELD_OUT_SEED)
+        trace, held_out = (_generated(options, seed, index, models) for seed in seeds)
+    else:
+        rules = TraceRules(options.longest_gap, options.allow_equal_times)
+        rows = read_trace(Path(options.trace), rules, _tell if index == 0 else None)
+        trace, held_out = hold_out(_cut(options, rows))
+        trace, held_out = (rotate_trace(rows, index / models) for rows in (trace, held_out))
+    if not trace or not held_out:
+        raise TraceError(f"{options.trace}: no request is left; take more minutes or a higher rate")
+    _tell(describe_short(scenario, trace))
+    return ModelLoad(scenario, trace, held_out)
+
+
+def _tell(note: str) -> None:
+    sys.stderr.write(f"{note}\n" if note else "")
+
+
+def _generated(options: argparse.Namespace, seed: int, index: int, models: int) -> tuple[TraceRow, ...]:
+    return _cut(options, parse_generator(options.trace, seed + index * _MODEL_SEED, index / models))
+
+
+def is_generator(trace: str) -> bool:
+    """A file has precedence. Raises TraceError for what is neither."""
+    if Path(trace).exists():
+        return False
+    name = trace.partition(":")[0]
+    if name in GENERATORS:
+        return True
+    known = ", ".join(GENERATORS)
+    raise TraceError(f"--trace {trace}: there is no such file, and no generator {name!r}; there are {known}")
+
+
+def _cut(options: argparse.Namespace, trace: tuple[TraceRow, ...]) -> tuple[TraceRow, ...]:
+    return trace if options.minutes is None else cut_trace(trace, 0.0, 60 * options.minutes)
+
+
+def by_seed(options: argparse.Namespace, comparison: Comparison) -> Iterator[Comparison]:
+    """The comparison itself, then the same on each further seed."""
+    yield comparison
+    for seed in seeds_of(options)[1:]:
+        models = _of_seed(options, comparison, seed)
+        yield replace(comparison, seed=seed, models=models, settings=_run_settings(options, seed))
+
+
+def seeds_of(options: argparse.Namespace) -> list[int]:
+    """From --seed on."""
+    return [options.seed + i for i in range(options.seeds)]

@@ -24,9 +24,15 @@ def test_without_a_command_the_usage_is_told(capsys):
     assert "COMMAND" in capsys.readouterr().err
 
 
+def forget_the_simulator(monkeypatch):
+    """As in a new process: what another test imported is not there yet."""
+    for name in ("simulate", "progress"):
+        monkeypatch.delitem(sys.modules, f"adaptive_operator.cli.{name}", raising=False)
+
+
 @pytest.mark.parametrize("arguments", [[], ["-f", "model.yaml", "--trace", "steady:rate=2"], ["--help"]])
 def test_without_its_packages_the_simulator_says_how_to_install_them(arguments, capsys, monkeypatch):
-    monkeypatch.delitem(sys.modules, "adaptive_operator.cli.simulate", raising=False)
+    forget_the_simulator(monkeypatch)
     monkeypatch.setitem(sys.modules, "rich", None)
     monkeypatch.setitem(sys.modules, "rich.console", None)
     assert main(["simulate", *arguments]) == 1
@@ -35,7 +41,7 @@ def test_without_its_packages_the_simulator_says_how_to_install_them(arguments, 
 
 
 def test_the_help_names_a_command_whose_packages_are_missing_with_the_remedy(capsys, monkeypatch):
-    monkeypatch.delitem(sys.modules, "adaptive_operator.cli.simulate", raising=False)
+    forget_the_simulator(monkeypatch)
     monkeypatch.setitem(sys.modules, "rich.console", None)
     with pytest.raises(SystemExit):
         main(["--help"])

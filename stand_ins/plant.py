@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from adaptive_operator.api.pool import PoolDivision
 from adaptive_operator.api.status import AdaptiveModelStatus
 from adaptive_operator.api.v1alpha1 import AdaptiveModelSpec
 from adaptive_operator.decide.decision import Decision
@@ -162,6 +163,7 @@ class Plant:
     pool: str = ""  # an AcceleratorPool, with what it says
     surge: int = 0
     shares: tuple[PoolShare, ...] = ()
+    division: PoolDivision = PoolDivision.WEIGHTED
 
     def run(self, seconds: float) -> None:
         end = self.now + seconds
@@ -198,6 +200,7 @@ class Plant:
             name=self.pool,
             surge=self.surge,
             shares=self.shares,
+            division=self.division,
         )
 
     def _observed(self, model: Model) -> ModelObservation:

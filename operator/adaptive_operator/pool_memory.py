@@ -83,7 +83,7 @@ class PoolMemory:
             self._plans.pop(key, None)
 
     def expect(self, pools: Mapping[str, int]) -> None:
-        """These are the pools now, with so many models to plan: forget what is gone, prepare for the largest."""
+        """These are the pools with a plan now, with so many models: forget the others, prepare for the largest."""
         self.prepare(max(pools.values(), default=0))
         for remembered in (self._prices, self._plans, self._failures):
             for key in set(remembered) - set(pools):

@@ -56,6 +56,7 @@ class ShareReason(StrEnum):
     RESERVED = "Reserved"  # wants more than its reservation, and others are owed the rest
     MINIMUM = "Minimum"  # wants more than its minimum, and others are owed the rest
     WEIGHTED = "Weighted"  # wants more than its weight gives
+    PLANNED = "Planned"  # wants more than the pool's plan gives it; only where the plan divides the pool
     UNMANAGED = "Unmanaged"  # its mode is not Active, or nothing can be decided for it: it keeps what it holds
 
 

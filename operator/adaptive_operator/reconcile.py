@@ -117,7 +117,7 @@ class Reconciler:
         self.metrics.keep_pools({(pool.resource, pool.name) for pool in seen.pools})
         if self.past is not None:
             self.past.keep({pool.key for pool in seen.pools})
-        self.memory.expect({pool.name or pool.resource: _planned_models(pool) for pool in seen.pools})
+        self.memory.expect({pool.key: len(pool.models) for pool in seen.pools if pool.has_plan})
         due = [pool for pool in seen.pools if is_due(pool.key, planner_period(pool))]
         results = await asyncio.gather(
             *(self._run_pool_alone(pool, epoch) for pool in due),
@@ -217,7 +217,16 @@ class Reconciler:
         )
         shares = pool.declared.shares if pool.declared is not None else ()
         return PoolObservation(
-            now, pool.resource, pool.budget, epoch, self.lease.acting_since, models, pool.name, pool.surge, shares
+            now=now,
+            resource=pool.resource,
+            budget=pool.budget,
+            epoch=epoch,
+            acting_since=self.lease.acting_since,
+            models=models,
+            name=pool.name,
+            surge=pool.surge,
+            shares=shares,
+            division=pool.division,
         )
 
     async def _run_model(
@@ -332,11 +341,6 @@ class Reconciler:
 
 def _key(model: BlockedModel) -> str:
     return f"{model.namespace}/{model.name}"
-
-
-def _planned_models(pool: Pool) -> int:
-    """Models that one program may plan: none where an AcceleratorPool's shares divide the accelerators."""
-    return 0 if pool.name else len(pool.models)
 
 
 def _is_told(model: ModelObservation) -> bool:

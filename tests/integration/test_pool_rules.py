@@ -51,6 +51,10 @@ RULES: dict[str, tuple[Spec, str]] = {
         {"budget": 4, "shares": [share("a", reservation=3), share("b", reservation=2)]},
         r"shares\[\].reservation of all shares together must not be greater than budget.*raise the budget",
     ),
+    "a reservation that the plan would not keep": (
+        {"budget": 4, "division": "Planned", "shares": [share("a", weight=2), share("b", reservation=1)]},
+        r"shares\[\].reservation cannot be kept with division Planned.*set division: Weighted, or leave the res",
+    ),
     "a share that says nothing": (
         {"shares": [{"namespace": "team-a"}]},
         r"shares\[\] must give a reservation or a weight.*set one",
@@ -81,6 +85,7 @@ CONSTRAINTS: dict[str, tuple[Spec, str]] = {
     "a share of no namespace": ({"shares": [{"weight": 1}]}, r"spec.shares\[0\].namespace: Required value"),
     "a weight of nothing": ({"shares": [share(weight=0)]}, r"weight.*greater than or equal to 1"),
     "a negative budget": ({"budget": -1}, r"spec.budget.*greater than or equal to 0"),
+    "a division that there is not": ({"division": "ByNeed"}, r'spec.division: Unsupported value: "ByNeed"'),
     "a misspelt field": ({"surge": 1}, r'unknown field "spec.surge"'),
 }
 
@@ -115,7 +120,7 @@ def test_every_rule_of_the_crd_is_tried_here(pool_crd):
 
 def test_an_empty_pool_is_accepted_and_gets_the_defaults(create):
     spec = create({})["spec"]
-    assert spec == {"resource": "nvidia.com/gpu", "surgeAccelerators": 0}
+    assert spec == {"resource": "nvidia.com/gpu", "surgeAccelerators": 0, "division": "Weighted"}
     assert AcceleratorPoolSpec.model_validate(spec) == AcceleratorPoolSpec()
 
 
@@ -124,12 +129,29 @@ def test_a_full_pool_is_accepted_and_a_namespaces_share_is_for_all_its_models(cr
     spec = {"budget": 4, "nodeSelector": {"gpu.example/model": "a100"}, "shares": shares, "surgeAccelerators": 1}
     written = create({**spec, "pricePerAcceleratorHourMilli": 2500})["spec"]
     assert [item["model"] for item in written["shares"]] == ["a", "", "a"]
-    assert written | {"shares": shares} == {**spec, "resource": "nvidia.com/gpu", "pricePerAcceleratorHourMilli": 2500}
+    defaults = {"resource": "nvidia.com/gpu", "division": "Weighted"}
+    assert written | {"shares": shares} == {**spec, **defaults, "pricePerAcceleratorHourMilli": 2500}
+
+
+def test_a_pool_that_the_plan_divides_has_weights_and_reservations_of_nothing(create):
+    shares = [share("a", weight=2), share("b", reservation=0, weight=1)]
+    written = create({"budget": 4, "division": "Planned", "shares": shares})["spec"]
+    assert (written["division"], written["shares"]) == ("Planned", shares)
+
+
+def test_a_pool_with_reservations_cannot_become_one_that_the_plan_divides(api, create, name):
+    create({"budget": 4, "shares": [share("a", reservation=2)]})
+    custom = client.CustomObjectsApi(api)
+    message = refusal_of(
+        lambda: custom.patch_cluster_custom_object(GROUP, VERSION, POOL_PLURAL, name, {"spec": {"division": "Planned"}})
+    )
+    assert re.search(r"set division: Weighted, or leave the reservation out", message)
 
 
 @pytest.mark.usefixtures("crd", "pool_crd")
-def test_the_example_is_what_the_api_server_accepts(api, namespace):
-    found = list(yaml.safe_load_all((ROOT / "examples" / "pool.yaml").read_text(encoding="utf-8")))
+@pytest.mark.parametrize("example", ["pool.yaml", "planned-pool.yaml"])
+def test_the_example_is_what_the_api_server_accepts(api, namespace, example):
+    found = list(yaml.safe_load_all((ROOT / "examples" / example).read_text(encoding="utf-8")))
     custom, strict = client.CustomObjectsApi(api), {"dry_run": "All", "field_validation": "Strict"}
     (pool,) = [item for item in found if item["kind"] == "AcceleratorPool"]
     custom.create_cluster_custom_object(GROUP, VERSION, POOL_PLURAL, pool, **strict)

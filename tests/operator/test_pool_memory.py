@@ -8,12 +8,13 @@ from functools import partial
 
 import pytest
 
+from adaptive_operator.api.pool import PoolDivision
 from adaptive_operator.decide import by_plan
 from adaptive_operator.decide.optimize.fallback import keep
 from adaptive_operator.decide.optimize.problem import Problem
 from adaptive_operator.decide.optimize.solve import Method, PoolPlan, SolveSettings, solve
 from adaptive_operator.decide.pool import decide_pool
-from adaptive_operator.observe.observation import Planning, PoolObservation
+from adaptive_operator.observe.observation import Planning, PoolObservation, PoolShare
 from adaptive_operator.pool_memory import FAILURES, PoolMemory
 from adaptive_operator.reasons import Reason
 from adaptive_operator.solving import SolverError, SolverTimeoutError
@@ -22,6 +23,11 @@ from tests.operator.decide.test_by_plan import BUSY, CALM, GPU, pool
 
 MANY = 8
 SCARCE = pool(5, busy=(BUSY, 2.5), calm=(CALM, 0.35))
+
+
+def planned(seen: PoolObservation, name: str, *shares: PoolShare) -> PoolObservation:
+    """The same models in an AcceleratorPool that the plan divides."""
+    return replace(seen, name=name, division=PoolDivision.PLANNED, shares=shares)
 
 
 def broken(problem: Problem, changed: Collection[str] | None) -> PoolPlan:
@@ -41,6 +47,38 @@ def test_the_next_plan_knows_the_last_ones_prices() -> None:
     assert memory.recall(SCARCE).prices == decision.prices
     assert decision.prices[GPU] > 0
     assert memory.recall(replace(SCARCE, name="other")).prices == {}
+
+
+def test_pools_on_the_same_resource_share_no_prices_no_plan_and_no_failure(few_are_many: None) -> None:
+    memory = PoolMemory(Keeping())
+    unnamed = large_pool()
+    one, other = (planned(unnamed, name) for name in ("one", "other"))
+    decided = memory.decide_pool(memory.recall(one), DEMO_SETTINGS)
+    assert decided.prices == {GPU: 0.5}
+    assert (memory.recall(one).prices, memory.recall(one).last_plan) == (decided.prices, decided.last_plan)
+    assert decided.last_plan is not None
+    for elsewhere in (other, unnamed):
+        assert (memory.recall(elsewhere).prices, memory.recall(elsewhere).last_plan) == ({}, None)
+    memory.solver = broken
+    for _ in range(FAILURES):
+        with pytest.raises(SolverError):
+            memory.decide_pool(replace(memory.recall(one), planning=Planning.SOLVED), DEMO_SETTINGS)
+    assert [memory.recall(seen).planning for seen in (one, other, unnamed)] == [
+        Planning.GREEDY,
+        Planning.SOLVED,
+        Planning.SOLVED,
+    ]
+
+
+def test_a_large_pool_that_the_plan_divides_is_planned_anew_where_it_changed_a_weight_included(
+    few_are_many: None,
+) -> None:
+    solver = Keeping()
+    memory = PoolMemory(solver)
+    heavier = (PoolShare("demo", "m000", weight=3),)
+    for shares in ((), (), heavier, heavier):
+        memory.decide_pool(memory.recall(planned(large_pool(), "gpus", *shares)), DEMO_SETTINGS)
+    assert solver.told == [None, frozenset(), {"demo/m000"}, frozenset()]
 
 
 def test_pools_that_are_gone_are_forgotten() -> None:

@@ -16,6 +16,7 @@ import pytest
 from pydantic import TypeAdapter
 
 from adaptive_operator import reconcile
+from adaptive_operator.api.pool import PoolDivision
 from adaptive_operator.apply.events import EventRecorder
 from adaptive_operator.apply.lease import LeaseHolder, LeaseSettings, NotLeaderError
 from adaptive_operator.apply.steps import StepTaker
@@ -31,7 +32,7 @@ from adaptive_operator.metrics import OperatorMetrics
 from adaptive_operator.observe.cluster import ClusterReader, InventoryError
 from adaptive_operator.observe.inventory import NodeInventory
 from adaptive_operator.observe.last_answers import LastAnswers
-from adaptive_operator.observe.observation import Planning, PoolObservation, Season
+from adaptive_operator.observe.observation import Planning, PoolObservation, PoolShare, Season
 from adaptive_operator.observe.past_arrivals import PastArrivals
 from adaptive_operator.observe.pools import build_pools
 from adaptive_operator.observe.prometheus import Answer, Answers, Failed, Rows
@@ -570,6 +571,30 @@ async def test_the_models_of_a_pool_share_it_and_its_status_says_who_has_what() 
     assert value("adaptive_operator_budget_held", {"resource": "nvidia.com/gpu", "pool": "gpu"}) == 4.0
 
 
+async def test_the_models_of_a_pool_that_the_plan_divides_are_decided_with_weights_and_its_status_says_so() -> None:
+    asked: list[PoolObservation] = []
+
+    def decide(pool: PoolObservation, settings: DecideSettings) -> PoolDecision:
+        asked.append(pool)
+        return decide_pool(pool, settings)
+
+    shares = [{"namespace": "demo", "model": "a", "weight": 3}]
+    pool = build_accelerator_pool(budget=4, division="Planned", shares=shares)
+    models = [build_model(name, accelerators={"pool": "gpu"}) for name in "ab"]
+    scene = Scene(pool, build_node("n", {"nvidia.com/gpu": "8"}), *models)
+    scene.reconciler.policy = replace(scene.reconciler.policy, decide_pool=decide)
+    await scene.run(3)
+    assert {(seen.name, seen.division, seen.shares) for seen in asked} == {
+        ("gpu", PoolDivision.PLANNED, (PoolShare("demo", "a", 0, 3),))
+    }
+    found = [(m["name"], m["weight"], m["reservation"], m["reason"]) for m in scene.pool()["models"]]
+    assert found == [("a", 3, 0, "Satisfied"), ("b", 1, 0, "Planned")]
+    assert scene.pool()["held"] <= 4
+    scene.kube.calls.clear()
+    await scene.run(3)
+    assert scene.kube.writes == [], "nothing moves, so nothing is written"
+
+
 async def test_edited_shares_are_told_once_by_each_model_of_the_pool_though_nothing_moves() -> None:
     pool = build_accelerator_pool(budget=6, shares=[{"namespace": "demo", "model": "a", "weight": 3}])
     models = [build_model(name, accelerators={"pool": "gpu"}) for name in "ab"]
@@ -690,7 +715,10 @@ async def test_an_operator_of_some_namespaces_asks_for_no_pool() -> None:
     assert "sees its namespaces only" in status["conditions"][-1]["message"]
 
 
-async def test_a_solver_that_fails_costs_nobody_the_pass_and_the_log_has_what_was_decided_upon(tmp_path: Path) -> None:
+@pytest.mark.parametrize("named", [False, True], ids=["models of no pool", "a pool that the plan divides"])
+async def test_a_solver_that_fails_costs_nobody_the_pass_and_the_log_has_what_was_decided_upon(
+    tmp_path: Path, named: bool
+) -> None:
     asked: list[Planning] = []
 
     def decide(pool: PoolObservation, settings: DecideSettings) -> PoolDecision:
@@ -699,7 +727,9 @@ async def test_a_solver_that_fails_costs_nobody_the_pass_and_the_log_has_what_wa
             raise SolverError("the process ended")
         return decide_pool(pool, settings)
 
-    scene = Scene(build_model("a"), build_model("b"))
+    pool = [build_accelerator_pool(division="Planned"), build_node("n", {"nvidia.com/gpu": "8"})]
+    own = {"accelerators": {"pool": "gpu"}} if named else {}
+    scene = Scene(*(pool if named else ()), build_model("a", **own), build_model("b", **own))
     scene.reconciler.policy = replace(scene.reconciler.policy, decide_pool=decide)
     scene.reconciler.decision_log = DecisionLog(tmp_path / "log.jsonl", 1 << 20)
     await scene.run()
@@ -882,7 +912,7 @@ async def test_several_models_are_decided_beside_the_event_loop_and_one_is_decid
 
 
 async def test_a_solver_hears_of_the_models_that_a_program_may_plan_before_anything_is_asked_of_prometheus() -> None:
-    """It has time to start while metrics are read; the models of an AcceleratorPool are no program's."""
+    """It has time to start while metrics are read; models of a pool that is divided by weight are no program's."""
     told: list[object] = []
 
     class Listening(NoPrometheus):
@@ -898,3 +928,7 @@ async def test_a_solver_hears_of_the_models_that_a_program_may_plan_before_anyth
     scene.reconciler.memory.prepare = told.append
     await scene.run()
     assert told[:2] == [2, "read"]
+    told.clear()
+    scene.kube.objects["AcceleratorPool", "", "gpu"]["spec"]["division"] = "Planned"
+    await scene.run()
+    assert told[:2] == [3, "read"]

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from adaptive_operator import replay
+from adaptive_operator.api.pool import PoolDivision
 from adaptive_operator.cli.__main__ import main
 from adaptive_operator.decide import by_plan
 from adaptive_operator.decide.optimize.fallback import keep
@@ -143,6 +144,16 @@ def test_swaps_of_the_fourth_format_are_decided_again_as_they_were() -> None:
     assert [decision.reason for decision in told] == [Reason.SPEC_CHANGED, Reason.BUDGET_EXCEEDED]
     assert [decision.swap and decision.swap.predicted_dip_permille for decision in told] == [0, 0]
     outcomes = list(replay_lines(lines))
+    assert [type(item) for item in outcomes] == [Replayed, Replayed]
+    assert differing(outcomes) == []
+
+
+def test_a_pool_of_the_fifth_format_is_divided_by_weight_and_decided_again_as_it_was() -> None:
+    """Written by the version that divided every AcceleratorPool by reservations and weights."""
+    line = (RECORDS / "format-5.jsonl").read_text()
+    observation = decode_record(line).observation
+    assert (observation.name, observation.division) == ("gpu", PoolDivision.WEIGHTED)
+    outcomes = list(replay_lines([line]))
     assert [type(item) for item in outcomes] == [Replayed, Replayed]
     assert differing(outcomes) == []
 

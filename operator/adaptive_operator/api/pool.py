@@ -5,6 +5,7 @@ Part of the single source of the CRDs (see `v1alpha1.py` for its conventions).
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated
 
 from pydantic import ConfigDict, Field
@@ -30,6 +31,17 @@ LabelValue = Annotated[
     ),
 ]
 _MOST_ACCELERATORS = 100_000
+RESERVATION_WITH_PLAN = (
+    "shares[].reservation cannot be kept with division Planned, because a reservation is a promise that the pool's plan"
+    " does not make; set division: Weighted, or leave the reservation out"
+)
+
+
+class PoolDivision(StrEnum):
+    """How the accelerators of a pool are divided among its models."""
+
+    WEIGHTED = "Weighted"
+    PLANNED = "Planned"
 
 
 class Share(Api):
@@ -63,14 +75,15 @@ class Share(Api):
         ge=0,
         le=_MOST_ACCELERATORS,
         description="Accelerators that are theirs whenever they want them. While they do not, others may use them."
-        " Unset: none.",
+        " Only with division Weighted. Unset: none.",
     )
     weight: int | None = Field(
         default=None,
         ge=1,
         le=1000,
-        description="Part of the pool relative to the other shares while more is wanted than there is. A model without"
-        " a share has 1. Unset: 1.",
+        description="Part of the pool relative to the other shares while more is wanted than there is. With division"
+        " Planned: how many times each model that the share is for counts in the plan. A model without a share has 1."
+        " Unset: 1.",
     )
 
     model_config = ConfigDict(
@@ -135,13 +148,21 @@ class AcceleratorPoolSpec(Api):
         description="Price of an accelerator for an hour, in thousandths of a currency unit; status.costPerHourMilli"
         " is what the pool's models hold at this price.",
     )
+    division: PoolDivision = Field(
+        default=PoolDivision.WEIGHTED,
+        description="Weighted: each model may count on its reservation and its part by weight, and uses what others do"
+        " not want. Planned: one plan for all models gives accelerators to where they serve most. The quality that a"
+        " model serves and the requests that it refuses count as many times as its weight says; what carries a model's"
+        " own load is not taken from it, but nobody is promised a part.",
+    )
     shares: Annotated[
         tuple[Share, ...],
         Field(
             default=(),
             max_length=128,
             description="Who may count on how much. Reservations come first, then what models keep as their minimum,"
-            " then the rest by weight. A model that no share names has no reservation and weight 1.",
+            " then the rest by weight. A model that no share names has no reservation and weight 1. With division"
+            " Planned only weights count.",
             json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["namespace", "model"]},
         ),
     ]
@@ -154,6 +175,11 @@ class AcceleratorPoolSpec(Api):
                     " || self.shares.map(s, has(s.reservation) ? s.reservation : 0).sum() <= self.budget",
                     "shares[].reservation of all shares together must not be greater than budget, else they cannot be"
                     " kept; lower a reservation or raise the budget",
+                ),
+                rule(
+                    "self.division != 'Planned' || !has(self.shares)"
+                    " || self.shares.all(s, !has(s.reservation) || s.reservation == 0)",
+                    RESERVATION_WITH_PLAN,
                 ),
             ]
         }

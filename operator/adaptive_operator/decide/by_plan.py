@@ -1,4 +1,4 @@
-"""A budget that no AcceleratorPool divides, shared as one program over its models says, where that is worth more.
+"""A budget that is not divided by fair shares, shared as one program over its models says, where that is worth more.
 
 The program says how many accelerators each model should have; within them the model's own rules choose and damp. A
 model gives to another one what only its quality depends on (`giving.py`), never what carries its own requests.
@@ -50,17 +50,27 @@ class Planned:
         return self.plan.gap <= SolveSettings().accepted_gap
 
     @property
+    def weights(self) -> dict[str, float]:
+        """How many times each model counts, by key."""
+        return _weights_of(self.problem)
+
+    @property
     def slack(self) -> float:
-        """What one plan is worth more than another by chance: the gap that it was solved up to (requests/s)."""
+        """What one plan is worth more than another by chance: the gap it was solved up to (requests/s x weight)."""
         missed = self.plan.gap if self.is_trusted else 0.0
         return max(SolveSettings().gap, missed) * self.problem.weighted_demand
 
 
 def plan_pool(
-    situations: Sequence[Situation], pool: PoolObservation, base: Division, solver: Solver
+    situations: Sequence[Situation],
+    pool: PoolObservation,
+    base: Division,
+    solver: Solver,
+    weights: Mapping[str, float],
 ) -> tuple[Division, Planned | None]:
     """The division to carry out: the plan's where it is worth more than `base`, and what was planned.
 
+    `weights`: how many times each model counts, by key.
     None: no plan could be worth it. So it is where a model has the pool for itself, or nobody lacks anything.
     """
     if len(situations) < 2 or pool.planning is Planning.BY_NEED:
@@ -69,9 +79,9 @@ def plan_pool(
     planned_keys = {s.model.key for s in models}
     others = [s for s in situations if s.model.key not in planned_keys]
     left = pool.budget - sum(_kept(s, base.proposals[s.model.key]) for s in others)
-    if len(models) < 2 or not _may_gain(models, base, left):
+    if len(models) < 2 or not _may_gain(models, base, left, weights):
         return base, None
-    problem = build_problem(models, pool.resource, left, pool.prices)
+    problem = build_problem(models, pool.resource, left, pool.prices, weights)
     planned = _solved(models, problem, pool, base, solver)
     return _carry_out(models, others, planned, base)
 
@@ -82,7 +92,7 @@ def _solved(
     changed = find_changed(problem, pool.last_plan, pool.budget)
     plan = solve_greedily(problem) if pool.planning is Planning.GREEDY else solver(problem, changed)
     mixes = {s.model.key: planned_mix(s, problem, plan) for s in models}
-    followed = _is_worth_it(models, base, mixes)
+    followed = _is_worth_it(models, base, mixes, _weights_of(problem))
     # Nobody goes to a plan that is not followed: compared with it, every model would count as changed for ever.
     stands = plan if followed else replace(plan, counts=problem.present)
     last = remember(problem, stands, changed, pool.last_plan, pool.budget, SolveSettings())
@@ -107,23 +117,44 @@ def describe_plan(situation: Situation, planned: Planned | None, by_need: Divisi
     return (
         f"the pool's plan is {mix_text(mix)}, {accelerators_text(share)}; by need it would be {other}.{kept}"
         f" At {rate_text(planned_demand(situation))}; one more accelerator of the pool would be worth"
-        f" {rate_text(price)} at full quality, where a refused request counts ten"
+        f" {rate_text(price)} at full quality, where a refused request counts ten{_weight_text(planned, key)}"
     )
 
 
-def _may_gain(models: Sequence[Situation], base: Division, left: int) -> bool:
+def _weight_text(planned: Planned, key: str) -> str:
+    """Empty where every model counts once."""
+    weights = planned.weights
+    if all(weight == 1 for weight in weights.values()):
+        return ""
+    return f", and all counts times a model's weight, here {weights[key]:g}"
+
+
+def _weights_of(problem: Problem) -> dict[str, float]:
+    return {model.key: model.weight for model in problem.models}
+
+
+def _may_gain(models: Sequence[Situation], base: Division, left: int, weights: Mapping[str, float]) -> bool:
     """Would it be worth something if each model had everything to itself? No plan is worth more than that."""
     alone: dict[str, Mix] = {}
     for s in models:
         space, proposed = plan_space(s, min(s.budget, left)), base.proposals[s.model.key].replicas
         best = best_plan(space, planned_demand(s), s.settings.exact_plans)
         alone[s.model.key] = proposed if best is None else as_mix(s, space, best)
-    return _is_worth_it(models, base, alone)
+    return _is_worth_it(models, base, alone, weights)
 
 
-def _is_worth_it(models: Sequence[Situation], base: Division, mixes: Mapping[str, Mix]) -> bool:
-    gain = sum(_worth(s, mixes[s.model.key]) - _worth(s, base.proposals[s.model.key].replicas) for s in models)
-    return gain > _LEAST_GAIN * sum(planned_demand(s) for s in models)
+def _is_worth_it(
+    models: Sequence[Situation], base: Division, mixes: Mapping[str, Mix], weights: Mapping[str, float]
+) -> bool:
+    gain = sum(
+        weights[s.model.key] * _gain(s, base.proposals[s.model.key].replicas, mixes[s.model.key]) for s in models
+    )
+    return gain > _LEAST_GAIN * sum(weights[s.model.key] * planned_demand(s) for s in models)
+
+
+def _gain(situation: Situation, mix: Mix, other: Mix) -> float:
+    """What another mix is worth more than `mix`."""
+    return _worth(situation, other) - _worth(situation, mix)
 
 
 def _kept(situation: Situation, proposal: Proposal) -> int:
@@ -133,7 +164,7 @@ def _kept(situation: Situation, proposal: Proposal) -> int:
 
 
 def _worth(situation: Situation, mix: Mix) -> float:
-    """Quality served less what is refused, as the program counts it."""
+    """Quality served less what is refused, as the program counts it but for the weight."""
     demand, space = planned_demand(situation), plan_space(situation, situation.budget)
     filled = space.fill(as_plan(space, mix), demand)
     return filled.quality_permille / 1000 * (demand - filled.unserved) - UNSERVED * filled.unserved
@@ -147,10 +178,10 @@ def _carry_out(
     A plan that is not followed is carried out only where it keeps what runs: near rest it is worth following in one
     pass and not in the next, and by need everybody would ask for what is free.
     """
-    owned, limits, proposals = base.owned, dict(base.limits), dict(base.proposals)
+    owned, limits, proposals, weights = base.owned, dict(base.limits), dict(base.proposals), planned.weights
     free = base.free - sum(need_of(s, proposals[s.model.key], owned) for s in others)
     needs = {s.model.key: max(0, s.cost(planned.mixes[s.model.key]) - owned[s.model.key]) for s in models}
-    lacking = [s for s in models if _lacks(s)]
+    lacking = sorted((s for s in models if _lacks(s)), key=lambda s: -weights[s.model.key])
     if lacking and not planned.followed:
         return base, planned
     for s in lacking:
@@ -162,7 +193,7 @@ def _carry_out(
     waits = sum(needs[s.model.key] for s in lacking) > sum(limits[s.model.key] - owned[s.model.key] for s in lacking)
     # What may be chance or a short burst is no reason to take something from others.
     sure = [s for s in lacking if _is_sure(s, proposals[s.model.key])]
-    refused = sum(_refused_less(s, planned.mixes[s.model.key]) for s in sure)
+    refused = sum(weights[s.model.key] * _refused_less(s, planned.mixes[s.model.key]) for s in sure)
     lacking_keys = {s.model.key for s in lacking}
     rest = [s for s in models if s.model.key not in lacking_keys]
     planned = replace(planned, kept=not waits and _gain_of_free(rest, planned, needs, free) <= planned.slack)
@@ -172,7 +203,7 @@ def _carry_out(
         key, need = s.model.key, 0 if planned.kept else needs[s.model.key]
         limits[key], proposals[key] = _offer(s, planned.mixes[key], need, owned[key], 0 if waits else free)
         if waits and refused > 0 and dict(proposals[key].replicas) == s.wanted:
-            proposals[key] = _giving(s, planned.mixes[key], limits[key], refused, proposals[key])
+            proposals[key] = _giving(s, planned.mixes[key], limits[key], refused / weights[key], proposals[key])
         free -= need_of(s, proposals[key], owned)
     if waits:
         return Division(limits, proposals, owned, base.free), planned
@@ -180,12 +211,12 @@ def _carry_out(
 
 
 def _gain_of_free(models: Sequence[Situation], planned: Planned, needs: Mapping[str, int], free: int) -> float:
-    """What the plan gains over what runs where it gives models more of what is free (requests/s at full quality)."""
-    gained = 0.0
+    """What the plan gains over what runs where it gives models more of what is free (as `Planned.slack`)."""
+    gained, weights = 0.0, planned.weights
     for s in models:
         mix, need = planned.mixes[s.model.key], needs[s.model.key]
         if 0 < need <= free:
-            gained += _worth(s, mix) - _worth(s, s.wanted)
+            gained += weights[s.model.key] * _gain(s, s.wanted, mix)
             free -= need
     return gained
 

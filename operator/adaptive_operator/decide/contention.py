@@ -9,13 +9,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from adaptive_operator.api.v1alpha1 import Mode
-from adaptive_operator.decide.budget import Claim, SwapRoom
+from adaptive_operator.decide.budget import Claim
 from adaptive_operator.decide.decision import PoolPart
 from adaptive_operator.decide.fairness import Party, Want, build_parties, divide
 from adaptive_operator.decide.proposal import Proposal
 from adaptive_operator.decide.rules import propose
-from adaptive_operator.decide.situation import Mix, Situation
-from adaptive_operator.decide.swaps import surge_accelerators
+from adaptive_operator.decide.situation import Situation
+from adaptive_operator.decide.surge import find_without_surge
 from adaptive_operator.decide.wording import accelerators_text
 from adaptive_operator.observe.observation import PoolObservation
 from adaptive_operator.reasons import Reason, ShareReason
@@ -45,7 +45,8 @@ def hold_contest(situations: Sequence[Situation], claims: Sequence[Claim], pool:
     fair = divide(parties, wants, budget)
     limits = _first_limits(parties, {key: claim_of[key] for key in acting}, fair, budget)
     asked = {key: propose(s, limits[key]) for key, s in acting.items()}
-    asked = _within_surge(acting, asked, limits)
+    without = find_without_surge(acting, asked)
+    asked |= {key: propose(replace(acting[key], surge=0), limits[key]) for key in without}
     contest = Contest(limits, asked, fair, _by_member(parties), frozenset())
     costs = {key: s.cost(asked[key].replicas) for key, s in acting.items()}
     if sum(costs.values()) > budget:
@@ -63,40 +64,6 @@ def describe_part(situation: Situation, proposal: Proposal, contest: Contest) ->
     reserved = f"reservation {party.reservation}, " if party.reservation else ""
     share = f"{accelerators_text(granted)} ({reserved}weight {party.weight}{together})"
     return PoolPart(granted, party.reservation, party.weight, reason, f"{share}: {_WHY[reason]}")
-
-
-def swap_rooms(situations: Sequence[Situation], proposals: Sequence[Proposal]) -> list[SwapRoom]:
-    """Who may use accelerators beyond the budget, swaps in flight first."""
-    pairs = [(s, p) for s, p in zip(situations, proposals, strict=True) if s.model.spec.mode is Mode.ACTIVE]
-    pairs.sort(key=lambda pair: (pair[0].swap is None, pair[0].model.key))
-    rooms = [
-        SwapRoom(s.model.key, surge_accelerators(s, p.replicas), surge_need(s, p.replicas))
-        for s, p in pairs
-        if s.model.spec.accelerators.budget is None  # a model's own budget has no surge
-    ]
-    return [room for room in rooms if room.extra > 0]
-
-
-def surge_need(situation: Situation, target: Mix) -> int:
-    """Accelerators that old replicas hold beside those of the target while they are exchanged."""
-    return max(0, surge_accelerators(situation, target) - situation.cost(target))
-
-
-def with_surge(situations: Sequence[Situation], surge: int) -> list[Situation]:
-    """Situations with what each may count on beyond the budget: a swap in flight its need, the others what is left."""
-    needs = {s.model.key: _used_by_swap(s, s.swap.target) for s in situations if s.swap is not None}
-    left = max(0, surge - sum(needs.values()))
-    return [
-        replace(
-            s, surge=0 if s.model.spec.accelerators.budget is not None else min(surge, needs.get(s.model.key, left))
-        )
-        for s in situations
-    ]
-
-
-def _used_by_swap(situation: Situation, target: Mix) -> int:
-    """What a swap in flight needs beyond its target, or still holds: old replicas hold theirs until they are gone."""
-    return max(surge_need(situation, target), situation.held - situation.cost(target))
 
 
 _WHY: Mapping[ShareReason, str] = {
@@ -145,21 +112,6 @@ def _first_limits(
     return {
         key: min(claim.most, max(fair[key], (now if exceeded else taken)[key] + idle)) for key, claim in claims.items()
     }
-
-
-def _within_surge(
-    acting: Mapping[str, Situation], asked: Mapping[str, Proposal], limits: Mapping[str, int]
-) -> dict[str, Proposal]:
-    """Swaps that begin now share what surge is left: the first by name has it, the others are planned without."""
-    free = max((s.surge for s in acting.values() if s.swap is None), default=0)
-    kept: dict[str, Proposal] = dict(asked)
-    for key in sorted(key for key, s in acting.items() if s.swap is None and s.surge > 0):
-        need = surge_need(acting[key], asked[key].replicas)
-        if need <= free:
-            free -= need
-        else:
-            kept[key] = propose(replace(acting[key], surge=0), limits[key])
-    return kept
 
 
 def _cut(

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
+from adaptive_operator.api.pool import PoolDivision
 from adaptive_operator.decide.budget import split
 from adaptive_operator.names import short_hash
 from adaptive_operator.observe.observation import PoolShare
@@ -54,9 +55,10 @@ def build_parties(shares: Iterable[PoolShare], keys: Iterable[str]) -> tuple[Par
     return (*parties, *(Party((key,)) for key in sorted(left)))
 
 
-def hash_shares(shares: Iterable[PoolShare]) -> str:
-    """Of what a pool promises, in whatever order; empty where it promises nothing."""
+def hash_shares(shares: Iterable[PoolShare], division: PoolDivision = PoolDivision.WEIGHTED) -> str:
+    """Of how a pool is divided, shares in whatever order; empty where it is by weight and it promises nothing."""
     told = sorted(f"{share.namespace}/{share.model} {share.reservation} {share.weight}" for share in shares)
+    told = told if division is PoolDivision.WEIGHTED else [division.value, *told]
     return short_hash(*told) if told else ""
 
 

@@ -127,7 +127,7 @@ def _model(situation: Situation, resource: str, weights: Mapping[str, float]) ->
         columns=tuple(_column(situation, tier, tier.card, resource) for tier in tiers if tier.card),
         routes=tuple(route for route, _ in routes),
         classes=(RequestClass("all", planned_demand(situation), tuple(quality for _, quality in routes)),),
-        weight=weights.get(key, 1.0),
+        weight=float(weights.get(key, 1.0)),
         floor=situation.floor_permille / 1000,
         most_accelerators=_most_wanted(situation),
     )

@@ -1,6 +1,7 @@
 """Decide for all models of one pool: a proposal for each within the budget, then records, weights and grants.
 
-Who may have how much is for `contention.py` (an AcceleratorPool), `by_need.py` and `by_plan.py` (none) to say.
+Who may have how much is for `contention.py` (an AcceleratorPool divided by weight), `by_need.py` and `by_plan.py` (one
+that the plan divides, and models that name none) to say.
 """
 
 from __future__ import annotations
@@ -11,20 +12,23 @@ from dataclasses import replace
 from adaptive_operator.api.v1alpha1 import Mode
 from adaptive_operator.decide.adopted import as_adopted
 from adaptive_operator.decide.budget import Claim, grants
-from adaptive_operator.decide.by_need import acts, divide_by_need
+from adaptive_operator.decide.by_need import Division, acts, divide_by_need
 from adaptive_operator.decide.by_plan import Planned, Solver, describe_plan, plan_pool
-from adaptive_operator.decide.contention import describe_part, hold_contest, swap_rooms, with_surge
+from adaptive_operator.decide.contention import describe_part, hold_contest
 from adaptive_operator.decide.decision import Decision, Finding, PoolDecision
 from adaptive_operator.decide.explanation import explain, recall_explanation
 from adaptive_operator.decide.fairness import Party, hash_shares
 from adaptive_operator.decide.growth import capacity
 from adaptive_operator.decide.hold import after_quiet
 from adaptive_operator.decide.optimize.solve import solve
+from adaptive_operator.decide.planned_shares import describe_planned_part, find_weights
 from adaptive_operator.decide.proposal import Proposal
 from adaptive_operator.decide.restoring import wished_mix
 from adaptive_operator.decide.revisions import held_back_revisions, proven_revisions
+from adaptive_operator.decide.rules import propose
 from adaptive_operator.decide.settings import DecideSettings
 from adaptive_operator.decide.situation import Situation, TierState, build_situation, minimum_mix
+from adaptive_operator.decide.surge import find_without_surge, swap_rooms, with_surge
 from adaptive_operator.decide.swaps import new_swap, surge_accelerators, with_time
 from adaptive_operator.decide.weights import Weights, plan_weights
 from adaptive_operator.decide.wording import inputs_text, mix_text, rate_text
@@ -57,27 +61,40 @@ def decide_pool(observation: PoolObservation, settings: DecideSettings, solver: 
         for model in observation.models
     ]
     if observation.name:
-        return _decide_shares(with_surge(situations, observation.surge), observation)
-    claims = [_claim(situation) for situation in situations]
+        situations = with_surge(situations, observation.surge)
+    if observation.has_plan:
+        return _decide_plan(situations, observation, solver)
+    return _decide_shares(situations, observation)
+
+
+def _decide_plan(situations: Sequence[Situation], observation: PoolObservation, solver: Solver) -> PoolDecision:
+    """For models that name no AcceleratorPool, or one that the plan divides."""
+    claims, weights = [_claim(situation) for situation in situations], find_weights(observation)
     by_need = divide_by_need(situations, claims, observation.budget)
-    division, planned = plan_pool(situations, observation, by_need, solver)
-    limits, proposals = division.limits, [division.proposals[s.model.key] for s in situations]
-    proposals = [_with_doubt(proposal, observation, planned) for proposal in proposals]
-    granted = grants(claims, _wishes(situations, proposals, claims), observation.budget)
-    who = _who_text(observation, _costs(situations, proposals))
+    division, planned = plan_pool(situations, observation, by_need, solver, weights)
+    limits, division = division.limits, _within_surge(situations, division)
+    proposals = [_with_doubt(division.proposals[s.model.key], observation, planned) for s in situations]
+    rooms = swap_rooms(situations, proposals) if observation.name else ()
+    granted = grants(claims, _wishes(situations, proposals, claims), observation.budget, observation.surge, rooms)
+    notes = {key: f"weight {weight}" for key, weight in weights.items() if weight != 1}
+    who, shares = _who_text(observation, _costs(situations, proposals), notes), _shares_hash(observation)
     decisions = []
     for situation, proposal in zip(situations, proposals, strict=True):
         key, explained = situation.model.key, _explained(situation, proposal, limits, who)
-        decision = _decision(situation, explained, granted[key], limits[key])
-        told = (
-            _DRY_RUN_PLAN if _is_beside_others(situation, observation) else describe_plan(situation, planned, by_need)
-        )
-        decisions.append(replace(decision, pool=told))
+        decision = _decision(situation, explained, granted[key], limits[key], shares)
+        part = describe_planned_part(situation, explained, weights[key]) if observation.name else None
+        told = describe_plan(situation, planned, by_need) or (part.message if part is not None else "")
+        told = _DRY_RUN_PLAN if _is_beside_others(situation, observation) else told
+        decisions.append(replace(decision, part=part, pool=told))
+    return _with_plan(PoolDecision(observation.resource, tuple(decisions)), planned)
+
+
+def _with_plan(decision: PoolDecision, planned: Planned | None) -> PoolDecision:
+    """The decision with the plan that it was made with, if a program was asked."""
     if planned is None:
-        return PoolDecision(observation.resource, tuple(decisions))
-    return PoolDecision(
-        resource=observation.resource,
-        decisions=tuple(decisions),
+        return decision
+    return replace(
+        decision,
         prices=dict(planned.plan.prices),
         planned=True,
         followed=planned.followed,
@@ -85,6 +102,21 @@ def decide_pool(observation: PoolObservation, settings: DecideSettings, solver: 
         last_plan=planned.last,
         unsolved=not planned.is_trusted,
     )
+
+
+def _within_surge(situations: Sequence[Situation], division: Division) -> Division:
+    """Swaps that begin now share what surge is left: who has none of it plans without, within what he was to have."""
+    acting = {s.model.key: s for s in situations if acts(s)}
+    proposals = dict(division.proposals)
+    for key in find_without_surge(acting, proposals):
+        most = max(division.owned[key], acting[key].cost(proposals[key].replicas))
+        proposals[key] = propose(replace(acting[key], surge=0), most)
+    return replace(division, proposals=proposals)
+
+
+def _shares_hash(observation: PoolObservation) -> str:
+    """Of what an AcceleratorPool says of who gets what; empty where it says nothing, or there is none."""
+    return hash_shares(observation.shares, observation.division) if observation.name else ""
 
 
 def _with_doubt(proposal: Proposal, observation: PoolObservation, planned: Planned | None) -> Proposal:
@@ -108,7 +140,7 @@ def _stand_in(observation: PoolObservation, planned: Planned | None) -> str | No
 
 
 def _decide_shares(situations: Sequence[Situation], observation: PoolObservation) -> PoolDecision:
-    """The same for an AcceleratorPool: reservations and weights decide, and each decision tells its part."""
+    """For an AcceleratorPool whose reservations and weights decide: each decision tells its part."""
     claims = sorted((_claim(situation) for situation in situations), key=lambda claim: claim.key)
     contest = hold_contest(situations, claims, observation)
     proposals = [contest.proposals[s.model.key] for s in situations]
@@ -117,7 +149,7 @@ def _decide_shares(situations: Sequence[Situation], observation: PoolObservation
     wishes = [reserved, *_wishes(situations, proposals, claims)]
     granted = grants(claims, wishes, observation.budget, observation.surge, swap_rooms(situations, proposals))
     notes = {key: _party_note(party) for key, party in contest.parties.items()}
-    who, shares = _who_text(observation, targets, notes), hash_shares(observation.shares)
+    who, shares = _who_text(observation, targets, notes), _shares_hash(observation)
     decisions = []
     for situation, proposal in zip(situations, proposals, strict=True):
         explained = _explained(situation, proposal, contest.limits, who)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pydantic import ValidationError
 
 from adaptive_operator.api.accelerators import Accelerators
-from adaptive_operator.api.pool import AcceleratorPoolSpec, AcceleratorPoolStatus
+from adaptive_operator.api.pool import AcceleratorPoolSpec, AcceleratorPoolStatus, PoolDivision
 from adaptive_operator.faults import FaultReason
 from adaptive_operator.names import LABEL_POOL
 from adaptive_operator.observe.inventory import Advertised, NodeGroup
@@ -47,9 +47,10 @@ class DeclaredPool:
 
     @property
     def shares(self) -> tuple[PoolShare, ...]:
-        """What it promises to whom."""
+        """What it promises to whom: no reservations where the pool's plan divides, which keeps none."""
+        planned = self.spec.division is PoolDivision.PLANNED
         return tuple(
-            PoolShare(share.namespace, share.model, share.reservation or 0, share.weight or 1)
+            PoolShare(share.namespace, share.model, 0 if planned else share.reservation or 0, share.weight or 1)
             for share in self.spec.shares
         )
 

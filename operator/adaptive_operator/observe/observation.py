@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from adaptive_operator.api.pool import PoolDivision
 from adaptive_operator.api.status import AdaptiveModelStatus
 from adaptive_operator.api.v1alpha1 import AdaptiveModelSpec
 from adaptive_operator.levels import Level
@@ -291,3 +292,9 @@ class PoolObservation:
     prices: Mapping[str, float] = field(default_factory=dict)  # of an accelerator by the last plan; none after a start
     planning: Planning = Planning.SOLVED
     last_plan: LastPlan | None = None  # of a large pool; None: plan all models anew
+    division: PoolDivision = PoolDivision.WEIGHTED  # of an AcceleratorPool; without one, the pool's plan divides
+
+    @property
+    def has_plan(self) -> bool:
+        """Does one program over its models divide the accelerators?"""
+        return not self.name or self.division is PoolDivision.PLANNED

@@ -13,6 +13,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from adaptive_operator.api.pool import PoolDivision
 from adaptive_operator.faults import Fault, FaultReason, format_time, unreadable_text
 from adaptive_operator.observe.cluster import Snapshot
 from adaptive_operator.observe.declared import (
@@ -69,6 +70,16 @@ class Pool:
     def key(self) -> str:
         """Unique among all pools: a resource has a slash, a pool's name has none."""
         return self.name or self.resource
+
+    @property
+    def division(self) -> PoolDivision:
+        """How it is divided, if it is an AcceleratorPool."""
+        return self.declared.spec.division if self.declared is not None else PoolDivision.WEIGHTED
+
+    @property
+    def has_plan(self) -> bool:
+        """Does one program over its models divide the accelerators?"""
+        return not self.name or self.division is PoolDivision.PLANNED
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from adaptive_operator.api.pool import AcceleratorPoolSpec, Share
+from adaptive_operator.api.pool import RESERVATION_WITH_PLAN, AcceleratorPoolSpec, PoolDivision, Share
 from adaptive_operator.names import POOL_KIND
 from adaptive_operator.observe.declared import DeclaredPool, parse_declared
 from adaptive_operator.observe.inventory import Advertised, NodeGroup
@@ -72,6 +72,8 @@ def find_pool(documents: Sequence[Any], members: Sequence[Member], budget: int |
     if not accelerators:
         raise PoolModelError(f"AcceleratorPool {pool.name} names no budget; set it, or give --budget")
     reserved = sum(share.reservation or 0 for share in pool.spec.shares)
+    if reserved and pool.spec.division is PoolDivision.PLANNED:
+        raise PoolModelError(f"AcceleratorPool {pool.name}: {RESERVATION_WITH_PLAN}")
     if reserved > accelerators:
         raise PoolModelError(f"{reserved} accelerators of pool {pool.name} are reserved, it has {accelerators}")
     update = {"budget": accelerators, "shares": _in_one_namespace(pool.spec.shares, members)}

@@ -75,6 +75,17 @@ def test_every_node_is_structural(node, path):
     assert (node["type"] == "array") == ("items" in node)
 
 
+def test_a_pools_division_is_by_weight_by_default_and_reservations_are_refused_with_a_plan():
+    division = POOL_NODES[".spec.division"]
+    assert (division["enum"], division["default"]) == (["Weighted", "Planned"], "Weighted")
+    [found] = [rule for rule in POOL_NODES[".spec"][CEL] if "division" in rule["rule"]]
+    assert found["rule"] == (
+        "self.division != 'Planned' || !has(self.shares)"
+        " || self.shares.all(s, !has(s.reservation) || s.reservation == 0)"
+    )
+    assert "set division: Weighted, or leave the reservation out" in found["message"]
+
+
 def test_there_is_no_default_inside_list_items_nor_in_status():
     found = [
         p

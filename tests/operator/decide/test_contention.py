@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from adaptive_operator.api.pool import PoolDivision
 from adaptive_operator.decide.pool import decide_pool
 from adaptive_operator.observe.holding import held_accelerators
 from adaptive_operator.observe.observation import PolicyMemory, PoolObservation, PoolShare
@@ -150,8 +151,11 @@ def test_a_models_own_budget_has_no_surge():
         assert plant.held() <= 2
 
 
+EITHER = st.sampled_from(PoolDivision)
+
+
 @st.composite
-def shared_pools(draw: st.DrawFn) -> PoolObservation:
+def shared_pools(draw: st.DrawFn, divisions: st.SearchStrategy[PoolDivision] = EITHER) -> PoolObservation:
     """One to four models in any state, with any shares."""
     found = [draw(models(f"m{i}")) for i in range(draw(st.integers(1, 4)))]
     for model in found:
@@ -163,6 +167,7 @@ def shared_pools(draw: st.DrawFn) -> PoolObservation:
     shares = tuple(PoolShare(*key, draw(st.integers(0, 6)), draw(st.integers(1, 9))) for key in keys)
     surge = draw(st.integers(0, 4))
     plant = Plant(found, budget=draw(st.integers(0, 24)), now=NOW, pool="gpu", surge=surge, shares=shares)
+    plant.division = draw(divisions)
     return plant.observe()
 
 
@@ -189,7 +194,7 @@ def test_what_is_granted_beyond_the_budget_is_held_already_or_for_a_swap(pool):
 
 
 @settings(max_examples=30, deadline=None)
-@given(shared_pools(), st.integers(0, 10_000))
+@given(shared_pools(st.just(PoolDivision.WEIGHTED)), st.integers(0, 10_000))
 def test_the_order_of_the_models_changes_no_decision(pool, seed):
     shuffled = list(pool.models)
     dice.Random(seed).shuffle(shuffled)
@@ -218,12 +223,12 @@ def test_in_time_reservations_are_kept_and_the_rest_is_by_weight_within_one_repl
 
 
 @settings(max_examples=15, deadline=None)
-@given(st.lists(models(), min_size=1, max_size=3), st.integers(2, 12), st.integers(0, 3))
-def test_a_plant_that_follows_the_grants_never_passes_the_budget_and_comes_to_rest(found, budget, surge):
+@given(st.lists(models(), min_size=1, max_size=3), st.integers(2, 12), st.integers(0, 3), EITHER)
+def test_a_plant_that_follows_the_grants_never_passes_the_budget_and_comes_to_rest(found, budget, surge, division):
     for i, model in enumerate(found):
         model.name, model.pods, model.memory = f"m{i}", [], PolicyMemory()
     shares = (PoolShare("demo", "m0", 1, 3), PoolShare("demo", "", 0, 2))
-    plant = Plant(found, budget=budget, now=NOW, pool="gpu", surge=surge, shares=shares)
+    plant = Plant(found, budget=budget, now=NOW, pool="gpu", surge=surge, shares=shares, division=division)
     plant.run(400)
     before = [d.replicas for d in plant.step()]
     plant.run(200)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from adaptive_operator.api.pool import PoolDivision
 from adaptive_operator.decide.pool import decide_pool
 from adaptive_operator.observe.observation import PoolObservation, PoolShare
 from adaptive_operator.plan import plan_model
@@ -28,12 +29,14 @@ class SharedWorld:
     shares: tuple[PoolShare, ...] = ()
     pool: str = "gpu"  # empty: the models name none
     most: int = 0  # that was ever held
+    division: PoolDivision = PoolDivision.WEIGHTED
 
     def step(self, kill_after: int | None = None) -> None:
         """One pass; the operator dies after so many writes."""
         models = tuple(replace(w.observe(), namespace=f"n{i}", pool=self.pool) for i, w in enumerate(self.worlds))
         now = self.worlds[0].cluster.now
         pool = PoolObservation(now, "nvidia.com/gpu", self.budget, 1, 0.0, models, self.pool, self.surge, self.shares)
+        pool = replace(pool, division=self.division)
         left = kill_after
         for world, model, decision in zip(self.worlds, models, decide_pool(pool, DEMO_SETTINGS).decisions, strict=True):
             world.decisions.append(decision)
@@ -118,12 +121,14 @@ def test_accelerators_go_from_one_model_to_the_other_and_back_without_passing_th
     st.integers(0, 2),
     st.lists(st.one_of(st.none(), st.integers(0, 12)), max_size=60),
     st.integers(0, 4),
+    st.sampled_from(PoolDivision),
 )
 def test_the_budget_is_never_passed_whatever_the_load_and_wherever_the_operator_dies(
-    loads, budget, surge, kills, reserved
+    loads, budget, surge, kills, reserved, division
 ):
     shares = (PoolShare("n0", "", reserved, 2), PoolShare("n1", "assistant", 1, 3))
     world = shared(loads, budget, surge, shares)
+    world.division = division
     for kill_after in kills:
         world.step(kill_after)
         world.run_controllers()
@@ -138,11 +143,13 @@ def test_the_budget_is_never_passed_whatever_the_load_and_wherever_the_operator_
     st.integers(0, 2),
     # Per pass: accelerators that go away with their pods, or come back (negative), and writes until the operator dies.
     st.lists(st.tuples(st.integers(-3, 3), st.one_of(st.none(), st.integers(0, 12))), max_size=60),
+    st.sampled_from(PoolDivision),
 )
 def test_when_nodes_come_and_go_nothing_is_started_beyond_what_is_left_and_in_the_end_no_more_is_held(
-    loads, pool, budget, surge, passes
+    loads, pool, budget, surge, passes, division
 ):
     world = shared(loads, budget, surge if pool else 0, (), pool)
+    world.division = division
     for moved, kill_after in passes:
         world.lose(moved) if moved > 0 else world.gain(min(-moved, budget - world.budget))
         world.step(kill_after)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from adaptive_operator.api.pool import PoolDivision
 from adaptive_operator.faults import FaultReason
 from adaptive_operator.observe.cluster import Snapshot
 from adaptive_operator.observe.declared import Settled, find_groups, parse_declared, settle_budgets
@@ -142,6 +143,18 @@ def test_models_are_grouped_by_the_pool_that_they_name() -> None:
     assert seen.pools[0].declared.shares == (PoolShare("demo", "a", 2, 1), PoolShare("demo", "", 0, 3))
     model = seen.pools[0].models[0].observation
     assert (model.pool, model.node_selector, model.spec.accelerators.resource) == ("gpu", {"gpu": "a100"}, RESOURCE)
+
+
+def test_a_pool_that_the_plan_divides_keeps_no_reservations_whoever_stored_them() -> None:
+    """The API server refuses them; an older custom resource definition does not."""
+    shares = [{"namespace": "demo", "model": "a", "reservation": 2, "weight": 3}]
+    pools = [build_accelerator_pool(budget=4, division=division, shares=shares) for division in ("Planned", "Weighted")]
+    there = Advertised({RESOURCE: 4})
+    planned, weighted = (see(in_pool("a"), pools=[pool], advertised=there).pools[0] for pool in pools)
+    assert planned.declared is not None
+    assert (planned.division, planned.has_plan) == (PoolDivision.PLANNED, True)
+    assert planned.declared.shares == (PoolShare("demo", "a", 0, 3),)
+    assert (weighted.division, weighted.has_plan) == (PoolDivision.WEIGHTED, False)
 
 
 def test_a_model_knows_what_an_accelerator_of_its_pool_costs() -> None:

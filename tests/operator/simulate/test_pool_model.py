@@ -10,7 +10,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adaptive_operator.api.pool import AcceleratorPoolSpec
+from adaptive_operator.api.pool import AcceleratorPoolSpec, PoolDivision
 from adaptive_operator.observe.holding import held_accelerators
 from adaptive_operator.simulate.failing_loads import FailingLoads, Failure
 from adaptive_operator.simulate.generators import Rate, ahead, generate, square_wave, steady
@@ -82,6 +82,17 @@ def test_a_reservation_is_the_others_while_its_owner_is_idle_and_the_owners_when
         assert sum(decision.accelerators_granted for decision in record.decision.decisions) <= BUDGET
 
 
+def test_a_pool_that_the_plan_divides_runs_the_program_with_its_weights_within_budget_and_surge():
+    loads = dict.fromkeys("ab", square_wave(1.0, 30.0, HALF_PERIOD))
+    shares = [{"namespace": "team", "model": "b", "weight": 3}]
+    results, policy = play(loads, shares, division="Planned", surgeAccelerators=1)
+    assert any(record.decision.planned for record in policy.records)
+    assert any(record.observation.prices for record in policy.records), "the next plan knows the last one's prices"
+    assert {record.observation.division for record in policy.records} == {PoolDivision.PLANNED}
+    assert results["a"].most_held_in_pool <= BUDGET + 1
+    assert {d.part.weight for d in policy.records[-1].decision.decisions if d.part} == {1, 3}
+
+
 def test_the_surge_is_used_for_swaps_only():
     loads = dict.fromkeys("abc", square_wave(1.0, 20.0, HALF_PERIOD))
     results, policy = play(loads, SHARES, surgeAccelerators=1)
@@ -106,14 +117,16 @@ def test_the_surge_is_used_for_swaps_only():
         max_size=2,
     ),
     losses=st.lists(st.builds(NodeLoss, st.floats(10.0, 350.0), st.integers(1, 6), st.just(60.0)), max_size=2),
+    division=st.sampled_from(PoolDivision),
 )
 def test_whatever_is_promised_and_fails_no_pool_holds_more_than_budget_and_surge(
-    seed, weights, reserved, surge, half_period, failing, losses
+    seed, weights, reserved, surge, half_period, failing, losses, division
 ):
     budget = 5
     shares = [{"namespace": "team", "model": f"m{i}", "weight": weight} for i, weight in enumerate(weights)]
-    shares[0]["reservation"] = reserved
-    spec = AcceleratorPoolSpec.model_validate({"budget": budget, "surgeAccelerators": surge, "shares": shares})
+    shares[0]["reservation"] = reserved if division is PoolDivision.WEIGHTED else 0
+    own = {"budget": budget, "surgeAccelerators": surge, "shares": shares, "division": division}
+    spec = AcceleratorPoolSpec.model_validate(own)
     own = make_spec(accelerators={"pool": "gpus"}, load_seconds=10)
     parts = [
         Part(
@@ -155,6 +168,16 @@ def test_a_manifest_with_a_pool_is_read_with_budget_surge_price_and_the_shares_o
         ("summarizer", 0, 1),
     }
     assert {model.pool_price_milli for model in seen.models} == {2500}
+
+
+def test_a_manifest_with_a_pool_that_the_plan_divides_is_simulated_so():
+    scenarios = load_scenarios(EXAMPLES / "planned-pool.yaml")
+    policy = AdaptivePolicy(keep_records=True)
+    run_pool([Part(scenario, generate(steady(0.3), 60.0, seed=1)) for scenario in scenarios], policy)
+    seen = policy.records[-1].observation
+    assert (seen.name, seen.division, seen.budget) == ("shared", PoolDivision.PLANNED, 6)
+    assert [(share.model, share.weight) for share in seen.shares] == [("chat", 3)]
+    assert {d.part.weight for d in policy.records[-1].decision.decisions if d.part} == {1, 3}
 
 
 def test_the_budget_of_the_command_line_replaces_the_pools():
@@ -203,6 +226,11 @@ REFUSED = {
         {"budget": 2, "shares": [{"namespace": "one", "weight": 3}]},
         MEMBERS,
         "give each model a share of its own",
+    ),
+    "a reservation that the plan would not keep": (
+        {"budget": 4, "division": "Planned", "shares": [{"namespace": "one", "reservation": 1}]},
+        MEMBERS[:2],
+        "set division: Weighted, or leave the reservation out",
     ),
     "a spec that does not parse": ({"budget": -1}, MEMBERS, "AcceleratorPool: "),
 }

@@ -173,6 +173,7 @@ class AdaptivePolicy:
             surge=pool.surge,
             shares=pool.declared.shares if pool.declared is not None else (),
             prices=self._prices,
+            division=pool.division,
         )
 
     def _horizon(self, model: SeenModel) -> float:

@@ -90,7 +90,7 @@ def _reason_of(situation: Situation, proposal: Proposal, contest: Contest, grant
 
 
 def _want(claim: Claim, demand: int) -> Want:
-    return Want(demand, claim.minimum, claim.held > 0)
+    return Want(demand, claim.minimum, claim.held > 0, claim.first)
 
 
 def _by_member(parties: Sequence[Party]) -> dict[str, Party]:

@@ -118,7 +118,11 @@ def fit_budget(situation: Situation, limit: int) -> Proposal | None:
     if situation.cost(mix) > limit:
         mix = _trimmed(situation, mix, limit)
     shared = limit < situation.budget
-    owed = "others are owed their share of the pool" if situation.model.pool else "other models need their minimum"
+    owed = (
+        "others are owed their share of the pool"
+        if situation.model.pool
+        else "other models need a replica to serve at all"
+    )
     cause = owed if shared else "the budget was lowered"
     message = f"{mix_text(situation.wanted)} hold more than {accelerators_text(limit)}, {cause}: go to {mix_text(mix)}"
     reason = Reason.BUDGET_SHARED if shared else Reason.BUDGET_EXCEEDED

@@ -1,0 +1,123 @@
+"""What models that share accelerators may take from one another: a first replica, and nothing for a larger minimum."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from adaptive_operator.decide.budget import Claim, shares
+from adaptive_operator.decide.decision import Decision
+from adaptive_operator.decide.fairness import Party, Want, divide
+from adaptive_operator.decide.pool import decide_pool
+from adaptive_operator.observe.observation import ModelObservation, PoolObservation
+from stand_ins.plant import DEMO_SETTINGS, Model, Plant, demo_spec, metrics, observe_one, tier
+
+NOW = 10_000.0
+SERVES = {"int8": 2, "int4": 1}
+
+
+def asks(minimum: int, name: str, mix: dict[str, int], **changes) -> ModelObservation:
+    """A model of one tier whose minimum was just edited, or that is new."""
+    spec = demo_spec(tiers=[tier(2, replicas={"min": minimum})], accelerators={})
+    return replace(observe_one(spec, mix, metrics(0.1), name=name, **changes), generation=2)
+
+
+def serves(name: str, rate: float = 1.5) -> ModelObservation:
+    return observe_one(demo_spec(accelerators={}), SERVES, metrics(rate), name=name)
+
+
+def decided(budget: int, *models: ModelObservation, **changes) -> dict[str, Decision]:
+    pool = replace(PoolObservation(NOW, "nvidia.com/gpu", budget, 1, 0.0, models), **changes)
+    return {decision.key.removeprefix("demo/"): decision for decision in decide_pool(pool, DEMO_SETTINGS).decisions}
+
+
+def some(decision: Decision) -> dict[str, int]:
+    return {name: n for name, n in decision.replicas.items() if n}
+
+
+@pytest.mark.parametrize("names", [("a", "b"), ("b", "a")], ids=["first by name", "last by name"])
+def test_a_minimum_that_does_not_fit_takes_nothing_from_a_neighbour_that_serves(names):
+    edited, neighbour = names
+    found = decided(4, asks(9, edited, {"int4": 1}), serves(neighbour))
+    assert (some(found[edited]), some(found[neighbour])) == ({"int4": 1}, SERVES)
+
+
+@pytest.mark.parametrize("names", [("a", "b"), ("b", "a")], ids=["first by name", "last by name"])
+def test_a_new_models_minimum_takes_what_is_free_and_no_more(names):
+    new, neighbour = names
+    found = decided(5, asks(4, new, {}), serves(neighbour))
+    assert (some(found[new]), some(found[neighbour])) == ({"int4": 2}, SERVES)
+
+
+def test_a_new_model_is_given_its_first_replica_and_waits_for_the_rest_of_its_minimum():
+    found = decided(3, asks(4, "new", {}), serves("old"))
+    assert (some(found["new"]), sum(found["old"].replicas.values())) == ({"int4": 1}, 2)
+
+
+def test_a_minimum_that_waits_gets_what_neighbours_give_back_before_anybody_grows():
+    plain = demo_spec(tiers=[tier(1)], accelerators={})
+    one = Model("one", demo_spec(tiers=[tier(1, replicas={"min": 3})], accelerators={}), lambda now: 0.1)
+    two = Model("two", plain, lambda now: 1.5 if now < NOW + 100 else 0.3)
+    plant = Plant([two], budget=4, now=NOW)
+    plant.run(60)
+    plant.models.append(one)
+    plant.run(30)
+    assert (one.mix(), two.mix()) == ({"int8": 1}, {"int8": 3})
+    plant.run(300)
+    assert (one.mix(), two.mix()) == ({"int8": 3}, {"int8": 1})
+
+
+@pytest.mark.parametrize("names", [("a", "b"), ("b", "a")], ids=["first by name", "last by name"])
+def test_in_an_acceleratorpool_a_minimum_cuts_borrowers_but_nobody_below_its_warm_replica(names):
+    edited, neighbour = names
+    found = decided(4, asks(9, edited, {"int4": 1}), serves(neighbour), name="gpu")
+    assert (some(found[edited]), sum(found[neighbour].replicas.values())) == ({"int4": 3}, 1)
+
+
+def test_minimums_of_a_pool_that_do_not_fit_are_served_in_rounds():
+    parties = tuple(Party((key,)) for key in "abc")
+    wants = {"a": Want(9, 9, first=1), "b": Want(9, 1, first=1), "c": Want(2, 2, holds=False, first=2)}
+    assert divide(parties, wants, 4) == {"a": 1, "b": 1, "c": 2}
+    assert divide(parties, wants, 6) == {"a": 3, "b": 1, "c": 2}
+
+
+@st.composite
+def claims(draw: st.DrawFn) -> list[Claim]:
+    found = []
+    for i in range(draw(st.integers(1, 5))):
+        wanted, minimum = draw(st.integers(0, 9)), draw(st.integers(0, 9))
+        held = wanted + draw(st.integers(0, 3))
+        found.append(Claim(f"m{i}", held, wanted, minimum, 20, first=min(minimum, draw(st.integers(0, 2)))))
+    return found
+
+
+@settings(max_examples=300, deadline=None)
+@given(claims(), st.integers(0, 40))
+def test_what_is_owed_never_passes_the_budget(found, budget):
+    own = shares(found, budget)
+    taken = sum(max(own[claim.key].own, claim.held) for claim in found)
+    assert taken <= max(budget, sum(claim.held for claim in found) + sum(claim.first for claim in found))
+    assert all(0 <= share.own <= budget and share.own <= share.limit for share in own.values())
+
+
+@settings(max_examples=300, deadline=None)
+@given(claims(), st.integers(0, 40))
+def test_nobody_is_cut_but_for_first_replicas_and_a_lowered_budget(found, budget):
+    if sum(max(claim.wanted, claim.first) for claim in found) <= budget:
+        own = shares(found, budget)
+        assert all(own[claim.key].own >= max(claim.wanted, claim.first) for claim in found)
+
+
+@settings(max_examples=300, deadline=None)
+@given(claims(), st.integers(0, 40), st.integers(0, 4), st.integers(1, 9))
+def test_nobodys_first_replica_depends_on_another_models_larger_minimum(found, budget, which, more):
+    asking = found[which % len(found)]
+    larger = [replace(claim, minimum=claim.minimum + more) if claim is asking else claim for claim in found]
+    before, after = shares(found, budget), shares(larger, budget)
+    for claim in found:
+        if claim is not asking:
+            assert after[claim.key].own >= min(before[claim.key].own, claim.first)
+    assert after[asking.key].own >= before[asking.key].own

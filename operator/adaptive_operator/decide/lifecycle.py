@@ -102,9 +102,8 @@ def follow_spec(situation: Situation, limit: int) -> Proposal | None:
         return None
     found = predict(situation, mix, limit)
     if only_warm:
-        message = f"{situation.warm} keeps a replica as the warm tier"
-        return Proposal(Reason.ADDED_REPLICA, message, mix, situation.memory, found)
-    changed = ", ".join([*(f"{name} was removed" for name in situation.removed), *_bounds_text(outside)])
+        return Proposal(Reason.ADDED_REPLICA, _raised_text(situation, outside), mix, situation.memory, found)
+    changed = ", ".join([*(f"{name} was removed" for name in situation.removed), *_bounds_text(situation, outside)])
     return Proposal(Reason.SPEC_CHANGED, f"{changed}: go to {mix_text(mix)}", mix, situation.memory, found)
 
 
@@ -231,8 +230,23 @@ def _within_bounds(situation: Situation, tier: TierState, affordable: Mix) -> in
     return min(raised, tier.most)
 
 
-def _bounds_text(outside: Mix) -> list[str]:
-    return [f"{name} keeps {n} by its bounds" for name, n in outside.items()]
+def _raised_text(situation: Situation, raised: Mix) -> str:
+    """Why the warm tier alone grows: because it is warm, or has a minimum of more than one."""
+    ((name, count),) = raised.items()
+    tier = situation.tier(name)
+    if tier is None or count <= 1:
+        return f"{name} keeps a replica as the warm tier"
+    return f"{name} goes from {tier.wanted} to {count} by its replicas.min {tier.least}"
+
+
+def _bounds_text(situation: Situation, outside: Mix) -> list[str]:
+    least = {tier.name: tier.least for tier in situation.tiers}
+    return [
+        f"{name} keeps {n} of its replicas.min {least[name]}"
+        if 0 < n < least[name]
+        else f"{name} keeps {n} by its bounds"
+        for name, n in outside.items()
+    ]
 
 
 def _carrying(situation: Situation, mix: dict[str, int], limit: int) -> dict[str, int]:

@@ -13,6 +13,7 @@ from adaptive_operator.decide.decision import Decision
 from adaptive_operator.decide.fairness import Party, Want, divide
 from adaptive_operator.decide.pool import decide_pool
 from adaptive_operator.observe.observation import ModelObservation, PoolObservation
+from adaptive_operator.reasons import Reason
 from stand_ins.plant import DEMO_SETTINGS, Model, Plant, demo_spec, metrics, observe_one, tier
 
 NOW = 10_000.0
@@ -121,3 +122,53 @@ def test_nobodys_first_replica_depends_on_another_models_larger_minimum(found, b
         if claim is not asking:
             assert after[claim.key].own >= min(before[claim.key].own, claim.first)
     assert after[asking.key].own >= before[asking.key].own
+
+
+def told(decision: Decision, reason: Reason) -> str:
+    return next(f.message for f in decision.findings if f.reason is reason)
+
+
+def test_a_minimum_that_the_budget_does_not_hold_is_told_with_how_much_fits_and_the_remedy():
+    decision = decided(4, asks(9, "a", {"int4": 4}))["a"]
+    assert told(decision, Reason.CAPACITY_LIMITED) == (
+        "replicas.min 9 of int4 is not kept: 4 fit in 4 accelerators; lower it or raise the budget of nvidia.com/gpu to"
+        " 9"
+    )
+
+
+def test_a_minimum_that_others_hold_the_accelerators_of_is_told():
+    decision = decided(4, asks(3, "a", {"int4": 1}), serves("b"))["a"]
+    assert told(decision, Reason.BUDGET_SHARED).startswith(
+        "replicas.min 3 of int4 is not kept: 1 fits with what other models have, and it takes no more than what is"
+        " free; lower it or raise the budget of nvidia.com/gpu"
+    )
+
+
+def test_a_written_minimum_that_gives_way_to_the_warm_tiers_replica_is_told():
+    """Two accelerators: the warm tier's replica comes first, and full, of two, has no room beside it."""
+    spec = demo_spec(tiers=[tier(0, replicas={"min": 1}), tier(2)], accelerators={"budget": 2})
+    decision = decided(8, observe_one(spec, {"int4": 1}, metrics(0.1), name="a"))["a"]
+    assert told(decision, Reason.CAPACITY_LIMITED) == (
+        "replicas.min 1 of full is not kept: 0 fit in 2 accelerators beside int4 1; lower it or raise"
+        " accelerators.budget to 3"
+    )
+
+
+def test_a_minimum_that_is_kept_and_one_of_a_model_that_has_nothing_at_all_are_not_told():
+    assert decided(4, asks(3, "a", {"int4": 3}))["a"].findings == ()
+    nothing = decided(0, asks(3, "a", {}))["a"]
+    assert "replicas.min" not in " ".join(f.message for f in nothing.findings)
+
+
+def test_growth_for_a_minimum_is_not_told_as_the_warm_tiers_replica():
+    model = replace(asks(4, "a", {"int4": 1}), generation=1)  # the edit was seen, and had no room then
+    decision = decided(4, model)["a"]
+    assert (decision.reason, decision.message) == (Reason.ADDED_REPLICA, "int4 goes from 1 to 4 by its replicas.min 4")
+
+
+def test_what_keeps_a_minimum_and_what_the_load_passes_are_told_together():
+    spec = demo_spec(tiers=[tier(2, replicas={"min": 9})], accelerators={})
+    decision = decided(2, observe_one(spec, {"int4": 2}, metrics(9.0), name="a"))["a"]
+    words = told(decision, Reason.CAPACITY_LIMITED)
+    assert words.startswith("demand passes capacity")
+    assert "replicas.min 9 of int4 is not kept" in words

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from adaptive_operator.decide.budget import Claim
 from adaptive_operator.decide.by_need import acts
+from adaptive_operator.decide.demand import Trust
 from adaptive_operator.decide.situation import Situation, minimum_mix
 
 
@@ -18,7 +19,14 @@ def build_claim(situation: Situation) -> Claim:
         minimum=minimum if acts(situation) else min(minimum, wanted),
         most=situation.budget,
         first=find_first(situation),
+        kept=wanted if is_frozen(situation) else 0,
+        acts=acts(situation),
     )
+
+
+def is_frozen(situation: Situation) -> bool:
+    """Is it unknown how much it needs, so that its replicas stay as they are?"""
+    return acts(situation) and situation.has_cards and situation.demand.trust is Trust.NONE
 
 
 def find_first(situation: Situation) -> int:

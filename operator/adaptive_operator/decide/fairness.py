@@ -34,6 +34,7 @@ class Want:
     minimum: int = 0  # part of the demand
     holds: bool = True  # something already: comes first where minimums do not fit all
     first: int = 0  # of the minimum, what it needs to serve at all
+    kept: int = 0  # of the demand, what it keeps in any case; of all models, no more than the budget
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,14 +106,16 @@ def _is_for(share: PoolShare, key: str) -> bool:
 
 
 def _reserve(parties: Sequence[Party], wants: Mapping[str, Want], budget: int) -> dict[str, int]:
-    """Reservations as far as they are wanted; in proportion where the pool has lost too many nodes to keep them."""
-    wanted = {
-        party.members[0]: min(party.reservation, sum(wants[key].demand for key in party.members)) for party in parties
-    }
-    kept, reserved = split(wanted, budget), {}
+    """What is kept, and reservations as far as they are wanted; in proportion where there is too little for all."""
+    kept = {party.members[0]: sum(wants[key].kept for key in party.members) for party in parties}
+    wanted = {}
     for party in parties:
-        rows = {key: Row(0, wants[key].demand) for key in party.members}
-        reserved.update(fill_by_weight(rows, kept[party.members[0]]))
+        demand = sum(wants[key].demand for key in party.members)
+        wanted[party.members[0]] = max(0, min(party.reservation, demand) - kept[party.members[0]])
+    more, reserved = split(wanted, budget - sum(kept.values())), {}
+    for party in parties:
+        rows = {key: Row(wants[key].kept, wants[key].demand) for key in party.members}
+        reserved.update(fill_by_weight(rows, kept[party.members[0]] + more[party.members[0]]))
     return reserved
 
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from adaptive_operator.api.v1alpha1 import Mode
 from adaptive_operator.decide.candidates import best_plan
-from adaptive_operator.decide.growth import carries, growth_demand, replace_wanted
+from adaptive_operator.decide.growth import capacity, carries, growth_demand, replace_wanted
 from adaptive_operator.decide.prediction import predict
 from adaptive_operator.decide.proposal import Proposal
 from adaptive_operator.decide.situation import (
@@ -112,7 +112,7 @@ def fit_budget(situation: Situation, limit: int) -> Proposal | None:
     if situation.cost(situation.wanted) <= limit:
         return None
     space = plan_space(situation, limit, Moves.REMOVALS)
-    plan = best_plan(space, known_demand(situation), situation.settings.exact_plans)
+    plan = best_plan(space, _demand_to_keep(situation), situation.settings.exact_plans)
     mix = as_mix(situation, space, plan) if plan is not None else dict.fromkeys(situation.wanted, 0)
     if situation.cost(mix) > limit:
         mix = _trimmed(situation, mix, limit)
@@ -148,6 +148,13 @@ def known_demand(situation: Situation) -> float:
     if measured is not None:
         return measured
     return (situation.memory.planned_demand_milli or 0) / 1000
+
+
+def _demand_to_keep(situation: Situation) -> float:
+    """Demand to shrink for (requests/s). What is not known is not zero: all that the replicas carry counts then."""
+    known = known_demand(situation)
+    unknown = growth_demand(situation) is None and known <= 0
+    return capacity(situation, situation.wanted) if unknown else known
 
 
 def _without(situation: Situation, failures: dict[str, str]) -> Situation:

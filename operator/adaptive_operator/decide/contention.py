@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from adaptive_operator.api.v1alpha1 import Mode
+from adaptive_operator.decide import scarcity
 from adaptive_operator.decide.budget import Claim, find_kept
 from adaptive_operator.decide.decision import PoolPart
 from adaptive_operator.decide.fairness import Party, Want, build_parties, divide
@@ -73,6 +74,7 @@ _WHY: Mapping[ShareReason, str] = {
     ShareReason.MINIMUM: "wants more than its minimum, and others are owed the rest",
     ShareReason.WEIGHTED: "wants more than its weight gives",
     ShareReason.UNMANAGED: "keeps what it has, because its mode is not Active",
+    **scarcity.WHY,
 }
 
 
@@ -82,6 +84,9 @@ def _reason_of(situation: Situation, proposal: Proposal, contest: Contest, grant
         return ShareReason.UNMANAGED
     limited = {Reason.BUDGET_SHARED} & {proposal.reason, *(finding.reason for finding in proposal.findings)}
     if not limited and key not in contest.cut:
+        lack = scarcity.find_lack(situation, proposal)
+        if lack is not None:
+            return lack
         return ShareReason.BORROWING if granted > contest.fair[key] else ShareReason.SATISFIED
     if 0 < granted <= contest.parties[key].reservation:
         return ShareReason.RESERVED

@@ -26,7 +26,7 @@ from adaptive_operator.decide.situation import (
     plan_space,
 )
 from adaptive_operator.decide.swaps import start_failures, surge_accelerators
-from adaptive_operator.decide.wording import accelerators_text, mix_text
+from adaptive_operator.decide.wording import accelerators_text, mix_text, no_budget_text
 from adaptive_operator.reasons import Reason
 
 _UNTIL_EDITED_SECONDS = 10 * 365 * 86_400.0  # as good as for ever: an edit of the spec ends it
@@ -81,9 +81,10 @@ def start_up(situation: Situation, limit: int) -> Proposal | None:
         return None
     mix = start_mix(situation, limit)
     if not any(mix.values()):
-        message = (
-            f"not even one replica fits in {accelerators_text(limit)} of {situation.model.spec.accelerators.resource}"
-        )
+        resource = situation.model.spec.accelerators.resource
+        message = f"not even one replica fits in {accelerators_text(limit)} of {resource}"
+        if situation.budget <= 0:
+            message = no_budget_text(situation)
         reason = Reason.BUDGET_SHARED if limit < situation.budget else Reason.CAPACITY_LIMITED
         return Proposal(reason, message, mix, situation.memory)
     message = f"first replicas: {mix_text(mix)}"
@@ -122,8 +123,11 @@ def fit_budget(situation: Situation, limit: int) -> Proposal | None:
         if situation.model.pool
         else "other models need a replica to serve at all"
     )
-    cause = owed if shared else "the budget was lowered"
-    message = f"{mix_text(situation.wanted)} hold more than {accelerators_text(limit)}, {cause}: go to {mix_text(mix)}"
+    cause = owed if shared else "which is the whole budget"
+    wanted = mix_text(situation.wanted)
+    message = f"{wanted} hold more than {accelerators_text(limit)}, {cause}: go to {mix_text(mix)}"
+    if situation.budget <= 0:
+        message = f"{wanted} are given up: {no_budget_text(situation)}"
     reason = Reason.BUDGET_SHARED if shared else Reason.BUDGET_EXCEEDED
     return Proposal(reason, message, mix, situation.memory, predict(situation, mix, limit))
 

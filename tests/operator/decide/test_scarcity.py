@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 
 from adaptive_operator.api.pool import PoolDivision
-from adaptive_operator.reasons import ShareReason
+from adaptive_operator.reasons import Reason, ShareReason
 from stand_ins.plant import demo_spec, metrics, observe_one, tier
-from tests.operator.decide.test_neighbours import decided
+from tests.operator.decide.test_neighbours import decided, told
 
 BOTH = pytest.mark.parametrize("division", PoolDivision)
 
@@ -45,3 +45,20 @@ def test_a_model_that_is_limited_by_what_its_spec_allows_is_told_so(division, bu
 @BOTH
 def test_a_model_that_lacks_nothing_has_all_that_it_wants(division):
     assert part_of(4, division, {"full": 1, "int8": 1, "int4": 1}, 0.3)[0] is ShareReason.SATISFIED
+
+
+def test_a_budget_of_zero_is_told_as_such_to_a_new_model():
+    decision = decided(0, observe_one(demo_spec(accelerators={}), {}, metrics(9.0), name="a"))["a"]
+    words = "the budget of nvidia.com/gpu is 0, so nothing can run; raise it"
+    assert (decision.reason, decision.message) == (Reason.CAPACITY_LIMITED, words)
+    assert told(decision, Reason.CAPACITY_LIMITED) == f"there is demand, and {words}"
+
+
+def test_a_model_with_more_than_the_budget_is_not_told_that_the_budget_was_lowered():
+    """It may never have been higher: only that it is too small is known."""
+    model = observe_one(demo_spec(accelerators={}), {"int8": 1, "int4": 1}, metrics(0.5), name="a")
+    none, one = decided(0, model)["a"], decided(1, model)["a"]
+    assert none.message == (
+        "int8 1 · int4 1 are given up: the budget of nvidia.com/gpu is 0, so nothing can run; raise it"
+    )
+    assert one.message == "int8 1 · int4 1 hold more than 1 accelerator, which is the whole budget: go to int4 1"

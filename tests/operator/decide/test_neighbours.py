@@ -172,3 +172,13 @@ def test_what_keeps_a_minimum_and_what_the_load_passes_are_told_together():
     words = told(decision, Reason.CAPACITY_LIMITED)
     assert words.startswith("demand passes capacity")
     assert "replicas.min 9 of int4 is not kept" in words
+
+
+def test_a_minimum_that_waits_does_not_keep_others_from_giving_to_one_another():
+    """Told of all of it, the plan would give that model everything, and then be worth nothing to the others."""
+    quality = {"accelerators": {}, "quality": {"floorPermille": 900}, "routing": {"warmTier": "int4"}}
+    calm = observe_one(demo_spec(**quality), {"full": 1, "int4": 1}, metrics(0.35), name="calm")
+    busy = observe_one(demo_spec(**quality), {"int8": 1, "int4": 1}, metrics(1.6), name="busy")
+    waits = replace(asks(9, "waits", {"int4": 1}), generation=1)
+    found = decided(6, busy, calm, waits)
+    assert found["calm"].message.startswith("others refuse requests for want of what int8 1 · int4 1 would leave them")

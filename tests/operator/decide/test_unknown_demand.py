@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from adaptive_operator.decide.fairness import Party, Want, divide
 from adaptive_operator.observe.observation import ModelMetrics, ModelObservation, PoolShare, Unknown
 from adaptive_operator.reasons import Reason
 from stand_ins.plant import decide_one, demo_spec, metrics, observe_one, tier
 from tests.operator.decide.test_contention import plain, pool_of, replicas
+from tests.operator.decide.test_fairness import divisions
 from tests.operator.decide.test_neighbours import SERVES, decided, some
 
 UNKNOWN: dict[str, ModelMetrics] = {
@@ -90,3 +93,17 @@ def test_what_is_kept_comes_before_reservations():
     parties = (Party(("a",)), Party(("b",), reservation=6))
     wants = {"a": Want(8, 1, first=1, kept=5), "b": Want(8, 1, first=1)}
     assert divide(parties, wants, 8) == {"a": 5, "b": 3}
+
+
+@settings(max_examples=200, deadline=None)
+@given(divisions(), st.data())
+def test_a_division_keeps_what_is_kept_within_the_budget_and_leaves_nothing_that_is_wanted(division, data):
+    parties, wants, budget = division
+    left = budget
+    for key, want in wants.items():
+        kept = data.draw(st.integers(0, min(left, want.demand)))
+        wants[key] = replace(want, kept=kept, first=data.draw(st.integers(0, want.minimum)))
+        left -= kept
+    parts = divide(parties, wants, budget)
+    assert all(want.kept <= parts[key] <= want.demand for key, want in wants.items())
+    assert sum(parts.values()) == min(budget, sum(want.demand for want in wants.values()))

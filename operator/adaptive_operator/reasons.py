@@ -57,6 +57,8 @@ class ShareReason(StrEnum):
     MINIMUM = "Minimum"  # wants more than its minimum, and others are owed the rest
     WEIGHTED = "Weighted"  # wants more than its weight gives
     PLANNED = "Planned"  # wants more than the pool's plan gives it; only where the plan divides the pool
+    POOL_TOO_SMALL = "PoolTooSmall"  # wants more than the whole pool can give
+    OWN_LIMITS = "OwnLimits"  # wants more than its own budget, tiers or floor allow
     UNMANAGED = "Unmanaged"  # its mode is not Active, or nothing can be decided for it: it keeps what it holds
 
 

@@ -153,7 +153,7 @@ class AcceleratorPoolSpec(Api):
         description="Weighted: each model may count on its reservation and its part by weight, and uses what others do"
         " not want. Planned: one plan for all models gives accelerators to where they serve most. The quality that a"
         " model serves and the requests that it refuses count as many times as its weight says; what carries a model's"
-        " own load is not taken from it, but nobody is promised a part.",
+        " own load goes to a model of a larger weight only. Nobody is promised a part.",
     )
     shares: Annotated[
         tuple[Share, ...],

@@ -1,7 +1,8 @@
 """Sharing a pool: how much each model may plan with, and how much it may hold now. Sum of grants <= budget, always.
 
-Minimums come first, then what is held, then growth by need. No model is shrunk for another one's growth, only for its
-minimum. An optimiser over all models can take the place of `split`.
+First what models of unknown demand have, then what each model needs to serve at all, then what is held, then minimums
+beyond that, then growth by need. No model is shrunk for another one's growth or larger minimum, only for its first
+replica. An optimiser over all models can take the place of `split`.
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ class Claim:
     wanted: int  # by the last decision
     minimum: int  # by its bounds and the warm tier
     most: int  # by its own budget
+    first: int = 0  # of the minimum, what the model needs to serve at all: its warm replica
+    kept: int = 0  # of what is wanted, what nobody may take while the budget holds it: how much is needed is unknown
+    acts: bool = True  # are decisions carried out? Else it has what it has, whatever is decided
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +43,14 @@ class SwapRoom:
 
 
 def shares(claims: Sequence[Claim], budget: int) -> dict[str, Share]:
-    """Each model's share before growth. Those that hold something come first where minimums do not fit all.
+    """Each model's share before growth. A minimum beyond the first replica takes only what nobody has.
 
-    Example, budget 4: a holds 4 and needs at least 1, b holds 0 and needs at least 1: a may keep 3, b gets 1.
+    Example, budget 4: a holds 4 and needs 1 to serve, b holds 0 and needs 1: a may keep 3, b gets 1. Were the minimum
+    of b 3, the rest would wait until a gives something back.
     """
-    minimums = _minimums(claims, budget)
-    above = {c.key: max(0, min(c.most, c.wanted) - minimums[c.key]) for c in claims}
-    extra = _in_proportion(above, budget - sum(minimums.values()))
-    bases = {c.key: minimums[c.key] + extra[c.key] for c in claims}
+    fixed = {c.key: max(c.held, c.wanted) for c in claims if not c.acts}
+    acting = [c for c in claims if c.acts]
+    bases = _with_free(claims, fixed | _bases(acting, max(0, budget - sum(fixed.values()))), budget)
     free = free_accelerators(claims, bases, budget)
     exceeded = sum(max(bases[c.key], c.held) for c in claims) > budget
     return {c.key: _share(c, bases, free, budget, exceeded) for c in claims}
@@ -101,13 +105,52 @@ def _share(claim: Claim, bases: Mapping[str, int], free: int, budget: int, excee
     return Share(own, max(own, min(claim.most, own + free, budget - others)))
 
 
-def _minimums(claims: Sequence[Claim], budget: int) -> dict[str, int]:
-    left, minimums = budget, {}
-    for claim in sorted(claims, key=lambda c: (c.held == 0, c.key)):
-        fits = claim.minimum <= left
-        minimums[claim.key] = claim.minimum if fits else left if claim.held else 0
-        left -= minimums[claim.key]
-    return minimums
+def _bases(claims: Sequence[Claim], budget: int) -> dict[str, int]:
+    """What each model has or is owed: in turn its first replica, what it has of its minimum, and what else it has."""
+    bases = find_kept(claims, budget)
+    firsts = {c.key: (max(0, min(c.first, c.minimum) - bases[c.key]), c.held > 0) for c in claims}
+    served = serve_first(firsts, budget - sum(bases.values()))
+    bases = {key: base + served[key] for key, base in bases.items()}
+    for most in ({c.key: c.minimum for c in claims}, {c.key: c.most for c in claims}):
+        has = {c.key: max(0, min(most[c.key], c.most, c.wanted) - bases[c.key]) for c in claims}
+        kept = _in_proportion(has, budget - sum(bases.values()))
+        bases = {key: base + kept[key] for key, base in bases.items()}
+    return bases
+
+
+def find_kept(claims: Sequence[Claim], budget: int) -> dict[str, int]:
+    """What models of unknown demand keep, whoever wants it: unknown is not zero.
+
+    Nothing where the budget does not hold it, or what the others need to go on serving: then all have to be shrunk.
+    """
+    kept = {c.key: min(c.kept, c.most) for c in claims}
+    serving = sum(min(c.first, c.minimum, c.held) for c in claims if kept[c.key] == 0)
+    return kept if sum(kept.values()) + serving <= budget else dict.fromkeys(kept, 0)
+
+
+def serve_first(firsts: Mapping[str, tuple[int, bool]], budget: int) -> dict[str, int]:
+    """What each model needs to serve at all, by key. `firsts`: accelerators, and does it hold any already?
+
+    Where they do not fit all, those that hold something come first, by name: a replica cannot be divided.
+    """
+    left, given = budget, {}
+    for key in sorted(firsts, key=lambda key: (not firsts[key][1], key)):
+        first, holds = firsts[key]
+        given[key] = first if first <= left else left if holds else 0
+        left -= given[key]
+    return given
+
+
+def _with_free(claims: Sequence[Claim], bases: Mapping[str, int], budget: int) -> dict[str, int]:
+    """With what is missing of minimums, as far as nobody holds or is owed it; in proportion where it is not enough.
+
+    Where not even the first replica fits, a part of it would serve nobody.
+    """
+    taken = {c.key: max(bases[c.key], c.held) for c in claims}
+    able = [c for c in claims if taken[c.key] >= min(c.first, c.minimum)]
+    missing = dict.fromkeys(taken, 0) | {c.key: max(0, min(c.minimum, c.most) - taken[c.key]) for c in able}
+    given = _in_proportion(missing, max(0, budget - sum(taken.values())))
+    return {key: taken[key] + given[key] if given[key] else base for key, base in bases.items()}
 
 
 def _in_proportion(needs: Mapping[str, int], available: int) -> dict[str, int]:

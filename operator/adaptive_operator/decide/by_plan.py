@@ -1,7 +1,8 @@
 """A budget that is not divided by fair shares, shared as one program over its models says, where that is worth more.
 
 The program says how many accelerators each model should have; within them the model's own rules choose and damp. A
-model gives to another one what only its quality depends on (`giving.py`), never what carries its own requests.
+model gives to another one what only its quality depends on (`giving.py`); what carries its own requests never, unless
+the other one counts more (`yielding.py`).
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from adaptive_operator.decide.restoring import restore
 from adaptive_operator.decide.rules import LOAD, propose
 from adaptive_operator.decide.situation import Mix, Situation, as_mix, as_plan, plan_space
 from adaptive_operator.decide.wording import accelerators_text, mix_text, rate_text
+from adaptive_operator.decide.yielding import yield_load
 from adaptive_operator.observe.observation import LastPlan, Planning, PoolObservation
 from adaptive_operator.reasons import Reason
 
@@ -198,6 +200,8 @@ def _carry_out(
     # What may be chance or a short burst is no reason to take something from others.
     sure = [s for s in lacking if _is_sure(s, proposals[s.model.key])]
     refused = sum(weights[s.model.key] * _refused_less(s, planned.mixes[s.model.key]) for s in sure)
+    for s in lacking if waits else ():
+        proposals[s.model.key] = _yielding(s, planned, limits[s.model.key], sure, proposals[s.model.key])
     lacking_keys = {s.model.key for s in lacking}
     rest = [s for s in models if s.model.key not in lacking_keys]
     gain = _gain_of_free(rest, planned, needs, free)
@@ -209,6 +213,7 @@ def _carry_out(
         limits[key], proposals[key] = _offer(s, planned.mixes[key], need, owned[key], 0 if waits else free)
         if waits and refused > 0 and dict(proposals[key].replicas) == s.wanted:
             proposals[key] = _giving(s, planned.mixes[key], limits[key], refused / weights[key], proposals[key])
+            proposals[key] = _yielding(s, planned, limits[key], sure, proposals[key])
         free -= need_of(s, proposals[key], owned)
     if waits:
         return Division(limits, proposals, owned, base.free), planned
@@ -271,6 +276,19 @@ def _within(situation: Situation, mix: Mix, limit: int, most: int) -> Proposal:
 
 def _giving(situation: Situation, mix: Mix, limit: int, refused: float, else_: Proposal) -> Proposal:
     given = give(situation, mix, limit, refused)
+    return else_ if given is None else replace(given, findings=else_.findings)
+
+
+def _yielding(
+    situation: Situation, planned: Planned, limit: int, sure: Sequence[Situation], else_: Proposal
+) -> Proposal:
+    """As `_giving`, but of what carries the own load: for requests of models that count more, and only theirs."""
+    key, weights, mixes = situation.model.key, planned.weights, planned.mixes
+    heavier = [s for s in sure if weights[s.model.key] > weights[key]]
+    refused = sum(weights[s.model.key] * _refused_less(s, mixes[s.model.key]) for s in heavier) / weights[key]
+    if refused <= 0 or dict(else_.replicas) != situation.wanted:
+        return else_
+    given = yield_load(situation, mixes[key], limit, refused)
     return else_ if given is None else replace(given, findings=else_.findings)
 
 

@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from adaptive_operator.api.v1alpha1 import Mode
-from adaptive_operator.decide.budget import Claim
+from adaptive_operator.decide import scarcity
+from adaptive_operator.decide.budget import Claim, find_kept
 from adaptive_operator.decide.decision import PoolPart
 from adaptive_operator.decide.fairness import Party, Want, build_parties, divide
 from adaptive_operator.decide.proposal import Proposal
@@ -40,17 +41,17 @@ def hold_contest(situations: Sequence[Situation], claims: Sequence[Claim], pool:
     claim_of = {claim.key: claim for claim in claims}
     kept = sum(max(claim.held, claim.wanted) for claim in claims if claim.key not in acting)
     budget = max(0, pool.budget - kept)
-    wants = {key: _want(claim_of[key], claim_of[key].most) for key in acting}
-    parties = build_parties(pool.shares, acting)
-    fair = divide(parties, wants, budget)
-    limits = _first_limits(parties, {key: claim_of[key] for key in acting}, fair, budget)
+    parties, own = build_parties(pool.shares, acting), {key: claim_of[key] for key in acting}
+    fair = _divide_all(parties, {key: replace(claim, kept=0) for key, claim in own.items()}, budget)
+    own = _with_kept(own, budget)
+    limits = _first_limits(parties, own, _divide_all(parties, own, budget), budget)
     asked = {key: propose(s, limits[key]) for key, s in acting.items()}
     without = find_without_surge(acting, asked)
     asked |= {key: propose(replace(acting[key], surge=0), limits[key]) for key in without}
     contest = Contest(limits, asked, fair, _by_member(parties), frozenset())
     costs = {key: s.cost(asked[key].replicas) for key, s in acting.items()}
     if sum(costs.values()) > budget:
-        parts = divide(parties, {key: _want(claim_of[key], costs[key]) for key in acting}, budget)
+        parts = divide(parties, {key: _want(own[key], costs[key]) for key in acting}, budget)
         contest = _cut(contest, acting, parts, costs, budget)
     return _with_watchers(contest, situations, claim_of, pool)
 
@@ -73,6 +74,7 @@ _WHY: Mapping[ShareReason, str] = {
     ShareReason.MINIMUM: "wants more than its minimum, and others are owed the rest",
     ShareReason.WEIGHTED: "wants more than its weight gives",
     ShareReason.UNMANAGED: "keeps what it has, because its mode is not Active",
+    **scarcity.WHY,
 }
 
 
@@ -82,6 +84,9 @@ def _reason_of(situation: Situation, proposal: Proposal, contest: Contest, grant
         return ShareReason.UNMANAGED
     limited = {Reason.BUDGET_SHARED} & {proposal.reason, *(finding.reason for finding in proposal.findings)}
     if not limited and key not in contest.cut:
+        lack = scarcity.find_lack(situation, proposal)
+        if lack is not None:
+            return lack
         return ShareReason.BORROWING if granted > contest.fair[key] else ShareReason.SATISFIED
     if 0 < granted <= contest.parties[key].reservation:
         return ShareReason.RESERVED
@@ -90,7 +95,18 @@ def _reason_of(situation: Situation, proposal: Proposal, contest: Contest, grant
 
 
 def _want(claim: Claim, demand: int) -> Want:
-    return Want(demand, claim.minimum, claim.held > 0)
+    return Want(demand, claim.minimum, claim.held > 0, claim.first, min(claim.kept, demand))
+
+
+def _with_kept(claims: Mapping[str, Claim], budget: int) -> dict[str, Claim]:
+    """Claims with what models of unknown demand keep in this pass, others' share or not."""
+    kept = find_kept(list(claims.values()), budget)
+    return {key: replace(claim, kept=kept[key]) for key, claim in claims.items()}
+
+
+def _divide_all(parties: Sequence[Party], claims: Mapping[str, Claim], budget: int) -> dict[str, int]:
+    """The division if all wanted all, beside what is kept."""
+    return divide(parties, {key: _want(claim, claim.most) for key, claim in claims.items()}, budget)
 
 
 def _by_member(parties: Sequence[Party]) -> dict[str, Party]:

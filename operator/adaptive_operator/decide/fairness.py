@@ -1,4 +1,4 @@
-"""Who may have how much of an AcceleratorPool: reservations first, then minimums, then the rest by weight.
+"""Who may have how much of an AcceleratorPool: reservations, first replicas, minimums, then the rest by weight.
 
 Pure arithmetic over whole accelerators; knows neither tiers nor demand. What one model does not want is there for the
 others, so the pool is never idle while somebody wants it.
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from adaptive_operator.api.pool import PoolDivision
-from adaptive_operator.decide.budget import split
+from adaptive_operator.decide.budget import serve_first, split
 from adaptive_operator.names import short_hash
 from adaptive_operator.observe.observation import PoolShare
 
@@ -33,6 +33,8 @@ class Want:
     demand: int
     minimum: int = 0  # part of the demand
     holds: bool = True  # something already: comes first where minimums do not fit all
+    first: int = 0  # of the minimum, what it needs to serve at all
+    kept: int = 0  # of the demand, what it keeps in any case; of all models, no more than the budget
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,26 +106,32 @@ def _is_for(share: PoolShare, key: str) -> bool:
 
 
 def _reserve(parties: Sequence[Party], wants: Mapping[str, Want], budget: int) -> dict[str, int]:
-    """Reservations as far as they are wanted; in proportion where the pool has lost too many nodes to keep them."""
-    wanted = {
-        party.members[0]: min(party.reservation, sum(wants[key].demand for key in party.members)) for party in parties
-    }
-    kept, reserved = split(wanted, budget), {}
+    """What is kept, and reservations as far as they are wanted; in proportion where there is too little for all."""
+    kept = {party.members[0]: sum(wants[key].kept for key in party.members) for party in parties}
+    wanted = {}
     for party in parties:
-        rows = {key: Row(0, wants[key].demand) for key in party.members}
-        reserved.update(fill_by_weight(rows, kept[party.members[0]]))
+        demand = sum(wants[key].demand for key in party.members)
+        wanted[party.members[0]] = max(0, min(party.reservation, demand) - kept[party.members[0]])
+    more, reserved = split(wanted, budget - sum(kept.values())), {}
+    for party in parties:
+        rows = {key: Row(wants[key].kept, wants[key].demand) for key in party.members}
+        reserved.update(fill_by_weight(rows, kept[party.members[0]] + more[party.members[0]]))
     return reserved
 
 
 def _with_minimums(reserved: Mapping[str, int], wants: Mapping[str, Want], budget: int) -> dict[str, int]:
-    """Reservations raised to minimums, as far as the budget goes: a minimum is kept whole, or what is held of it."""
-    left, bases = budget - sum(reserved.values()), dict(reserved)
-    for key in sorted(wants, key=lambda key: (not wants[key].holds, key)):
-        want = wants[key]
-        owed = max(0, min(want.minimum, want.demand) - reserved[key])
-        more = owed if owed <= left else left if want.holds else 0
-        bases[key] += more
-        left -= more
+    """Reservations raised to minimums in rounds, as far as the budget goes, so that none ends what others serve with.
+
+    First what each needs to serve at all; then the rest, in proportion where it does not fit: of those that hold
+    something, then of the others.
+    """
+    owed = {key: min(want.minimum, want.demand) for key, want in wants.items()}
+    firsts = {key: (max(0, min(want.first, owed[key]) - reserved[key]), want.holds) for key, want in wants.items()}
+    given = serve_first(firsts, budget - sum(reserved.values()))
+    bases = {key: reserved[key] + given[key] for key in wants}
+    for holds in (True, False):
+        missing = {key: max(0, owed[key] - bases[key]) for key, want in wants.items() if want.holds is holds}
+        bases |= {key: bases[key] + more for key, more in split(missing, budget - sum(bases.values())).items()}
     return bases
 
 

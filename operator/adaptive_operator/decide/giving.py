@@ -24,18 +24,28 @@ def give(situation: Situation, mix: Mix, limit: int, refused: float) -> Proposal
     `refused`: requests/s of others that are refused without it, and would be served with it.
     """
     demand = situation.demand
-    if demand.trust is not Trust.FULL or demand.peak is None or is_freshly_started(situation) or dwells(situation):
+    if demand.peak is None or not may_give(situation):
         return None
     need = demand.peak * situation.settings.shrink_headroom
     target = _least_mix(situation, situation.cost(mix), need)
     if target is None or not _is_worth_its_dip(situation, target, limit, refused):
         return None
+    return give_when_agreed(situation, target, limit, need, "others")
+
+
+def may_give(situation: Situation) -> bool:
+    """Is it the time for it? The readings are fresh, the operator has watched for a hold window, no dwell is on."""
+    return situation.demand.trust is Trust.FULL and not is_freshly_started(situation) and not dwells(situation)
+
+
+def give_when_agreed(situation: Situation, target: dict[str, int], limit: int, need: float, whom: str) -> Proposal:
+    """Go to the smaller mix, or wait for plans in agreement. `need`: requests/s that its quality is told for."""
     memory = agree(situation, fingerprint(target))
     if not is_agreed(situation, memory):
         plans = situation.model.spec.scaling.plans_in_agreement
-        message = f"others refuse requests for want of what {mix_text(target)} would leave them: {_WAITS.format(plans)}"
+        message = f"{whom} refuse requests for want of what {mix_text(target)} would leave them: {_WAITS.format(plans)}"
         return Proposal(Reason.HELD_FOR_AGREEMENT, message, situation.wanted, memory)
-    return _given(situation, target, limit, need)
+    return _given(situation, target, limit, need, whom)
 
 
 _WAITS = "waits for {} equal plans in a row"
@@ -59,7 +69,7 @@ def _is_worth_its_dip(situation: Situation, mix: Mix, limit: int, refused: float
     return lost * step < refused * life
 
 
-def _given(situation: Situation, mix: dict[str, int], limit: int, need: float) -> Proposal:
+def _given(situation: Situation, mix: dict[str, int], limit: int, need: float, whom: str) -> Proposal:
     space = plan_space(situation, limit)
     old, new = (space.fill(as_plan(space, m), need).quality_permille for m in (situation.wanted, mix))
     left = accelerators_text(situation.cost(situation.wanted) - situation.cost(mix))
@@ -67,7 +77,7 @@ def _given(situation: Situation, mix: dict[str, int], limit: int, need: float) -
     return Proposal(
         reason=Reason.GAVE_TO_OTHERS,
         message=(
-            f"others would refuse requests: leaves them {left}; {mix_text(mix)} carry"
+            f"{whom} would refuse requests: leaves them {left}; {mix_text(mix)} carry"
             f" {rate_text(capacity(situation, mix))} at {new:.0f} instead of {old:.0f} permille of quality"
         ),
         replicas=mix,

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from adaptive_operator.api.v1alpha1 import Mode
 from adaptive_operator.decide.candidates import best_plan
-from adaptive_operator.decide.growth import carries, growth_demand, replace_wanted
+from adaptive_operator.decide.growth import capacity, carries, growth_demand, replace_wanted
 from adaptive_operator.decide.prediction import predict
 from adaptive_operator.decide.proposal import Proposal
 from adaptive_operator.decide.situation import (
@@ -26,7 +26,7 @@ from adaptive_operator.decide.situation import (
     plan_space,
 )
 from adaptive_operator.decide.swaps import start_failures, surge_accelerators
-from adaptive_operator.decide.wording import accelerators_text, mix_text
+from adaptive_operator.decide.wording import accelerators_text, mix_text, no_budget_text
 from adaptive_operator.reasons import Reason
 
 _UNTIL_EDITED_SECONDS = 10 * 365 * 86_400.0  # as good as for ever: an edit of the spec ends it
@@ -81,9 +81,10 @@ def start_up(situation: Situation, limit: int) -> Proposal | None:
         return None
     mix = start_mix(situation, limit)
     if not any(mix.values()):
-        message = (
-            f"not even one replica fits in {accelerators_text(limit)} of {situation.model.spec.accelerators.resource}"
-        )
+        resource = situation.model.spec.accelerators.resource
+        message = f"not even one replica fits in {accelerators_text(limit)} of {resource}"
+        if situation.budget <= 0:
+            message = no_budget_text(situation)
         reason = Reason.BUDGET_SHARED if limit < situation.budget else Reason.CAPACITY_LIMITED
         return Proposal(reason, message, mix, situation.memory)
     message = f"first replicas: {mix_text(mix)}"
@@ -102,9 +103,8 @@ def follow_spec(situation: Situation, limit: int) -> Proposal | None:
         return None
     found = predict(situation, mix, limit)
     if only_warm:
-        message = f"{situation.warm} keeps a replica as the warm tier"
-        return Proposal(Reason.ADDED_REPLICA, message, mix, situation.memory, found)
-    changed = ", ".join([*(f"{name} was removed" for name in situation.removed), *_bounds_text(outside)])
+        return Proposal(Reason.ADDED_REPLICA, _raised_text(situation, outside), mix, situation.memory, found)
+    changed = ", ".join([*(f"{name} was removed" for name in situation.removed), *_bounds_text(situation, outside)])
     return Proposal(Reason.SPEC_CHANGED, f"{changed}: go to {mix_text(mix)}", mix, situation.memory, found)
 
 
@@ -113,14 +113,21 @@ def fit_budget(situation: Situation, limit: int) -> Proposal | None:
     if situation.cost(situation.wanted) <= limit:
         return None
     space = plan_space(situation, limit, Moves.REMOVALS)
-    plan = best_plan(space, known_demand(situation), situation.settings.exact_plans)
+    plan = best_plan(space, _demand_to_keep(situation), situation.settings.exact_plans)
     mix = as_mix(situation, space, plan) if plan is not None else dict.fromkeys(situation.wanted, 0)
     if situation.cost(mix) > limit:
         mix = _trimmed(situation, mix, limit)
     shared = limit < situation.budget
-    owed = "others are owed their share of the pool" if situation.model.pool else "other models need their minimum"
-    cause = owed if shared else "the budget was lowered"
-    message = f"{mix_text(situation.wanted)} hold more than {accelerators_text(limit)}, {cause}: go to {mix_text(mix)}"
+    owed = (
+        "others are owed their share of the pool"
+        if situation.model.pool
+        else "other models need a replica to serve at all"
+    )
+    cause = owed if shared else "which is the whole budget"
+    wanted = mix_text(situation.wanted)
+    message = f"{wanted} hold more than {accelerators_text(limit)}, {cause}: go to {mix_text(mix)}"
+    if situation.budget <= 0:
+        message = f"{wanted} are given up: {no_budget_text(situation)}"
     reason = Reason.BUDGET_SHARED if shared else Reason.BUDGET_EXCEEDED
     return Proposal(reason, message, mix, situation.memory, predict(situation, mix, limit))
 
@@ -145,6 +152,13 @@ def known_demand(situation: Situation) -> float:
     if measured is not None:
         return measured
     return (situation.memory.planned_demand_milli or 0) / 1000
+
+
+def _demand_to_keep(situation: Situation) -> float:
+    """Demand to shrink for (requests/s). What is not known is not zero: all that the replicas carry counts then."""
+    known = known_demand(situation)
+    unknown = growth_demand(situation) is None and known <= 0
+    return capacity(situation, situation.wanted) if unknown else known
 
 
 def _without(situation: Situation, failures: dict[str, str]) -> Situation:
@@ -227,8 +241,23 @@ def _within_bounds(situation: Situation, tier: TierState, affordable: Mix) -> in
     return min(raised, tier.most)
 
 
-def _bounds_text(outside: Mix) -> list[str]:
-    return [f"{name} keeps {n} by its bounds" for name, n in outside.items()]
+def _raised_text(situation: Situation, raised: Mix) -> str:
+    """Why the warm tier alone grows: because it is warm, or has a minimum of more than one."""
+    ((name, count),) = raised.items()
+    tier = situation.tier(name)
+    if tier is None or count <= 1:
+        return f"{name} keeps a replica as the warm tier"
+    return f"{name} goes from {tier.wanted} to {count} by its replicas.min {tier.least}"
+
+
+def _bounds_text(situation: Situation, outside: Mix) -> list[str]:
+    least = {tier.name: tier.least for tier in situation.tiers}
+    return [
+        f"{name} keeps {n} of its replicas.min {least[name]}"
+        if 0 < n < least[name]
+        else f"{name} keeps {n} by its bounds"
+        for name, n in outside.items()
+    ]
 
 
 def _carrying(situation: Situation, mix: dict[str, int], limit: int) -> dict[str, int]:

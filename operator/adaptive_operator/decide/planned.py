@@ -123,7 +123,7 @@ def _model(situation: Situation, resource: str, weights: Mapping[str, float]) ->
     key = situation.model.key
     return PlannedModel(
         key=key,
-        tiers=tuple(PlannedTier(t.name, t.low, None if t.high >= UNBOUNDED else t.high) for t in tiers),
+        tiers=tuple(PlannedTier(t.name, _owed(situation, t), None if t.high >= UNBOUNDED else t.high) for t in tiers),
         columns=tuple(_column(situation, tier, tier.card, resource) for tier in tiers if tier.card),
         routes=tuple(route for route, _ in routes),
         classes=(RequestClass("all", planned_demand(situation), tuple(quality for _, quality in routes)),),
@@ -131,6 +131,15 @@ def _model(situation: Situation, resource: str, weights: Mapping[str, float]) ->
         floor=situation.floor_permille / 1000,
         most_accelerators=_most_wanted(situation),
     )
+
+
+def _owed(situation: Situation, tier: TierState) -> int:
+    """Replicas that no plan takes: of the minimum what is there, and the warm tier's first.
+
+    The rest of a minimum waits for what is free, and is followed by the rules. As a bound, one that never fits would
+    give its model everything, and no such plan is worth following for the others.
+    """
+    return min(tier.low, max(tier.wanted, int(tier.name == situation.warm)))
 
 
 def _column(situation: Situation, tier: TierState, card: TierCard, resource: str) -> Column:

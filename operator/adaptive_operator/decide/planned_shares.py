@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from adaptive_operator.decide import scarcity
 from adaptive_operator.decide.by_need import acts
 from adaptive_operator.decide.decision import PoolPart
 from adaptive_operator.decide.fairness import build_parties
@@ -21,6 +22,7 @@ _WHY: Final[Mapping[ShareReason, str]] = {
     ShareReason.PLANNED: "wants more, and others have the rest: the pool's plan moves it only where that serves clearly"
     " more, counted by weight",
     ShareReason.UNMANAGED: "keeps what it has, because its mode is not Active",
+    **scarcity.WHY,
 }
 _LIMITED: Final = frozenset({Reason.BUDGET_SHARED, Reason.GAVE_TO_OTHERS})
 
@@ -44,4 +46,6 @@ def _reason_of(situation: Situation, proposal: Proposal) -> ShareReason:
     if not acts(situation):
         return ShareReason.UNMANAGED
     told = {proposal.reason, *(finding.reason for finding in proposal.findings)}
-    return ShareReason.PLANNED if told & _LIMITED else ShareReason.SATISFIED
+    if told & _LIMITED:
+        return ShareReason.PLANNED
+    return scarcity.find_lack(situation, proposal) or ShareReason.SATISFIED

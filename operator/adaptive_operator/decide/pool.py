@@ -14,6 +14,7 @@ from adaptive_operator.decide.adopted import as_adopted
 from adaptive_operator.decide.budget import Claim, grants
 from adaptive_operator.decide.by_need import Division, acts, divide_by_need
 from adaptive_operator.decide.by_plan import Planned, Solver, describe_plan, plan_pool
+from adaptive_operator.decide.claims import build_claim
 from adaptive_operator.decide.contention import describe_part, hold_contest
 from adaptive_operator.decide.decision import Decision, Finding, PoolDecision
 from adaptive_operator.decide.explanation import explain, recall_explanation
@@ -27,7 +28,7 @@ from adaptive_operator.decide.restoring import wished_mix
 from adaptive_operator.decide.revisions import held_back_revisions, proven_revisions
 from adaptive_operator.decide.rules import propose
 from adaptive_operator.decide.settings import DecideSettings
-from adaptive_operator.decide.situation import Situation, TierState, build_situation, minimum_mix
+from adaptive_operator.decide.situation import Situation, TierState, build_situation
 from adaptive_operator.decide.surge import find_without_surge, swap_rooms, with_surge
 from adaptive_operator.decide.swaps import new_swap, surge_accelerators, with_time
 from adaptive_operator.decide.weights import Weights, plan_weights
@@ -69,7 +70,7 @@ def decide_pool(observation: PoolObservation, settings: DecideSettings, solver: 
 
 def _decide_plan(situations: Sequence[Situation], observation: PoolObservation, solver: Solver) -> PoolDecision:
     """For models that name no AcceleratorPool, or one that the plan divides."""
-    claims, weights = [_claim(situation) for situation in situations], find_weights(observation)
+    claims, weights = [build_claim(situation) for situation in situations], find_weights(observation)
     by_need = divide_by_need(situations, claims, observation.budget)
     division, planned = plan_pool(situations, observation, by_need, solver, weights)
     limits, division = division.limits, _within_surge(situations, division)
@@ -143,7 +144,7 @@ def _stand_in(observation: PoolObservation, planned: Planned | None) -> str | No
 
 def _decide_shares(situations: Sequence[Situation], observation: PoolObservation) -> PoolDecision:
     """For an AcceleratorPool whose reservations and weights decide: each decision tells its part."""
-    claims = sorted((_claim(situation) for situation in situations), key=lambda claim: claim.key)
+    claims = sorted((build_claim(situation) for situation in situations), key=lambda claim: claim.key)
     contest = hold_contest(situations, claims, observation)
     proposals = [contest.proposals[s.model.key] for s in situations]
     targets = _costs(situations, proposals)
@@ -177,18 +178,6 @@ def _party_note(party: Party) -> str:
     """`reserved 2, weight 3`; empty where nothing is said."""
     parts = [f"reserved {party.reservation}"] if party.reservation else []
     return ", ".join([*parts, *([f"weight {party.weight}"] if party.weight != 1 else [])])
-
-
-def _claim(situation: Situation) -> Claim:
-    wanted = situation.cost(situation.wanted)
-    minimum = situation.cost(minimum_mix(situation, situation.budget))
-    return Claim(
-        key=situation.model.key,
-        held=situation.held,
-        wanted=wanted,
-        minimum=minimum if acts(situation) else min(minimum, wanted),
-        most=situation.budget,
-    )
 
 
 def _wishes(

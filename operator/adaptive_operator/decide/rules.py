@@ -15,6 +15,7 @@ from adaptive_operator.decide.demand import Trust
 from adaptive_operator.decide.floor import floor_out_of_reach
 from adaptive_operator.decide.growth import grow, grow_further, limit_findings
 from adaptive_operator.decide.lifecycle import adopt_edit, fit_budget, follow_spec, paused, roll_back, start_up
+from adaptive_operator.decide.minimums import merge_findings, unkept_minimums
 from adaptive_operator.decide.proposal import Proposal
 from adaptive_operator.decide.restoring import restore
 from adaptive_operator.decide.revisions import held_back_revisions
@@ -100,7 +101,9 @@ def _findings(situation: Situation, proposal: Proposal, limit: int) -> tuple[Fin
         *_stale_cards(situation),
         *_left_out(situation, proposal),
         *_metrics(situation),
-        *limit_findings(situation, proposal.replicas, limit),
+        *merge_findings(
+            limit_findings(situation, proposal.replicas, limit), unkept_minimums(situation, proposal.replicas)
+        ),
         *floor_out_of_reach(situation),  # after the limits: it says more than theirs
     )
 

@@ -40,6 +40,11 @@ def budget_field(situation: Situation) -> str:
     return f"the budget of pool {model.pool}" if model.pool else f"the budget of {model.spec.accelerators.resource}"
 
 
+def no_budget_text(situation: Situation) -> str:
+    """Of a budget of 0, where to tell what fits in it would only puzzle."""
+    return f"{budget_field(situation)} is 0, so nothing can run; raise it"
+
+
 def clock_text(seconds: float) -> str:
     """`12:05:10 UTC` of Unix seconds."""
     return f"{datetime.fromtimestamp(seconds, UTC):%H:%M:%S} UTC"

@@ -165,7 +165,7 @@ def test_the_local_search_serves_as_much_as_the_exact_one_up_to_one_replica(tier
 
 
 def claim(key: str, held: int, wanted: int, minimum: int = 1, most: int = 100) -> Claim:
-    return Claim(key, held, wanted, minimum, most)
+    return Claim(key, held, wanted, minimum, most, first=minimum)
 
 
 SHARES = {

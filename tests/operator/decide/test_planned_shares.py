@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection
 from dataclasses import replace
 
@@ -81,6 +82,59 @@ def test_quality_is_given_for_requests_of_a_model_that_counts_as_much_and_not_wh
         told[weight] = decision.decisions[1]
     assert "others refuse requests for want of" in told[1].message
     assert "others refuse requests for want of" not in told[1000].message
+
+
+def run_late(*shares: PoolShare) -> list[Model]:
+    """`first` has what carries its load when that of `late` rises: all but one accelerator."""
+    own = demo_spec(tiers=ONE_TIER, accelerators={})
+    first = Model("first", own, lambda now: 0.3 if now < NOW + 50 else 5.0)
+    late = Model("late", own, lambda now: 0.3 if now < NOW + 150 else 5.0)
+    plant = Plant([first, late], budget=8, pool="gpu", division=PLANNED, shares=shares)
+    plant.run(150)
+    assert [sum(model.mix().values()) for model in plant.models] == [7, 1]
+    plant.run(150)
+    return [first, late]
+
+
+@pytest.mark.parametrize(
+    ("shares", "got"),
+    [
+        pytest.param((), [7, 1], id="both count the same: what carries the own load stays"),
+        pytest.param((PoolShare("demo", "first", weight=3),), [7, 1], id="the first counts more"),
+        pytest.param((PoolShare("demo", "late", weight=3),), [1, 7], id="the late one counts more"),
+    ],
+)
+def test_what_carries_the_own_load_goes_to_a_model_that_counts_more_and_to_no_other(shares, got):
+    first, late = run_late(*shares)
+    assert [sum(model.mix().values()) for model in (first, late)] == got
+    gave = [d.message for _, d in first.decisions if d.reason is Reason.GAVE_TO_OTHERS]
+    assert [message.startswith("others that count more would refuse requests: leaves them 6") for message in gave] == (
+        [True] if got == [1, 7] else []
+    )
+
+
+def test_a_model_that_refuses_requests_itself_gives_to_one_that_counts_more():
+    own = demo_spec(accelerators={})
+    models = [Model(name, own, lambda now: 0.3 if now < NOW + 100 else 5.0) for name in "ab"]
+    plant = Plant(models, budget=8, pool="gpu", division=PLANNED, shares=(PoolShare("demo", "b", weight=3),))
+    plant.run(300)
+    assert [sum(model.mix().values()) for model in models] == [1, 7]
+    told = [d.reason for _, d in models[0].decisions]
+    assert told.count(Reason.GAVE_TO_OTHERS) == 1
+    assert Reason.HELD_FOR_AGREEMENT in told, "as careful as any other giving"
+
+
+def test_square_waves_in_antiphase_do_not_flap_though_one_of_them_counts_more():
+    own = demo_spec(accelerators={}, scaling={**demo_spec().scaling.model_dump(by_alias=True), "dwellSeconds": 120})
+    loads = [lambda now: 0.3 if int(now // 240) % 2 else 3.0, lambda now: 3.0 if int(now // 240) % 2 else 0.3]
+    models = [Model(f"m{i}", own, load) for i, load in enumerate(loads)]
+    plant = Plant(models, budget=6, pool="gpu", division=PLANNED, shares=(PoolShare("demo", "m1", weight=3),))
+    plant.run(1440)  # three times there and back
+    for model in models:
+        mixes = [(at, dict(d.replicas)) for at, d in model.decisions]
+        changes = [mixes[0], *(new for old, new in itertools.pairwise(mixes) if old[1] != new[1])]
+        for (_, a), (began, b), (ended, c) in zip(changes, changes[1:], changes[2:], strict=False):
+            assert a != c or a == b or ended - began >= 120
 
 
 @pytest.mark.parametrize(("weight", "gives"), [(1, True), (20, False)])

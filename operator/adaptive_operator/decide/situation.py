@@ -372,7 +372,7 @@ def _wanted(model: ModelObservation) -> dict[str, int]:
             return dict(model.swap.target)
         if model.memory.wanted:
             return dict(model.memory.wanted)
-    tiers = {item.tier for item in model.stateful_sets}
+    tiers = sorted({item.tier for item in model.stateful_sets})  # in an order that each process has
     return {tier: existing_replicas(model, tier) for tier in tiers}
 
 

@@ -328,7 +328,7 @@ def _tier_state(
     left = tier.name in left_out
     return TierState(
         name=tier.name,
-        accelerators=in_force[0].accelerators if in_force else tier.replica.accelerators,
+        accelerators=next((item.accelerators for item in in_force if item.accelerators), tier.replica.accelerators),
         card=card,
         low=min(least, ready) if left else least,
         high=min(most, ready) if left else most,

@@ -28,7 +28,15 @@ from adaptive_operator.observe.declared import (
 )
 from adaptive_operator.observe.holding import count_held, held_accelerators
 from adaptive_operator.observe.inventory import Advertised
-from adaptive_operator.observe.manifests import Raw, count_accelerators, epoch_of, metadata_of, model_key, owner_uid
+from adaptive_operator.observe.manifests import (
+    Raw,
+    count_accelerators,
+    count_of_replica,
+    epoch_of,
+    metadata_of,
+    model_key,
+    owner_uid,
+)
 from adaptive_operator.observe.models import SeenModel, build_index, describe_validation, parse_model
 from adaptive_operator.observe.pods import has_ended, ordinal_of, stateful_set_of
 
@@ -244,10 +252,9 @@ def _held_in_all(snapshot: Snapshot, resource: str, belongs: Callable[[Raw], boo
         pods = existing.pop((metadata_of(item).get("namespace", ""), str(metadata_of(item)["name"])), [])
         if not belongs(item):
             continue
-        template = (((item.get("spec") or {}).get("template") or {}).get("spec")) or {}
         replicas = int((item.get("spec") or {}).get("replicas") or 0)
         held = count_held(replicas, {ordinal_of(pod) for pod in pods})
-        total += held * count_accelerators(template, resource)
+        total += held * count_of_replica(item, pods, resource)
     orphans = [pod for pods in existing.values() for pod in pods if belongs(pod)]
     return total + sum(count_accelerators(pod.get("spec") or {}, resource) for pod in orphans)
 

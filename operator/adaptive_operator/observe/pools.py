@@ -119,7 +119,9 @@ def build_pools(
     shared, unready = _fill_declared(seen, snapshot, declared, settlement)
     blocked += [_block_in_pool(model, pool, now) for pool in unready for model in pool.models]
     rest = [model for model in seen if not model.observation.pool]
-    pools, without_budget = _split_pools(rest, snapshot, declared, budgets, advertised, settlement.taken)
+    # One in trouble has no budget that could be taken off: what it holds of common nodes counts as if it were gone.
+    apart = {name: pool for name, pool in declared.items() if name in settlement.budgets or pool.spec.node_selector}
+    pools, without_budget = _split_pools(rest, snapshot, apart, budgets, advertised, settlement.taken)
     blocked += [_block_without_budget(model, advertised, now) for model in without_budget]
     return Seen((*shared, *pools), tuple(blocked), _highest_epoch(snapshot, seen), unready)
 

@@ -311,6 +311,16 @@ def test_what_a_pool_without_a_selector_left_behind_is_of_the_named_budget(
     assert without_a_pool(seen) == (expected, 8)
 
 
+def test_what_a_pool_in_trouble_without_a_selector_holds_is_not_handed_out_again() -> None:
+    """The nodes cannot be asked for a moment: its models keep what they have, of the same named budget."""
+    sets = [labelled(build_stateful_set("large", replicas=4)), build_stateful_set("small", replicas=1)]
+    models = (in_pool("large"), build_model("small", accelerators=OWN))
+    pools, unknown = [build_accelerator_pool(budget=8)], Advertised(trouble="list nodes (HTTP 503)")
+    seen = see(*models, pools=pools, sets=sets, budgets={RESOURCE: 12}, advertised=unknown)
+    assert [pool.key for pool in seen.unready] == ["gpu"]
+    assert without_a_pool(seen) == (4, 8)
+
+
 def test_a_model_that_left_a_pool_which_is_gone_answers_for_what_it_holds_itself() -> None:
     sets = [of_big(build_stateful_set("large", replicas=4), gpu="a100")]
     seen = see(build_model("large", accelerators=OWN), pools=[], sets=sets, budgets=FOUR)

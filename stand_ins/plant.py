@@ -295,6 +295,8 @@ def _status(model: Model) -> AdaptiveModelStatus | None:
         "inputs": last.inputs,
         "budget": last.budget,
         "shares": last.shares or None,
+        "demandMilli": last.demand_milli,
+        "limit": last.limit,
     }
     return AdaptiveModelStatus.model_validate({"conditions": (), "tiers": (), "history": (), "lastDecision": told})
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import logging.handlers
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -12,10 +12,11 @@ from typing import Final
 from adaptive_operator.decide.adopted import AdoptedPlan
 from adaptive_operator.decide.decision import Decision
 from adaptive_operator.decide.settings import DecideSettings
-from adaptive_operator.observe.observation import PoolObservation
+from adaptive_operator.observe.observation import PolicyMemory, PoolObservation
 from adaptive_operator.record import build_record, encode_record
 
 _LOG = logging.getLogger(__name__)
+_Told = tuple[tuple[object, ...], Mapping[str, Mapping[str, int]] | None]  # decisions, and replicas by the plan
 _FILES: Final = 2  # the one that is written and the one before it
 
 
@@ -26,7 +27,7 @@ class DecisionLog:
     path: Path
     most_bytes: int
     _handler: logging.handlers.RotatingFileHandler | None = None
-    _written: dict[str, object] = field(default_factory=dict)  # last written by pool
+    _written: dict[str, _Told] = field(default_factory=dict)  # last written by pool
 
     def note(
         self,
@@ -35,9 +36,16 @@ class DecisionLog:
         decisions: Sequence[Decision],
         plan: AdoptedPlan | None = None,
     ) -> None:
-        """Write a record if the decisions differ from those written last."""
-        told = tuple(_outline(decision) for decision in decisions)
-        if self._written.get(_pool_key(observation)) == told:
+        """Write a record if the decisions, or the plan's replicas, differ from those written last.
+
+        A pass that needs no plan changes none.
+        """
+        outlines, before = (
+            tuple(_outline(decision) for decision in decisions),
+            self._written.get(_pool_key(observation)),
+        )
+        told = (outlines, plan.counts if plan is not None else before[1] if before is not None else None)
+        if before == told:
             return
         try:
             self._write(encode_record(build_record(observation, settings, decisions, plan)))
@@ -77,7 +85,21 @@ def _pool_key(observation: PoolObservation) -> str:
 
 def _outline(decision: Decision) -> object:
     """What makes a decision another one; its numbers move with each pass."""
-    swap = decision.swap.id if decision.swap else None
-    findings = tuple(finding.reason for finding in decision.findings)
-    held_back, weights = tuple(sorted(decision.held_back)), tuple(sorted(decision.weights.items()))
-    return decision.key, decision.reason, tuple(sorted(decision.replicas.items())), weights, swap, findings, held_back
+    return (
+        decision.key,
+        decision.reason,
+        tuple(sorted(decision.replicas.items())),
+        tuple(sorted(decision.weights.items())),
+        decision.swap.id if decision.swap else None,
+        tuple(finding.reason for finding in decision.findings),
+        tuple(sorted(decision.held_back)),
+        decision.accelerators_granted,
+        _outline_memory(decision.memory),
+    )
+
+
+def _outline_memory(memory: PolicyMemory) -> object:
+    """What later decisions stand on and moves in steps. Stamps, and counts of agreement, move by themselves."""
+    corrections = tuple(sorted((tier, item.factor_permille) for tier, item in memory.corrections.items()))
+    starts = (tuple(sorted(memory.quarantined_until)), tuple(sorted(memory.failed_starts.items())))
+    return memory.hold_seconds, corrections, starts

@@ -22,8 +22,12 @@ from adaptive_operator.record import DecisionRecord, RecordError, decode_record
 # 4 an explanation was kept under another budget, before 5 under other shares of the pool; before 5 only demand and peak
 # had ages, a swap's gain had no unit, and that of most swaps was told as 0, and dry runs were not told how they are
 # decided. Before 6 swaps were not predicted while replicas of a tier that had left the spec were there, and what tiers
-# were measured by had no age.
-_TOLD_SINCE: Final = {"inputs": 6, "binding": 5, "alternative": 5, "budget": 4, "shares": 5, "pool": 5}
+# were measured by had no age; and an explanation was kept under another demand, or beside other neighbours.
+_TOLD_SINCE: Final = {
+    **dict.fromkeys(("inputs", "binding", "alternative", "demand_milli", "limit"), 6),
+    **dict.fromkeys(("shares", "pool"), 5),
+    "budget": 4,
+}
 _PREDICTED_SINCE: Final = 5
 _LEFT_TIERS_PREDICTED_SINCE: Final = 6
 _ROUNDING: Final = 1e-6  # share of the weighted demand: sums in another order

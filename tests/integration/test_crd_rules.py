@@ -628,6 +628,8 @@ DECISION = {
     "alternative": "int8 4: 998 instead of 965 permille, also 4 accelerators, at 2.07/s",
     "budget": 4,
     "shares": "0a1b2c3d",
+    "demandMilli": 2070,
+    "limit": 3,
     "pool": "the pool's plan is full 1, 2 accelerators",
     "time": "2026-01-02T03:04:05Z",
     "reason": "SwappedToCheaperTier",

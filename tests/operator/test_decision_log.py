@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,14 @@ import pytest
 
 from adaptive_operator import replay
 from adaptive_operator.cli.__main__ import main
-from adaptive_operator.decide.decision import PoolDecision
+from adaptive_operator.decide.decision import Decision, PoolDecision
 from adaptive_operator.decide.pool import decide_pool
 from adaptive_operator.decision_log import DecisionLog
+from adaptive_operator.observe.observation import Correction
 from adaptive_operator.record import decode_record
 from adaptive_operator.replay import Replayed, replay_lines
 from stand_ins.plant import DEMO_SETTINGS, Model, Plant, demo_spec
+from tests.operator.decide.test_by_plan import BUSY, CALM, pool
 
 
 def surge(now: float) -> float:
@@ -56,6 +59,58 @@ def test_a_steady_pool_is_written_once(tmp_path: Path):
         plant.now += plant.period
     log.close()
     assert (tmp_path / "log.jsonl").stat().st_size == before
+
+
+def _records(path: Path) -> int:
+    return len(path.read_text().splitlines())
+
+
+MORE: dict[str, Callable[[Decision], Decision]] = {
+    "another grant": lambda told: replace(told, accelerators_granted=told.accelerators_granted + 1),
+    "a longer hold": lambda told: replace(told, memory=replace(told.memory, hold_seconds=40)),
+    "a correction": lambda told: replace(
+        told, memory=replace(told.memory, corrections={"full": Correction(800, 900, 10_000.0)})
+    ),
+    "a failed start": lambda told: replace(told, memory=replace(told.memory, failed_starts={"full": 1})),
+}
+
+
+@pytest.mark.parametrize("name", MORE)
+def test_what_later_decisions_stand_on_is_written_too(name: str, tmp_path: Path) -> None:
+    log = DecisionLog(tmp_path / "log.jsonl", 1 << 20)
+    observation = Plant([Model("assistant", demo_spec(), surge)]).observe()
+    [decision] = decide_pool(observation, DEMO_SETTINGS).decisions
+    for told in (decision, decision, MORE[name](decision), MORE[name](decision)):
+        log.note(observation, DEMO_SETTINGS, [told])
+    log.close()
+    assert _records(tmp_path / "log.jsonl") == 2
+
+
+def test_another_plan_is_written_though_the_decisions_are_the_same_and_no_plan_is_none(tmp_path: Path) -> None:
+    log = DecisionLog(tmp_path / "log.jsonl", 1 << 20)
+    seen = pool(5, busy=(BUSY, 1.6), calm=(CALM, 0.35))
+    decided = decide_pool(seen, DEMO_SETTINGS)
+    plan = decided.plan
+    assert plan is not None
+    other = replace(plan, counts={**plan.counts, "demo/busy": {"int4": 1}})
+    nearly = replace(plan, objective=plan.objective + 0.001, seconds=0.2)
+    for told in (plan, None, nearly, other, None, other):
+        log.note(seen, DEMO_SETTINGS, decided.decisions, told)
+    log.close()
+    assert _records(tmp_path / "log.jsonl") == 2
+
+
+def test_a_pool_at_rest_whose_loads_move_a_little_is_written_once_it_has_settled(tmp_path: Path) -> None:
+    log = DecisionLog(tmp_path / "log.jsonl", 1 << 22)
+    count: list[int] = []
+    for turn in range(20):
+        factor = 1 + 0.05 * (-1) ** turn
+        seen = pool(5, busy=(BUSY, 1.6 * factor), calm=(CALM, 0.35 * factor))
+        decided = decide_pool(seen, DEMO_SETTINGS)
+        log.note(seen, DEMO_SETTINGS, decided.decisions, decided.plan)
+        count.append(_records(tmp_path / "log.jsonl"))
+    log.close()
+    assert count[-1] == count[1]
 
 
 def test_the_log_keeps_two_files_of_its_size(tmp_path: Path):

@@ -97,6 +97,22 @@ async def test_a_new_model_gets_its_children_and_a_status_in_one_pass() -> None:
     assert scene.conditions()["MetricsAvailable"][0] in ("False", "Unknown")
 
 
+@pytest.mark.parametrize("limits", [{}, {"nvidia.com/gpu": "0"}], ids=["removed", "zero"])
+async def test_an_accelerator_limit_that_was_edited_away_is_written_back_and_ends_no_pass(
+    limits: dict[str, str],
+) -> None:
+    scene = Scene(build_model())
+    await scene.run(2)
+    made = {name: scene.kube.objects["StatefulSet", "demo", name] for name in scene.names("StatefulSet")}
+    for item in made.values():
+        item["spec"]["template"]["spec"]["containers"][0]["resources"] = {"limits": dict(limits)}
+    await scene.run(2)
+    assert scene.conditions().get("Degraded", ("", ""))[1] != "InternalError"
+    for name in made:
+        template = scene.kube.objects["StatefulSet", "demo", name]["spec"]["template"]["spec"]
+        assert int(template["containers"][0]["resources"]["limits"]["nvidia.com/gpu"]) > 0
+
+
 async def test_converged_is_quiet() -> None:
     scene = Scene(build_model())
     await scene.run(3)

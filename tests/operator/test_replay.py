@@ -196,7 +196,7 @@ OTHER_WORDS = {"inputs": "other words", "binding": ("another",), "alternative": 
         (2, ()),
         (3, ()),
         (4, ()),
-        (5, ("binding", "alternative")),
+        (5, ()),
         (6, ("inputs", "binding", "alternative")),
     ],
 )

@@ -26,7 +26,8 @@ class Routing(Api):
         default=None,
         max_length=32,
         description="Tier that always keeps a replica, so that load can be shed in seconds. Unset: the cheapest that"
-        " reaches the quality floor; one below it could serve nobody alone.",
+        " reaches the quality floor. One below it may be named: it serves nobody alone, and beside better ones no more"
+        " than keeps the mean at the floor.",
     )
     max_queue_seconds: int = Field(default=10, ge=0, le=3600, description="Longest wait in the router before 429.")
     router_replicas: int = Field(default=1, ge=1, le=64, description="Replicas of the router.")

@@ -59,6 +59,17 @@ class DecisionStatus(Api):
         max_length=16,
         description="Hash of the shares of its AcceleratorPool that it was explained under; empty without any.",
     )
+    demand_milli: int | None = Field(
+        default=None,
+        ge=0,
+        description="Requests per 1000 s, with headroom, that binding and alternative are told for. They are told anew"
+        " when the demand is a fifth away from it.",
+    )
+    limit: int | None = Field(
+        default=None,
+        ge=0,
+        description="Accelerators of the budget that other models left to it when binding and alternative were told.",
+    )
     pool: str | None = Field(
         default=None,
         max_length=512,

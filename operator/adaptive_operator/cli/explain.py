@@ -119,9 +119,9 @@ def _prediction_text(swap: SwapStatus) -> str:
 
 
 def _doubt_lines(status: AdaptiveModelStatus) -> Iterator[str]:
-    """Conditions that are not as they should be."""
-    wrong_when = {"CapacityLimited": "True", "Degraded": "True"}
-    doubts = [item for item in status.conditions if (item.status == wrong_when.get(item.type, "False"))]
+    """Conditions that are not as they should be, or of which that is not known: they say what is missing."""
+    right_when = {"CapacityLimited": "False", "Degraded": "False"}
+    doubts = [item for item in status.conditions if item.status != right_when.get(item.type, "True")]
     if doubts:
         yield ""
     for item in doubts:

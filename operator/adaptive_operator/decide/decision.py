@@ -51,6 +51,8 @@ class Decision:
     alternative: str = ""  # the best other mix, what it would have given and cost
     budget: int | None = None  # accelerators that the model may hold by its spec and its pool: what both are told of
     shares: str = ""  # hash of the AcceleratorPool's shares that both are told under; empty without any
+    demand_milli: int | None = None  # requests per 1000 s, with headroom, that both are told for
+    limit: int | None = None  # accelerators of that budget that others left to it when both were told
     pool: str = ""  # what the pool gives the model and why; empty where it has the pool for itself
     held_back: Mapping[str, str] = field(default_factory=dict)  # tier -> inputs of the earlier revision it goes on with
     levels: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # nested tier -> level -> part of its share

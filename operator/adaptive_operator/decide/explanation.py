@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from adaptive_operator.decide.candidates import Plan, PlanSpace, best_plan, is_enumerable, value
-from adaptive_operator.decide.growth import growth_demand
+from adaptive_operator.decide.growth import capacity, growth_demand
 from adaptive_operator.decide.situation import UNBOUNDED, Mix, Situation, as_plan, plan_space
 from adaptive_operator.decide.wording import accelerators_text, mix_text, rate_text
 from adaptive_operator.reasons import Reason
@@ -15,6 +15,10 @@ _LEAST_GAIN_PERMILLE = 1.0
 _TOLERANCE = 0.005
 # An explanation is for people: where there are more plans than this, only the chosen one's neighbours are looked at.
 _EXACT_PLANS = 200
+_OTHERS_HOLD = "other models hold the rest of the budget"
+# A demand that moved by less is explained already: by a fifth of the larger one, and of what is planned to be served.
+_DEMAND_STEP = 0.2
+_CAPACITY_STEP = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +27,8 @@ class Explanation:
 
     binding: tuple[str, ...] = ()  # constraints without which the model would be served better
     alternative: str = ""  # the best other mix, and what it would have given and cost
+    demand_milli: int | None = None  # requests per 1000 s that both are told for
+    limit: int | None = None  # accelerators of its budget that others left to the model
 
 
 def explain(situation: Situation, mix: Mix, limit: int) -> Explanation:
@@ -34,13 +40,16 @@ def explain(situation: Situation, mix: Mix, limit: int) -> Explanation:
     binding = tuple(
         name for name, relaxed in _relaxed(situation, space, limit) if _is_better(relaxed, space, chosen, demand)
     )
-    return Explanation(binding, _alternative_text(space, chosen, demand))
+    return Explanation(binding, _alternative_text(space, chosen, demand), round(demand * 1000), limit)
 
 
-def recall_explanation(situation: Situation, reason: Reason, mix: Mix, shares: str = "") -> Explanation | None:
+def recall_explanation(
+    situation: Situation, reason: Reason, mix: Mix, limit: int, shares: str = ""
+) -> Explanation | None:
     """What the status says beside this very decision.
 
-    None where it tells another one, or of an earlier spec, another budget or other shares of the pool (their hash).
+    None where it tells another one, or of an earlier spec, another budget, other shares of the pool (their hash), a
+    demand that is far away by now, or a budget that others held a part of and no longer do, or the other way round.
     To work it out again in each pass takes 0.7 ms a model of three tiers: a third of a calm pool's pass, for no news.
     """
     status = situation.model.status
@@ -49,7 +58,34 @@ def recall_explanation(situation: Situation, reason: Reason, mix: Mix, shares: s
         return None
     if (last.budget, last.shares or "") != (situation.budget, shares):
         return None
-    return Explanation(last.binding, last.alternative or "")
+    told = Explanation(last.binding, last.alternative or "", last.demand_milli, last.limit)
+    return None if _is_outdated(told, situation, mix, limit) else told
+
+
+def _is_outdated(told: Explanation, situation: Situation, mix: Mix, limit: int) -> bool:
+    """By another demand, or by others that came or went, where the budget binds: a calm pool tells of no neighbour."""
+    demand = _demand(situation)
+    if demand is None:
+        return False  # nothing is known that would be told instead
+    if told.demand_milli is None or told.limit is None:
+        return True
+    if _is_far(told.demand_milli / 1000, demand, capacity(situation, mix)):
+        return True
+    if (told.limit < situation.budget) == (limit < situation.budget):
+        return False
+    told_budget = _held_text(situation, limit=situation.budget), _OTHERS_HOLD
+    return any(name in told_budget for name in told.binding) or _binds_limit(situation, mix, limit, demand)
+
+
+def _is_far(told: float, demand: float, served: float) -> bool:
+    return abs(demand - told) > max(_DEMAND_STEP * max(demand, told), _CAPACITY_STEP * served)
+
+
+def _binds_limit(situation: Situation, mix: Mix, limit: int, demand: float) -> bool:
+    space = plan_space(situation, limit)
+    if not space.tiers:
+        return False
+    return _is_better(_with_one_more(situation, space, limit), space, as_plan(space, mix), demand)
 
 
 def _demand(situation: Situation) -> float | None:
@@ -61,10 +97,7 @@ def _demand(situation: Situation) -> float | None:
 
 def _relaxed(situation: Situation, space: PlanSpace, limit: int) -> Iterator[tuple[str, PlanSpace]]:
     """Each constraint by the name that a user knows it by, with the space as it were without it."""
-    one_more = max(tier.accelerators for tier in space.tiers)
-    shared = limit < situation.budget
-    held = "other models hold the rest of the budget" if shared else f"the budget of {accelerators_text(limit)}"
-    yield held, plan_space(situation, limit + one_more)
+    yield _held_text(situation, limit), _with_one_more(situation, space, limit)
     if space.floor_permille > 0:
         yield f"quality.floorPermille {space.floor_permille:.0f}", replace(space, floor_permille=0.0)
     for tier in situation.tiers:
@@ -73,6 +106,15 @@ def _relaxed(situation: Situation, space: PlanSpace, limit: int) -> Iterator[tup
         if tier.least > 0:
             what = "replicas.min" if tier.name != situation.warm or tier.least > 1 else "the warm tier's replica"
             yield f"{what} {tier.least} of {tier.name}", _with_bounds(space, tier.name, least=0)
+
+
+def _held_text(situation: Situation, limit: int) -> str:
+    return _OTHERS_HOLD if limit < situation.budget else f"the budget of {accelerators_text(limit)}"
+
+
+def _with_one_more(situation: Situation, space: PlanSpace, limit: int) -> PlanSpace:
+    """With room for one more replica of any tier."""
+    return plan_space(situation, limit + max(tier.accelerators for tier in space.tiers))
 
 
 def _with_bounds(space: PlanSpace, name: str, least: int | None = None, most: int | None = None) -> PlanSpace:

@@ -200,7 +200,7 @@ def _decision(situation: Situation, proposal: Proposal, granted: int, limit: int
     changed = _changes(situation, proposal)
     swap = _swap(situation, proposal, changed)
     memory = _memory(situation, proposal, weights, changed)
-    why = recall_explanation(situation, proposal.reason, proposal.replicas, shares)
+    why = recall_explanation(situation, proposal.reason, proposal.replicas, limit, shares)
     if why is None:
         why = explain(situation, proposal.replicas, limit)
     return Decision(
@@ -221,6 +221,8 @@ def _decision(situation: Situation, proposal: Proposal, granted: int, limit: int
         alternative=why.alternative,
         budget=situation.budget,
         shares=shares,
+        demand_milli=why.demand_milli,
+        limit=why.limit,
         held_back=held_back_revisions(replace(situation.model, memory=memory)),
     )
 

@@ -328,7 +328,7 @@ def _tier_state(
     left = tier.name in left_out
     return TierState(
         name=tier.name,
-        accelerators=in_force[0].accelerators if in_force else tier.replica.accelerators,
+        accelerators=next((item.accelerators for item in in_force if item.accelerators), tier.replica.accelerators),
         card=card,
         low=min(least, ready) if left else least,
         high=min(most, ready) if left else most,
@@ -372,7 +372,7 @@ def _wanted(model: ModelObservation) -> dict[str, int]:
             return dict(model.swap.target)
         if model.memory.wanted:
             return dict(model.memory.wanted)
-    tiers = {item.tier for item in model.stateful_sets}
+    tiers = sorted({item.tier for item in model.stateful_sets})  # in an order that each process has
     return {tier: existing_replicas(model, tier) for tier in tiers}
 
 

@@ -107,6 +107,20 @@ def pool_of(raw: Raw, declared: Collection[str]) -> str:
     return name if name in declared else ""
 
 
+def is_stray(raw: Raw, declared: Collection[str]) -> bool:
+    """Does a StatefulSet or pod hold from a pool that is gone, or that cannot be read?"""
+    name = labels_of(raw).get(LABEL_POOL, "")
+    return bool(name) and name not in declared
+
+
+def stands_apart(raw: Raw, engine_labels: Mapping[str, str]) -> bool:
+    """Can it be on nodes of a pool only? The pool's selector is told by nothing else once the pool is gone."""
+    spec = raw.get("spec") or {}
+    template = (spec.get("template") or {}).get("spec") or {}
+    asked: Mapping[str, str] = template.get("nodeSelector") or spec.get("nodeSelector") or {}
+    return any(engine_labels.get(key) != value for key, value in asked.items())
+
+
 def find_groups(raws: Iterable[Raw]) -> dict[str, NodeGroup]:
     """The nodes of each pool, by its name."""
     return {pool.name: pool.group for pool in map(parse_declared, raws)}

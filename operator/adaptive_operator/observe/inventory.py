@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from adaptive_operator.api.accelerators import Accelerators
@@ -56,6 +56,7 @@ class Advertised:
     by_resource: Mapping[str, int] = field(default_factory=dict)  # on nodes that no pool selects
     trouble: str | None = None  # the nodes were asked, and this came back
     by_group: Mapping[NodeGroup, int] = field(default_factory=dict)  # on nodes that pools select
+    engine_labels: Mapping[str, str] = field(default_factory=dict)  # that engine pods ask nodes for, in a pool or not
 
     def count(self, group: NodeGroup) -> int | None:
         """Accelerators of a group; None: not known."""
@@ -81,14 +82,14 @@ class NodeInventory:
         groups = pools or {}
         wanted = sorted(set(resources) | {group.resource for group in groups.values()})
         if not wanted or not self.is_allowed:
-            return Advertised()
+            return Advertised(engine_labels=self.selector)
         try:
             nodes = await self._read_nodes()
         except KubeError as error:
-            return Advertised(trouble=str(error))
+            return Advertised(trouble=str(error), engine_labels=self.selector)
         advertised = count_groups(nodes, pods, wanted, groups)
         self._say(advertised.by_resource)
-        return advertised
+        return replace(advertised, engine_labels=self.selector)
 
     async def _read_nodes(self) -> Sequence[Node]:
         now = self.monotonic()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final
@@ -65,6 +65,20 @@ def count_accelerators(pod_spec: Raw, resource: str) -> int:
     """Units of an extended resource that one pod of this spec holds."""
     containers = pod_spec.get("containers") or []
     return sum(parse_quantity(((c.get("resources") or {}).get("limits") or {}).get(resource)) for c in containers)
+
+
+def template_of(stateful_set: Raw) -> Raw:
+    """The pod spec that a StatefulSet makes pods from."""
+    return ((stateful_set.get("spec") or {}).get("template") or {}).get("spec") or {}
+
+
+def count_of_replica(stateful_set: Raw, pods: Iterable[Raw], resource: str) -> int:
+    """Units that one replica holds; `pods` are the StatefulSet's own.
+
+    Where the template's limit was edited away, the pods that it made before go on holding theirs.
+    """
+    made = (count_accelerators(pod.get("spec") or {}, resource) for pod in pods)
+    return count_accelerators(template_of(stateful_set), resource) or max(made, default=0)
 
 
 def find_extended(pod_spec: Raw) -> set[str]:

@@ -6,6 +6,7 @@ Metrics are filled in later: see `readings.py`.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -37,6 +38,7 @@ from adaptive_operator.observe.manifests import (
     Raw,
     annotations_of,
     count_accelerators,
+    count_of_replica,
     epoch_of,
     find_extended,
     labels_of,
@@ -44,6 +46,7 @@ from adaptive_operator.observe.manifests import (
     model_key,
     owner_uid,
     parse_time,
+    template_of,
 )
 from adaptive_operator.observe.observation import (
     ChildObservation,
@@ -52,11 +55,12 @@ from adaptive_operator.observe.observation import (
     StatefulSetObservation,
     Unknown,
 )
-from adaptive_operator.observe.pods import has_ended, parse_pod, parse_router_pod
+from adaptive_operator.observe.pods import has_ended, parse_pod, parse_router_pod, stateful_set_of
 from adaptive_operator.observe.readings import RouterPod
 from adaptive_operator.observe.remembered import recall_memory, recall_swap
 from adaptive_operator.plan.draining import parse_draining
 
+_LOG = logging.getLogger(__name__)
 _NOT_READ = Unknown("all", "not read")
 _NO_METRICS = ModelMetrics(_NOT_READ, _NOT_READ, _NOT_READ, _NOT_READ, _NOT_READ, _NOT_READ, _NOT_READ)
 
@@ -115,7 +119,7 @@ def parse_model(
         memory=recall_memory(status),
         swap=recall_swap(status),
         metrics=_NO_METRICS,
-        stateful_sets=tuple(_parse_stateful_set(item, resource) for item in sets),
+        stateful_sets=tuple(_parse_stateful_set(item, resource, engines) for item in sets),
         pods=tuple(sorted((parse_pod(pod, resource) for pod in engines), key=lambda pod: pod.name)),
         children=children,
         routers_ready=len(routers),
@@ -174,8 +178,7 @@ def _split_by_owner(stateful_sets: Sequence[Raw], uid: str) -> tuple[list[Raw], 
 def _check_holdings(sets: Iterable[Raw], accelerators: Accelerators) -> None:
     """Replicas that hold another resource cannot be counted or exchanged within this budget. Raises HomelessError."""
     for raw in sets:
-        template = (((raw.get("spec") or {}).get("template") or {}).get("spec")) or {}
-        held = find_extended(template)
+        held = find_extended(template_of(raw))
         if held and accelerators.resource not in held:
             raise HomelessError(
                 FaultReason.POOL_MISMATCH,
@@ -185,11 +188,12 @@ def _check_holdings(sets: Iterable[Raw], accelerators: Accelerators) -> None:
             )
 
 
-def _parse_stateful_set(raw: Raw, resource: str) -> StatefulSetObservation:
+def _parse_stateful_set(raw: Raw, resource: str, pods: Iterable[Raw]) -> StatefulSetObservation:
     metadata, labels, annotations = metadata_of(raw), labels_of(raw), annotations_of(raw)
     spec = raw.get("spec") or {}
-    pod_spec = ((spec.get("template") or {}).get("spec")) or {}
-    containers = pod_spec.get("containers") or [{}]
+    containers = template_of(raw).get("containers") or [{}]
+    own = [pod for pod in pods if stateful_set_of(pod) == metadata["name"]]
+    _tell_if_bare(raw, resource)
     return StatefulSetObservation(
         name=str(metadata["name"]),
         uid=str(metadata["uid"]),
@@ -199,12 +203,20 @@ def _parse_stateful_set(raw: Raw, resource: str) -> StatefulSetObservation:
         tier_inputs=annotations.get(ANNOTATION_TIER_INPUTS, ""),
         image=str(containers[0].get("image", "")),
         replicas=int(spec.get("replicas") or 0),
-        accelerators=count_accelerators(pod_spec, resource),
+        accelerators=count_of_replica(raw, own, resource),
         epoch=epoch_of(raw),
         draining=parse_draining(annotations.get(ANNOTATION_DRAINING)),
         manifest=raw,
         levels=parse_levels(annotations.get(ANNOTATION_LEVELS)),
     )
+
+
+def _tell_if_bare(raw: Raw, resource: str) -> None:
+    """Nobody makes a tier without accelerators: somebody edited the limit away."""
+    if count_accelerators(template_of(raw), resource) == 0:
+        told = "its replicas count what they were made with; if it is the present revision it is written anew"
+        name = f"{metadata_of(raw).get('namespace')}/{metadata_of(raw)['name']}"
+        _LOG.warning("StatefulSet %s asks for no %s, somebody edited that: %s", name, resource, told)
 
 
 def _parse_child(raw: Raw) -> ChildObservation:

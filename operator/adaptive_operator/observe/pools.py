@@ -7,8 +7,9 @@ parsed, or whose budget nobody knows, is set aside with its fault; what it holds
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from pydantic import ValidationError
@@ -20,13 +21,23 @@ from adaptive_operator.observe.declared import (
     DeclaredPool,
     HomelessError,
     Settlement,
+    is_stray,
     parse_declared,
     pool_of,
     settle_budgets,
+    stands_apart,
 )
 from adaptive_operator.observe.holding import count_held, held_accelerators
 from adaptive_operator.observe.inventory import Advertised
-from adaptive_operator.observe.manifests import Raw, count_accelerators, epoch_of, metadata_of, owner_uid
+from adaptive_operator.observe.manifests import (
+    Raw,
+    count_accelerators,
+    count_of_replica,
+    epoch_of,
+    metadata_of,
+    model_key,
+    owner_uid,
+)
 from adaptive_operator.observe.models import SeenModel, build_index, describe_validation, parse_model
 from adaptive_operator.observe.pods import has_ended, ordinal_of, stateful_set_of
 
@@ -119,7 +130,9 @@ def build_pools(
     shared, unready = _fill_declared(seen, snapshot, declared, settlement)
     blocked += [_block_in_pool(model, pool, now) for pool in unready for model in pool.models]
     rest = [model for model in seen if not model.observation.pool]
-    pools, without_budget = _split_pools(rest, snapshot, declared, budgets, advertised.by_resource, settlement.taken)
+    # One in trouble has no budget that could be taken off: what it holds of common nodes counts as if it were gone.
+    apart = {name: pool for name, pool in declared.items() if name in settlement.budgets or pool.spec.node_selector}
+    pools, without_budget = _split_pools(rest, snapshot, apart, budgets, advertised, settlement.taken)
     blocked += [_block_without_budget(model, advertised, now) for model in without_budget]
     return Seen((*shared, *pools), tuple(blocked), _highest_epoch(snapshot, seen), unready)
 
@@ -136,7 +149,7 @@ def _fill_declared(
     unready: list[Pool] = []
     for name, pool in sorted(declared.items()):
         models = tuple(sorted(members[name], key=lambda m: m.observation.key))
-        held = _held_in_all(snapshot, pool.spec.resource, name, declared)
+        held = _held_in_all(snapshot, pool.spec.resource, partial(_holds_from, name, declared))
         others = held - sum(_held_from(m, pool.name, declared) for m in models)
         if name in settlement.budgets:
             mine = settlement.budgets[name]
@@ -146,6 +159,11 @@ def _fill_declared(
             told = replace(pool, trouble=settlement.troubles[name])
             unready.append(Pool(pool.spec.resource, 0, models, others, declared=told))
     return tuple(ready), tuple(unready)
+
+
+def _holds_from(pool: str, declared: Mapping[str, DeclaredPool], raw: Raw) -> bool:
+    """`pool` empty: from none that exists."""
+    return pool_of(raw, declared) == pool
 
 
 def _held_from(model: SeenModel, pool: str, declared: Mapping[str, DeclaredPool]) -> int:
@@ -162,7 +180,7 @@ def _split_pools(
     snapshot: Snapshot,
     declared: Mapping[str, DeclaredPool],
     budgets: Mapping[str, int],
-    advertised: Mapping[str, int],
+    advertised: Advertised,
     taken: Mapping[str, int],
 ) -> tuple[tuple[Pool, ...], list[SeenModel]]:
     """Models that name no pool, by resource; `taken` is what AcceleratorPools have of the same nodes."""
@@ -173,16 +191,50 @@ def _split_pools(
     without_budget: list[SeenModel] = []
     for resource, models in sorted(by_resource.items()):
         asked = [m.observation.spec.accelerators.budget for m in models]
-        found = find_budget(resource, asked, budgets, advertised)
+        found = find_budget(resource, asked, budgets, advertised.by_resource)
         if found is None:
             without_budget += models
             continue
-        budget = max(0, found - taken.get(resource, 0))
         models.sort(key=lambda m: m.observation.key)
+        is_named = resource in budgets or not advertised.by_resource.get(resource)
+        stray = _find_stray(snapshot, resource, models, declared, advertised.engine_labels)
         own = sum(_held_from(m, "", declared) for m in models)
-        others = _held_in_all(snapshot, resource, "", declared) - own
-        pools.append(Pool(resource, max(0, budget - others), tuple(models), others, budget))
+        strangers = _held_in_all(snapshot, resource, partial(_holds_from, "", declared)) - own
+        # A named budget is not about the nodes of pools. Where nodes are counted, those of a pool that is gone are too.
+        others = strangers - stray.apart if is_named else strangers
+        budget = max(0, found - taken.get(resource, 0))
+        # What nobody decides about any more leaves no room, but makes no one shrink.
+        kept = min(own, budget - strangers + stray.held)
+        pools.append(Pool(resource, max(0, budget - others, kept), tuple(models), others, budget))
     return tuple(pools), without_budget
+
+
+@dataclass(frozen=True, slots=True)
+class _Stray:
+    """Accelerators that are held from pools that are gone."""
+
+    held: int = 0
+    apart: int = 0  # of these: on nodes that only such a pool had
+
+
+def _find_stray(
+    snapshot: Snapshot,
+    resource: str,
+    models: Iterable[SeenModel],
+    declared: Mapping[str, DeclaredPool],
+    engine_labels: Mapping[str, str],
+) -> _Stray:
+    """Those that are not held by one of `models`, which name no pool (any more)."""
+    if not any(is_stray(raw, declared) for raw in (*snapshot.stateful_sets, *snapshot.pods)):
+        return _Stray()
+    own = {(m.observation.namespace, m.observation.name) for m in models}
+
+    def belongs(raw: Raw) -> bool:
+        return is_stray(raw, declared) and model_key(raw) not in own
+
+    held = _held_in_all(snapshot, resource, belongs)
+    apart = _held_in_all(snapshot, resource, lambda raw: belongs(raw) and stands_apart(raw, engine_labels))
+    return _Stray(held, apart)
 
 
 def find_budget(
@@ -199,10 +251,10 @@ def find_budget(
     return advertised.get(resource) or max(named, default=None)
 
 
-def _held_in_all(snapshot: Snapshot, resource: str, pool: str, declared: Mapping[str, DeclaredPool]) -> int:
+def _held_in_all(snapshot: Snapshot, resource: str, belongs: Callable[[Raw], bool]) -> int:
     """Accelerators held by all that has our label: also by models that were deleted, moved away or cannot be read.
 
-    `pool` empty: what holds from no AcceleratorPool that exists.
+    As far as it belongs: asked of each StatefulSet, and of pods that have none.
     """
     existing: dict[tuple[str, str], list[Raw]] = {}
     for pod in snapshot.pods:
@@ -211,13 +263,12 @@ def _held_in_all(snapshot: Snapshot, resource: str, pool: str, declared: Mapping
     total = 0
     for item in snapshot.stateful_sets:
         pods = existing.pop((metadata_of(item).get("namespace", ""), str(metadata_of(item)["name"])), [])
-        if pool_of(item, declared) != pool:
+        if not belongs(item):
             continue
-        template = (((item.get("spec") or {}).get("template") or {}).get("spec")) or {}
         replicas = int((item.get("spec") or {}).get("replicas") or 0)
         held = count_held(replicas, {ordinal_of(pod) for pod in pods})
-        total += held * count_accelerators(template, resource)
-    orphans = [pod for pods in existing.values() for pod in pods if pool_of(pod, declared) == pool]
+        total += held * count_of_replica(item, pods, resource)
+    orphans = [pod for pods in existing.values() for pod in pods if belongs(pod)]
     return total + sum(count_accelerators(pod.get("spec") or {}, resource) for pod in orphans)
 
 

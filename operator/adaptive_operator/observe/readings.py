@@ -41,7 +41,7 @@ from adaptive_operator.observe.queries import (
 )
 from adaptive_operator.observe.season import Past, read_season
 
-ABSURD_FACTOR: Final = 100  # times what the whole budget could carry on the fastest tier
+ABSURD_FACTOR: Final = 100  # times what the fastest tier could carry on all that the model may hold, or holds
 _DEFAULT_SCRAPE_SECONDS: Final = 15.0
 _MAX_RATE: Final = 1e6  # requests/s, where no card says what is possible
 _MAX_QUEUE: Final = 1e7
@@ -129,7 +129,7 @@ class Readings:
         """All readings of one model."""
         key = (subject.namespace, subject.name)
         age = self._age(subject)
-        rate_limit = max_rate(subject.spec, subject.budget)
+        rate_limit = max_rate(subject.spec, max(subject.budget, sum(pod.accelerators for pod in subject.pods)))
 
         def reading(name: QueryName, limit: float, hold: int | None = None) -> Reading:
             if isinstance(age, Unknown):
@@ -308,18 +308,22 @@ def judge(value: float, limit: float) -> Cause | None:
     return Cause.ABSURD if value > limit else None
 
 
-def max_rate(spec: AdaptiveModelSpec, budget: int) -> float:
-    """Requests/s above which a rate is absurd: 100 times what the budget carries on the fastest tier.
+def max_rate(spec: AdaptiveModelSpec, accelerators: int) -> float:
+    """Requests/s above which a rate is absurd: 100 times what its accelerators carry on the fastest tier.
 
+    `accelerators`: the budget, or what is held where that is more. What the spec names counts too: where nodes are
+    lost the budget shrinks, and the load that they carried is still true.
     Example: 650 milli-requests/s per accelerator and a budget of 4 give 100 · 0.65 · 4 = 260 requests/s.
     """
+    own = spec.accelerators.budget or 0
+    asked = sum((tier.replicas.max or 0) * tier.replica.accelerators for tier in spec.tiers if tier.replicas)
     rates = [
         level.requests_per_second / tier.replica.accelerators
         for tier in spec.tiers
         for level in levels_of(tier)
         if level.requests_per_second is not None
     ]
-    return ABSURD_FACTOR * max(rates) * max(budget, 1) if rates else _MAX_RATE
+    return ABSURD_FACTOR * max(rates) * max(accelerators, own, asked, 1) if rates else _MAX_RATE
 
 
 def describe(name: QueryName) -> str:

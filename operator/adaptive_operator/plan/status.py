@@ -106,8 +106,8 @@ def is_new_decision(status: AdaptiveModelStatus, written: AdaptiveModelStatus | 
 def _decision_entry(facts: Facts) -> DecisionStatus:
     """The last entry, as long as reason, from and to are the same: times and readings of a pass are no news.
 
-    Under another budget, or other shares of the pool, other constraints bind and other mixes are possible: the same
-    decision is explained anew.
+    Under another budget, other shares of the pool or another demand, other constraints bind and other mixes are
+    possible: the same decision is explained anew.
     """
     decision, model = facts.decision, facts.model
     prefix = DRY_RUN_PREFIX if model.spec.mode is Mode.DRY_RUN else ""
@@ -123,6 +123,8 @@ def _decision_entry(facts: Facts) -> DecisionStatus:
         alternative=trim(decision.alternative, 512) or None,
         budget=decision.budget,
         shares=decision.shares or None,
+        demand_milli=decision.demand_milli,
+        limit=decision.limit,
         pool=trim(decision.pool, 512) or None,
     )
     before = model.status.last_decision if model.status is not None else None
@@ -130,8 +132,12 @@ def _decision_entry(facts: Facts) -> DecisionStatus:
         return entry
     if not _is_same_decision(before, entry) or model.status.observed_generation != model.generation:
         return entry
-    same = (before.budget, before.shares) == (entry.budget, entry.shares)
+    same = _explained_under(before) == _explained_under(entry)
     return before if same else entry.model_copy(update={"time": before.time})
+
+
+def _explained_under(entry: DecisionStatus) -> tuple[object, ...]:
+    return entry.budget, entry.shares, entry.demand_milli, entry.limit
 
 
 def _is_same_decision(left: DecisionStatus, right: DecisionStatus) -> bool:

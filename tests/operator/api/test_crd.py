@@ -299,6 +299,8 @@ def test_the_status_a_model_writes_fits_its_own_schema_names():
                 "alternative": "c",
                 "budget": 4,
                 "shares": "s",
+                "demandMilli": 345,
+                "limit": 3,
                 "pool": "p",
             }
         }

@@ -104,6 +104,17 @@ def test_conditions_that_are_as_they_should_be_are_not_shown():
     assert "Degraded=" not in text
 
 
+def test_conditions_that_are_not_known_say_what_is_missing():
+    model = model_at(600)
+    [limited] = [item for item in model.status.conditions if item.type == "CapacityLimited"]
+    told = "spec.tiers full without a card: declare tiers[].card to let the load decide"
+    unknown = limited.model_copy(update={"status": "Unknown", "reason": "NoTierCard", "message": told})
+    others = [item for item in model.status.conditions if item is not limited]
+    status = model.status.model_copy(update={"conditions": (*others, unknown)})
+    lines = list(explain_lines(model.model_copy(update={"status": status})))
+    assert f"CapacityLimited=Unknown (NoTierCard): {told}" in lines
+
+
 def test_a_model_without_a_status_asks_for_the_operator():
     model = model_at(0 + 5).model_copy(update={"status": None})
     assert "does the operator run" in list(explain_lines(model))[1]

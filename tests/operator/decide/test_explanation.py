@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from adaptive_operator.api.status import AdaptiveModelStatus
 from adaptive_operator.decide.candidates import value
 from adaptive_operator.decide.decision import Decision
-from adaptive_operator.decide.explanation import Explanation, explain
+from adaptive_operator.decide.explanation import Explanation, explain, recall_explanation
 from adaptive_operator.decide.pool import decide_pool
 from adaptive_operator.decide.situation import Situation, as_plan, build_situation, plan_space
-from adaptive_operator.observe.observation import PoolObservation, PoolShare
+from adaptive_operator.decide.wording import mix_text
+from adaptive_operator.observe.observation import ModelObservation, PoolObservation, PoolShare, Unknown
+from adaptive_operator.reasons import Reason
 from stand_ins.plant import DEMO_SETTINGS, decide_one, demo_spec, metrics, observe_one, tier
 
 NOW = 10_000.0
@@ -75,11 +78,13 @@ def test_what_other_models_hold_is_said_as_such():
     assert "other models hold the rest of the budget" in explain(situation(FULL, 1.8), FULL, 3).binding
 
 
-TOLD = {"binding": ["as written"], "alternative": "int4 4: as written"}
+TOLD = {"binding": ["as written"], "alternative": "int4 4: as written", "demandMilli": 345, "limit": 4}
 
 
-def written(reason: str, to: str, budget: int | None = 4, shares: str | None = None) -> AdaptiveModelStatus:
-    told = {**TOLD, "budget": budget, "shares": shares}
+def written(
+    reason: str, to: str, budget: int | None = 4, shares: str | None = None, **others: Any
+) -> AdaptiveModelStatus:
+    told = {**TOLD, "budget": budget, "shares": shares, **others}
     last = {"time": "2026-01-01T00:00:00Z", "reason": reason, "message": "", "from": "", "to": to, "inputs": "", **told}
     return AdaptiveModelStatus.model_validate({"conditions": [], "tiers": [], "history": [], "lastDecision": last})
 
@@ -146,3 +151,85 @@ def test_what_the_status_tells_of_other_shares_of_the_pool_explains_nothing(name
     assert (again.reason, again.replicas, again.shares) == (fresh.reason, fresh.replicas, fresh.shares)
     told = (fresh.binding, fresh.alternative) if anew else (("as written",), "int4 4: as written")
     assert (again.binding, again.alternative) == told
+
+
+def explained(model: ModelObservation, mix: dict[str, int], limit: int, /, **told: Any) -> Explanation | None:
+    """What is recalled of a model that may have `limit` of its 4 accelerators, if its status tells this."""
+    status = written("Steady", "full 1 · int4 1", **told)
+    seen = build_situation(replace(model, status=status), NOW, 0.0, 4, DEMO_SETTINGS)
+    return recall_explanation(seen, Reason.STEADY, mix, limit)
+
+
+OTHERS_HOLD, OWN = ["other models hold the rest of the budget"], ["the budget of 4 accelerators"]
+PARTS: dict[str, tuple[float, dict[str, Any], int, bool]] = {
+    # demand, what was told, what the model may have now -> told anew
+    "others gave back what bound": (1.8, {"binding": OTHERS_HOLD, "limit": 3}, 4, True),
+    "others took what bound": (1.8, {"binding": OWN}, 3, True),
+    "others took what binds now": (1.8, {"binding": []}, 3, True),
+    "others gave back, others still hold a part": (1.8, {"binding": OTHERS_HOLD, "limit": 3}, 2, False),
+    "others gave back what was not wanted": (0.3, {"binding": [], "limit": 3}, 4, False),
+    "others took what is not wanted": (0.3, {"binding": []}, 3, False),
+}
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_what_others_hold_is_told_anew_where_it_binds_and_nowhere_else(name: str) -> None:
+    rate, told, limit, anew = PARTS[name]
+    model = observe_one(demo_spec(), FULL, metrics(rate))
+    found = explained(model, FULL, limit, demandMilli=round(rate * 1150), **told)
+    assert (found is None) is anew
+
+
+@pytest.mark.parametrize(
+    ("rate", "anew"),
+    [(0.3, False), (0.285, False), (0.315, False), (0.4, True), (0.2, True), (1.8, True)],
+    ids=["the same", "5 % less", "5 % more", "a third more", "a third less", "another hour"],
+)
+def test_the_load_of_another_hour_explains_nothing_but_a_steady_one_leaves_it_alone(rate: float, anew: bool) -> None:
+    assert (explained(observe_one(demo_spec(), FULL, metrics(rate)), FULL, 4) is None) is anew
+
+
+def test_a_load_that_is_unknown_now_changes_no_explanation_and_one_of_no_known_load_is_told_anew() -> None:
+    unknown = metrics(Unknown("arrivals", "no samples yet"))
+    assert explained(observe_one(demo_spec(), FULL, unknown), FULL, 4) is not None
+    assert explained(observe_one(demo_spec(), FULL, metrics(0.3)), FULL, 4, demandMilli=None) is None
+
+
+def test_a_trickle_is_no_other_load() -> None:
+    """One request more or less in the window: far less than what runs could serve."""
+    model = observe_one(demo_spec(), FULL, metrics(0.02))
+    assert explained(model, FULL, 4, demandMilli=0) is not None
+
+
+def test_what_is_told_anew_stays_for_the_passes_after_it() -> None:
+    model = observe_one(demo_spec(), FULL, metrics(1.8))
+    first = explain(situation(FULL, 1.8), FULL, 3)
+    told = {"binding": list(first.binding), "alternative": first.alternative, "limit": first.limit}
+    assert explained(model, FULL, 3, demandMilli=first.demand_milli, **told) == first
+
+
+def test_a_calm_pool_tells_nothing_new_when_a_neighbour_gives_back_a_replica_and_loads_move_a_little() -> None:
+    """All but one hold 3 of their own 4 accelerators and the pool is full; then one accelerator is free for each."""
+
+    def decide(statuses: dict[str, AdaptiveModelStatus], last: dict[str, int], rate: float) -> dict[str, Decision]:
+        models = [
+            replace(observe_one(demo_spec(), mix, metrics(rate), name=name), status=statuses.get(name))
+            for name, mix in [*((f"m{i}", FULL) for i in range(30)), ("z", last)]
+        ]
+        seen = PoolObservation(NOW, "nvidia.com/gpu", 93, 1, 0.0, tuple(models))
+        return {d.key.removeprefix("demo/"): d for d in decide_pool(seen, DEMO_SETTINGS).decisions}
+
+    first = decide({}, FULL, 0.3)
+    statuses = {name: written_as(decision) for name, decision in first.items()}
+    assert (first["m0"].limit, decide({}, {"full": 1}, 0.3)["m0"].limit) == (3, 4)
+    for turn, rate in enumerate((0.3, 0.315, 0.285, 0.315)):
+        again = decide(statuses, FULL if turn % 2 else {"full": 1}, rate)
+        told = [(d.binding, d.alternative, d.demand_milli, d.limit) for name, d in again.items() if name != "z"]
+        assert told == [(d.binding, d.alternative, d.demand_milli, d.limit) for n, d in first.items() if n != "z"]
+
+
+def written_as(decision: Decision) -> AdaptiveModelStatus:
+    told = {"binding": list(decision.binding), "alternative": decision.alternative}
+    explained_for = {"demandMilli": decision.demand_milli, "limit": decision.limit}
+    mix = mix_text(decision.replicas)
+    return written(decision.reason.value, mix, decision.budget, decision.shares or None, **told, **explained_for)

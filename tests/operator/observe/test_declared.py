@@ -248,6 +248,98 @@ def test_what_holds_from_a_pool_that_was_deleted_counts_where_its_nodes_now_are(
     assert [(p.key, p.held_by_others) for p in seen.pools] == [("gpu", 0), (RESOURCE, 2)]
 
 
+def of_big(raw: Raw, **selector: str) -> Raw:
+    """From pool `big`, on nodes with these labels."""
+    spec = raw["spec"]["template"]["spec"] if raw["kind"] == "StatefulSet" else raw["spec"]
+    spec["nodeSelector"] = selector
+    return labelled(raw, "big")
+
+
+BIG = build_accelerator_pool("big", nodeSelector={"gpu": "a100"}, budget=8)
+FOUR = {RESOURCE: 4}
+OWN = {"resource": RESOURCE}
+GONE = {"deleted": ([], None), "unreadable": ([], "list acceleratorpools (HTTP 403)"), "there": ([BIG], None)}
+
+
+def without_a_pool(seen: Seen) -> tuple[int, int]:
+    """Budget, and what others hold of it, of the models that name no pool."""
+    [pool] = [pool for pool in seen.pools if not pool.name]
+    return pool.budget, pool.held_by_others
+
+
+@pytest.mark.parametrize("case", GONE)
+def test_what_holds_on_the_nodes_of_a_pool_that_is_gone_takes_nothing_of_a_budget_that_is_named(case: str) -> None:
+    pools, trouble = GONE[case]
+    sets = [of_big(build_stateful_set("large", replicas=4), gpu="a100"), build_stateful_set("small", replicas=1)]
+    models = (in_pool("large", "big"), build_model("small", accelerators=OWN))
+    advertised = Advertised({}, None, {A100: 8})
+    seen = see(*models, pools=pools, sets=sets, trouble=trouble, budgets=FOUR, advertised=advertised)
+    assert without_a_pool(seen) == (4, 0)
+
+
+def test_nor_of_a_budget_that_only_models_name() -> None:
+    sets = [of_big(build_stateful_set("large", replicas=4), gpu="a100")]
+    models = (in_pool("large", "big"), build_model("small", accelerators={**OWN, "budget": 4}))
+    assert without_a_pool(see(*models, pools=[], sets=sets, advertised=Advertised())) == (4, 0)
+
+
+def test_nor_do_its_pods_whose_stateful_set_is_gone() -> None:
+    pods = [of_big(build_pod("large-full-aaaaaaaa-0", "large"), gpu="a100")]
+    seen = see(build_model("small", accelerators=OWN), pools=[], pods=pods, budgets=FOUR)
+    assert without_a_pool(seen) == (4, 0)
+
+
+def test_where_nodes_are_counted_it_is_on_them_so_it_counts() -> None:
+    held = [
+        {**of_big(build_pod(f"large-full-aaaaaaaa-{i}", "large"), gpu="a100"), "status": {"phase": "Running"}}
+        for i in range(4)
+    ]
+    for pod in held:
+        pod["spec"]["nodeName"] = "b"
+    nodes = [parse_node(build_node("a", {RESOURCE: "4"}), {}), parse_node(build_node("b", {RESOURCE: "8"}), {})]
+    advertised = count_groups(nodes, held, [RESOURCE], {})
+    sets = [of_big(build_stateful_set("large", replicas=4), gpu="a100"), build_stateful_set("small", replicas=2)]
+    models = (in_pool("large", "big"), build_model("small", accelerators=OWN))
+    seen = see(*models, pools=[], sets=sets, pods=held, advertised=advertised)
+    assert without_a_pool(seen) == (4, 8)
+    assert sum(without_a_pool(seen)) <= 12, "never more than nodes advertise"
+
+
+def test_replicas_that_wait_for_the_lost_nodes_of_a_pool_that_is_gone_make_nobody_else_shrink() -> None:
+    sets = [of_big(build_stateful_set("large", replicas=4), gpu="a100"), build_stateful_set("small", replicas=1)]
+    models = (in_pool("large", "big"), build_model("small", accelerators=OWN))
+    seen = see(*models, pools=[], sets=sets, advertised=Advertised({RESOURCE: 4}))
+    assert without_a_pool(seen)[0] == 2, "keeps what it holds, and gets no more"
+
+
+@pytest.mark.parametrize("everyone", [{}, {"tenant": "ml"}], ids=["no labels", "labels that all engine pods ask for"])
+@pytest.mark.parametrize(("budget", "expected"), [(12, 4), (9, 2)], ids=["room", "no room: keeps what it holds"])
+def test_what_a_pool_without_a_selector_left_behind_is_of_the_named_budget(
+    everyone: dict[str, str], budget: int, expected: int
+) -> None:
+    sets = [of_big(build_stateful_set("large", replicas=4), **everyone), build_stateful_set("small", replicas=1)]
+    models = (in_pool("large", "big"), build_model("small", accelerators=OWN))
+    advertised = Advertised(engine_labels=everyone)
+    seen = see(*models, pools=[], sets=sets, budgets={RESOURCE: budget}, advertised=advertised)
+    assert without_a_pool(seen) == (expected, 8)
+
+
+def test_what_a_pool_in_trouble_without_a_selector_holds_is_not_handed_out_again() -> None:
+    """The nodes cannot be asked for a moment: its models keep what they have, of the same named budget."""
+    sets = [labelled(build_stateful_set("large", replicas=4)), build_stateful_set("small", replicas=1)]
+    models = (in_pool("large"), build_model("small", accelerators=OWN))
+    pools, unknown = [build_accelerator_pool(budget=8)], Advertised(trouble="list nodes (HTTP 503)")
+    seen = see(*models, pools=pools, sets=sets, budgets={RESOURCE: 12}, advertised=unknown)
+    assert [pool.key for pool in seen.unready] == ["gpu"]
+    assert without_a_pool(seen) == (4, 8)
+
+
+def test_a_model_that_left_a_pool_which_is_gone_answers_for_what_it_holds_itself() -> None:
+    sets = [of_big(build_stateful_set("large", replicas=4), gpu="a100")]
+    seen = see(build_model("large", accelerators=OWN), pools=[], sets=sets, budgets=FOUR)
+    assert without_a_pool(seen) == (4, 0)
+
+
 def test_a_model_that_moved_counts_in_its_new_pool_and_what_it_still_holds_in_the_old_one() -> None:
     pools = [build_accelerator_pool("new", budget=4), build_accelerator_pool("old", budget=4)]
     old = labelled(build_stateful_set(replicas=1), "old")

@@ -118,3 +118,9 @@ async def test_a_failed_read_is_trouble_and_the_next_pass_asks_again() -> None:
     assert await inventory.read([RESOURCE], []) == Advertised(trouble="list nodes: away (HTTP 503)")
     kube.fail = lambda *_: None
     assert await inventory.read([RESOURCE], []) == Advertised({RESOURCE: 4})
+
+
+@pytest.mark.parametrize("is_allowed", [False, True])
+async def test_the_labels_that_all_engine_pods_ask_for_are_told_with_or_without_nodes(is_allowed: bool) -> None:
+    inventory = NodeInventory(FakeKube([build_node("a", FOUR)]), is_allowed, {"tenant": "ml"})  # type: ignore[arg-type]
+    assert (await inventory.read([RESOURCE], [])).engine_labels == {"tenant": "ml"}

@@ -139,6 +139,17 @@ def test_own_holdings_are_no_strangers() -> None:
     assert (seen.pools[0].budget, seen.pools[0].held_by_others) == (4, 0)
 
 
+def test_replicas_whose_limit_was_edited_away_count_what_their_pods_were_made_with(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    bare = build_stateful_set(replicas=2, accelerators=0)
+    seen = see([build_model()], [build_pod(conditions=READY)], [bare, build_stateful_set("gone", replicas=1)])
+    [model] = seen.pools[0].models
+    assert [item.accelerators for item in model.observation.stateful_sets] == [2]
+    assert (held_accelerators(model.observation), seen.pools[0].held_by_others) == (4, 2)
+    assert "StatefulSet demo/assistant-full-aaaaaaaa asks for no nvidia.com/gpu" in caplog.text
+
+
 def test_a_namesakes_stateful_set_is_foreign_and_its_accelerators_stay_counted() -> None:
     foreign = build_stateful_set(replicas=2, owner="uid-of-the-former-life")
     seen = see([build_model()], [build_pod()], [foreign])

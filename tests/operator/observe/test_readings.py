@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -19,7 +21,7 @@ from adaptive_operator.observe.observation import (
 from adaptive_operator.observe.prometheus import Answer, Failed, Rows
 from adaptive_operator.observe.queries import ModelScope, QueryName, Windows, build_queries
 from adaptive_operator.observe.readings import Cause, Readings, RouterPod, Subject, judge, max_rate
-from stand_ins.raw_objects import build_model
+from stand_ins.raw_objects import build_model, build_tier
 
 NOW = 10_000.0
 SPEC = AdaptiveModelSpec.model_validate(build_model()["spec"])
@@ -53,6 +55,8 @@ def read(
     changes: Mapping[QueryName, Answer] | None = None,
     pods: tuple[PodObservation, ...] = (POD,),
     routers: tuple[RouterPod, ...] = (RouterPod("router-0", 0.0),),
+    spec: AdaptiveModelSpec = SPEC,
+    budget: int = 4,
 ) -> tuple[ModelMetrics, list[tuple[QueryName, Cause]]]:
     answers = HEALTHY | dict(changes or {})
     queries = build_queries([ModelScope(*MODEL, SPEC.scaling.hold_seconds)], Windows(2.0))
@@ -60,7 +64,7 @@ def read(
     readings = Readings(
         {q: answers[q.name] for q in queries}, NOW, lambda query, cause: rejected.append((query, cause))
     )
-    return readings.read_model(Subject(*MODEL, SPEC, 4, pods, routers, SPEC.scaling.hold_seconds)), rejected
+    return readings.read_model(Subject(*MODEL, spec, budget, pods, routers, SPEC.scaling.hold_seconds)), rejected
 
 
 def test_healthy_answers_become_samples_with_the_age_of_the_scrape() -> None:
@@ -186,6 +190,31 @@ def test_without_ready_engines_only_the_routers_hold_a_queue() -> None:
 def test_a_pod_whose_work_is_not_known_is_never_idle(changes: Mapping[QueryName, Answer]) -> None:
     metrics, _ = read(changes)
     assert isinstance(metrics.pod_work["engine-0"], Unknown)
+
+
+UNBOUNDED = AdaptiveModelSpec.model_validate(build_model(accelerators={})["spec"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"accelerators": {"budget": 100}}, 6500.0),
+        ({"accelerators": {}, "tiers": [{**build_tier("int4", capacity=650), "replicas": {"max": 100}}]}, 6500.0),
+        ({"accelerators": {}}, 65.0),
+    ],
+    ids=["its own budget", "its bounds", "nothing else is known"],
+)
+def test_a_load_that_lost_nodes_carried_is_not_absurd(changes: dict[str, Any], expected: float) -> None:
+    """Of 100 accelerators one is left: what the others served is still asked for."""
+    spec = AdaptiveModelSpec.model_validate(build_model(**changes)["spec"])
+    assert max_rate(spec, 1) == pytest.approx(expected)
+
+
+def test_what_pods_still_hold_counts_for_what_is_absurd() -> None:
+    pods = tuple(replace(POD, name=f"engine-{i}") for i in range(50))
+    answers = {QueryName.ARRIVALS: Rows({MODEL: 100.0})}
+    assert read(answers, pods, spec=UNBOUNDED, budget=1)[0].arrivals == Sample(100.0, 1.0)
+    assert isinstance(read(answers, (), spec=UNBOUNDED, budget=1)[0].arrivals, Unknown)
 
 
 def test_absurd_begins_at_a_hundred_times_what_the_budget_carries() -> None:

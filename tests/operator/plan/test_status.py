@@ -330,23 +330,29 @@ def test_history_gets_an_entry_only_for_another_reason_or_other_replicas() -> No
     assert other.last_decision == other.history[-1]
 
 
-@pytest.mark.parametrize(
-    ("budget", "shares"), [(5, "before"), (4, "after"), (4, "")], ids=["another budget", "other shares", "no share"]
-)
-def test_a_decision_that_stands_under_another_budget_or_share_is_explained_anew_and_is_no_news(
-    budget: int, shares: str
-) -> None:
+ANEW: dict[str, dict[str, Any]] = {
+    "another budget": {"budget": 5},
+    "other shares": {"shares": "after"},
+    "no share": {"shares": ""},
+    "another demand": {"demand_milli": 700},
+    "others hold a part of the budget": {"limit": 3},
+}
+
+
+@pytest.mark.parametrize("name", ANEW)
+def test_a_decision_that_is_explained_anew_is_no_news(name: str) -> None:
     told = replace(DECISION, reason=Reason.CAPACITY_LIMITED, binding=("the budget of 4 accelerators",), budget=4)
-    told = replace(told, shares="before", pool="2 accelerators")
+    told = replace(told, shares="before", pool="2 accelerators", demand_milli=345, limit=4)
     model = seen(BOTH, told)
-    later = replace(told, binding=("of later",), alternative="full 2", pool="3 of them", budget=budget, shares=shares)
+    later = replace(told, binding=("of later",), alternative="full 2", pool="3 of them", **ANEW[name])
     status = write(model, later, NOW + 60)
     assert model.status is not None
     before, after = model.status.last_decision, status.last_decision
     assert before is not None
     assert after is not None
     assert (after.binding, after.alternative, after.pool) == (later.binding, "full 2", "3 of them")
-    assert (after.budget, after.shares) == (budget, shares or None)
+    assert (after.budget, after.shares or "") == (later.budget, later.shares)
+    assert (after.demand_milli, after.limit) == (later.demand_milli, later.limit)
     assert after.time == before.time
     assert status.history == (after,)
     assert not [event for event in events(model, later) if event.reason is Reason.CAPACITY_LIMITED]

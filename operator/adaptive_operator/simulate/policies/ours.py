@@ -137,6 +137,8 @@ class AdaptivePolicy:
 
     def _run_pass(self) -> None:
         now = EPOCH + self._first.events.now
+        if not are_prices_told(self._priced_at, now):
+            self._prices = {}
         observation = self._observe(now)
         if observation is None:
             return
@@ -193,7 +195,7 @@ class AdaptivePolicy:
             shares=pool.declared.shares if pool.declared is not None else (),
             kept=self._kept,
             division=pool.division,
-            prices=self._prices if are_prices_told(self._priced_at, now) else {},
+            prices=self._prices,
         )
 
     def _horizon(self, model: SeenModel) -> float:

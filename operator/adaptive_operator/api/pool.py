@@ -31,10 +31,6 @@ LabelValue = Annotated[
     ),
 ]
 _MOST_ACCELERATORS = 100_000
-RESERVATION_WITH_PLAN = (
-    "shares[].reservation cannot be kept with division Planned, because a reservation is a promise that the pool's plan"
-    " does not make; set division: Weighted, or leave the reservation out"
-)
 
 
 class PoolDivision(StrEnum):
@@ -179,7 +175,8 @@ class AcceleratorPoolSpec(Api):
                 rule(
                     "self.division != 'Planned' || !has(self.shares)"
                     " || self.shares.all(s, !has(s.reservation) || s.reservation == 0)",
-                    RESERVATION_WITH_PLAN,
+                    "shares[].reservation cannot be kept with division Planned, because a reservation is a promise that"
+                    " the pool's plan does not make; set division: Weighted, or leave the reservation out",
                 ),
             ]
         }

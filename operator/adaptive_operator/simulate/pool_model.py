@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from adaptive_operator.api.pool import RESERVATION_WITH_PLAN, AcceleratorPoolSpec, PoolDivision, Share
+from adaptive_operator.api.pool import AcceleratorPoolSpec, Share
 from adaptive_operator.names import POOL_KIND
 from adaptive_operator.observe.inventory import Advertised, NodeGroup
 from adaptive_operator.plan.metadata import API_VERSION
@@ -73,8 +73,6 @@ def find_pool(documents: Sequence[Any], members: Sequence[Member], budget: int |
     if not accelerators:
         raise PoolModelError(f"AcceleratorPool {name} names no budget; set it, or give --budget")
     reserved = sum(share.reservation or 0 for share in spec.shares)
-    if reserved and spec.division is PoolDivision.PLANNED:
-        raise PoolModelError(f"AcceleratorPool {name}: {RESERVATION_WITH_PLAN}")
     if reserved > accelerators:
         raise PoolModelError(f"{reserved} accelerators of pool {name} are reserved, it has {accelerators}")
     update = {"budget": accelerators, "shares": _in_one_namespace(spec.shares, members)}

@@ -19,7 +19,7 @@ from adaptive_operator.api.curve import (
     DEFAULT_MAX_SEQUENCES,
     DEFAULT_MAX_TOKENS_PER_STEP,
 )
-from adaptive_operator.api.pool import AcceleratorPoolSpec, Share
+from adaptive_operator.api.pool import AcceleratorPoolSpec, PoolDivision, Share
 from adaptive_operator.api.recipe import LevelPrecision, Nested, Precision, level_names
 from adaptive_operator.api.tiers import Engine, KvPrecision, Tier
 from adaptive_operator.api.v1alpha1 import AdaptiveModelSpec
@@ -281,6 +281,9 @@ _OF_NESTED: Final[Mapping[str, Callable[[Nested], bool]]] = {
 _OF_POOL: Final[Mapping[str, Callable[[AcceleratorPoolSpec], bool]]] = {
     "shares[].reservation of all": lambda spec: (
         spec.budget is None or sum(share.reservation or 0 for share in spec.shares) <= spec.budget
+    ),
+    "shares[].reservation cannot be kept": lambda spec: (
+        spec.division is not PoolDivision.PLANNED or not any(share.reservation for share in spec.shares)
     ),
 }
 _OF_SHARE: Final[Mapping[str, Callable[[Share], bool]]] = {

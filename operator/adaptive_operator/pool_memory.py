@@ -108,7 +108,8 @@ class PoolMemory:
                 return
             if observation.planning is Planning.SOLVED and decision.planned:
                 self._failures.pop(key, None)
-            self._kept = self._kept | {key} if decision.kept else self._kept - {key}
+            if decision.planned:
+                self._kept = self._kept | {key} if decision.kept else self._kept - {key}
             if decision.plan is not None:
                 self._plans[key] = _Remembered(observation.now, decision.prices, decision.last_plan)
 

@@ -54,7 +54,7 @@ class ShareReason(StrEnum):
     SATISFIED = "Satisfied"  # all that it wants, within its fair share
     BORROWING = "Borrowing"  # more than its fair share, because others do not want theirs now
     RESERVED = "Reserved"  # wants more than its reservation, and others are owed the rest
-    MINIMUM = "Minimum"  # wants more than its minimum, and others are owed the rest
+    MINIMUM = "Minimum"  # has its minimum, or what fits of it, and wants more: others are owed the rest
     WEIGHTED = "Weighted"  # wants more than its weight gives
     PLANNED = "Planned"  # wants more than the pool's plan gives it; only where the plan divides the pool
     POOL_TOO_SMALL = "PoolTooSmall"  # wants more than the whole pool can give

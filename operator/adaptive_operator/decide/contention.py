@@ -71,7 +71,7 @@ _WHY: Mapping[ShareReason, str] = {
     ShareReason.SATISFIED: "has all that it wants",
     ShareReason.BORROWING: "uses what others are owed and do not want now",
     ShareReason.RESERVED: "wants more than its reservation, and others are owed the rest",
-    ShareReason.MINIMUM: "wants more than its minimum, and others are owed the rest",
+    ShareReason.MINIMUM: "has its minimum, or what fits of it, and wants more: others are owed the rest",
     ShareReason.WEIGHTED: "wants more than its weight gives",
     ShareReason.UNMANAGED: "keeps what it has, because its mode is not Active",
     **scarcity.WHY,

@@ -53,8 +53,11 @@ def swap_rooms(situations: Sequence[Situation], proposals: Sequence[Proposal]) -
 
 
 def surge_need(situation: Situation, target: Mix) -> int:
-    """Accelerators that old replicas hold beside those of the target while they are exchanged."""
-    return max(0, surge_accelerators(situation, target) - situation.cost(target))
+    """Accelerators that old replicas hold beside those of the target while they are exchanged.
+
+    What is held already is not beyond the budget: a model that only gives needs none.
+    """
+    return max(0, surge_accelerators(situation, target) - max(situation.cost(target), situation.held))
 
 
 def _used_by_swap(situation: Situation, target: Mix) -> int:

@@ -402,3 +402,10 @@ def test_what_runs_is_kept_in_the_passes_too_in_which_the_plan_is_not_worth_foll
     assert not decision.followed
     assert [d.reason for d in decision.decisions] == [Reason.STEADY] * 3
     assert "What runs is kept" in decision.decisions[0].pool
+
+
+def test_plans_may_agree_on_having_nothing_at_all():
+    model = pool(5, busy=(BUSY, 1.6)).models[0]
+    model = replace(model, memory=replace(model.memory, agreed_plan="", agreed_count=1, agreed_at=NOW - 5))
+    situation = build_situation(model, NOW, 0.0, 5, DEMO_SETTINGS)
+    assert (situation.memory.agreed_count, situation.memory.agreed_at) == (1, NOW - 5)

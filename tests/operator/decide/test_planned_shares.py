@@ -84,16 +84,23 @@ def test_quality_is_given_for_requests_of_a_model_that_counts_as_much_and_not_wh
     assert "others refuse requests for want of" not in told[1000].message
 
 
-def run_late(*shares: PoolShare) -> list[Model]:
+def run_late(*shares: PoolShare, surge: int = 0) -> list[Model]:
     """`first` has what carries its load when that of `late` rises: all but one accelerator."""
     own = demo_spec(tiers=ONE_TIER, accelerators={})
     first = Model("first", own, lambda now: 0.3 if now < NOW + 50 else 5.0)
     late = Model("late", own, lambda now: 0.3 if now < NOW + 150 else 5.0)
-    plant = Plant([first, late], budget=8, pool="gpu", division=PLANNED, shares=shares)
+    plant = Plant([first, late], budget=8, pool="gpu", division=PLANNED, shares=shares, surge=surge)
     plant.run(150)
     assert [sum(model.mix().values()) for model in plant.models] == [7, 1]
     plant.run(150)
     return [first, late]
+
+
+@pytest.mark.parametrize("surge", [1, 4])
+def test_who_only_gives_needs_no_surge(surge):
+    """What is held already is not beyond the budget: giving was dropped where its replicas were more than the surge."""
+    first, late = run_late(PoolShare("demo", "late", weight=3), surge=surge)
+    assert [sum(model.mix().values()) for model in (first, late)] == [1, 7]
 
 
 @pytest.mark.parametrize(

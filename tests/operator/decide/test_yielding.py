@@ -52,3 +52,10 @@ def test_plans_have_to_agree_before_it_is_given_and_what_is_lost_is_told_in_requ
 )
 def test_nothing_is_given(changes, mix, refused):
     assert yield_load(situation(**changes), mix, 4, refused) is None
+
+
+def test_one_replica_stays_where_the_plan_leaves_none():
+    """A model that has none is not planned any more: it would start up again on what it gave."""
+    given = yield_load(situation(agreed_plan="int8=1", agreed_count=1, agreed_at=NOW - 5), {}, 4, 5.0)
+    assert given is not None
+    assert (given.reason, dict(given.replicas)) == (Reason.GAVE_TO_OTHERS, {"int8": 1})

@@ -22,9 +22,9 @@ from adaptive_operator.record import DecisionRecord, RecordError, decode_record
 # 4 an explanation was kept under another budget, before 5 under other shares of the pool; before 5 only demand and peak
 # had ages, a swap's gain had no unit, and that of most swaps was told as 0, and dry runs were not told how they are
 # decided. Before 6 swaps were not predicted while replicas of a tier that had left the spec were there, and what tiers
-# were measured by had no age; an explanation was kept under another demand, or beside other neighbours; and any budget
-# that was too small was said to have been lowered, a minimum that was not kept was told nowhere, and a model that lacked
-# something was called satisfied where no neighbour had it.
+# were measured by had no age; an explanation was kept under another demand, or beside other neighbours; any budget
+# that was too small was said to have been lowered, a minimum that was not kept was told nowhere, and a model that
+# lacked something was called satisfied where no neighbour had it.
 _TOLD_SINCE: Final = {
     **dict.fromkeys(("message", "findings", "inputs", "binding", "alternative", "demand_milli", "limit"), 6),
     **dict.fromkeys(("pool", "part"), 6),

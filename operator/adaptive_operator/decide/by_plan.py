@@ -212,10 +212,10 @@ def _carry_out(
         key, need = s.model.key, 0 if planned.kept else needs[s.model.key]
         limits[key], proposals[key] = _offer(s, planned.mixes[key], need, owned[key], 0 if waits else free)
         if waits and refused > 0 and dict(proposals[key].replicas) == s.wanted:
-            given = _giving(s, planned.mixes[key], limits[key], refused / weights[key], proposals[key])
-            # One of the two at a time: plans agree on one mix.
-            is_none = given is proposals[key]
-            proposals[key] = _yielding(s, planned, limits[key], sure, given) if is_none else given
+            own = proposals[key]
+            proposals[key] = _giving(s, planned.mixes[key], limits[key], refused / weights[key], own)
+            if proposals[key] is own:  # one of the two at a time: plans agree on one mix
+                proposals[key] = _yielding(s, planned, limits[key], sure, own)
         free -= need_of(s, proposals[key], owned)
     if waits:
         return Division(limits, proposals, owned, base.free), planned

@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any, Protocol, cast
 
 from adaptive_operator.cli import explain, replay
@@ -35,6 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _commands() -> tuple[Command, ...]:
     """All of them; for the simulator a stand-in where what it draws and shows progress with is not installed."""
     try:
+        if find_spec("matplotlib") is None:  # imported only when a report is written, after all runs
+            raise ModuleNotFoundError(name="matplotlib")
         simulate = cast("Command", import_module("adaptive_operator.cli.simulate"))
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]

@@ -30,14 +30,17 @@ def forget_the_simulator(monkeypatch):
         monkeypatch.delitem(sys.modules, f"adaptive_operator.cli.{name}", raising=False)
 
 
+@pytest.mark.parametrize("package", ["rich", "matplotlib"])
 @pytest.mark.parametrize("arguments", [[], ["-f", "model.yaml", "--trace", "steady:rate=2"], ["--help"]])
-def test_without_its_packages_the_simulator_says_how_to_install_them(arguments, capsys, monkeypatch):
+def test_without_its_packages_the_simulator_says_how_to_install_them(arguments, package, capsys, monkeypatch):
     forget_the_simulator(monkeypatch)
-    monkeypatch.setitem(sys.modules, "rich", None)
-    monkeypatch.setitem(sys.modules, "rich.console", None)
+    monkeypatch.setitem(sys.modules, package, None)
+    if package == "rich":
+        monkeypatch.setitem(sys.modules, "rich.console", None)
     assert main(["simulate", *arguments]) == 1
     told = capsys.readouterr().err
-    assert told == "error: simulate needs rich, which is not installed: run pip install '.[cli]' in the checkout\n"
+    remedy = "which is not installed: run pip install '.[cli]' in the checkout"
+    assert told == f"error: simulate needs {package}, {remedy}\n"
 
 
 def test_the_help_names_a_command_whose_packages_are_missing_with_the_remedy(capsys, monkeypatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+from pathlib import Path
 from typing import Final
 
 from adaptive_operator.simulate.failing_loads import FailingLoads, Failure
@@ -46,6 +47,13 @@ def scrape_seconds(text: str) -> float:
     if not least <= value <= most:
         raise argparse.ArgumentTypeError(f"{text} is not a number of seconds from {least:g} to {most:g}")
     return value
+
+
+def folder(text: str) -> Path:
+    """One that is named: an empty text, as of a variable that is not set, would be the working directory."""
+    if not text:
+        raise argparse.ArgumentTypeError("no folder is named; e.g. out, or . for this one")
+    return Path(text)
 
 
 def node_loss(text: str) -> NodeLoss:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable
 from itertools import islice
@@ -13,6 +15,7 @@ from typing import Any, Final
 from adaptive_operator.cli.option_values import (
     FAILURES,
     failing_loads,
+    folder,
     node_loss,
     positive,
     positive_whole,
@@ -106,7 +109,7 @@ def add_command(commands: Any) -> None:
     parser.add_argument(
         "-o",
         "--output",
-        type=Path,
+        type=folder,
         help="folder for result.json, report.html and the plots (SVG and PNG); with --capacity for capacity.json alone",
     )
     parser.set_defaults(run=run, default_of=parser.get_default)
@@ -116,6 +119,8 @@ def run(options: argparse.Namespace) -> int:
     """Do it. 0, or 1 with the cause on stderr."""
     try:
         comparison, names = prepare(options)
+        if options.output is not None:
+            _make_folder(options.output)
         inputs = describe_inputs(options, is_generator(options.trace))
         report = _report_capacities if options.capacity else _report_comparison
         report(options, comparison, inputs, names)
@@ -125,13 +130,23 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
+def _make_folder(folder: Path) -> None:
+    """Before the first run: hours of runs must not end at a folder that cannot be written. Raises OSError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise OSError(f"-o {folder}: {error.strerror}; give a folder that can be written") from None
+
+
 def _report_comparison(options: argparse.Namespace, comparison: Comparison, inputs: Inputs, names: list[str]) -> None:
     with show_progress(count_runs(names, options.seeds)) as tell:
         judged, repeated = _compare(options, comparison, names, tell)
+    if options.output is not None:  # before the table, which may go to a terminal or pipe that does not take it
+        write_report(options.output, comparison, inputs, judged, repeated, seeds_of(options))
     _print_tables(inputs, build_repeated_rows(repeated) if repeated else [], build_rows(judged))
     _warn(comparison, (note for item in judged for note in item.notes))
-    if options.output is not None:
-        write_report(options.output, comparison, inputs, judged, repeated, seeds_of(options))
 
 
 def _report_capacities(options: argparse.Namespace, comparison: Comparison, inputs: Inputs, names: list[str]) -> None:
@@ -139,14 +154,13 @@ def _report_capacities(options: argparse.Namespace, comparison: Comparison, inpu
     with show_progress(None) as tell:
         runs = [_capacities(own, names, tell, len(seeds_of(options))) for own in by_seed(options, comparison)]
     found, repeated = runs[0], summarize_capacities(runs, _REFERENCES) if len(runs) > 1 else ()
-    means = build_repeated_capacity_rows(repeated) if repeated else []
-    _print_tables(inputs, means, ratio_rows(found, _REFERENCES))
-    _warn(comparison, (note for item in found for note in item.notes))
     if options.output is not None:
-        options.output.mkdir(parents=True, exist_ok=True)
         document = build_capacity_document(comparison, inputs, found, repeated, seeds_of(options))
         text = json.dumps(document, indent=1, allow_nan=False)
         (options.output / "capacity.json").write_text(text + "\n", encoding="utf-8")
+    means = build_repeated_capacity_rows(repeated) if repeated else []
+    _print_tables(inputs, means, ratio_rows(found, _REFERENCES))
+    _warn(comparison, (note for item in found for note in item.notes))
 
 
 def _capacities(comparison: Comparison, names: list[str], tell: Tell, seeds: int) -> list[Capacity]:

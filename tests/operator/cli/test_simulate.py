@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import hashlib
+import io
 import json
 import re
+import sys
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 import yaml
 
+from adaptive_operator.cli import simulate as cli_simulate
 from adaptive_operator.cli.__main__ import main
 from adaptive_operator.cli.option_values import failing_loads, format_failing_loads, format_node_loss, node_loss
 from adaptive_operator.cli.simulate import add_command
@@ -105,6 +109,36 @@ def test_a_loss_is_told_as_it_is_typed(text):
 @pytest.mark.parametrize("text", ["int8:crashes:0.5:600:60", "full:hangs:1:0"])
 def test_failing_loads_are_told_as_they_are_typed(text):
     assert format_failing_loads(failing_loads(text)) == text
+
+
+class ClosedPipe(io.StringIO):
+    """As stdout is when `head` has read enough."""
+
+    def write(self, text: str) -> int:
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+
+@pytest.mark.parametrize(("more", "file"), [([], "report.html"), (["--capacity"], "capacity.json")])
+def test_what_stdout_does_not_take_is_written_all_the_same(more, file, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stdout", ClosedPipe())
+    arguments = ["--budget", "1", "--trace", "steady:rate=4,seconds=60", "--policy", "full", *more]
+    assert simulate("-f", MODEL, *arguments, "-o", str(tmp_path)) == 1
+    assert "Broken pipe" in capsys.readouterr().err
+    assert (tmp_path / file).stat().st_size > 0
+
+
+def test_a_folder_that_cannot_be_made_is_refused_before_the_first_run(tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(cli_simulate, "_report_comparison", lambda *_: pytest.fail("ran"))
+    out = tmp_path / "file" / "out"
+    assert simulate("-f", MODEL, "--trace", TRACE, "-o", str(out)) == 1
+    assert f"error: -o {out}: Not a directory; give a folder that can be written" in capsys.readouterr().err
+
+
+def test_an_empty_folder_name_is_refused_with_the_usage(capsys):
+    with pytest.raises(SystemExit):
+        simulate("-f", MODEL, "--trace", TRACE, "-o", "")
+    assert "no folder is named; e.g. out" in capsys.readouterr().err
 
 
 def test_the_same_arguments_write_the_same_json(tmp_path, capsys):

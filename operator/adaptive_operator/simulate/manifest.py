@@ -5,6 +5,7 @@ Null fields are dropped and defaults apply, as there. Knows files and YAML, and 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -21,6 +22,7 @@ from adaptive_operator.simulate.rules import broken_model_rules, broken_pool_rul
 from adaptive_operator.simulate.structure import Schema, find_faults, without_nulls
 
 _MOST_TOLD: Final = 5
+_MOST_DEPTH: Final = 100  # no field of ours lies so deep, and all that read a document do so by recursion
 _ANY_OBJECT: Final[Schema] = {"type": "object"}
 _Spec = TypeVar("_Spec", bound=BaseModel)
 
@@ -47,11 +49,28 @@ def read_yaml(path: Path) -> list[Any]:
     """The documents of a file, at least one. Raises ManifestError; OSError when it cannot be read."""
     try:
         # Derived from SafeLoader, which makes nothing but plain values.
-        return list(yaml.load_all(path.read_text(encoding="utf-8-sig"), _Loader)) or [None]
+        documents = list(yaml.load_all(path.read_text(encoding="utf-8-sig"), _Loader)) or [None]
+        depth = _depth(documents, {})
+    except RecursionError:
+        depth = math.inf
     except yaml.YAMLError as error:
         raise ManifestError(f"not YAML: {' '.join(str(error).split())}") from None
     except UnicodeDecodeError:
         raise ManifestError("not a text; give a YAML file in UTF-8") from None
+    if depth > _MOST_DEPTH:
+        raise ManifestError("nested too deeply, or an alias stands inside of what it names; write it out")
+    return documents
+
+
+def _depth(value: Any, known: dict[int, float]) -> float:
+    """Levels of objects and lists; without end where one stands inside of itself. `known`: by identity, each once."""
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    if not items:
+        return 0
+    if id(value) not in known:
+        known[id(value)] = math.inf  # whoever meets it again on the way down is inside of it
+        known[id(value)] = 1 + max(_depth(item, known) for item in items)
+    return known[id(value)]
 
 
 def parse_model(raw: Mapping[str, Any]) -> AdaptiveModelSpec:

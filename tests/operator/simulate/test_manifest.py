@@ -151,3 +151,20 @@ def test_a_file_that_is_no_yaml_is_refused(content, words, tmp_path):
 def test_a_file_as_windows_writes_it_is_read(tmp_path):
     (tmp_path / "model.yaml").write_bytes(b"\xef\xbb\xbfkind: AdaptiveModel\r\n")
     assert read_yaml(tmp_path / "model.yaml") == [{"kind": "AdaptiveModel"}]
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["[" * 3000 + "]" * 3000, "[" * 150 + "]" * 150, "spec: &a {tiers: [*a]}", "? &a [*a]\n: 1\n"],
+    ids=["very deep", "deep", "inside of itself", "a key inside of itself"],
+)
+def test_what_is_nested_without_end_is_refused(content, tmp_path):
+    (tmp_path / "model.yaml").write_text(content)
+    with pytest.raises(ManifestError, match=r"nested too deeply, .*; write it out|not YAML"):
+        read_yaml(tmp_path / "model.yaml")
+
+
+def test_an_alias_that_stands_beside_what_it_names_is_read(tmp_path):
+    lines = ["a0: &a0 [1]", *(f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}]" for i in range(1, 60))]
+    (tmp_path / "model.yaml").write_text("\n".join(lines))  # 2^59 values, if each were walked by itself
+    assert read_yaml(tmp_path / "model.yaml")[0]["a1"] == [[1], [1]]

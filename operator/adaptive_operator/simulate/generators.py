@@ -126,6 +126,12 @@ _SHAPES: Final[Mapping[str, tuple[Callable[..., Rate], Mapping[str, float | None
 }
 GENERATORS: Final = tuple(_SHAPES)
 _COMMON: Final[Mapping[str, float]] = {"seconds": _DEFAULT_SECONDS, "variation": 1.0}
+# Beyond these nothing is drawn that floats can tell apart; rates are taken in steps of 0.1 s.
+_RANGES: Final[Mapping[str, tuple[float, float]]] = {
+    "variation": (0.01, 100.0),
+    "period": (1.0, math.inf),
+    "half-period": (1.0, math.inf),
+}
 
 
 def ahead(rate: Rate, seconds: float) -> Rate:
@@ -164,5 +170,9 @@ def _numbers(name: str, text: str, known: Mapping[str, float | None]) -> dict[st
             value = 0.0
         if key not in known or not 0 < value < math.inf:
             raise GeneratorError(f"{name}: {part!r} is not PARAMETER=POSITIVE NUMBER; it takes {', '.join(known)}")
+        least, most = _RANGES.get(key, (0.0, math.inf))
+        if not least <= value <= most:
+            limit = f"at least {least:g}" if most == math.inf else f"from {least:g} to {most:g}"
+            raise GeneratorError(f"{name}: {part!r} is out of range; {key} has to be {limit}")
         numbers[key] = value
     return numbers

@@ -89,3 +89,17 @@ def test_every_scaled_trace_is_sorted_and_its_lengths_come_from_the_trace(factor
     assert times == sorted(times)
     known = {(row.prompt_tokens, row.output_tokens) for row in trace}
     assert all((row.prompt_tokens, row.output_tokens) in known for row in scaled)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("steady:rate=2,variation=1e-200", "'variation=1e-200' is out of range; variation has to be from 0.01 to 100"),
+        ("steady:rate=2,variation=1e200", "variation has to be from 0.01 to 100"),
+        ("square:low=2,high=3,half-period=1e-320", "half-period has to be at least 1"),
+        ("sinusoid:low=2,high=3,period=0.5", "period has to be at least 1"),
+    ],
+)
+def test_a_parameter_that_no_float_can_follow_is_refused(text, words):
+    with pytest.raises(g.GeneratorError, match=words):
+        g.parse_generator(text, seed=1)

@@ -5,7 +5,7 @@ A simulation has one namespace. Shares for whole namespaces are kept as far as t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from adaptive_operator.names import POOL_KIND
 from adaptive_operator.observe.inventory import Advertised, NodeGroup
 from adaptive_operator.plan.metadata import API_VERSION
 from adaptive_operator.simulate.manifest import ManifestError, name_of, parse_pool
+from adaptive_operator.simulate.structure import suggest
 
 
 class PoolModelError(ValueError):
@@ -35,6 +36,7 @@ class PoolModel:
 
     name: str
     spec: AcceleratorPoolSpec
+    left_out: tuple[str, ...] = ()  # of its shares: who is no model of the manifest, and the remedy
 
     def raw(self, namespace: str) -> dict[str, Any]:
         """The object as the operator would read it, of a simulation in this namespace."""
@@ -63,6 +65,12 @@ def find_pool(documents: Sequence[Any], members: Sequence[Member], budget: int |
         raise PoolModelError(f"two AcceleratorPools are called {twice}; give each a name of its own")
     pools = dict(found)
     named = {member.pool for member in members}
+    unknown = next((member for member in members if member.pool is not None and member.pool not in pools), None)
+    if pools and unknown is not None:
+        raise PoolModelError(
+            f"{unknown.name}: accelerators.pool is {unknown.pool}, which is no AcceleratorPool of the manifest;"
+            f" {suggest(str(unknown.pool), pools)}"
+        )
     if not named & set(pools):
         return None
     if len(named) > 1:
@@ -74,9 +82,12 @@ def find_pool(documents: Sequence[Any], members: Sequence[Member], budget: int |
         raise PoolModelError(f"AcceleratorPool {name} names no budget; set it, or give --budget")
     reserved = sum(share.reservation or 0 for share in spec.shares)
     if reserved > accelerators:
-        raise PoolModelError(f"{reserved} accelerators of pool {name} are reserved, it has {accelerators}")
+        raise PoolModelError(
+            f"{reserved} accelerators of pool {name} are reserved, it has {accelerators};"
+            " lower the reservations, or raise --budget"
+        )
     update = {"budget": accelerators, "shares": _in_one_namespace(spec.shares, members)}
-    return PoolModel(name, spec.model_copy(update=update))
+    return PoolModel(name, spec.model_copy(update=update), tuple(_describe_left_out(name, spec.shares, members)))
 
 
 def _parse(raw: Mapping[str, Any]) -> tuple[str, AcceleratorPoolSpec]:
@@ -87,6 +98,18 @@ def _parse(raw: Mapping[str, Any]) -> tuple[str, AcceleratorPoolSpec]:
     if not name_of(raw):
         raise PoolModelError(f"{POOL_KIND}: metadata.name: Required value; set it to what the models name")
     return name_of(raw), spec
+
+
+def _describe_left_out(pool: str, shares: Sequence[Share], members: Sequence[Member]) -> Iterator[str]:
+    """Told and not refused: in its cluster the pool may have other members."""
+    models = [f"{member.namespace}/{member.name}" for member in members]
+    for share in shares:
+        namespaces = list(dict.fromkeys(member.namespace for member in members))
+        who, known = (f"{share.namespace}/{share.model}", models) if share.model else (share.namespace, namespaces)
+        if who not in known:
+            kind = "model" if share.model else "namespace"
+            hint = suggest(who, known)
+            yield f"AcceleratorPool {pool}: the share of {kind} {who} is left out: no model is of it here; {hint}"
 
 
 def _in_one_namespace(shares: Sequence[Share], members: Sequence[Member]) -> tuple[Share, ...]:

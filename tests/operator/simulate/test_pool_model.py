@@ -224,7 +224,7 @@ REFUSED = {
     "more reserved than what is given": (
         {"budget": 4, "shares": [{"namespace": "one", "reservation": 3}]},
         MEMBERS[:2],
-        "3 accelerators of pool gpus are reserved, it has 2",
+        "3 accelerators of pool gpus are reserved, it has 2; lower the reservations, or raise --budget",
     ),
     "models of no pool beside": ({"budget": 2}, (*MEMBERS, Member("d", "one", None)), "must name the same"),
     "a namespace of several among others": (
@@ -264,6 +264,26 @@ def test_a_manifest_with_such_a_pool_is_refused_by_its_name(tmp_path):
     (tmp_path / "pool.yaml").write_text(yaml.safe_dump_all(documents))
     with pytest.raises(ScenarioError, match=r"pool\.yaml: AcceleratorPool a100 names no budget"):
         load_scenarios(tmp_path / "pool.yaml")
+
+
+def test_a_pool_that_is_none_of_the_manifests_is_refused_with_what_may_be_meant():
+    pools = [{"kind": "AcceleratorPool", "metadata": {"name": "gpus"}, "spec": {"budget": 2}}]
+    with pytest.raises(PoolModelError) as raised:
+        find_pool(pools, (Member("a", "one", "gpu"),), 4)
+    assert str(raised.value) == (
+        "a: accelerators.pool is gpu, which is no AcceleratorPool of the manifest; did you mean gpus?"
+    )
+    assert find_pool(pools, (Member("a", "one", None),), 4) is None
+
+
+def test_shares_of_nobody_here_are_told():
+    shares = [{"namespace": "one", "model": "aa", "weight": 2}, {"namespace": "six", "weight": 2}]
+    found = find({"budget": 4, "shares": [*shares, {"namespace": "two", "weight": 2}]})
+    words = "AcceleratorPool gpus: the share of"
+    assert found.left_out == (
+        f"{words} model one/aa is left out: no model is of it here; did you mean one/a?",
+        f"{words} namespace six is left out: no model is of it here; there are one, two",
+    )
 
 
 def test_a_pool_that_is_not_in_the_manifest_is_left_out():

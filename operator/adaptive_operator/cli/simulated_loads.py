@@ -35,8 +35,12 @@ def prepare(options: argparse.Namespace) -> tuple[Comparison, list[str]]:
     GeneratorError and OSError.
     """
     scenarios = load_scenarios(options.filename, options.profile, options.budget)
-    models = tuple(_load_of(options, scenario, i, len(scenarios)) for i, scenario in enumerate(scenarios))
-    names = [name.strip() for name in options.policy.split(",") if name.strip()]
+    _check_tiers(options.fail_loads, scenarios)
+    for note in () if scenarios[0].pool is None else scenarios[0].pool.left_out:
+        _tell(note)
+    rows = None if is_generator(options.trace) else _read_rows(options)
+    models = tuple(_load_of(options, scenario, i, len(scenarios), rows) for i, scenario in enumerate(scenarios))
+    names = list(dict.fromkeys(name.strip() for name in options.policy.split(",") if name.strip()))
     if not names:
         raise PolicyError("--policy names no policy; e.g. --policy ours,hpa")
     for name in names:
@@ -45,9 +49,11 @@ def prepare(options: argparse.Namespace) -> tuple[Comparison, list[str]]:
         if any(model.held_out == model.trace for model in models):
             sys.stderr.write(_NOT_CUT)
         models = tuple(_with_measured_cards(model, options.seed) for model in models)
-    _check_tiers(options.fail_loads, scenarios)
     settings = _run_settings(options, options.seed)
-    return Comparison(models, options.scale, options.seed, settings, resample=options.seeds > 1), names
+    comparison = Comparison(models, options.scale, options.seed, settings, resample=options.seeds > 1)
+    if not all(part.trace for part in comparison.parts()):
+        raise TraceError(f"--scale {options.scale:g}: no request is left at this scale; take a larger one")
+    return comparison, names
 
 
 def _run_settings(options: argparse.Namespace, seed: int) -> RunSettings:
@@ -80,16 +86,21 @@ def _of_seed(options: argparse.Namespace, comparison: Comparison, seed: int) -> 
     return tuple(replace(model, trace=trace) for model, trace in zip(comparison.models, traces, strict=True))
 
 
-def _load_of(options: argparse.Namespace, scenario: Scenario, index: int, models: int) -> ModelLoad:
-    """A model with its load; the models of a pool do not peak together."""
-    if is_generator(options.trace):
+def _read_rows(options: argparse.Namespace) -> tuple[TraceRow, ...]:
+    """Once for all models: what comes from a pipe is there only once."""
+    rules = TraceRules(options.longest_gap, options.allow_equal_times)
+    return _cut(options, read_trace(Path(options.trace), rules, _tell))
+
+
+def _load_of(
+    options: argparse.Namespace, scenario: Scenario, index: int, models: int, rows: tuple[TraceRow, ...] | None
+) -> ModelLoad:
+    """A model with its load, from the rows of a file if there are; the models of a pool do not peak together."""
+    if rows is None:
         seeds = (options.seed, options.seed + _HELD_OUT_SEED)
         trace, held_out = (_generated(options, seed, index, models) for seed in seeds)
     else:
-        rules = TraceRules(options.longest_gap, options.allow_equal_times)
-        rows = read_trace(Path(options.trace), rules, _tell if index == 0 else None)
-        trace, held_out = hold_out(_cut(options, rows))
-        trace, held_out = (rotate_trace(rows, index / models) for rows in (trace, held_out))
+        trace, held_out = (rotate_trace(part, index / models) for part in hold_out(rows))
     if not trace or not held_out:
         raise TraceError(f"{options.trace}: no request is left; take more minutes or a higher rate")
     _tell(describe_short(scenario, trace))

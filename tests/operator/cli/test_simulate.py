@@ -7,6 +7,7 @@ import errno
 import hashlib
 import io
 import json
+import os
 import re
 import sys
 from importlib.metadata import version
@@ -16,6 +17,7 @@ import pytest
 import yaml
 
 from adaptive_operator.cli import simulate as cli_simulate
+from adaptive_operator.cli import simulated_loads
 from adaptive_operator.cli.__main__ import main
 from adaptive_operator.cli.option_values import failing_loads, format_failing_loads, format_node_loss, node_loss
 from adaptive_operator.cli.simulate import add_command
@@ -223,12 +225,49 @@ def test_loads_can_fail(tmp_path, capsys):
     capsys.readouterr()
 
 
+def test_a_trace_from_a_pipe_is_read_once_for_all_models_and_told_as_a_pipe(tmp_path, capsys):
+    one = yaml.safe_load(Path(MODEL).read_text())
+    (tmp_path / "two.yaml").write_text(yaml.safe_dump_all([one, {**one, "metadata": {"name": "second"}}]))
+    reading, writing = os.pipe()
+    os.write(writing, b"TIMESTAMP,ContextTokens,GeneratedTokens\n0,10,10\n9,10,10\n90,10,10\n")
+    os.close(writing)
+    code = simulate("-f", str(tmp_path / "two.yaml"), "--trace", f"/dev/fd/{reading}", "--policy", "full")
+    os.close(reading)
+    told = capsys.readouterr()
+    assert code == 0, told.err
+    assert "trace    a pipe\n" in told.out
+
+
+def test_a_policy_that_is_named_twice_runs_once(capsys):
+    assert simulate("-f", MODEL, "--trace", TRACE, "--policy", "full,cheapest, full") == 0
+    assert [line.split()[0] for line in table_of(capsys.readouterr().out)] == ["policy", "full", "cheapest"]
+
+
+def test_failing_loads_of_an_unknown_tier_are_told_before_cards_are_measured(monkeypatch, capsys):
+    monkeypatch.setattr(simulated_loads, "measure_cards", lambda *_: pytest.fail("measured"))
+    assert simulate("-f", MODEL, "--trace", TRACE, "--measure-cards", "--fail-loads", "int3:hangs") == 1
+    assert "no model has a tier int3" in capsys.readouterr().err
+
+
+def test_a_share_of_nobody_in_the_manifest_is_told(tmp_path, capsys):
+    documents = list(yaml.safe_load_all((EXAMPLES.parent / "pool.yaml").read_text()))
+    documents[0]["spec"]["shares"][0]["model"] = "chatt"
+    (tmp_path / "pool.yaml").write_text(yaml.safe_dump_all(documents))
+    arguments = ["--trace", "steady:rate=1,seconds=60", "--policy", "full"]
+    assert simulate("-f", str(tmp_path / "pool.yaml"), *arguments) == 0
+    assert capsys.readouterr().err.count("chatt is left out: no model is of it here; did you mean") == 1
+
+
 WRONG = {
     "failing loads of an unknown tier": (
         ["--fail-loads", "int3:hangs"],
         "--fail-loads: no model has a tier int3; there are full",
     ),
     "an unknown policy": (["--policy", "ours,magic"], "no policy 'magic'; there are ours, hpa"),
+    "a scale without a request": (
+        ["--scale", "1e-9"],
+        "--scale 1e-09: no request is left at this scale; take a larger",
+    ),
     "no policy": (["--policy", ","], "--policy names no policy"),
     "an unknown tier": (["--policy", "static:big=2"], "'big=2' is not TIER=REPLICAS"),
     "a mix beyond the budget": (["--policy", "static:full=9"], "needs 9 accelerators, the budget is 8"),

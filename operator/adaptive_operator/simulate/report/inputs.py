@@ -62,7 +62,9 @@ class Inputs:
 
 
 def describe_file(path: Path) -> Source:
-    """Name and hash. Raises OSError."""
+    """Name and hash; a pipe's name says nothing. Raises OSError."""
+    if path.is_fifo():
+        return Source("a pipe", "")
     if not path.is_file():
         return Source(path.name, "")
     with path.open("rb") as file:

@@ -33,10 +33,11 @@ from adaptive_operator.simulate.comparison import (
     compare,
     count_runs,
     judge_tuned,
+    note_comparison,
 )
 from adaptive_operator.simulate.generators import GeneratorError
 from adaptive_operator.simulate.plant import BudgetError
-from adaptive_operator.simulate.policies.registry import PolicyError
+from adaptive_operator.simulate.policies.registry import PolicyError, is_tunable
 from adaptive_operator.simulate.repeated import Repeated, summarize
 from adaptive_operator.simulate.repeated_capacity import summarize_capacities
 from adaptive_operator.simulate.report.capacities import build_capacity_document, build_repeated_capacity_rows
@@ -146,7 +147,7 @@ def _report_comparison(options: argparse.Namespace, comparison: Comparison, inpu
     if options.output is not None:  # before the table, which may go to a terminal or pipe that does not take it
         write_report(options.output, comparison, inputs, judged, repeated, seeds_of(options))
     _print_tables(inputs, build_repeated_rows(repeated) if repeated else [], build_rows(judged))
-    _warn(comparison, (note for item in judged for note in item.notes))
+    _warn(comparison, names, (note for item in judged for note in item.notes))
 
 
 def _report_capacities(options: argparse.Namespace, comparison: Comparison, inputs: Inputs, names: list[str]) -> None:
@@ -160,7 +161,7 @@ def _report_capacities(options: argparse.Namespace, comparison: Comparison, inpu
         (options.output / "capacity.json").write_text(text + "\n", encoding="utf-8")
     means = build_repeated_capacity_rows(repeated) if repeated else []
     _print_tables(inputs, means, ratio_rows(found, _REFERENCES))
-    _warn(comparison, (note for item in found for note in item.notes))
+    _warn(comparison, names, (note for item in found for note in item.notes))
 
 
 def _capacities(comparison: Comparison, names: list[str], tell: Tell, seeds: int) -> list[Capacity]:
@@ -178,14 +179,10 @@ def _print_tables(inputs: Inputs, means: list[list[str]], first: list[list[str]]
     sys.stdout.write(format_table(first) + "\n")
 
 
-def _warn(comparison: Comparison, notes: Iterable[str]) -> None:
+def _warn(comparison: Comparison, names: list[str], notes: Iterable[str]) -> None:
     if any(model.scenario.guessed for model in comparison.models):
         sys.stderr.write("step times were guessed from the cards; give --profile for measured ones\n")
-    _tell_notes(notes)
-
-
-def _tell_notes(notes: Iterable[str]) -> None:
-    for note in notes:
+    for note in (*note_comparison(comparison, any(is_tunable(name) for name in names)), *notes):
         sys.stderr.write(f"{note}\n")
 
 

@@ -16,7 +16,7 @@ from adaptive_operator.simulate.run import Part, Progress, RunResult, RunSetting
 from adaptive_operator.simulate.scaling import cut_trace, scale_trace
 from adaptive_operator.simulate.scenario import Scenario
 from adaptive_operator.simulate.scores import Scores, combine, score
-from adaptive_operator.simulate.tuning_notes import HeldOut, note_tuning
+from adaptive_operator.simulate.tuning_notes import HeldOut, note_held_out, note_tuning
 
 HELD_OUT_PART: Final = 1 / 3  # of a trace from a file: its first third tunes, the rest judges
 _HELD_OUT_SEED_OFFSET: Final = 1_000_003
@@ -130,7 +130,7 @@ def judge(comparison: Comparison, name: str, parts: tuple[Part, ...], tell: Tell
     if not is_tunable(name):
         return judge_tuned(comparison, name, parts, tell)
     grid = tune(comparison, name, tell)
-    notes = note_tuning(name, grid, _best_of(grid), describe_held_out(comparison))
+    notes = note_tuning(name, grid, _best_of(grid))
     return replace(judge_tuned(comparison, chosen_from(name, grid), parts, tell, grid), notes=notes)
 
 
@@ -170,6 +170,11 @@ def describe_held_out(comparison: Comparison) -> HeldOut:
         ),
         is_judged=any(model.held_out == model.trace for model in comparison.models),
     )
+
+
+def note_comparison(comparison: Comparison, tuned: bool) -> list[str]:
+    """What a reader has to know of the load that is tuned on; nothing if no policy was tuned."""
+    return note_held_out(describe_held_out(comparison)) if tuned else []
 
 
 def tune(comparison: Comparison, name: str, tell: Tell) -> dict[float, float]:

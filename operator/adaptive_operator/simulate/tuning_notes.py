@@ -21,7 +21,7 @@ class HeldOut:
 
 
 def note_held_out(held_out: HeldOut) -> list[str]:
-    """What is wrong with the load itself."""
+    """What is wrong with the load itself, which is the same for all policies."""
     notes = []
     if held_out.is_judged:
         notes.append("the trace is too short to be cut, so what is held out is what is judged on; give a longer trace")
@@ -41,13 +41,17 @@ def note_grid(grid: Mapping[float, float], chosen: float) -> list[str]:
     if len(scores) == len(grid) and max(scores) - min(scores) < _SAME:
         told = f"all {len(grid)} values gave {_decimal(max(scores))} on the held-out part"
         return [f"not tuned: {told}; it runs with {chosen:g}"]
-    places = {min(grid): "first", max(grid): "last"}
-    return [f"the best value {chosen:g} is the {places[chosen]} of its grid"] if chosen in places else []
+    first, second, *_ = ordered = sorted(grid)
+    for place, end, neighbour in (("first", first, second), ("last", ordered[-1], ordered[-2])):
+        # At the end of a plateau a longer grid would find nothing better.
+        if chosen == end and not grid[end] - grid[neighbour] < _SAME:
+            return [f"the best value {chosen:g} is the {place} of its grid"]
+    return []
 
 
-def note_tuning(name: str, grid: Mapping[float, float], chosen: float, held_out: HeldOut) -> tuple[str, ...]:
-    """All of it, each beginning with the policy's name."""
-    return tuple(f"{name}: {note}" for note in [*note_grid(grid, chosen), *note_held_out(held_out)])
+def note_tuning(name: str, grid: Mapping[float, float], chosen: float) -> tuple[str, ...]:
+    """What is wrong with the choice, beginning with the policy's name."""
+    return tuple(f"{name}: {note}" for note in note_grid(grid, chosen))
 
 
 def _decimal(score: float) -> str:

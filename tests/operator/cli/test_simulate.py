@@ -168,13 +168,16 @@ def test_parameters_that_were_not_given_are_tuned_and_the_grid_is_told(kind, tmp
 def test_what_could_not_be_tuned_is_told_in_the_terminal_and_in_both_reports(tmp_path, capsys):
     trace = tmp_path / "one.csv"
     trace.write_text("TIMESTAMP,ContextTokens,GeneratedTokens\n0,10,10\n")
-    assert simulate("-f", MODEL, "--trace", str(trace), "--policy", "hpa,full", "-o", str(tmp_path)) == 0
-    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("hpa: ")]
-    assert told[0].startswith(f"hpa: not tuned: all {len(GRIDS['hpa'])} values gave .")
-    assert "what is held out is what is judged on" in told[1]
-    assert "less than 3 starts of a replica" in told[2]
-    hpa, full = json.loads((tmp_path / "result.json").read_text())["policies"]
-    assert (hpa["notes"], full["notes"]) == (told, [])
+    assert simulate("-f", MODEL, "--trace", str(trace), "--policy", "hpa,kpa,full", "-o", str(tmp_path)) == 0
+    *_, judged_on, short, hpa_told, kpa_told = told = capsys.readouterr().err.splitlines()
+    assert "what is held out is what is judged on" in judged_on
+    assert "less than 3 starts of a replica" in short
+    assert hpa_told.startswith(f"hpa: not tuned: all {len(GRIDS['hpa'])} values gave .")
+    assert sum("held out" in line or "held-out part has" in line for line in told) == 2  # once for all policies
+    document = json.loads((tmp_path / "result.json").read_text())
+    assert document["notes"] == [judged_on, short]
+    assert [policy["notes"] for policy in document["policies"]] == [[hpa_told], [kpa_told], []]
+    told = [judged_on, short, hpa_told, kpa_told]
     assert all(f"<li>{note}</li>" in (tmp_path / "report.html").read_text() for note in told)
 
 

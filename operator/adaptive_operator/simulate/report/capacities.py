@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from adaptive_operator.simulate.capacity import Capacity
-from adaptive_operator.simulate.comparison import Comparison
+from adaptive_operator.simulate.comparison import Comparison, note_comparison
+from adaptive_operator.simulate.policies.registry import is_tunable
 from adaptive_operator.simulate.repeated_capacity import RepeatedCapacity
 from adaptive_operator.simulate.report.inputs import Inputs
 from adaptive_operator.simulate.report.table import describe_interval, describe_setting, show_estimate
@@ -33,7 +34,11 @@ def build_capacity_document(
     seeds: Sequence[int] = (),
 ) -> dict[str, Any]:
     """With the figures at every scale that was tried; over several seeds, those of the first one."""
-    document = {**describe_setting(comparison, inputs), "policies": [_describe(item) for item in capacities]}
+    document = {
+        **describe_setting(comparison, inputs),
+        "notes": note_comparison(comparison, any(is_tunable(item.policy) for item in capacities)),
+        "policies": [_describe(item) for item in capacities],
+    }
     if repeated:
         policies = [_describe_repeated(item) for item in repeated]
         document["repeated"] = {"seeds": list(seeds), "policies": policies}

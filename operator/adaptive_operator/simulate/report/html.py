@@ -60,9 +60,10 @@ def _repeated(document: Mapping[str, Any], rows: Sequence[Sequence[str]]) -> str
 
 
 def _notes(document: Mapping[str, Any]) -> str:
-    """Of how the policies were tuned."""
-    notes = "".join(f"<li>{escape(note)}</li>" for policy in document["policies"] for note in policy["notes"])
-    return f"<ul>{notes}</ul>" if notes else ""
+    """Of what the policies were tuned on, and how."""
+    notes = [*document["notes"], *(note for policy in document["policies"] for note in policy["notes"])]
+    items = "".join(f"<li>{escape(note)}</li>" for note in notes)
+    return f"<ul>{items}</ul>" if items else ""
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:

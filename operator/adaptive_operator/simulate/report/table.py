@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from adaptive_operator.simulate.comparison import Comparison, Judged
+from adaptive_operator.simulate.comparison import Comparison, Judged, note_comparison
 from adaptive_operator.simulate.repeated import Estimate, Repeated
 from adaptive_operator.simulate.report.inputs import Inputs
 from adaptive_operator.simulate.run import RunResult
@@ -120,7 +120,11 @@ def build_document(
 
     Over several seeds, the policies' own entries are those of the first one.
     """
-    document = {**describe_setting(comparison, inputs), "policies": [_describe(item) for item in judged]}
+    document = {
+        **describe_setting(comparison, inputs),
+        "notes": note_comparison(comparison, any(item.grid for item in judged)),
+        "policies": [_describe(item) for item in judged],
+    }
     if repeated:
         document["repeated"] = {
             "seeds": list(seeds),

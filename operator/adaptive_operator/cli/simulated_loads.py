@@ -51,14 +51,21 @@ def prepare(options: argparse.Namespace) -> tuple[Comparison, list[str]]:
         models = tuple(_with_measured_cards(model, options.seed) for model in models)
     settings = _run_settings(options, options.seed)
     comparison = Comparison(models, options.scale, options.seed, settings, resample=options.seeds > 1)
-    if not all(part.trace for part in comparison.parts()):
-        raise TraceError(f"--scale {options.scale:g}: no request is left at this scale; take a larger one")
+    _check_scale(options, comparison)
     return comparison, names
 
 
 def _run_settings(options: argparse.Namespace, seed: int) -> RunSettings:
     failing = tuple(replace(item, seed=seed) for item in options.fail_loads)
     return RunSettings(scrape_seconds=options.scrape, losses=tuple(options.lose), failing_loads=failing)
+
+
+def _check_scale(options: argparse.Namespace, comparison: Comparison) -> None:
+    """Each seed draws its own part of a trace; from scale 1 on nothing is left out."""
+    if options.scale >= 1:
+        return
+    if not all(part.trace for own in by_seed(options, comparison) for part in own.parts()):
+        raise TraceError(f"--scale {options.scale:g}: no request is left at this scale; take a larger one")
 
 
 def _check_tiers(failing: Sequence[FailingLoads], scenarios: Sequence[Scenario]) -> None:

@@ -5,7 +5,7 @@ A simulation has one namespace. Shares for whole namespaces are kept as far as t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,12 +65,8 @@ def find_pool(documents: Sequence[Any], members: Sequence[Member], budget: int |
         raise PoolModelError(f"two AcceleratorPools are called {twice}; give each a name of its own")
     pools = dict(found)
     named = {member.pool for member in members}
-    unknown = next((member for member in members if member.pool is not None and member.pool not in pools), None)
-    if pools and unknown is not None:
-        raise PoolModelError(
-            f"{unknown.name}: accelerators.pool is {unknown.pool}, which is no AcceleratorPool of the manifest;"
-            f" {suggest(str(unknown.pool), pools)}"
-        )
+    if pools:
+        _check_named(pools, members)
     if not named & set(pools):
         return None
     if len(named) > 1:
@@ -88,6 +84,16 @@ def find_pool(documents: Sequence[Any], members: Sequence[Member], budget: int |
         )
     update = {"budget": accelerators, "shares": _in_one_namespace(spec.shares, members)}
     return PoolModel(name, spec.model_copy(update=update), tuple(_describe_left_out(name, spec.shares, members)))
+
+
+def _check_named(pools: Collection[str], members: Sequence[Member]) -> None:
+    """Raises PoolModelError for a name of none of these pools: a typing error would leave the pool out."""
+    for member in members:
+        if member.pool is not None and member.pool not in pools:
+            raise PoolModelError(
+                f"{member.name}: accelerators.pool is {member.pool}, which is no AcceleratorPool of the manifest;"
+                f" {suggest(member.pool, pools)}"
+            )
 
 
 def _parse(raw: Mapping[str, Any]) -> tuple[str, AcceleratorPoolSpec]:

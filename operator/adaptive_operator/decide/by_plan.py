@@ -217,7 +217,7 @@ def _carry_out(
             if proposals[key] is own:  # one of the two at a time: plans agree on one mix
                 proposals[key] = _yielding(s, planned, limits[key], sure, own)
         free -= need_of(s, proposals[key], owned)
-    if waits:
+    if waits or planned.kept:  # what is left free is there for nobody: else all would be told so, and not, as it moves
         return Division(limits, proposals, owned, base.free), planned
     return _widened(models, limits, proposals, base, free), planned
 

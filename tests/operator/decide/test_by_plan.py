@@ -409,3 +409,13 @@ def test_plans_may_agree_on_having_nothing_at_all():
     model = replace(model, memory=replace(model.memory, agreed_plan="", agreed_count=1, agreed_at=NOW - 5))
     situation = build_situation(model, NOW, 0.0, 5, DEMO_SETTINGS)
     assert (situation.memory.agreed_count, situation.memory.agreed_at) == (1, NOW - 5)
+
+
+@pytest.mark.parametrize("free", [2, 3, 4])
+def test_what_is_left_free_is_told_as_there_for_nobody_however_much_it_is(free):
+    """As it moved, all models of a pool were told in one pass that others hold the rest, and not in the next."""
+    scene = replace(free_beside(100_000, 85.0), budget=6 + free)
+    decision = decide_pool(scene, DEMO_SETTINGS, offer_to_first)
+    assert decision.kept
+    told = [[finding.reason for finding in d.findings] for d in decision.decisions]
+    assert told[:2] == [[Reason.BUDGET_SHARED]] * 2

@@ -40,11 +40,9 @@ class DecisionLog:
 
         A pass that needs no plan changes none.
         """
-        outlines, before = (
-            tuple(_outline(decision) for decision in decisions),
-            self._written.get(_pool_key(observation)),
-        )
-        told = (outlines, plan.counts if plan is not None else before[1] if before is not None else None)
+        before = self._written.get(_pool_key(observation))
+        counts = plan.counts if plan is not None else before[1] if before is not None else None
+        told = (tuple(_outline(decision) for decision in decisions), counts)
         if before == told:
             return
         try:

@@ -47,7 +47,7 @@ class PoolMemory:
     prepare: Callable[[int], None] = lambda models: None  # what a solver needs time for, before its first program
     note_solved: Callable[[str, float], None] = lambda method, seconds: None  # how, and how long it took
     _plans: dict[str, _Remembered] = field(default_factory=dict)  # the last one, by pool
-    _kept: set[str] = field(default_factory=set)  # pools of which the last plan left free what is free
+    _left_free: set[str] = field(default_factory=set)  # pools of which the last plan left free what is free
     _failures: dict[str, int] = field(default_factory=dict)  # in a row, passes without the solver included
     _passes: dict[str, float] = field(default_factory=dict)  # when the last one of a pool saw it (Unix seconds)
     _lock: threading.Lock = field(default_factory=threading.Lock)  # of the four above: decisions have threads
@@ -63,10 +63,10 @@ class PoolMemory:
         planning = Planning.SOLVED
         if failures >= FAILURES and (failures - FAILURES) % _PASSES_WITHOUT < _PASSES_WITHOUT - 1:
             planning, self._failures[key] = Planning.GREEDY, failures + 1
-        kept, last = key in self._kept, self._plans.get(key)
+        left_free, last = key in self._left_free, self._plans.get(key)
         if last is None or not are_prices_told(last.planned_at, observation.now):
-            return replace(observation, prices={}, planning=planning, last_plan=None, kept=kept)
-        return replace(observation, prices=last.prices, planning=planning, last_plan=last.plan, kept=kept)
+            return replace(observation, prices={}, planning=planning, last_plan=None, left_free=left_free)
+        return replace(observation, prices=last.prices, planning=planning, last_plan=last.plan, left_free=left_free)
 
     def without_solver(self, observation: PoolObservation, error: SolverError) -> PoolObservation:
         """The same observation after the solver failed on it, with this error."""
@@ -109,7 +109,7 @@ class PoolMemory:
             if observation.planning is Planning.SOLVED and decision.planned:
                 self._failures.pop(key, None)
             if decision.planned:
-                self._kept = self._kept | {key} if decision.kept else self._kept - {key}
+                self._left_free = self._left_free | {key} if decision.left_free else self._left_free - {key}
             if decision.plan is not None:
                 self._plans[key] = _Remembered(observation.now, decision.prices, decision.last_plan)
 
@@ -117,7 +117,7 @@ class PoolMemory:
         """These are the pools with a plan now, with so many models: forget the others, prepare for the largest."""
         self.prepare(max(pools.values(), default=0))
         with self._lock:
-            self._kept &= set(pools)
+            self._left_free &= set(pools)
             for remembered in (self._plans, self._failures, self._passes):
                 for key in set(remembered) - set(pools):
                     del remembered[key]

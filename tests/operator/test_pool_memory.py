@@ -147,11 +147,11 @@ def test_pools_that_are_gone_are_forgotten() -> None:
 
 def test_the_next_plan_knows_whether_the_last_one_left_free_what_is_free() -> None:
     scene, memory = free_beside(100_000, 85.0), PoolMemory(offer_to_first)
-    assert not memory.recall(scene).kept
+    assert not memory.recall(scene).left_free
     memory.decide_pool(memory.recall(scene), DEMO_SETTINGS)
-    assert memory.recall(scene).kept
+    assert memory.recall(scene).left_free
     memory.expect({})
-    assert not memory.recall(scene).kept
+    assert not memory.recall(scene).left_free
 
 
 def test_a_solver_prepares_for_the_largest_pool_that_is_seen() -> None:

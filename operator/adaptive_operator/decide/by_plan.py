@@ -33,7 +33,7 @@ from adaptive_operator.reasons import Reason
 _LEAST_GAIN: Final = 0.01
 # What was left free is handed out when that gains so many times what a plan may miss: near the limit a pool would offer
 # it in one pass and keep it in the next, and nobody would come to agree on it.
-_KEPT_AGAIN: Final = 3.0
+_LEFT_FREE_AGAIN: Final = 3.0
 
 Solver = Callable[[Problem, Collection[str] | None], PoolPlan]  # a program, keys of what changed (None: all)
 
@@ -47,7 +47,7 @@ class Planned:
     mixes: Mapping[str, dict[str, int]]  # replicas by tier, by model key
     last: LastPlan | None = None  # what the next plan is to be compared with
     followed: bool = False
-    kept: bool = False  # what is free stays free: to hand it out would gain less than `slack`
+    left_free: bool = False  # what is free stays free: to hand it out would gain less than `slack`
 
     @property
     def is_trusted(self) -> bool:
@@ -88,7 +88,7 @@ def plan_pool(
         return base, None
     problem = build_problem(models, pool.resource, left, pool.prices, weights)
     planned = _solved(models, problem, pool, base, solver)
-    return _carry_out(models, others, planned, base, _KEPT_AGAIN if pool.kept else 1.0)
+    return _carry_out(models, others, planned, base, _LEFT_FREE_AGAIN if pool.left_free else 1.0)
 
 
 def _solved(
@@ -109,13 +109,13 @@ def describe_plan(situation: Situation, planned: Planned | None, by_need: Divisi
     key = situation.model.key
     if planned is None or key not in planned.mixes:
         return ""
-    if not planned.followed and not planned.kept:
+    if not planned.followed and not planned.left_free:
         return "shared by need: the pool's plan would not serve enough more to be followed"
     mix, alone = planned.mixes[key], by_need.proposals[key].replicas
     share, other = situation.cost(mix), situation.cost(alone)
     price = max(planned.plan.prices.values(), default=0.0)
     kept = ""
-    if planned.kept and share > situation.cost(situation.wanted):
+    if planned.left_free and share > situation.cost(situation.wanted):
         kept = (
             f" What runs is kept: the plan gains less with what is free than it may miss ({rate_text(planned.slack)})."
         )
@@ -205,11 +205,11 @@ def _carry_out(
     lacking_keys = {s.model.key for s in lacking}
     rest = [s for s in models if s.model.key not in lacking_keys]
     gain = _gain_of_free(rest, planned, needs, free)
-    planned = replace(planned, kept=not waits and gain <= slacks * planned.slack)
-    if not planned.followed and not planned.kept:
+    planned = replace(planned, left_free=not waits and gain <= slacks * planned.slack)
+    if not planned.followed and not planned.left_free:
         return base, planned
     for s in rest:
-        key, need = s.model.key, 0 if planned.kept else needs[s.model.key]
+        key, need = s.model.key, 0 if planned.left_free else needs[s.model.key]
         limits[key], proposals[key] = _offer(s, planned.mixes[key], need, owned[key], 0 if waits else free)
         if waits and refused > 0 and dict(proposals[key].replicas) == s.wanted:
             own = proposals[key]
@@ -217,7 +217,9 @@ def _carry_out(
             if proposals[key] is own:  # one of the two at a time: plans agree on one mix
                 proposals[key] = _yielding(s, planned, limits[key], sure, own)
         free -= need_of(s, proposals[key], owned)
-    if waits or planned.kept:  # what is left free is there for nobody: else all would be told so, and not, as it moves
+    if (
+        waits or planned.left_free
+    ):  # what is left free is there for nobody: else all would be told so, and not, as it moves
         return Division(limits, proposals, owned, base.free), planned
     return _widened(models, limits, proposals, base, free), planned
 

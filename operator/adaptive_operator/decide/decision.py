@@ -72,5 +72,5 @@ class PoolDecision:
     followed: bool = False  # its plan was worth more than what the models would do by themselves
     plan: AdoptedPlan | None = None  # that was weighed, followed or not; None: no program was asked
     last_plan: LastPlan | None = None  # of a large pool: what the next plan is to be compared with
-    kept: bool = False  # what is free stays free: the plan gains too little with it
+    left_free: bool = False  # what is free stays free: the plan gains too little with it
     unsolved: bool = False  # the solver stopped too far from the best plan: what runs was kept, or a greedy choice made

@@ -99,7 +99,7 @@ def _with_plan(decision: PoolDecision, planned: Planned | None) -> PoolDecision:
         prices=dict(planned.plan.prices),
         planned=True,
         followed=planned.followed,
-        kept=planned.kept,
+        left_free=planned.left_free,
         plan=as_adopted(planned.problem, planned.plan),
         last_plan=planned.last,
         unsolved=not planned.is_trusted,

@@ -15,7 +15,7 @@ from adaptive_operator.api.pool import AcceleratorPoolSpec, AcceleratorPoolStatu
 from adaptive_operator.faults import FaultReason
 from adaptive_operator.names import LABEL_POOL
 from adaptive_operator.observe.inventory import Advertised, NodeGroup
-from adaptive_operator.observe.manifests import Raw, labels_of, metadata_of
+from adaptive_operator.observe.manifests import Raw, labels_of, metadata_of, template_of
 from adaptive_operator.observe.observation import PoolShare
 from adaptive_operator.reasons import PoolReason
 
@@ -116,8 +116,7 @@ def is_stray(raw: Raw, declared: Collection[str]) -> bool:
 def stands_apart(raw: Raw, engine_labels: Mapping[str, str]) -> bool:
     """Can it be on nodes of a pool only? The pool's selector is told by nothing else once the pool is gone."""
     spec = raw.get("spec") or {}
-    template = (spec.get("template") or {}).get("spec") or {}
-    asked: Mapping[str, str] = template.get("nodeSelector") or spec.get("nodeSelector") or {}
+    asked: Mapping[str, str] = template_of(raw).get("nodeSelector") or spec.get("nodeSelector") or {}
     return any(engine_labels.get(key) != value for key, value in asked.items())
 
 

@@ -293,7 +293,7 @@ class PoolObservation:
     planning: Planning = Planning.SOLVED
     solver_was_late: bool = False  # it failed in this pass by taking too long; records of before tell no cause
     last_plan: LastPlan | None = None  # of a large pool; None: plan all models anew
-    kept: bool = False  # the last plan left free what is free, as it gained too little with it
+    left_free: bool = False  # the last plan handed out nothing of what is free: it gained too little with it
     division: PoolDivision = PoolDivision.WEIGHTED  # of an AcceleratorPool; without one, the pool's plan divides
 
     @property

@@ -337,7 +337,7 @@ def offer_to_first(problem: Problem, changed: Collection[str] | None) -> PoolPla
 
 
 @pytest.mark.parametrize(
-    ("capacity", "load", "kept", "told"),
+    ("capacity", "load", "left_free", "told"),
     [
         pytest.param(650, 0.55, False, Reason.HELD_FOR_AGREEMENT, id="0.1/s more at full quality are worth it"),
         pytest.param(650, 0.55, True, Reason.HELD_FOR_AGREEMENT, id="also where the last plan left it free"),
@@ -348,11 +348,11 @@ def offer_to_first(problem: Problem, changed: Collection[str] | None) -> PoolPla
         pytest.param(65_000, 55.0, True, Reason.STEADY, id="but not enough after a plan that left it free"),
     ],
 )
-def test_what_is_free_is_offered_only_where_that_gains_more_than_the_plan_may_miss(capacity, load, kept, told):
+def test_what_is_free_is_offered_only_where_that_gains_more_than_the_plan_may_miss(capacity, load, left_free, told):
     seen = free_beside(capacity, load)
-    decision = decide_pool(replace(seen, kept=kept), DEMO_SETTINGS, offer_to_first)
+    decision = decide_pool(replace(seen, left_free=left_free), DEMO_SETTINGS, offer_to_first)
     assert decision.followed
-    assert decision.kept is (told is Reason.STEADY)
+    assert decision.left_free is (told is Reason.STEADY)
     assert [d.reason for d in decision.decisions] == [told, Reason.STEADY, Reason.STEADY]
     assert ("What runs is kept" in decision.decisions[0].pool) is (told is Reason.STEADY)
 
@@ -416,6 +416,6 @@ def test_what_is_left_free_is_told_as_there_for_nobody_however_much_it_is(free):
     """As it moved, all models of a pool were told in one pass that others hold the rest, and not in the next."""
     scene = replace(free_beside(100_000, 85.0), budget=6 + free)
     decision = decide_pool(scene, DEMO_SETTINGS, offer_to_first)
-    assert decision.kept
+    assert decision.left_free
     told = [[finding.reason for finding in d.findings] for d in decision.decisions]
     assert told[:2] == [[Reason.BUDGET_SHARED]] * 2

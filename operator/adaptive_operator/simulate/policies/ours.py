@@ -81,7 +81,7 @@ class AdaptivePolicy:
     _settings: DecideSettings = field(init=False)
     _plan_settings: PlanSettings = field(init=False)
     _prices: Mapping[str, float] = field(default_factory=dict)  # of the last plan, as the operator remembers them
-    _kept: bool = False  # whether the last plan left free what is free
+    _left_free: bool = False  # whether the last plan left free what is free
     _priced_at: float = 0.0  # when that plan was made
     _in_flight: bool = False  # whether a swap is, after the last pass
     _planned_at: float = 0.0  # when the last pass began that no change called for
@@ -144,7 +144,7 @@ class AdaptivePolicy:
             return
         started = self.clock()
         decided = decide_pool(observation, self._settings)
-        self._kept = decided.kept
+        self._left_free = decided.left_free
         if decided.planned and self.swap_cost:
             self._prices, self._priced_at = decided.prices, now
         self._in_flight = any(decision.swap is not None for decision in decided.decisions)
@@ -193,7 +193,7 @@ class AdaptivePolicy:
             name=pool.name,
             surge=pool.surge,
             shares=pool.declared.shares if pool.declared is not None else (),
-            kept=self._kept,
+            left_free=self._left_free,
             division=pool.division,
             prices=self._prices,
         )

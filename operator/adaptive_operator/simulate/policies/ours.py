@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from adaptive_operator.api.v1alpha1 import AdaptiveModelSpec
 from adaptive_operator.decide.cards import card_of, horizon_seconds
 from adaptive_operator.decide.decision import Decision, PoolDecision
+from adaptive_operator.decide.optimize.solve import solve
 from adaptive_operator.decide.period import planner_period
-from adaptive_operator.decide.pool import decide_pool
-from adaptive_operator.decide.price_life import are_prices_told
 from adaptive_operator.decide.settings import DecideSettings
 from adaptive_operator.observe.models import SeenModel, with_metrics
 from adaptive_operator.observe.observation import ModelMetrics, ModelObservation, PoolObservation
@@ -25,6 +24,7 @@ from adaptive_operator.observe.queries import SEASON_PERIODS, ModelScope, Window
 from adaptive_operator.observe.readings import Readings, Subject
 from adaptive_operator.observe.season import Past, bins_between, compared_seconds
 from adaptive_operator.plan import PlanSettings, plan_model
+from adaptive_operator.pool_memory import PoolMemory
 from adaptive_operator.simulate.cluster import Cluster, merge
 from adaptive_operator.simulate.events import EPOCH
 from adaptive_operator.simulate.scrapes import NAMESPACE, merge_answers
@@ -80,9 +80,7 @@ class AdaptivePolicy:
     _first: World = field(init=False)  # clock and accelerators are the same in all
     _settings: DecideSettings = field(init=False)
     _plan_settings: PlanSettings = field(init=False)
-    _prices: Mapping[str, float] = field(default_factory=dict)  # of the last plan, as the operator remembers them
-    _left_free: bool = False  # whether the last plan left free what is free
-    _priced_at: float = 0.0  # when that plan was made
+    _memory: PoolMemory = field(default_factory=lambda: PoolMemory(solve))  # of the last plan, the operator's own
     _in_flight: bool = False  # whether a swap is, after the last pass
     _planned_at: float = 0.0  # when the last pass began that no change called for
     _nudged: bool = False
@@ -137,16 +135,11 @@ class AdaptivePolicy:
 
     def _run_pass(self) -> None:
         now = EPOCH + self._first.events.now
-        if not are_prices_told(self._priced_at, now):
-            self._prices = {}
         observation = self._observe(now)
         if observation is None:
             return
         started = self.clock()
-        decided = decide_pool(observation, self._settings)
-        self._left_free = decided.left_free
-        if decided.planned and self.swap_cost:
-            self._prices, self._priced_at = decided.prices, now
+        decided = self._memory.decide_pool(observation, self._settings)
         self._in_flight = any(decision.swap is not None for decision in decided.decisions)
         seconds = self.clock() - started
         if self.keep_records:
@@ -183,7 +176,7 @@ class AdaptivePolicy:
             with_metrics(seen, self._read(readings, seen, pool.budget, horizon))
             for seen, horizon in zip(pool.models, horizons, strict=True)
         )
-        return PoolObservation(
+        seen = PoolObservation(
             now=now,
             resource=pool.resource,
             budget=pool.budget,
@@ -193,10 +186,10 @@ class AdaptivePolicy:
             name=pool.name,
             surge=pool.surge,
             shares=pool.declared.shares if pool.declared is not None else (),
-            left_free=self._left_free,
             division=pool.division,
-            prices=self._prices,
         )
+        remembered = self._memory.recall(seen)
+        return remembered if self.swap_cost else replace(remembered, prices={})
 
     def _horizon(self, model: SeenModel) -> float:
         spec = model.observation.spec

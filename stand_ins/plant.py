@@ -22,6 +22,7 @@ from adaptive_operator.observe.holding import held_accelerators
 from adaptive_operator.observe.observation import (
     ModelMetrics,
     ModelObservation,
+    NodeRoom,
     PodObservation,
     PodPhase,
     PolicyMemory,
@@ -113,6 +114,7 @@ class Pod:
     ordinal: int
     created_at: float
     gone_at: float | None = None
+    node: str = ""  # empty: on none yet, or nodes do not matter
 
 
 @dataclass
@@ -164,6 +166,7 @@ class Plant:
     surge: int = 0
     shares: tuple[PoolShare, ...] = ()
     division: PoolDivision = PoolDivision.WEIGHTED
+    nodes: Mapping[str, int] = field(default_factory=dict)  # accelerators by node; empty: nodes do not matter
 
     def run(self, seconds: float) -> None:
         end = self.now + seconds
@@ -174,6 +177,8 @@ class Plant:
     def step(self) -> list[Decision]:
         for model in self.models:
             model.pods = [p for p in model.pods if p.gone_at is None or p.gone_at > self.now]
+        self._schedule()
+        for model in self.models:
             model.arrivals.append((self.now, model.load(self.now)))
         observation = self.observe()
         decisions = list(decide_pool(observation, self.settings).decisions)
@@ -201,7 +206,20 @@ class Plant:
             surge=self.surge,
             shares=self.shares,
             division=self.division,
+            nodes=tuple(NodeRoom(name, most, self._free_on(name)) for name, most in sorted(self.nodes.items())),
         )
+
+    def _schedule(self) -> None:
+        """Pods go where most is free, as far as they fit on one node; the others wait."""
+        for model in self.models:
+            for pod in model.pods:
+                place = max(sorted(self.nodes), key=self._free_on, default="")
+                if place and not pod.node and model.accelerators(pod.tier) <= self._free_on(place):
+                    pod.node, pod.created_at = place, self.now
+
+    def _free_on(self, node: str) -> int:
+        held = [m.accelerators(p.tier) for m in self.models for p in m.pods if p.node == node]
+        return self.nodes[node] - sum(held)
 
     def _observed(self, model: Model) -> ModelObservation:
         return ModelObservation(
@@ -229,7 +247,7 @@ class Plant:
     def _phase(self, pod: Pod) -> PodPhase:
         if pod.gone_at is not None:
             return PodPhase.TERMINATING
-        if pod.tier in self.never_ready:
+        if pod.tier in self.never_ready or (self.nodes and not pod.node):
             return PodPhase.PENDING
         return PodPhase.READY if self.now - pod.created_at >= self.load_seconds else PodPhase.STARTING
 
@@ -246,6 +264,7 @@ class Plant:
             phase=phase,
             created_at=pod.created_at,
             trouble="0/1 nodes are available: 1 Insufficient cpu" if phase is PodPhase.PENDING else None,
+            node=pod.node,
         )
 
     def _act(self, model: Model, decision: Decision) -> None:

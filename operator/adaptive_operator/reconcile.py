@@ -30,7 +30,7 @@ from adaptive_operator.metrics import OperatorMetrics
 from adaptive_operator.observe.cluster import ClusterReader, InventoryError, Snapshot
 from adaptive_operator.observe.declared import DeclaredPool, find_groups
 from adaptive_operator.observe.holding import held_accelerators
-from adaptive_operator.observe.inventory import NodeInventory, find_unnamed
+from adaptive_operator.observe.inventory import NodeInventory, find_counted
 from adaptive_operator.observe.last_answers import LastAnswers
 from adaptive_operator.observe.models import SeenModel, with_metrics
 from adaptive_operator.observe.observation import ModelObservation, PoolObservation
@@ -109,7 +109,7 @@ class Reconciler:
         self._waited, self._left, self._turns_end = self._left, set(), {}
         snapshot, budgets = await self._read_cluster(epoch, now), self.settings.budgets
         groups = find_groups(snapshot.pools)
-        advertised = await self.nodes.read(find_unnamed(snapshot.models, budgets), snapshot.pods, groups)
+        advertised = await self.nodes.read(find_counted(snapshot.models, budgets), snapshot.pods, groups)
         # Beside the event loop: it takes 0.4 ms for each model.
         seen = await asyncio.to_thread(build_pools, snapshot, budgets, now, advertised)
         if seen.highest_epoch > epoch:
@@ -240,6 +240,7 @@ class Reconciler:
             surge=pool.surge,
             shares=shares,
             division=pool.division,
+            nodes=pool.nodes,
         )
 
     async def _run_model(

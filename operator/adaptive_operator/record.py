@@ -21,7 +21,7 @@ from adaptive_operator.observe.observation import ModelObservation, PoolObservat
 
 # Raised when a record that was written before would not be read, or not be told in the same words, or an operator of
 # before would not read one of now.
-FORMAT: Final = 6
+FORMAT: Final = 7
 # Reasons that have another name since a format: what is read in an earlier one gets the name of now.
 _RENAMED: Final = {2: {"FloorLimited": "QualityFloorInfeasible"}}
 

@@ -175,6 +175,17 @@ def test_a_swap_of_the_fifth_format_that_was_not_predicted_is_decided_again_as_i
     assert "tiers measured (age 40 s)" in again.inputs
 
 
+def test_a_pool_of_the_sixth_format_whose_nodes_nobody_told_is_decided_again_as_it_was() -> None:
+    """Written by the version that knew no room on nodes: whatever the budget allows fits."""
+    line = (RECORDS / "format-6.jsonl").read_text()
+    decoded = decode_record(line)
+    assert decoded.observation.nodes == ()
+    assert Reason.GAVE_TO_OTHERS in {decision.reason for decision in decoded.decisions}
+    outcomes = list(replay_lines([line]))
+    assert [type(item) for item in outcomes] == [Replayed, Replayed, SolvedAgain]
+    assert differing(outcomes) == []
+
+
 def test_another_prediction_is_another_decision_since_the_fifth_format() -> None:
     model = observe_one(demo_spec(), {"full": 1, "int4": 1}, metrics(1.8))
     record = record_of(PoolObservation(10_000.0, GPU, 4, 1, 0.0, (model,)))

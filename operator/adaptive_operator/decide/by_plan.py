@@ -18,6 +18,7 @@ from adaptive_operator.decide.giving import give
 from adaptive_operator.decide.growth import carries, grow, growth_demand, has_lasted
 from adaptive_operator.decide.optimize.problem import UNSERVED, Problem
 from adaptive_operator.decide.optimize.solve import PoolPlan, SolveSettings, solve_greedily
+from adaptive_operator.decide.placing import room_by_size
 from adaptive_operator.decide.planned import build_problem, is_plannable, planned_demand, planned_mix, propose_mix
 from adaptive_operator.decide.proposal import Proposal
 from adaptive_operator.decide.restoring import restore
@@ -86,7 +87,8 @@ def plan_pool(
     left = pool.budget - sum(_kept(s, base.proposals[s.model.key]) for s in others)
     if len(models) < 2 or not _may_gain(models, base, left, weights):
         return base, None
-    problem = build_problem(models, pool.resource, left, pool.prices, weights)
+    room = room_by_size(models, others, pool.nodes)
+    problem = build_problem(models, pool.resource, left, pool.prices, weights, room)
     planned = _solved(models, problem, pool, base, solver)
     return _carry_out(models, others, planned, base, _LEFT_FREE_AGAIN if pool.left_free else 1.0)
 
@@ -175,6 +177,15 @@ def _worth(situation: Situation, mix: Mix) -> float:
     return filled.quality_permille / 1000 * (demand - filled.unserved) - UNSERVED * filled.unserved
 
 
+@dataclass(slots=True)
+class _Handout:
+    """What each model may have, what it proposes within that, and what is free for those that come after it."""
+
+    limits: dict[str, int]
+    proposals: dict[str, Proposal]
+    free: int
+
+
 def _carry_out(
     models: Sequence[Situation], others: Sequence[Situation], planned: Planned, base: Division, slacks: float
 ) -> tuple[Division, Planned]:
@@ -184,44 +195,78 @@ def _carry_out(
     pass and not in the next, and by need everybody would ask for what is free. `slacks`: what is free is handed out
     where that gains more than so many times what the plan may miss.
     """
-    owned, limits, proposals, weights = base.owned, dict(base.limits), dict(base.proposals), planned.weights
-    free = base.free - sum(need_of(s, proposals[s.model.key], owned) for s in others)
+    owned, weights = base.owned, planned.weights
+    free = base.free - sum(need_of(s, base.proposals[s.model.key], owned) for s in others)
+    out = _Handout(dict(base.limits), dict(base.proposals), free)
     needs = {s.model.key: max(0, s.cost(planned.mixes[s.model.key]) - owned[s.model.key]) for s in models}
     lacking = sorted((s for s in models if _lacks(s)), key=lambda s: -weights[s.model.key])
     if lacking and not planned.followed:
         return base, planned
-    for s in lacking:
-        key = s.model.key
-        given = min(needs[key], free)
-        limits[key] = owned[key] + given
-        proposals[key] = _within(s, planned.mixes[key], limits[key], limits[key])
-        free -= given
-    waits = sum(needs[s.model.key] for s in lacking) > sum(limits[s.model.key] - owned[s.model.key] for s in lacking)
+    waits = _serve_lacking(lacking, planned, owned, needs, out)
     # What may be chance or a short burst is no reason to take something from others.
-    sure = [s for s in lacking if _is_sure(s, proposals[s.model.key])]
-    refused = sum(weights[s.model.key] * _refused_less(s, planned.mixes[s.model.key]) for s in sure)
-    for s in lacking if waits else ():
-        proposals[s.model.key] = _yielding(s, planned, limits[s.model.key], sure, proposals[s.model.key])
+    sure = [s for s in lacking if _is_sure(s, out.proposals[s.model.key])]
     lacking_keys = {s.model.key for s in lacking}
     rest = [s for s in models if s.model.key not in lacking_keys]
-    gain = _gain_of_free(rest, planned, needs, free)
+    gain = _gain_of_free(rest, planned, needs, out.free)
     planned = replace(planned, left_free=not waits and gain <= slacks * planned.slack)
     if not planned.followed and not planned.left_free:
         return base, planned
+    if waits:
+        _take_from_all(lacking, rest, planned, owned, needs, sure, out)
+    else:
+        for s in rest:
+            _hand_to(s, planned, owned, 0 if planned.left_free else needs[s.model.key], out.free, out)
+    if waits or planned.left_free:
+        # What is left free is there for nobody: else all would be told so, and not, as it moves.
+        return Division(out.limits, out.proposals, owned, base.free), planned
+    return _widened(models, out.limits, out.proposals, base, out.free), planned
+
+
+def _serve_lacking(
+    lacking: Sequence[Situation], planned: Planned, owned: Mapping[str, int], needs: Mapping[str, int], out: _Handout
+) -> bool:
+    """Give what is free to those whose load is not carried, in this order; does any of them wait for more?"""
+    for s in lacking:
+        key = s.model.key
+        given = min(needs[key], out.free)
+        out.limits[key] = owned[key] + given
+        out.proposals[key] = _within(s, planned.mixes[key], out.limits[key], out.limits[key])
+        out.free -= given
+    return sum(needs[s.model.key] for s in lacking) > sum(out.limits[s.model.key] - owned[s.model.key] for s in lacking)
+
+
+def _take_from_all(
+    lacking: Sequence[Situation],
+    rest: Sequence[Situation],
+    planned: Planned,
+    owned: Mapping[str, int],
+    needs: Mapping[str, int],
+    sure: Sequence[Situation],
+    out: _Handout,
+) -> None:
+    """While somebody waits: no additions, quality for what is surely refused, a load's own for who counts more."""
+    weights = planned.weights
+    refused = sum(weights[s.model.key] * _refused_less(s, planned.mixes[s.model.key]) for s in sure)
+    for s in lacking:
+        key = s.model.key
+        out.proposals[key] = _yielding(s, planned, out.limits[key], sure, out.proposals[key])
     for s in rest:
-        key, need = s.model.key, 0 if planned.left_free else needs[s.model.key]
-        limits[key], proposals[key] = _offer(s, planned.mixes[key], need, owned[key], 0 if waits else free)
-        if waits and refused > 0 and dict(proposals[key].replicas) == s.wanted:
-            own = proposals[key]
-            proposals[key] = _giving(s, planned.mixes[key], limits[key], refused / weights[key], own)
-            if proposals[key] is own:  # one of the two at a time: plans agree on one mix
-                proposals[key] = _yielding(s, planned, limits[key], sure, own)
-        free -= need_of(s, proposals[key], owned)
-    if (
-        waits or planned.left_free
-    ):  # what is left free is there for nobody: else all would be told so, and not, as it moves
-        return Division(limits, proposals, owned, base.free), planned
-    return _widened(models, limits, proposals, base, free), planned
+        key = s.model.key
+        _hand_to(s, planned, owned, needs[key], 0, out)
+        if refused > 0 and dict(out.proposals[key].replicas) == s.wanted:
+            own = out.proposals[key]
+            given = _giving(s, planned.mixes[key], out.limits[key], refused / weights[key], own)
+            # One of the two at a time: plans agree on one mix.
+            out.proposals[key] = _yielding(s, planned, out.limits[key], sure, own) if given is own else given
+
+
+def _hand_to(
+    situation: Situation, planned: Planned, owned: Mapping[str, int], need: int, free: int, out: _Handout
+) -> None:
+    """Offer a model its share of what is free."""
+    key = situation.model.key
+    out.limits[key], out.proposals[key] = _offer(situation, planned.mixes[key], need, owned[key], free)
+    out.free -= need_of(situation, out.proposals[key], owned)
 
 
 def _gain_of_free(models: Sequence[Situation], planned: Planned, needs: Mapping[str, int], free: int) -> float:

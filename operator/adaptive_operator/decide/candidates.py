@@ -15,6 +15,7 @@ from operator import mul
 from typing import Final
 
 from adaptive_operator.decide.fill import TRICKLE, Fill, fill
+from adaptive_operator.decide.room import Change, Room
 
 Plan = tuple[int, ...]
 Value = tuple[float, float, int, int, Plan]
@@ -44,12 +45,16 @@ class PlanTier:
 
 @dataclass(frozen=True, slots=True)
 class PlanSpace:
-    """All plans that are allowed: tiers (best quality first), the mean quality floor and the accelerators to spend."""
+    """All plans that are allowed: tiers (best quality first), the mean quality floor and the accelerators to spend.
+
+    `room`: of the nodes, which have to hold what a plan starts. None: they hold whatever the accelerators allow.
+    """
 
     tiers: tuple[PlanTier, ...]
     floor_permille: float
     limit: int
     accelerator_price: float = 0.0  # permille x requests/s that one has to add to be worth its money
+    room: Room | None = None
     # What a replica adds, step by step, best first: (position of its tier, requests/s), and the permille of each step.
     _steps: tuple[tuple[int, float], ...] = field(init=False, repr=False, compare=False)
     _qualities: tuple[float, ...] = field(init=False, repr=False, compare=False)
@@ -86,6 +91,13 @@ class PlanSpace:
     def most(self, plan: Plan) -> float:
         """What a plan serves at most within the floor (requests/s)."""
         return sum(self.fill(plan, _PLENTY).served)
+
+    def has_room(self, plan: Plan) -> bool:
+        """Do nodes have room for what a plan starts?"""
+        if self.room is None:
+            return True
+        pairs = zip(plan, self.tiers, strict=True)
+        return self.room.holds([Change(t.name, t.accelerators, t.rate, t.present, n) for n, t in pairs])
 
     def present(self) -> Plan:
         """What is wanted now."""
@@ -125,7 +137,11 @@ def is_enumerable(space: PlanSpace, demand: float, exact_plans: int) -> bool:
 
 def _best(space: PlanSpace, plans: Iterable[Plan], demand: float) -> Plan | None:
     allowed = (plan for plan in plans if any(plan) and space.cost(plan) <= space.limit)
-    return min(allowed, key=lambda plan: value(space, plan, demand), default=None)
+    if space.room is None:
+        return min(allowed, key=lambda plan: value(space, plan, demand), default=None)
+    # In order, as room is looked for on every node: the first plans mostly have it.
+    ranked = sorted(allowed, key=lambda plan: value(space, plan, demand))
+    return next((plan for plan in ranked if space.has_room(plan)), None)
 
 
 def _range(space: PlanSpace, tier: PlanTier, demand: float) -> range:

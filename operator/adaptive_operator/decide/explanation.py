@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from adaptive_operator.decide.candidates import Plan, PlanSpace, best_plan, is_enumerable, value
 from adaptive_operator.decide.growth import capacity, growth_demand
+from adaptive_operator.decide.placing import largest_replica
 from adaptive_operator.decide.situation import UNBOUNDED, Mix, Situation, as_plan, plan_space
 from adaptive_operator.decide.wording import accelerators_text, mix_text, rate_text
 from adaptive_operator.reasons import Reason
@@ -98,6 +99,8 @@ def _demand(situation: Situation) -> float | None:
 def _relaxed(situation: Situation, space: PlanSpace, limit: int) -> Iterator[tuple[str, PlanSpace]]:
     """Each constraint by the name that a user knows it by, with the space as it were without it."""
     yield _held_text(situation, limit), _with_one_more(situation, space, limit)
+    if space.room is not None:
+        yield f"room on one node for {largest_replica(situation)} accelerators", replace(space, room=None)
     if space.floor_permille > 0:
         yield f"quality.floorPermille {space.floor_permille:.0f}", replace(space, floor_permille=0.0)
     for tier in situation.tiers:
@@ -189,7 +192,8 @@ def _neighbours(space: PlanSpace, chosen: Plan) -> Iterator[Plan]:
         for more in (None, *range(len(chosen))):
             plan = tuple(n - (i == less) + (i == more) for i, n in enumerate(chosen))
             allowed = all(t.low <= n <= t.high for n, t in zip(plan, space.tiers, strict=True))
-            if plan != chosen and allowed and any(plan) and space.cost(plan) <= space.limit:
+            affordable = allowed and any(plan) and space.cost(plan) <= space.limit
+            if plan != chosen and affordable and space.has_room(plan):
                 yield plan
 
 

@@ -265,8 +265,21 @@ def _limited(situation: Situation, space: PlanSpace, keep: Plan, limit: int, dem
     return Proposal(finding.reason, finding.message, situation.wanted, situation.memory)
 
 
+_NO_ROOM = (
+    "more would need accelerators that are free on one node, and they lie on different ones: declare tiers[].replica"
+    ".accelerators that divide what a node has, or move pods off a node"
+)
+
+
+def _lacks_room(situation: Situation, space: PlanSpace, unserved: float, demand: float) -> bool:
+    """Would a plan serve more than `unserved` leaves (requests/s) that the budget holds, and no node?"""
+    anywhere = replace(space, room=None)
+    plan = best_plan(anywhere, demand * situation.settings.growth_headroom, situation.settings.exact_plans)
+    return plan is not None and anywhere.fill(plan, demand).unserved < unserved - _TOLERANCE * demand
+
+
 def _limit_of(situation: Situation, space: PlanSpace, plan: Plan, limit: int, demand: float) -> Finding:
-    """Which limit binds: the floor, other models, the dip on the way to more, or the budget and the tiers' maxima.
+    """Which limit binds: the floor, other models, the dip on the way to more, nodes, or the budget and tiers' maxima.
 
     Without numbers that move.
     """
@@ -283,6 +296,8 @@ def _limit_of(situation: Situation, space: PlanSpace, plan: Plan, limit: int, de
             return Finding(Reason.BUDGET_SHARED, f"demand passes capacity: {carried}; other models hold the rest")
         lost = "an exchange of replicas for more would lose more than it gains"
         return Finding(Reason.CAPACITY_LIMITED, f"demand passes capacity: {carried}; {lost}")
+    if _lacks_room(situation, wider, unserved, demand):
+        return Finding(Reason.CAPACITY_LIMITED, f"demand passes capacity: {carried}; {_NO_ROOM}")
     if situation.budget <= 0:
         return Finding(Reason.CAPACITY_LIMITED, f"there is demand, and {no_budget_text(situation)}")
     budget = accelerators_text(situation.budget)

@@ -11,6 +11,7 @@ from dataclasses import replace
 from adaptive_operator.api.v1alpha1 import Mode
 from adaptive_operator.decide.candidates import best_plan
 from adaptive_operator.decide.growth import capacity, carries, growth_demand, replace_wanted
+from adaptive_operator.decide.placing import has_room
 from adaptive_operator.decide.prediction import predict
 from adaptive_operator.decide.proposal import Proposal
 from adaptive_operator.decide.situation import (
@@ -140,7 +141,7 @@ def start_mix(situation: Situation, limit: int) -> dict[str, int]:
     for tier in ranked:
         if mix[tier.name] > 0:
             break
-        if tier.accelerators <= spare:
+        if tier.accelerators <= spare and has_room(situation, {**mix, tier.name: 1}, limit):
             mix[tier.name] = 1
             break
     return mix
@@ -179,7 +180,7 @@ def _without(situation: Situation, failures: dict[str, str]) -> Situation:
     )
     model = replace(situation.model, memory=replace(memory, generation=situation.model.generation))
     rebuilt = build_situation(model, situation.now, situation.acting_since, situation.pool_budget, situation.settings)
-    return replace(rebuilt, spec_changed=situation.spec_changed, surge=situation.surge)
+    return replace(rebuilt, spec_changed=situation.spec_changed, surge=situation.surge, room=situation.room)
 
 
 def _quarantine_seconds(situation: Situation, tier: str, failed: int) -> float:

@@ -8,6 +8,7 @@ for `growth.py` and `restoring.py` to say.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from adaptive_operator.api.v1alpha1 import Mode
 from adaptive_operator.decide.candidates import best_plan
@@ -23,6 +24,7 @@ from adaptive_operator.decide.optimize.problem import (
     Route,
 )
 from adaptive_operator.decide.optimize.solve import PoolPlan
+from adaptive_operator.decide.placing import has_room, most_placeable, places_held
 from adaptive_operator.decide.proposal import Proposal
 from adaptive_operator.decide.restoring import restore_to
 from adaptive_operator.decide.rules import is_bound, propose, stay
@@ -55,15 +57,30 @@ def build_problem(
     accelerators: int,
     prices: Mapping[str, float],
     weights: Mapping[str, float] | None = None,
+    room: Mapping[int, int] | None = None,
 ) -> Problem:
     """The program of models that are plannable, on `accelerators` that no other model holds or is owed.
 
     Qualities in permille become fractions; rates are derated as everywhere. `prices`: the last plan's, by resource.
     `weights` by key; 1 where it is not given. Replicas of tiers without a card are paid for beforehand.
+    `room`: accelerators that replicas of at least so many can have on the nodes, by size; none where it is not known.
     """
     fixed = sum(_fixed_accelerators(situation) for situation in situations)
-    models = sorted((_model(situation, resource, weights or {}) for situation in situations), key=lambda m: m.key)
-    return Problem(tuple(models), (Limit(resource, max(0, accelerators - fixed)),), dict(prices))
+    held = places_held(situations)
+    models = tuple(sorted((_model(s, resource, weights or {}, held) for s in situations), key=lambda m: m.key))
+    budget = Limit(resource, max(0, accelerators - fixed))
+    return Problem(models, (budget, *_room_limits(models, budget, room or {})), dict(prices))
+
+
+def _room_limits(models: Sequence[PlannedModel], budget: Limit, room: Mapping[int, int]) -> list[Limit]:
+    """Limits that are narrower than the budget. What is there stays possible, wherever it is."""
+    limits = []
+    for size, most in sorted(room.items()):
+        limit = Limit(budget.shape, most, least_replica=size)
+        there = sum(limit.use_of(column) * column.present for model in models for column in model.columns)
+        if max(most, there) < budget.accelerators:
+            limits.append(replace(limit, accelerators=max(most, there)))
+    return limits
 
 
 def planned_mix(situation: Situation, problem: Problem, plan: PoolPlan) -> dict[str, int]:
@@ -80,7 +97,7 @@ def propose_mix(situation: Situation, mix: Mix, limit: int) -> Proposal:
     rules do what can be done meanwhile.
     """
     target = {tier.name: mix.get(tier.name, 0) for tier in situation.tiers}
-    if situation.cost(target) > limit:
+    if situation.cost(target) > limit or not has_room(situation, target, limit):
         return propose(situation, limit)
     if target == situation.wanted:
         return stay(situation, limit)
@@ -117,13 +134,13 @@ def _most_wanted(situation: Situation) -> int:
     return space.limit
 
 
-def _model(situation: Situation, resource: str, weights: Mapping[str, float]) -> PlannedModel:
+def _model(situation: Situation, resource: str, weights: Mapping[str, float], held: Mapping[int, int]) -> PlannedModel:
     tiers = [tier for tier in situation.tiers if tier.card is not None and tier.high > 0]
     routes = [route for tier in tiers for route in _routes(tier)]
     key = situation.model.key
     return PlannedModel(
         key=key,
-        tiers=tuple(PlannedTier(t.name, _owed(situation, t), None if t.high >= UNBOUNDED else t.high) for t in tiers),
+        tiers=tuple(PlannedTier(t.name, _owed(situation, t), _most_planned(situation, t, held)) for t in tiers),
         columns=tuple(_column(situation, tier, tier.card, resource) for tier in tiers if tier.card),
         routes=tuple(route for route, _ in routes),
         classes=(RequestClass("all", planned_demand(situation), tuple(quality for _, quality in routes)),),
@@ -131,6 +148,13 @@ def _model(situation: Situation, resource: str, weights: Mapping[str, float]) ->
         floor=situation.floor_permille / 1000,
         most_accelerators=_most_wanted(situation),
     )
+
+
+def _most_planned(situation: Situation, tier: TierState, held: Mapping[int, int]) -> int | None:
+    """Replicas that a tier may have by its bound, and by the room on nodes; None: as many as the limits allow."""
+    placeable = most_placeable(situation, tier, held)
+    bounds = [bound for bound in (None if tier.high >= UNBOUNDED else tier.high, placeable) if bound is not None]
+    return min(bounds, default=None)
 
 
 def _owed(situation: Situation, tier: TierState) -> int:

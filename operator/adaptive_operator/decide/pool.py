@@ -22,6 +22,7 @@ from adaptive_operator.decide.fairness import Party, hash_shares
 from adaptive_operator.decide.growth import capacity
 from adaptive_operator.decide.hold import after_quiet
 from adaptive_operator.decide.optimize.solve import solve
+from adaptive_operator.decide.placing import find_without_room, with_room
 from adaptive_operator.decide.planned_shares import describe_planned_part, find_weights
 from adaptive_operator.decide.proposal import Proposal
 from adaptive_operator.decide.restoring import wished_mix
@@ -63,6 +64,7 @@ def decide_pool(observation: PoolObservation, settings: DecideSettings, solver: 
     ]
     if observation.name:
         situations = with_surge(situations, observation.surge)
+    situations = with_room(situations, observation)
     if observation.has_plan:
         return _decide_plan(situations, observation, solver)
     return _decide_shares(situations, observation)
@@ -74,7 +76,8 @@ def _decide_plan(situations: Sequence[Situation], observation: PoolObservation, 
     by_need = divide_by_need(situations, claims, observation.budget)
     division, planned = plan_pool(situations, observation, by_need, solver, weights)
     limits, division = division.limits, _within_surge(situations, division)
-    proposals = [_with_doubt(division.proposals[s.model.key], observation, planned) for s in situations]
+    placed = _within_room(situations, division.proposals, division.owned)
+    proposals = [_with_doubt(placed[s.model.key], observation, planned) for s in situations]
     rooms = swap_rooms(situations, proposals) if observation.name else ()
     granted = grants(claims, _wishes(situations, proposals, claims), observation.budget, observation.surge, rooms)
     notes = {key: f"weight {weight}" for key, weight in weights.items() if weight != 1}
@@ -116,6 +119,15 @@ def _within_surge(situations: Sequence[Situation], division: Division) -> Divisi
     return replace(division, proposals=proposals)
 
 
+def _within_room(
+    situations: Sequence[Situation], asked: Mapping[str, Proposal], owned: Mapping[str, int]
+) -> dict[str, Proposal]:
+    """Replicas that start now share what is free on nodes: who has none of it plans without, in what he was to have."""
+    without = find_without_room({s.model.key: s for s in situations if acts(s)}, asked)
+    anew = {key: propose(s, max(owned.get(key, 0), s.cost(asked[key].replicas))) for key, s in without.items()}
+    return {**asked, **anew}
+
+
 def _shares_hash(observation: PoolObservation) -> str:
     """Of what an AcceleratorPool says of who gets what; empty where it says nothing, or there is none."""
     return hash_shares(observation.shares, observation.division) if observation.name else ""
@@ -146,7 +158,8 @@ def _decide_shares(situations: Sequence[Situation], observation: PoolObservation
     """For an AcceleratorPool whose reservations and weights decide: each decision tells its part."""
     claims = sorted((build_claim(situation) for situation in situations), key=lambda claim: claim.key)
     contest = hold_contest(situations, claims, observation)
-    proposals = [contest.proposals[s.model.key] for s in situations]
+    placed = _within_room(situations, contest.proposals, {})
+    proposals = [placed[s.model.key] for s in situations]
     targets = _costs(situations, proposals)
     reserved = {key: min(contest.parties[key].reservation, cost) for key, cost in targets.items()}
     wishes = [reserved, *_wishes(situations, proposals, claims)]

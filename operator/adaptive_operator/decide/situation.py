@@ -18,6 +18,7 @@ from adaptive_operator.decide.demand import Demand, Trust, read_demand
 from adaptive_operator.decide.forecast import Forecast, forecast
 from adaptive_operator.decide.frontier import frontier
 from adaptive_operator.decide.revisions import held_back_revisions, sets_in_force
+from adaptive_operator.decide.room import Room
 from adaptive_operator.decide.settings import DecideSettings
 from adaptive_operator.levels import Level
 from adaptive_operator.observe.holding import held_accelerators
@@ -91,6 +92,7 @@ class Situation:
     held_back: Mapping[str, str]  # tiers whose edit did not start -> inputs of the earlier revision they go on with
     expected: Forecast | None = None  # of the demand until a replica started now could serve; None: no history
     surge: int = 0  # accelerators beyond the budget that a swap of this model may count on
+    room: Room | None = None  # on the nodes; None: no question, or not known
 
     @property
     def wanted(self) -> dict[str, int]:
@@ -241,7 +243,17 @@ def plan_space(situation: Situation, limit: int, moves: Moves = Moves.ANY) -> Pl
         tiers = [replace(tier, low=min(tier.low, tier.high)) for tier in tiers]
     tiers.sort(key=lambda t: (-t.quality_permille, t.accelerators / t.rate))
     affordable = _affordable(tuple(tiers), limit - fixed)
-    return PlanSpace(affordable, situation.floor_permille, max(0, limit - fixed), accelerator_price(situation.model))
+    price, room = accelerator_price(situation.model), room_within(situation, limit)
+    return PlanSpace(affordable, situation.floor_permille, max(0, limit - fixed), price, room)
+
+
+def room_within(situation: Situation, limit: int) -> Room | None:
+    """Room on the nodes, with what may be started within `limit` accelerators before anything drains."""
+    room = situation.room
+    if room is None:
+        return None
+    spare = limit + situation.surge - situation.cost(situation.wanted)
+    return replace(room, spare=max(room.spare, spare))
 
 
 def accelerator_price(model: ModelObservation) -> float:

@@ -15,6 +15,7 @@ from adaptive_operator.api.accelerators import Accelerators
 from adaptive_operator.kube import KubeClient, KubeError
 from adaptive_operator.names import LABEL_POOL
 from adaptive_operator.observe.manifests import Raw, count_accelerators, labels_of, metadata_of, parse_quantity
+from adaptive_operator.observe.observation import NodeRoom
 from adaptive_operator.observe.pods import has_ended
 
 _LOG = logging.getLogger(__name__)
@@ -57,6 +58,7 @@ class Advertised:
     trouble: str | None = None  # the nodes were asked, and this came back
     by_group: Mapping[NodeGroup, int] = field(default_factory=dict)  # on nodes that pools select
     engine_labels: Mapping[str, str] = field(default_factory=dict)  # that engine pods ask nodes for, in a pool or not
+    rooms: Mapping[NodeGroup, tuple[NodeRoom, ...]] = field(default_factory=dict)  # nodes of each group, by name
 
     def count(self, group: NodeGroup) -> int | None:
         """Accelerators of a group; None: not known."""
@@ -105,14 +107,28 @@ class NodeInventory:
         self._said = dict(counts)
 
 
-def find_unnamed(models: Iterable[Raw], budgets: Mapping[str, int]) -> set[str]:
-    """Resources that models without a pool ask for and for which the operator names no budget."""
+def find_counted(models: Iterable[Raw], budgets: Mapping[str, int]) -> set[str]:
+    """Resources of models without a pool whose nodes matter: the operator names no budget, or replicas take several.
+
+    A replica's accelerators have to be on one node, whoever says how many there are in all.
+    """
     wanted: set[str] = set()
     for raw in models:
-        accelerators = (raw.get("spec") or {}).get("accelerators") or {}
+        spec = raw.get("spec") or {}
+        accelerators = spec.get("accelerators") or {}
         if isinstance(accelerators, Mapping) and not accelerators.get("pool"):
-            wanted.add(str(accelerators.get("resource") or _DEFAULT_RESOURCE))
-    return wanted - set(budgets)
+            resource = str(accelerators.get("resource") or _DEFAULT_RESOURCE)
+            if resource not in budgets or _takes_several(spec):
+                wanted.add(resource)
+    return wanted
+
+
+def _takes_several(spec: Raw) -> bool:
+    """Does a replica of any tier take more than one accelerator? Of a spec that may be of any form."""
+    tiers = spec.get("tiers")
+    replicas = [tier.get("replica") for tier in tiers if isinstance(tier, Mapping)] if isinstance(tiers, list) else []
+    counts = [replica.get("accelerators") for replica in replicas if isinstance(replica, Mapping)]
+    return any(isinstance(count, int) and count > 1 for count in counts)
 
 
 def parse_node(raw: Raw, selector: Mapping[str, str]) -> Node:
@@ -132,6 +148,7 @@ def count_groups(
     groups = set(pools.values())
     by_resource: dict[str, int] = {}
     by_group: dict[NodeGroup, int] = {}
+    rooms: dict[NodeGroup, tuple[NodeRoom, ...]] = {}
     for resource in resources:
         rest = NodeGroup(resource)
         of_resource = sorted((g for g in groups if g.resource == resource), key=lambda g: (-len(g.labels), g.labels))
@@ -139,26 +156,28 @@ def count_groups(
         for group in {rest, *of_resource}:
             members = [node for node in nodes if homes[node.name] == group]
             own, others = _split_pods(pods, group, pools)
-            count = count_advertised(members, own, resource, others)
+            rooms[group] = tuple(find_rooms(members, own, resource, others))
+            count = sum(room.capacity for room in rooms[group])
             if group.labels:
                 by_group[group] = count
             else:
                 by_resource[resource] = count
-    return Advertised(by_resource, by_group=by_group)
+    return Advertised(by_resource, by_group=by_group, rooms=rooms)
 
 
-def count_advertised(nodes: Iterable[Node], pods: Iterable[Raw], resource: str, others: Iterable[Raw] = ()) -> int:
-    """What nodes advertise, and never less of a node than the models' pods hold there.
+def find_rooms(nodes: Iterable[Node], pods: Iterable[Raw], resource: str, others: Iterable[Raw] = ()) -> list[NodeRoom]:
+    """By name, what each node advertises, and never less than the models' pods hold there.
 
     So a node that is cordoned, not Ready or whose device plugin restarts takes nothing new, but forces no replica out.
-    Example: 4 on a Ready node, 4 on a cordoned one where pods hold 3: 7.
+    Example: 4 on a Ready node, 4 on a cordoned one where pods hold 3: 4 and 3, together 7.
     `others` are pods that count elsewhere: what they hold on these nodes is not there for `pods`.
     """
     held, foreign = _held_by_node(pods, resource), _held_by_node(others, resource)
     usable = {node.name: node.allocatable.get(resource, 0) for node in nodes if node.takes_engines}
-    return sum(
-        max(usable.get(name, 0) - foreign.get(name, 0), held.get(name, 0)) for name in usable.keys() | held.keys()
-    )
+    capacities = {
+        name: max(usable.get(name, 0) - foreign.get(name, 0), held.get(name, 0)) for name in usable.keys() | held.keys()
+    }
+    return [NodeRoom(name, most, most - held.get(name, 0)) for name, most in sorted(capacities.items()) if most > 0]
 
 
 def _held_by_node(pods: Iterable[Raw], resource: str) -> dict[str, int]:

@@ -116,6 +116,7 @@ class PodObservation:
     lost_at: float | None = None  # its node went silent; the pod's deletion was due then (Unix seconds)
     started: bool = False  # its startup probe passed: it may have served, even if it is not ready now
     has_served: bool = False  # its container ended after it had served: by the engine's last word, or it was Ready
+    node: str = ""  # that it was scheduled to; empty: none yet
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,6 +250,15 @@ class PoolShare:
     weight: int = 1
 
 
+@dataclass(frozen=True, slots=True)
+class NodeRoom:
+    """Accelerators of one node: what a pool's pods may hold there at most, and what of it no pod holds."""
+
+    name: str
+    capacity: int
+    free: int
+
+
 class Planning(StrEnum):
     """How the pool's program is answered in this pass."""
 
@@ -295,6 +305,9 @@ class PoolObservation:
     last_plan: LastPlan | None = None  # of a large pool; None: plan all models anew
     left_free: bool = False  # the last plan handed out nothing of what is free: it gained too little with it
     division: PoolDivision = PoolDivision.WEIGHTED  # of an AcceleratorPool; without one, the pool's plan divides
+    nodes: tuple[
+        NodeRoom, ...
+    ] = ()  # by name; none: nobody counted them, or no replica takes more than one accelerator
 
     @property
     def has_plan(self) -> bool:

@@ -63,6 +63,7 @@ def parse_pod(raw: Raw, resource: str) -> PodObservation:
             and (words is not None or _was_ready(raw))
             and not _dies_in_every_life(raw)
         ),
+        node=str((raw.get("spec") or {}).get("nodeName") or ""),
     )
 
 

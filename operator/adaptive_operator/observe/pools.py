@@ -28,7 +28,7 @@ from adaptive_operator.observe.declared import (
     stands_apart,
 )
 from adaptive_operator.observe.holding import count_held, held_accelerators
-from adaptive_operator.observe.inventory import Advertised
+from adaptive_operator.observe.inventory import Advertised, NodeGroup
 from adaptive_operator.observe.manifests import (
     Raw,
     count_accelerators,
@@ -39,6 +39,7 @@ from adaptive_operator.observe.manifests import (
     owner_uid,
 )
 from adaptive_operator.observe.models import SeenModel, build_index, describe_validation, parse_model
+from adaptive_operator.observe.observation import NodeRoom
 from adaptive_operator.observe.pods import has_ended, ordinal_of, stateful_set_of
 
 _LOG = logging.getLogger(__name__)
@@ -71,6 +72,7 @@ class Pool:
     total: int = 0  # the budget before that
     surge: int = 0  # beyond the budget, for old and new replicas side by side
     declared: DeclaredPool | None = None  # None: the models of the resource that name no pool
+    nodes: tuple[NodeRoom, ...] = ()  # none: nobody counted them, or no replica takes more than one accelerator
 
     @property
     def name(self) -> str:
@@ -134,7 +136,16 @@ def build_pools(
     apart = {name: pool for name, pool in declared.items() if name in settlement.budgets or pool.spec.node_selector}
     pools, without_budget = _split_pools(rest, snapshot, apart, budgets, advertised, settlement.taken)
     blocked += [_block_without_budget(model, advertised, now) for model in without_budget]
-    return Seen((*shared, *pools), tuple(blocked), _highest_epoch(snapshot, seen), unready)
+    ready = tuple(replace(pool, nodes=_nodes_of(pool, advertised)) for pool in (*shared, *pools))
+    return Seen(ready, tuple(blocked), _highest_epoch(snapshot, seen), unready)
+
+
+def _nodes_of(pool: Pool, advertised: Advertised) -> tuple[NodeRoom, ...]:
+    """The pool's nodes, where any replica of its models takes more than one accelerator."""
+    sizes = [tier.replica.accelerators for model in pool.models for tier in model.observation.spec.tiers]
+    if max(sizes, default=1) < 2:
+        return ()
+    return advertised.rooms.get(pool.declared.group if pool.declared else NodeGroup(pool.resource), ())
 
 
 def _fill_declared(

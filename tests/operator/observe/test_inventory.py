@@ -7,9 +7,19 @@ from typing import Any
 import pytest
 
 from adaptive_operator.kube import UnavailableError
-from adaptive_operator.observe.inventory import Advertised, NodeInventory, count_advertised, find_unnamed, parse_node
+from adaptive_operator.names import LABEL_POOL
+from adaptive_operator.observe.inventory import (
+    Advertised,
+    NodeGroup,
+    NodeInventory,
+    count_groups,
+    find_counted,
+    find_rooms,
+    parse_node,
+)
+from adaptive_operator.observe.observation import NodeRoom
 from stand_ins.fake_kube import FakeKube
-from stand_ins.raw_objects import RESOURCE, build_model, build_node, build_pod
+from stand_ins.raw_objects import RESOURCE, build_model, build_node, build_pod, build_tier
 
 Raw = dict[str, Any]
 FOUR = {RESOURCE: "4", "cpu": "64", "memory": "512Gi"}
@@ -21,7 +31,9 @@ def on_node(name: str, pod: Raw) -> Raw:
 
 
 def count(nodes: list[Raw], pods: list[Raw] | None = None, selector: dict[str, str] | None = None) -> int:
-    return count_advertised([parse_node(node, selector or {}) for node in nodes], pods or [], RESOURCE)
+    return sum(
+        room.capacity for room in find_rooms([parse_node(n, selector or {}) for n in nodes], pods or [], RESOURCE)
+    )
 
 
 @pytest.mark.parametrize(
@@ -71,16 +83,45 @@ def test_pods_without_a_node_and_pods_that_ended_count_nothing() -> None:
     assert count([build_node("a", FOUR)], pods) == 4
 
 
-def test_only_resources_for_which_a_model_lacks_a_budget_and_the_operator_too_are_asked_for() -> None:
+def test_nodes_are_counted_where_the_operator_names_no_budget_or_a_replica_takes_several_accelerators() -> None:
     models = [
         build_model("own"),
         build_model("default", accelerators={}),
         build_model("npu", accelerators={"resource": "x.example/npu"}),
-        build_model("named", accelerators={"resource": "y.example/npu"}),
+        build_model("named", accelerators={"resource": "y.example/npu"}, tiers=[build_tier("int4")]),
     ]
-    assert find_unnamed(models, {"y.example/npu": 2}) == {RESOURCE, "x.example/npu"}
-    assert find_unnamed(models[:1], {}) == {RESOURCE}, "a model's own budget caps that model alone"
-    assert find_unnamed([{"spec": {"accelerators": "many"}}], {}) == set()
+    assert find_counted(models, {"y.example/npu": 2}) == {RESOURCE, "x.example/npu"}
+    assert find_counted(models[:1], {}) == {RESOURCE}, "a model's own budget caps that model alone"
+    assert find_counted([{"spec": {"accelerators": "many"}}], {}) == set()
+
+
+def test_resources_of_replicas_that_take_several_accelerators_are_counted_though_the_operator_names_a_budget() -> None:
+    one = [{"name": "int4", "replica": {"accelerators": 1}}]
+    models = [build_model(), build_model("npu", accelerators={"resource": "x.example/npu"}, tiers=one)]
+    assert find_counted(models, {RESOURCE: 8, "x.example/npu": 2}) == {RESOURCE}, "full takes two"
+
+
+@pytest.mark.parametrize("tiers", [None, "full", ["full"], [{"replica": 2}], [{"replica": {"accelerators": "2"}}]])
+def test_nonsense_in_place_of_tiers_is_of_no_size(tiers: Any) -> None:
+    assert find_counted([build_model(tiers=tiers)], {RESOURCE: 8}) == set()
+
+
+def test_each_node_tells_what_pods_may_hold_there_and_what_is_free() -> None:
+    pods = [on_node("a", build_pod("x-0", accelerators=2)), on_node("b", build_pod("x-1", accelerators=1)), build_pod()]
+    nodes = [parse_node(build_node(name, FOUR, closed=name == "b"), {}) for name in ("b", "a", "c")]
+    stranger = on_node("c", build_pod("y-0", accelerators=3))
+    found = find_rooms([*nodes, parse_node(build_node("d", {}), {})], pods, RESOURCE, [stranger])
+    assert found == [NodeRoom("a", 4, 2), NodeRoom("b", 1, 0), NodeRoom("c", 1, 1)]
+
+
+def test_pools_on_the_same_nodes_see_what_is_free_beside_all_of_them() -> None:
+    nodes = [parse_node(build_node(name, FOUR, gpu="a100"), {}) for name in ("a", "b")]
+    a100 = NodeGroup.of(RESOURCE, {"gpu": "a100"})
+    pod = build_pod("x-0", accelerators=2)
+    pod["metadata"]["labels"][LABEL_POOL] = "one"
+    found = count_groups(nodes, [on_node("a", pod)], [RESOURCE], {"one": a100, "two": a100})
+    assert found.rooms[a100] == (NodeRoom("a", 4, 2), NodeRoom("b", 4, 4))
+    assert found.count(a100) == 8
 
 
 class Clock:
@@ -93,12 +134,12 @@ class Clock:
 async def test_nodes_are_listed_once_per_few_seconds_and_again_after_that() -> None:
     clock, kube = Clock(), FakeKube([build_node("a", FOUR)])
     inventory = NodeInventory(kube, monotonic=clock)  # type: ignore[arg-type]
-    assert await inventory.read([RESOURCE], []) == Advertised({RESOURCE: 4})
+    assert (await inventory.read([RESOURCE], [])).by_resource == {RESOURCE: 4}
     kube.objects.clear()
     clock.now = 9.0
-    assert await inventory.read([RESOURCE], []) == Advertised({RESOURCE: 4})
+    assert (await inventory.read([RESOURCE], [])).by_resource == {RESOURCE: 4}
     clock.now = 10.0
-    assert await inventory.read([RESOURCE], []) == Advertised({RESOURCE: 0})
+    assert (await inventory.read([RESOURCE], [])).by_resource == {RESOURCE: 0}
     assert len(kube.calls) == 2
 
 
@@ -117,7 +158,7 @@ async def test_a_failed_read_is_trouble_and_the_next_pass_asks_again() -> None:
     inventory = NodeInventory(kube)  # type: ignore[arg-type]
     assert await inventory.read([RESOURCE], []) == Advertised(trouble="list nodes: away (HTTP 503)")
     kube.fail = lambda *_: None
-    assert await inventory.read([RESOURCE], []) == Advertised({RESOURCE: 4})
+    assert (await inventory.read([RESOURCE], [])).by_resource == {RESOURCE: 4}
 
 
 @pytest.mark.parametrize("is_allowed", [False, True])

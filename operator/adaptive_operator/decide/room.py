@@ -1,0 +1,137 @@
+"""Room on nodes: a replica's accelerators have to be on one node, so what is free in all may be free for nobody.
+
+A change of replicas is gone through as `plan/steps.py` carries it out, with each new replica on the node that has most
+free, as schedulers spread pods. Knows neither loads nor qualities. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from adaptive_operator.observe.observation import ModelObservation, NodeRoom, PodObservation, PodPhase
+
+_NOWHERE: Final = -1
+_LEAVING: Final = (PodPhase.TERMINATING, PodPhase.FAILED)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Replicas of one tier before and after. `rate`: what one of them serves (requests/s)."""
+
+    tier: str
+    accelerators: int
+    rate: float
+    before: int
+    after: int
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What is free on each node (accelerators), and where one model's replicas are.
+
+    `homes`: by tier, the node of each replica that is wanted, by ordinal. `spare`: accelerators that the model may take
+    before anything of it drains.
+    """
+
+    free: tuple[int, ...]
+    homes: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    spare: int = 0
+
+    def holds(self, changes: Sequence[Change]) -> bool:
+        """Do nodes have room for all replicas that a change starts, each when it is its turn?
+
+        Example: two nodes with 1 free each hold no replica of 2, unless the model's own one of 1 drains first on one of
+        them. Replicas of one accelerator fit wherever the budget allows them.
+        """
+        starts = sorted(c.accelerators for c in changes for _ in range(c.after - c.before))
+        if not starts or starts[-1] < 2:
+            return True
+        free, spare, leaving = list(self.free), self.spare, self._leaving(changes)
+        for size in starts:
+            while spare < size:
+                if not leaving:
+                    return True  # what is missing then is budget, not room
+                victim = min(leaving, key=lambda v: (v[0] < size - spare, abs(v[0] - (size - spare)), v[1], v[2]))
+                leaving.remove(victim)
+                spare += victim[0]
+                if victim[3] != _NOWHERE:
+                    free[victim[3]] += victim[0]
+            if not _place(free, size):
+                return False
+            spare -= size
+        return True
+
+    def after(self, changes: Sequence[Change]) -> Room:
+        """The same nodes when what the change starts is there, as far as it fits, and nothing has drained yet."""
+        free = list(self.free)
+        for size in sorted((c.accelerators for c in changes for _ in range(c.after - c.before)), reverse=True):
+            _place(free, size)
+        return replace(self, free=tuple(free))
+
+    def most_more(self, tier: str, sizes: Mapping[str, int]) -> int:
+        """Replicas of a tier that fit at most beside those that are there, if all of the model's other tiers left."""
+        free = list(self.free)
+        for other, homes in self.homes:
+            for home in homes if other != tier else ():
+                if home != _NOWHERE:
+                    free[home] += sizes[other]
+        return sum(accelerators // sizes[tier] for accelerators in free)
+
+    def _leaving(self, changes: Sequence[Change]) -> list[tuple[int, float, str, int]]:
+        """Replicas that go: accelerators, rate, tier, node. Of each tier the highest ordinals, the highest first."""
+        homes = dict(self.homes)
+        return [
+            (c.accelerators, c.rate, c.tier, home)
+            for c in changes
+            for home in reversed(_padded(homes.get(c.tier, ()), c.before)[c.after :])
+        ]
+
+
+def find_room(
+    models: Iterable[ModelObservation], nodes: Sequence[NodeRoom], wanted: Mapping[str, Mapping[str, int]]
+) -> dict[str, Room]:
+    """Where the replicas that are wanted of each model are, and what is left for new ones, by key.
+
+    Empty where it is no question: on one node, or where nobody knows the nodes. What waits for a node comes first.
+    `wanted`: replicas by tier, by key of the model.
+    """
+    if len(nodes) < 2:
+        return {}
+    places, models = {node.name: i for i, node in enumerate(nodes)}, list(models)
+    free = [node.free for node in nodes]
+    waiting = [pod.accelerators for model in models for pod in model.pods if not pod.node and pod.phase not in _LEAVING]
+    for size in sorted(waiting, reverse=True):
+        _place(free, size)
+    return {model.key: Room(tuple(free), tuple(_homes(model.pods, places, wanted[model.key]))) for model in models}
+
+
+def capacity_for(nodes: Iterable[NodeRoom], size: int) -> int:
+    """Accelerators of all nodes that replicas of `size` accelerators can use. Example: 3 and 3 hold 4 of size 2."""
+    return sum(node.capacity // size * size for node in nodes)
+
+
+def _homes(
+    pods: Iterable[PodObservation], places: Mapping[str, int], wanted: Mapping[str, int]
+) -> Iterable[tuple[str, tuple[int, ...]]]:
+    by_tier: dict[str, dict[int, int]] = {}
+    for pod in pods:
+        if pod.phase not in _LEAVING:
+            by_tier.setdefault(pod.tier, {})[pod.ordinal] = places.get(pod.node, _NOWHERE)
+    for tier, count in sorted(wanted.items()):
+        there = by_tier.get(tier, {})
+        yield tier, tuple(there.get(ordinal, _NOWHERE) for ordinal in range(count))
+
+
+def _padded(homes: tuple[int, ...], count: int) -> tuple[int, ...]:
+    return (homes + (_NOWHERE,) * count)[:count]
+
+
+def _place(free: list[int], size: int) -> bool:
+    """Put one replica where most is free; False where it fits nowhere."""
+    place = max(range(len(free)), key=free.__getitem__, default=None)
+    if place is None or free[place] < size:
+        return False
+    free[place] -= size
+    return True

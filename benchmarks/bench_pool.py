@@ -10,13 +10,17 @@ import argparse
 import math
 import random
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
+from functools import partial
 from unittest import mock
 
 from adaptive_operator.decide import by_plan
 from adaptive_operator.decide.fill import fill
 from adaptive_operator.decide.flaps import Mixes, flap_seconds, follow
+from adaptive_operator.decide.optimize.problem import Limit, Problem
+from adaptive_operator.decide.optimize.solve import PoolPlan, solve
+from adaptive_operator.decide.pool import decide_pool
 from adaptive_operator.observe.observation import ModelMetrics, PodPhase, Series
 from adaptive_operator.observe.queries import HISTORY_BINS
 from stand_ins import plant as plants
@@ -25,8 +29,26 @@ from stand_ins.plant import Model, Plant, demo_spec, metrics
 START = 10_000.0
 PERIOD = 15  # of the planner, and of a bin (seconds)
 HOLD_SECONDS = 120
-WAYS = (("by need", False, False), ("by plan", True, False), ("with forecast", True, True))
+STARTS_AT_ONCE = 0.2  # of a pool's accelerators, where the program limits what may start
 Load = Callable[[float], float]
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How a pool is divided: by its plan, with a forecast in the readings, with a limit on what a plan starts."""
+
+    name: str
+    planned: bool = True
+    forecast: bool = False
+    limited: bool = False
+
+
+WAYS = (
+    Way("by need", planned=False),
+    Way("by plan"),
+    Way("with forecast", forecast=True),
+    Way("starts limited", limited=True),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +132,16 @@ def with_history(model: Model) -> Callable[[float], ModelMetrics]:
     return read
 
 
-def run(scenario: Scenario, seconds: float, planned: bool, forecast: bool) -> Score:
-    """One run. Without `planned` no plan is ever worth following."""
+def solve_with_few_starts(problem: Problem, changed: Collection[str] | None) -> PoolPlan:
+    """The plan that starts no more than a fifth of the accelerators at once, or one largest replica."""
+    budget = problem.limits[0]
+    largest = max(column.accelerators for model in problem.models for column in model.columns)
+    most = max(math.floor(STARTS_AT_ONCE * budget.accelerators), largest)
+    return solve(replace(problem, limits=(*problem.limits, Limit(budget.shape, most, starts=True))), changed)
+
+
+def run(scenario: Scenario, seconds: float, way: Way) -> Score:
+    """One run. Without a plan none is ever worth following."""
     scaling = {
         **plants.DEMO_SCALING,
         "dwellSeconds": HOLD_SECONDS,
@@ -120,12 +150,13 @@ def run(scenario: Scenario, seconds: float, planned: bool, forecast: bool) -> Sc
     }
     spec = demo_spec(accelerators={}, scaling=scaling, quality={"floorPermille": 750})
     models = [Model(f"m{i}", spec, load) for i, load in enumerate(scenario.loads)]
-    for model in models if forecast else ():
+    for model in models if way.forecast else ():
         model.metrics = with_history(model)
     plant = Plant(models, budget=scenario.budget, period=PERIOD, now=START)
     score = Score()
-    least = by_plan._LEAST_GAIN if planned else math.inf
-    with mock.patch.object(by_plan, "_LEAST_GAIN", least):
+    least = by_plan._LEAST_GAIN if way.planned else math.inf
+    decide = partial(decide_pool, solver=solve_with_few_starts if way.limited else solve)
+    with mock.patch.object(by_plan, "_LEAST_GAIN", least), mock.patch.object(plants, "decide_pool", decide):
         while plant.now < START + seconds:
             plant.step()
             score.note(plant)
@@ -138,13 +169,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--hours", type=float, default=2.0)
     options = parser.parse_args()
-    print(f"{'scenario':<42}{'divided':<14}{'refused':>9}{'quality':>9}{'changes':>9}{'flaps':>7}")
+    print(f"{'scenario':<42}{'divided':<16}{'refused':>9}{'quality':>9}{'changes':>9}{'flaps':>7}")
     for scenario in scenarios():
-        for how, planned, forecast in WAYS:
-            score = run(scenario, options.hours * 3600, planned, forecast)
+        for way in WAYS:
+            score = run(scenario, options.hours * 3600, way)
             quality = score.quality / max(1e-9, score.asked - score.refused)
             print(
-                f"{scenario.name:<42}{how:<14}{100 * score.refused / score.asked:>7.2f} %{quality:>9.4f}"
+                f"{scenario.name:<42}{way.name:<16}{100 * score.refused / score.asked:>7.2f} %{quality:>9.4f}"
                 f"{score.changes:>9}{score.flaps:>7}",
                 flush=True,
             )

@@ -48,7 +48,7 @@ from adaptive_operator.solving import SolverError
 from stand_ins.fake_kube import FakeKube
 from stand_ins.no_prometheus import NoPrometheus
 from stand_ins.plant import demo_spec, metrics, observe_one
-from stand_ins.raw_objects import build_accelerator_pool, build_model, build_node
+from stand_ins.raw_objects import build_accelerator_pool, build_model, build_node, build_tier
 
 NOW = 1767225700.0
 
@@ -517,10 +517,22 @@ async def test_a_model_without_a_budget_runs_on_what_nodes_advertise_and_its_sta
     assert scene.metrics.registry.get_sample_value("adaptive_operator_budget_total", labels)
 
 
-async def test_nodes_are_not_read_while_somebody_names_the_budget() -> None:
-    scene = Scene(build_model("own"), build_model("shared", accelerators={}))
+async def test_nodes_are_not_read_while_somebody_names_the_budget_and_replicas_fit_wherever_it_allows() -> None:
+    small = [build_tier("int8"), build_tier("int4")]
+    scene = Scene(build_model("own", tiers=small), build_model("shared", accelerators={}, tiers=small))
     await scene.run(2)
     assert [call for call in scene.kube.calls if call[1] == "Node"] == []
+
+
+async def test_a_replica_of_two_accelerators_starts_where_a_node_has_both_whoever_names_the_budget() -> None:
+    """Two nodes of one accelerator each beside one of two: the second model's best tier fits nowhere."""
+    one = {"nvidia.com/gpu": "1"}
+    nodes = [build_node("a", one), build_node("b", one), build_node("c", {"nvidia.com/gpu": "2"})]
+    scene = Scene(build_model("first", accelerators={}), build_model("second", accelerators={}), *nodes)
+    await scene.run(2)
+    full = [name for name in scene.names("StatefulSet") if "-full-" in name]
+    assert [name.split("-full-")[0] for name in full] == ["first"]
+    assert len([name for name in scene.names("StatefulSet") if "-int4-" in name]) == 2
 
 
 async def test_nothing_moves_while_the_nodes_cannot_be_read_and_the_model_says_so_once() -> None:

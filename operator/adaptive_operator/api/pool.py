@@ -39,6 +39,10 @@ class PoolDivision(StrEnum):
     WEIGHTED = "Weighted"
     PLANNED = "Planned"
 
+    def is_by_plan(self, pool: str) -> bool:
+        """Does one program divide the accelerators of this pool? Always where it is none by name (empty)."""
+        return not pool or self is PoolDivision.PLANNED
+
 
 class Share(Api):
     """What one model, or all models of a namespace together, may count on."""

@@ -1,11 +1,12 @@
 """Room on nodes: a replica's accelerators have to be on one node, so what is free in all may be free for nobody.
 
 A change of replicas is gone through as `plan/steps.py` carries it out, with each new replica on the node that has most
-free, as schedulers spread pods. Knows neither loads nor qualities. Pure.
+free, as schedulers spread pods, and the largest first of those that start together. Knows neither loads nor qualities.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
@@ -28,6 +29,16 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
+class _Leaving:
+    """A replica that goes. `home`: its node."""
+
+    accelerators: int
+    rate: float
+    tier: str
+    home: int
+
+
+@dataclass(frozen=True, slots=True)
 class Room:
     """What is free on each node (accelerators), and where one model's replicas are.
 
@@ -45,28 +56,25 @@ class Room:
         Example: two nodes with 1 free each hold no replica of 2, unless the model's own one of 1 drains first on one of
         them. Replicas of one accelerator fit wherever the budget allows them.
         """
-        starts = sorted(c.accelerators for c in changes for _ in range(c.after - c.before))
+        starts = _started(changes)
         if not starts or starts[-1] < 2:
             return True
         free, spare, leaving = list(self.free), self.spare, self._leaving(changes)
-        for size in starts:
-            while spare < size:
-                if not leaving:
-                    return True  # what is missing then is budget, not room
-                victim = min(leaving, key=lambda v: (v[0] < size - spare, abs(v[0] - (size - spare)), v[1], v[2]))
-                leaving.remove(victim)
-                spare += victim[0]
-                if victim[3] != _NOWHERE:
-                    free[victim[3]] += victim[0]
-            if not _place(free, size):
+        while starts:
+            spare += _drain(leaving, starts[0] - spare, free)
+            if spare < starts[0]:
+                return True  # what is missing then is budget, not room
+            together = _affordable(starts, spare)
+            if not all(_place(free, size) for size in reversed(starts[:together])):
                 return False
-            spare -= size
+            spare -= sum(starts[:together])
+            starts = starts[together:]
         return True
 
     def after(self, changes: Sequence[Change]) -> Room:
         """The same nodes when what the change starts is there, as far as it fits, and nothing has drained yet."""
         free = list(self.free)
-        for size in sorted((c.accelerators for c in changes for _ in range(c.after - c.before)), reverse=True):
+        for size in reversed(_started(changes)):
             _place(free, size)
         return replace(self, free=tuple(free))
 
@@ -79,11 +87,11 @@ class Room:
                     free[home] += sizes[other]
         return sum(accelerators // sizes[tier] for accelerators in free)
 
-    def _leaving(self, changes: Sequence[Change]) -> list[tuple[int, float, str, int]]:
-        """Replicas that go: accelerators, rate, tier, node. Of each tier the highest ordinals, the highest first."""
+    def _leaving(self, changes: Sequence[Change]) -> list[_Leaving]:
+        """Replicas that go: of each tier the highest ordinals, the highest first."""
         homes = dict(self.homes)
         return [
-            (c.accelerators, c.rate, c.tier, home)
+            _Leaving(c.accelerators, c.rate, c.tier, home)
             for c in changes
             for home in reversed(_padded(homes.get(c.tier, ()), c.before)[c.after :])
         ]
@@ -122,6 +130,29 @@ def _homes(
     for tier, count in sorted(wanted.items()):
         there = by_tier.get(tier, {})
         yield tier, tuple(there.get(ordinal, _NOWHERE) for ordinal in range(count))
+
+
+def _started(changes: Sequence[Change]) -> list[int]:
+    """Accelerators of each replica that is started, the smallest first, which is how they are started."""
+    return sorted(c.accelerators for c in changes for _ in range(c.after - c.before))
+
+
+def _affordable(sizes: Sequence[int], spare: int) -> int:
+    """How many of these start together within `spare` accelerators."""
+    return sum(1 for used in itertools.accumulate(sizes) if used <= spare)
+
+
+def _drain(leaving: list[_Leaving], missing: int, free: list[int]) -> int:
+    """Take replicas out of `leaving` for so many accelerators, as `plan/victims.py` would; how many came free."""
+    released = 0
+    while leaving and released < missing:
+        over = missing - released
+        victim = min(leaving, key=lambda v: (v.accelerators < over, abs(v.accelerators - over), v.rate, v.tier))
+        leaving.remove(victim)
+        released += victim.accelerators
+        if victim.home != _NOWHERE:
+            free[victim.home] += victim.accelerators
+    return released
 
 
 def _padded(homes: tuple[int, ...], count: int) -> tuple[int, ...]:

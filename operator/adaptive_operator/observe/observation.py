@@ -312,4 +312,4 @@ class PoolObservation:
     @property
     def has_plan(self) -> bool:
         """Does one program over its models divide the accelerators?"""
-        return not self.name or self.division is PoolDivision.PLANNED
+        return self.division.is_by_plan(self.name)

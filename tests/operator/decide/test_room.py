@@ -61,6 +61,19 @@ def test_what_drains_first_makes_room_on_its_node(
     assert Room(free, homes(*nodes), spare).holds([start(2), leave(1, 2)]) is fits
 
 
+def test_of_those_that_start_together_the_largest_is_placed_first():
+    assert Room((2, 1), spare=3).holds([start(2), Change("small", 1, 1.0, 0, 1)])
+
+
+def test_what_starts_in_turn_takes_room_from_what_comes_after_it():
+    """With nothing to spare int4 is exchanged first, for a small one that goes where most is free."""
+    small = Change("small", 1, 1.0, 0, 1)
+    room = Room((0, 0), (("old", (1, 0, 0)),))
+    assert room.holds([small, leave(1, 3)])
+    assert room.holds([start(2), leave(1, 3)])
+    assert not room.holds([small, start(2), leave(1, 3)])
+
+
 def test_what_the_budget_does_not_hold_is_no_question_of_room():
     assert Room((0, 0), spare=1).holds([start(2)])
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import math
 import random
+import statistics
 import sys
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
@@ -71,6 +72,11 @@ class Score:
     flaps: int = 0
     _mixes: dict[str, Mixes] = field(default_factory=dict)  # by name of the model
 
+    def figures(self) -> tuple[float, float, int, int]:
+        """Refused (percent), mean quality of what was served, changes, flaps."""
+        served = max(1e-9, self.asked - self.refused)
+        return 100 * self.refused / self.asked, self.quality / served, self.changes, self.flaps
+
     def note(self, plant: Plant) -> None:
         """One step of all models: the demand filled into the replicas that are ready, best quality first."""
         for model in plant.models:
@@ -120,6 +126,18 @@ def scenarios() -> list[Scenario]:
     ]
 
 
+def draw(seed: int) -> Scenario:
+    """Models at random: two to eight, sines or squares, on what about their mean loads take on the cheap tiers."""
+    dice = random.Random(seed)
+    loads, mean = [], 0.0
+    for _ in range(dice.randint(2, 8)):
+        low, high, period = dice.uniform(0.1, 1.0), dice.uniform(1.0, 4.0), dice.uniform(900, 3600)
+        phase, mean = dice.random(), mean + (low + high) / 2
+        is_wave = dice.random() < 0.5
+        loads.append(wave(low, high, period, phase) if is_wave else square(low, high, period / 2, phase * period))
+    return Scenario(f"draw {seed}", max(4, math.ceil(dice.uniform(0.9, 1.5) * mean / 0.6)), tuple(loads))
+
+
 def with_history(model: Model) -> Callable[[float], ModelMetrics]:
     """The readings of a model with its arrivals in bins, as the operator would have them."""
 
@@ -164,20 +182,36 @@ def run(scenario: Scenario, seconds: float, way: Way) -> Score:
     return score
 
 
+def compare_draws(draws: int, seconds: float) -> None:
+    """Print what a limit on starts changes, over draws: mean of the paired differences, and their 95 % interval."""
+    differences: dict[str, list[float]] = {"refused, % of requests": [], "quality": [], "changes": [], "flaps": []}
+    for seed in range(draws):
+        plain, limited = (run(draw(seed), seconds, way) for way in (Way("by plan"), Way("", limited=True)))
+        pairs = [(a, b) for a, b in zip(plain.figures(), limited.figures(), strict=True)]
+        for values, (before, after) in zip(differences.values(), pairs, strict=True):
+            values.append(after - before)
+        print(f"draw {seed}: {', '.join(f'{a:.4g} -> {b:.4g}' for a, b in pairs)}", flush=True)
+    for name, values in differences.items():
+        half = 1.96 * statistics.stdev(values) / math.sqrt(len(values))
+        print(f"{name}: starts limited - by plan {statistics.mean(values):+.4f} +- {half:.4f}")
+
+
 def main() -> int:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--hours", type=float, default=2.0)
+    parser.add_argument("--draws", type=int, default=0, help="compare a limit on starts over so many random pools")
     options = parser.parse_args()
+    if options.draws > 1:
+        compare_draws(options.draws, options.hours * 3600)
+        return 0
     print(f"{'scenario':<42}{'divided':<16}{'refused':>9}{'quality':>9}{'changes':>9}{'flaps':>7}")
     for scenario in scenarios():
         for way in WAYS:
             score = run(scenario, options.hours * 3600, way)
-            quality = score.quality / max(1e-9, score.asked - score.refused)
+            refused, quality, changes, flaps = score.figures()
             print(
-                f"{scenario.name:<42}{way.name:<16}{100 * score.refused / score.asked:>7.2f} %{quality:>9.4f}"
-                f"{score.changes:>9}{score.flaps:>7}",
-                flush=True,
+                f"{scenario.name:<42}{way.name:<16}{refused:>7.2f} %{quality:>9.4f}{changes:>9}{flaps:>7}", flush=True
             )
     return 0
 

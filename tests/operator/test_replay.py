@@ -177,7 +177,7 @@ def test_a_swap_of_the_fifth_format_that_was_not_predicted_is_decided_again_as_i
 
 def test_a_pool_of_the_sixth_format_whose_nodes_nobody_told_is_decided_again_as_it_was() -> None:
     """Written by the version that knew no room on nodes: whatever the budget allows fits."""
-    line = (RECORDS / "format-6.jsonl").read_text()
+    line = (RECORDS / "format-6-giving.jsonl").read_text()
     decoded = decode_record(line)
     assert decoded.observation.nodes == ()
     assert Reason.GAVE_TO_OTHERS in {decision.reason for decision in decoded.decisions}

@@ -42,8 +42,8 @@ BAD = {
     "not a record": ("[]", "the line: "),
     "no format": ("{}", "format: Field required"),
     "a field is missing": ('{"format":2}', "observation: Field required"),
-    "a later format, whatever it has": ('{"format":7}', "format is 7, this version reads 1 to 6: replay it with"),
-    "no format that there ever was": ('{"format":0}', "format is 0, this version reads 1 to 6"),
+    "a later format, whatever it has": ('{"format":8}', "format is 8, this version reads 1 to 7: replay it with"),
+    "no format that there ever was": ('{"format":0}', "format is 0, this version reads 1 to 7"),
 }
 
 

@@ -18,6 +18,7 @@ from adaptive_operator.decide.adopted import AdoptedPlan
 from adaptive_operator.decide.decision import Decision
 from adaptive_operator.decide.settings import DecideSettings
 from adaptive_operator.observe.observation import ModelObservation, PoolObservation
+from adaptive_operator.reasons import ConditionType
 
 # Raised when a record that was written before would not be read, or not be told in the same words, or an operator of
 # before would not read one of now.
@@ -93,5 +94,12 @@ def _renamed(line: str, written: int) -> str:
 
 def _without_manifests(model: ModelObservation) -> ModelObservation:
     sets = tuple(replace(item, manifest={}) for item in model.stateful_sets)
-    status = AdaptiveModelStatus(last_decision=model.status.last_decision) if model.status is not None else None
-    return replace(model, stateful_sets=sets, children=(), status=status, routing_table=None)
+    return replace(model, stateful_sets=sets, children=(), status=_told_last(model.status), routing_table=None)
+
+
+def _told_last(status: AdaptiveModelStatus | None) -> AdaptiveModelStatus | None:
+    """What a decision reads of the status: the last one, and what was said to limit the model."""
+    if status is None:
+        return None
+    limits = tuple(item for item in status.conditions if item.type == ConditionType.CAPACITY_LIMITED)
+    return AdaptiveModelStatus(last_decision=status.last_decision, conditions=limits)

@@ -16,6 +16,7 @@ from adaptive_operator.decide.decision import Decision
 from adaptive_operator.decide.optimize.problem import Problem
 from adaptive_operator.decide.optimize.solve import PoolPlan, solve
 from adaptive_operator.decide.pool import decide_pool
+from adaptive_operator.decide.settings import DecideSettings
 from adaptive_operator.record import DecisionRecord, RecordError, decode_record
 
 # Words beside a decision, which earlier formats told less of: in them other words are no other decision. Before format
@@ -24,15 +25,17 @@ from adaptive_operator.record import DecisionRecord, RecordError, decode_record
 # decided. Before 6 swaps were not predicted while replicas of a tier that had left the spec were there, and what tiers
 # were measured by had no age; an explanation was kept under another demand, or beside other neighbours; any budget
 # that was too small was said to have been lowered, a minimum that was not kept was told nowhere, and a model that
-# lacked something was called satisfied where no neighbour had it.
+# lacked something was called satisfied where no neighbour had it. Before 7 a mix that others keep from a model
+# was named for the demand of the moment.
 _TOLD_SINCE: Final = {
-    **dict.fromkeys(("message", "findings", "inputs", "binding", "alternative", "demand_milli", "limit"), 6),
-    **dict.fromkeys(("pool", "part"), 6),
+    "findings": 7,
+    **dict.fromkeys(("message", "inputs", "binding", "alternative", "demand_milli", "limit", "pool", "part"), 6),
     "shares": 5,
     "budget": 4,
 }
 _PREDICTED_SINCE: Final = 5
 _LEFT_TIERS_PREDICTED_SINCE: Final = 6
+_STANDS_SINCE: Final = 7  # before, what had been told last made no difference
 _ROUNDING: Final = 1e-6  # share of the weighted demand: sums in another order
 
 
@@ -142,7 +145,7 @@ def _replay(number: int, record: DecisionRecord) -> Iterator[Outcome]:
     told = {decision.key: decision for decision in record.decisions}
     solver = _ToldPlan(record.plan) if record.plan is not None else None
     try:
-        decided = decide_pool(record.observation, record.settings, solver or solve).decisions
+        decided = decide_pool(record.observation, _settings_of(record), solver or solve).decisions
     except Exception as error:  # noqa: BLE001 a defect on one record must not hide what comes after it
         yield Undecided(number, record.observation.now, error)
         return
@@ -151,6 +154,11 @@ def _replay(number: int, record: DecisionRecord) -> Iterator[Outcome]:
             yield Replayed(number, record.observation.now, told[again.key], again, record.format)
     if solver is not None:
         yield from _solve_again(number, record.observation.now, solver)
+
+
+def _settings_of(record: DecisionRecord) -> DecideSettings:
+    """Those that it was decided with, of which earlier formats do not tell all."""
+    return record.settings if record.format >= _STANDS_SINCE else replace(record.settings, standing_band=0.0)
 
 
 def _solve_again(number: int, now: float, told: _ToldPlan) -> Iterator[SolvedAgain | Undecided]:

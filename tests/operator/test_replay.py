@@ -18,12 +18,14 @@ from adaptive_operator.decide.optimize.milp import route
 from adaptive_operator.decide.optimize.problem import Problem
 from adaptive_operator.decide.optimize.solve import Method, PoolPlan, SolveSettings, solve
 from adaptive_operator.decide.pool import decide_pool
+from adaptive_operator.decide.settings import DecideSettings
 from adaptive_operator.observe.observation import Planning, PoolObservation
 from adaptive_operator.pool_memory import PoolMemory
 from adaptive_operator.reasons import Reason
 from adaptive_operator.record import DecisionRecord, build_record, decode_record, encode_record
 from adaptive_operator.replay import Replayed, SolvedAgain, Undecided, Unreadable, replay_lines
 from stand_ins.plant import DEMO_SETTINGS, demo_spec, metrics, observe_one
+from tests.operator.decide.resting_pool import tell
 from tests.operator.decide.test_by_plan import BUSY, CALM, GPU, pool
 
 SCARCE = pool(5, busy=(BUSY, 1.6), calm=(CALM, 0.35))
@@ -186,6 +188,30 @@ def test_a_pool_of_the_sixth_format_whose_nodes_nobody_told_is_decided_again_as_
     assert differing(outcomes) == []
 
 
+def test_a_decision_of_the_sixth_format_does_not_stand_on_what_was_told_before_it() -> None:
+    """Written by the version that told every pass anew: with the demand, the reason was another one in each."""
+    line = (RECORDS / "format-6.jsonl").read_text()
+    record = decode_record(line)
+    [last] = [model.status.last_decision for model in record.observation.models if model.status is not None]
+    assert last is not None
+    assert (last.reason, record.decisions[0].reason) == (Reason.HELD_BY_SURVIVOR_CHECK, Reason.STEADY)
+    assert differing(list(replay_lines([line]))) == []
+    now = [item.again for item in replayed(replace(record, format=7)) if isinstance(item, Replayed)]
+    assert now[0].reason is Reason.HELD_BY_SURVIVOR_CHECK
+
+
+def test_what_stands_of_an_earlier_pass_stands_again_in_its_record() -> None:
+    """The record has what was told of the limit, too."""
+    seen, settings = pool(5, a=(CALM, 1.0), b=(BUSY, 1.15)), DecideSettings()
+    status = tell(seen.models[0], decide_pool(seen, settings).decisions[0], seen.now)
+    fallen = replace(seen, models=(replace(seen.models[0], metrics=metrics(0.92), status=status), seen.models[1]))
+    decided = decide_pool(fallen, settings)
+    assert [finding.reason for finding in decided.decisions[0].findings] == [Reason.BUDGET_SHARED]
+    record = build_record(fallen, settings, decided.decisions, decided.plan)
+    assert differing(replayed(record)) == []
+    assert differing(replayed(replace(record, settings=replace(settings, standing_band=0.0)))) != []
+
+
 def test_another_prediction_is_another_decision_since_the_fifth_format() -> None:
     model = observe_one(demo_spec(), {"full": 1, "int4": 1}, metrics(1.8))
     record = record_of(PoolObservation(10_000.0, GPU, 4, 1, 0.0, (model,)))
@@ -209,6 +235,7 @@ OTHER_WORDS = {"inputs": "other words", "binding": ("another",), "alternative": 
         (4, ()),
         (5, ()),
         (6, ("inputs", "binding", "alternative")),
+        (7, ("inputs", "binding", "alternative")),
     ],
 )
 def test_words_that_earlier_formats_did_not_tell_make_no_decision_of_theirs_another(

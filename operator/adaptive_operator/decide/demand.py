@@ -8,9 +8,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Final
 
 from adaptive_operator.decide.settings import DecideSettings
 from adaptive_operator.observe.observation import ModelMetrics, Reading, Sample, Unknown
+
+_STEP: Final = 1.1
+_ALMOST_NOTHING: Final = 1e-9
 
 
 class Trust(IntEnum):
@@ -34,6 +38,11 @@ class Demand:
     chance: float = 0.0  # standard deviation of `rate` from counting arrivals (requests/s)
     is_burst: bool = False  # most of the stable window's arrivals came just now: whether they last is not known yet
     lasting: float | None = None  # `arrivals`, without a burst that is over already
+
+
+def in_steps(rate: float) -> float:
+    """A demand (requests/s) rounded up to the next of steps of a tenth, so that what is said of it rarely moves."""
+    return _STEP ** math.ceil(math.log(rate, _STEP) - _ALMOST_NOTHING) if rate > 0 else 0.0
 
 
 def read_demand(metrics: ModelMetrics, settings: DecideSettings) -> Demand:

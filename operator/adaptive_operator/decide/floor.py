@@ -11,12 +11,12 @@ from dataclasses import replace
 
 from adaptive_operator.decide.candidates import PlanSpace, best_plan
 from adaptive_operator.decide.decision import Finding
+from adaptive_operator.decide.demand import in_steps
 from adaptive_operator.decide.situation import UNBOUNDED, Mix, Situation, minimum_mix
 from adaptive_operator.decide.wording import accelerators_text, budget_field, mix_text
 from adaptive_operator.reasons import Reason
 
 _TOLERANCE = 0.005  # share of the demand that may stay unserved, as everywhere
-_DEMAND_STEP = 1.1  # demand counts in such steps, so that what is said does not move with every scrape
 
 
 def floor_out_of_reach(situation: Situation) -> tuple[Finding, ...]:
@@ -51,7 +51,7 @@ def nearest_floor(space: PlanSpace, demand: float, exact_plans: int) -> int | No
     Served best first without a floor, a plan has the best mean that it can have while nobody waits.
     """
     free = replace(space, floor_permille=0.0, accelerator_price=0.0)
-    for rounded in (_DEMAND_STEP ** math.ceil(math.log(demand, _DEMAND_STEP) - 1e-9), demand):
+    for rounded in (in_steps(demand), demand):
         plan = best_plan(free, rounded, exact_plans)
         if plan is None:
             return None

@@ -18,7 +18,14 @@ from adaptive_operator.decide.hold import after_growth
 from adaptive_operator.decide.proposal import GainOf, Prediction, Proposal
 from adaptive_operator.decide.situation import Mix, Moves, Situation, as_mix, as_plan, can_act_on_demand, plan_space
 from adaptive_operator.decide.swaps import DOWNWARD
-from adaptive_operator.decide.wording import accelerators_text, mix_text, no_budget_text, passes_text, rate_text
+from adaptive_operator.decide.wording import (
+    PASSES,
+    accelerators_text,
+    mix_text,
+    no_budget_text,
+    passes_text,
+    rate_text,
+)
 from adaptive_operator.observe.observation import PolicyMemory
 from adaptive_operator.reasons import Reason
 
@@ -293,12 +300,12 @@ def _limit_of(situation: Situation, space: PlanSpace, plan: Plan, limit: int, de
         return floor_under_load(situation, space, mix, demand)
     if alone is not None and wider.fill(alone, demand).unserved < unserved - _TOLERANCE * demand:
         if limit < situation.budget:
-            return Finding(Reason.BUDGET_SHARED, f"demand passes capacity: {carried}; other models hold the rest")
+            return Finding(Reason.BUDGET_SHARED, f"{PASSES}: {carried}; other models hold the rest")
         lost = "an exchange of replicas for more would lose more than it gains"
-        return Finding(Reason.CAPACITY_LIMITED, f"demand passes capacity: {carried}; {lost}")
+        return Finding(Reason.CAPACITY_LIMITED, f"{PASSES}: {carried}; {lost}")
     if _lacks_room(situation, wider, unserved, demand):
-        return Finding(Reason.CAPACITY_LIMITED, f"demand passes capacity: {carried}; {_NO_ROOM}")
+        return Finding(Reason.CAPACITY_LIMITED, f"{PASSES}: {carried}; {_NO_ROOM}")
     if situation.budget <= 0:
         return Finding(Reason.CAPACITY_LIMITED, f"there is demand, and {no_budget_text(situation)}")
     budget = accelerators_text(situation.budget)
-    return Finding(Reason.CAPACITY_LIMITED, f"demand passes capacity: {carried}, the most within {budget}")
+    return Finding(Reason.CAPACITY_LIMITED, f"{PASSES}: {carried}, the most within {budget}")

@@ -27,9 +27,10 @@ from adaptive_operator.decide.planned_shares import describe_planned_part, find_
 from adaptive_operator.decide.proposal import Proposal
 from adaptive_operator.decide.restoring import wished_mix
 from adaptive_operator.decide.revisions import held_back_revisions, proven_revisions
-from adaptive_operator.decide.rules import propose
+from adaptive_operator.decide.rules import find_limits, propose
 from adaptive_operator.decide.settings import DecideSettings
 from adaptive_operator.decide.situation import Situation, TierState, build_situation
+from adaptive_operator.decide.standing import let_stand
 from adaptive_operator.decide.surge import find_without_surge, swap_rooms, with_surge
 from adaptive_operator.decide.swaps import new_swap, surge_accelerators, with_time
 from adaptive_operator.decide.weights import Weights, plan_weights
@@ -38,6 +39,7 @@ from adaptive_operator.observe.observation import Planning, PodPhase, PolicyMemo
 from adaptive_operator.reasons import Reason
 
 _NAMED_AT_MOST = 6
+_NAMED_EXACTLY = 8  # replicas of a mix; the name of a larger one would move with a load of a few per cent
 _HOLDS = (
     Reason.HELD_BY_DWELL,
     Reason.HELD_BY_HOLD_WINDOW,
@@ -84,7 +86,7 @@ def _decide_plan(situations: Sequence[Situation], observation: PoolObservation, 
     who, shares = _who_text(observation, _costs(situations, proposals), notes), _shares_hash(observation)
     decisions = []
     for situation, proposal in zip(situations, proposals, strict=True):
-        key, explained = situation.model.key, _explained(situation, proposal, limits, who)
+        key, explained = situation.model.key, _told(situation, proposal, limits, who)
         decision = _decision(situation, explained, granted[key], limits[key], shares)
         part = describe_planned_part(situation, explained, weights[key]) if observation.name else None
         told = describe_plan(situation, planned, by_need) or (part.message if part is not None else "")
@@ -168,7 +170,7 @@ def _decide_shares(situations: Sequence[Situation], observation: PoolObservation
     who, shares = _who_text(observation, targets, notes), _shares_hash(observation)
     decisions = []
     for situation, proposal in zip(situations, proposals, strict=True):
-        explained = _explained(situation, proposal, contest.limits, who)
+        explained = _told(situation, proposal, contest.limits, who)
         part = describe_part(situation, explained, contest)
         key = situation.model.key
         decision = _decision(situation, explained, granted[key], contest.limits[key], shares)
@@ -315,6 +317,18 @@ def _with_shift(situation: Situation, proposal: Proposal, weights: Weights) -> P
     )
 
 
+def _told(situation: Situation, proposal: Proposal, limits: Mapping[str, int], who: str) -> Proposal:
+    """The proposal explained, in the words that were told last where they still are true or nearly so."""
+    limit = limits[situation.model.key]
+
+    def find_near(near: Situation) -> tuple[Finding, ...]:
+        found = find_limits(near, proposal.replicas, limit)
+        return _explained(near, replace(proposal, findings=found), limits, who).findings
+
+    explained = _explained(situation, proposal, limits, who)
+    return let_stand(situation, explained, lambda near: propose(near, limit), find_near)
+
+
 def _explained(situation: Situation, proposal: Proposal, limits: Mapping[str, int], who: str) -> Proposal:
     """Findings about the shared budget, with who got what."""
     findings = [_named(finding, who) for finding in proposal.findings]
@@ -338,9 +352,10 @@ def _shared(situation: Situation, proposal: Proposal, limit: int, who: str) -> t
     wish = wished_mix(situation, proposal.replicas)
     if wish is None or situation.cost(wish) <= limit:
         return ()
-    return (
-        Finding(Reason.BUDGET_SHARED, f"{mix_text(wish)} would serve better, but other models hold the rest: {who}"),
-    )
+    if sum(wish.values()) > _NAMED_EXACTLY:
+        wish = wished_mix(situation, proposal.replicas, in_words=True) or wish
+    told = f"{mix_text(wish)} would serve better, but other models hold the rest: {who}"
+    return (Finding(Reason.BUDGET_SHARED, told),)
 
 
 def _named(finding: Finding, who: str) -> Finding:

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from adaptive_operator.decide.candidates import Plan, PlanSpace
 from adaptive_operator.decide.damping import agree, dwell_seconds, dwells, is_agreed, is_freshly_started, survivors
-from adaptive_operator.decide.demand import Trust
+from adaptive_operator.decide.demand import Trust, in_steps
 from adaptive_operator.decide.exchange import plan_with_a_way_on
 from adaptive_operator.decide.growth import capacity, carries, replace_wanted
 from adaptive_operator.decide.proposal import GainOf, Prediction, Proposal
@@ -63,13 +63,16 @@ def restore_to(situation: Situation, mix: Mix, limit: int) -> Proposal | None:
     return _checked(situation, space, dict(mix), limit)
 
 
-def wished_mix(situation: Situation, mix: Mix) -> dict[str, int] | None:
-    """The mix that would serve better than `mix` with the whole budget at hand; None when there is none."""
+def wished_mix(situation: Situation, mix: Mix, *, in_words: bool = False) -> dict[str, int] | None:
+    """The mix that would serve better than `mix` with the whole budget at hand; None when there is none.
+
+    `in_words`: at the next step of the demand, so that the name of a large one does not move with the load.
+    """
     peak = situation.demand.peak if situation.demand.peak is not None else situation.demand.rate
     need = peak if peak is not None else (situation.memory.planned_demand_milli or 0) / 1000
     seen = replace_wanted(situation, mix)
     space = plan_space(seen, seen.budget)
-    return _improvement(seen, space, seen.budget, need)
+    return _improvement(seen, space, seen.budget, in_steps(need) if in_words else need)
 
 
 def _checked(situation: Situation, space: PlanSpace, mix: dict[str, int], limit: int) -> Proposal:

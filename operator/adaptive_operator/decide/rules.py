@@ -19,7 +19,7 @@ from adaptive_operator.decide.minimums import merge_findings, unkept_minimums
 from adaptive_operator.decide.proposal import Proposal
 from adaptive_operator.decide.restoring import restore
 from adaptive_operator.decide.revisions import held_back_revisions
-from adaptive_operator.decide.situation import Situation
+from adaptive_operator.decide.situation import Mix, Situation
 from adaptive_operator.decide.wording import card_text, mix_text
 from adaptive_operator.reasons import Reason
 
@@ -101,9 +101,14 @@ def _findings(situation: Situation, proposal: Proposal, limit: int) -> tuple[Fin
         *_stale_cards(situation),
         *_left_out(situation, proposal),
         *_metrics(situation),
-        *merge_findings(
-            limit_findings(situation, proposal.replicas, limit), unkept_minimums(situation, proposal.replicas)
-        ),
+        *find_limits(situation, proposal.replicas, limit),
+    )
+
+
+def find_limits(situation: Situation, mix: Mix, limit: int) -> tuple[Finding, ...]:
+    """What keeps a mix from serving the present demand, and its tiers from their minimums."""
+    return (
+        *merge_findings(limit_findings(situation, mix, limit), unkept_minimums(situation, mix)),
         *floor_out_of_reach(situation),  # after the limits: it says more than theirs
     )
 

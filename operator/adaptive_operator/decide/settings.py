@@ -85,6 +85,9 @@ class DecideSettings:
     weight_step: float = 0.1
     # The same on the way back to better tiers.
     weight_restore_step: float = 0.2
+    # What was told last of a model at rest stands while it is true of a demand within this part of the present one. A
+    # load of +-5 % goes from one end to the other by 10.5 %. 0: told anew in each pass.
+    standing_band: float = 0.12
     # Share that an open tier gets at least: a weight of 0 would close it, and nothing could be shed onto it in seconds.
     open_weight: float = 0.01
     # Plans that are enumerated completely; beyond that a local search takes over.

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import Final
 
 from adaptive_operator.decide.cards import CURVE, TierCard
 from adaptive_operator.decide.situation import Situation
 from adaptive_operator.observe.observation import Reading, Sample
+
+PASSES: Final = "demand passes capacity"  # how it is told that requests are refused, and not only served worse
 
 
 def mix_text(mix: Mapping[str, int]) -> str:

@@ -13,6 +13,7 @@ from enum import StrEnum
 from adaptive_operator.api.status import AdaptiveModelStatus, Condition
 from adaptive_operator.api.v1alpha1 import Mode
 from adaptive_operator.decide.decision import Decision
+from adaptive_operator.decide.standing import LIMITS
 from adaptive_operator.levels import top_of
 from adaptive_operator.names import ANNOTATION_EPOCH, endpoint_service_name
 from adaptive_operator.observe.observation import ModelObservation, PodObservation, PodPhase, Sample, Unknown
@@ -26,7 +27,7 @@ from adaptive_operator.reasons import ConditionReason, ConditionType, Reason
 _MESSAGE_LENGTH = 2048
 _LEAST_STALE_SECONDS = 10.0  # with scrapes of 2 s, a late one would make the condition flap
 _LEAST_SCRAPED_SECONDS = 30.0  # Prometheus finds a new pod, and scrapes it at least twice
-_LIMITS = (Reason.BUDGET_EXCEEDED, Reason.CAPACITY_LIMITED, Reason.BUDGET_SHARED, Reason.QUALITY_FLOOR_INFEASIBLE)
+_LIMITS = (Reason.BUDGET_EXCEEDED, *LIMITS)
 _UNKNOWN_DEMAND = {
     Reason.HELD_FOR_MISSING_METRICS: ConditionReason.SAMPLES_UNKNOWN,
     Reason.HELD_FOR_STALE_METRICS: ConditionReason.SAMPLES_STALE,

@@ -6,6 +6,7 @@ It does what `plan/` and a cluster would do with a decision, in the simplest way
 from __future__ import annotations
 
 import itertools
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -18,7 +19,7 @@ from adaptive_operator.decide.pool import decide_pool
 from adaptive_operator.decide.revisions import tier_inputs
 from adaptive_operator.decide.settings import DecideSettings
 from adaptive_operator.decide.wording import mix_text
-from adaptive_operator.observe.holding import held_accelerators
+from adaptive_operator.observe.holding import count_held
 from adaptive_operator.observe.observation import (
     ModelMetrics,
     ModelObservation,
@@ -34,6 +35,7 @@ from adaptive_operator.observe.observation import (
     SwapRecord,
     Unknown,
 )
+from stand_ins.solver import solve_once
 
 DEMO_TIERS: tuple[dict[str, Any], ...] = (
     {
@@ -181,7 +183,7 @@ class Plant:
         for model in self.models:
             model.arrivals.append((self.now, model.load(self.now)))
         observation = self.observe()
-        decisions = list(decide_pool(observation, self.settings).decisions)
+        decisions = list(decide_pool(observation, self.settings, solve_once).decisions)
         assert sum(d.accelerators_granted for d in decisions) <= self.budget + self.surge
         for model, decision in zip(self.models, decisions, strict=True):
             model.decisions.append((self.now, decision))
@@ -192,7 +194,7 @@ class Plant:
         return decisions
 
     def held(self) -> int:
-        return sum(held_accelerators(self._observed(model)) for model in self.models)
+        return sum(_held(model) for model in self.models)
 
     def observe(self) -> PoolObservation:
         return PoolObservation(
@@ -269,7 +271,7 @@ class Plant:
 
     def _act(self, model: Model, decision: Decision) -> None:
         """Starts first as far as the grant allows; then gives up surplus, all of it once nothing is missing."""
-        free = decision.accelerators_granted - held_accelerators(self._observed(model))
+        free = decision.accelerators_granted - _held(model)
         missing = 0
         for name, wanted in decision.replicas.items():
             for _ in range(wanted - model.mix().get(name, 0)):
@@ -298,6 +300,17 @@ class Plant:
                 missing -= model.accelerators(pod.tier)
                 if 0 >= missing > -model.accelerators(pod.tier):
                     return
+
+
+def _held(model: Model) -> int:
+    """What `held_accelerators` says of the model as it is observed, without the cost of an observation."""
+    mix, ordinals = model.mix(), defaultdict[str, set[int]](set)
+    for pod in model.pods:
+        ordinals[pod.tier].add(pod.ordinal)
+    return sum(
+        model.accelerators(name) * (count_held(mix[name], existing) if name in mix else len(existing))
+        for name, existing in ordinals.items()
+    )
 
 
 def _status(model: Model) -> AdaptiveModelStatus | None:

@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from functools import lru_cache
 from types import MappingProxyType
 
-from adaptive_operator.api.model_source import ModelSpec
 from adaptive_operator.api.tiers import Engine, Tier, effective_tier
 from adaptive_operator.api.v1alpha1 import AdaptiveModelSpec
 from adaptive_operator.observe.observation import ModelObservation, PodPhase, StatefulSetObservation
@@ -33,20 +32,29 @@ def tier_inputs(spec: AdaptiveModelSpec, tier: Tier, node_selector: Mapping[str,
     are not set are left out too, so that a field which a later version adds restarts nothing either; and those that an
     emulated engine does not heed.
     """
-    return _digest(spec.model, spec.accelerators.resource, tier, tuple(sorted(node_selector.items())))
+    model = spec.model
+    return _digest(
+        (model.source, model.permutation_seed, model.sha256),
+        spec.accelerators.resource,
+        tier,
+        tuple(sorted(node_selector.items())),
+    )
 
 
 @lru_cache(maxsize=8192)  # a pass asks about twenty times for each tier, which seldom changes
-def _digest(model: ModelSpec, resource: str, tier: Tier, node_selector: tuple[tuple[str, str], ...]) -> str:
+def _digest(
+    model: tuple[str, int | None, str | None], resource: str, tier: Tier, node_selector: tuple[tuple[str, str], ...]
+) -> str:
+    source, seed, sha256 = model
     tier = effective_tier(tier)
     inputs = {
-        "source": model.source,
-        "permutationSeed": model.permutation_seed,
+        "source": source,
+        "permutationSeed": seed,
         "recipe": tier.recipe.model_dump(mode="json", by_alias=True, exclude_none=True),
         "engine": (tier.engine or Engine.NATIVE).value,
         "resource": resource,
         "replica": tier.replica.model_dump(mode="json", by_alias=True, exclude_none=True),
-        **({"sha256": model.sha256} if model.sha256 else {}),
+        **({"sha256": sha256} if sha256 else {}),
         **({"nodeSelector": dict(node_selector)} if node_selector else {}),
     }
     if tier.curve is not None:

@@ -274,6 +274,8 @@ def accelerator_price(model: ModelObservation) -> float:
 
 def _shed_steps(card: TierCard, settings: DecideSettings) -> tuple[tuple[float, float], ...]:
     """What lower levels add to a replica's derated rate; nothing for a plain tier."""
+    if len(card.levels) < 2:
+        return ()
     return tuple((step.rate * settings.utilisation, step.quality_permille) for step in frontier(card.levels)[1:])
 
 
@@ -316,6 +318,8 @@ def minimum_mix(situation: Situation, limit: int) -> dict[str, int]:
 def _affordable(tiers: tuple[PlanTier, ...], limit: int) -> tuple[PlanTier, ...]:
     """The same tiers, minimums lowered where not even they are affordable: cheapest replica last."""
     over = sum(tier.low * tier.accelerators for tier in tiers) - limit
+    if over <= 0 and all(tier.low <= tier.high for tier in tiers):  # so it nearly always is, ten times a pass
+        return tiers
     lows = {tier.name: tier.low for tier in tiers}
     for tier in sorted(tiers, key=lambda t: (-t.accelerators, t.name)):
         while over > 0 and lows[tier.name] > 0:

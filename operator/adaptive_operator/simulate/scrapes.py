@@ -6,10 +6,12 @@ Nothing fresher ever reaches a policy that reads metrics. Answers can be made to
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from operator import itemgetter
 from typing import Final
 
 from adaptive_operator.observe.prometheus import Answer, Failed, Rows
@@ -235,12 +237,10 @@ class Scraper:
         seconds = self.windows.bin_seconds
         newest = math.floor(self.events.now / seconds)
         ends = [index * seconds for index in range(max(0, newest - HISTORY_BINS + 1), newest + 1)]
-        found = [(EPOCH + end, rate) for end in ends if (rate := self._binned(end)) is not None]
+        bins = list(self._bins)  # in the order of time
+        newest_inside = [(end, bisect_right(bins, end, key=itemgetter(0)) - 1) for end in ends]
+        found = [(EPOCH + end, bins[at][1]) for end, at in newest_inside if at >= 0 and bins[at][0] > end - seconds]
         return {(NAMESPACE, self.model): tuple(found)} if found else {}
-
-    def _binned(self, end: float) -> float | None:
-        inside = [rate for at, rate in self._bins if end - self.windows.bin_seconds < at <= end]
-        return inside[-1] if inside else None
 
     def _read(self) -> Scrape:
         counters = self.dispatcher.counters

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from adaptive_operator.api.v1alpha1 import AdaptiveModelSpec
 from adaptive_operator.decide.candidates import best_plan
 from adaptive_operator.decide.optimize.milp import route
 from adaptive_operator.decide.optimize.solve import solve
@@ -19,19 +21,25 @@ from adaptive_operator.decide.planned import (
     propose_mix,
 )
 from adaptive_operator.decide.situation import Situation, as_mix, as_plan, build_situation, plan_space
+from adaptive_operator.observe.observation import PoolObservation
 from adaptive_operator.reasons import Reason
 from stand_ins.plant import DEMO_SCALING, DEMO_SETTINGS, Model, Plant, demo_spec, tier
 
 GPU = "nvidia.com/gpu"
 
 
-def situations_of(*loads: float, budget: int = 4, seconds: float = 300.0, spec=None) -> list[Situation]:
-    """Models that have run under these loads (requests/s) until nothing moves any more."""
+def plant_of(*loads: float, budget: int, seconds: float = 300.0, spec=None) -> Plant:
+    """Models after so many seconds under these loads (requests/s)."""
     specs = spec or demo_spec(accelerators={"budget": budget})
     models = [Model(f"m{i}", specs, load=lambda _, rate=rate: rate) for i, rate in enumerate(loads)]
     plant = Plant(models, budget=budget)
     plant.run(seconds)
-    seen = plant.observe()
+    return plant
+
+
+def situations_of(*loads: float, budget: int = 4, seconds: float = 300.0, spec=None) -> list[Situation]:
+    """Models that have run under these loads (requests/s) until nothing moves any more."""
+    seen = plant_of(*loads, budget=budget, seconds=seconds, spec=spec).observe()
     return [build_situation(m, seen.now, seen.acting_since, seen.budget, DEMO_SETTINGS) for m in seen.models]
 
 
@@ -83,11 +91,15 @@ def test_levels_of_a_nested_tier_are_routes_that_take_less_of_its_rate():
 SHRINK = {"worthPerQualityPointMilli": 50, "pricePerAcceleratorHourMilli": 1000}
 
 
-def priced(rate: float, **shrink: int) -> Situation:
-    """A model on full and int4 that weighs quality against money, under a demand (requests/s)."""
+def priced_spec(**shrink: int) -> AdaptiveModelSpec:
+    """A model on full and int4 that weighs quality against money."""
     scaling = {**DEMO_SCALING, "idleShrink": {**SHRINK, **shrink}}
-    own = demo_spec(scaling=scaling, tiers=[tier(0), tier(2)], accelerators={})
-    return under(situations_of(0.1, budget=20, spec=own)[0], rate)
+    return demo_spec(scaling=scaling, tiers=[tier(0), tier(2)], accelerators={})
+
+
+def priced(rate: float, **shrink: int) -> Situation:
+    """The priced model under a demand (requests/s)."""
+    return under(situations_of(0.1, budget=20, spec=priced_spec(**shrink))[0], rate)
 
 
 WORTH = {
@@ -113,10 +125,30 @@ def test_the_program_gives_what_a_model_would_keep_by_its_price(name):
     assert as_mix(situation, space, kept) == wanted, "as the model's own rules"
 
 
+@cache
+def settled(price: int) -> PoolObservation:
+    """The priced model after five minutes of hardly any load, under this price of an accelerator."""
+    return plant_of(0.1, budget=20, spec=priced_spec(pricePerAcceleratorHourMilli=price)).observe()
+
+
+def test_under_hardly_any_load_an_accelerator_is_worth_a_small_price_and_not_a_large_one():
+    mixes = [{tier: n for tier, n in settled(p).models[0].memory.wanted.items() if n} for p in (1, 10**7)]
+    assert mixes == [{"full": 1, "int4": 1}, {"int4": 1}]
+
+
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
-@given(rate=st.floats(0.0, 5.0), price=st.integers(0, 10**7), worth=st.integers(0, 10**4), budget=st.integers(1, 12))
-def test_no_price_makes_the_program_refuse_requests_that_it_could_serve(rate, price, worth, budget):
-    situation = priced(rate, pricePerAcceleratorHourMilli=price, worthPerQualityPointMilli=worth)
+@given(
+    rate=st.floats(0.0, 5.0),
+    price=st.integers(0, 10**7),
+    worth=st.integers(0, 10**4),
+    budget=st.integers(1, 12),
+    earlier=st.sampled_from([1, 10**7]),
+)
+def test_no_price_makes_the_program_refuse_requests_that_it_could_serve(rate, price, worth, budget, earlier):
+    seen = settled(earlier)
+    spec = priced_spec(pricePerAcceleratorHourMilli=price, worthPerQualityPointMilli=worth)
+    model = replace(seen.models[0], spec=spec)
+    situation = under(build_situation(model, seen.now, seen.acting_since, seen.budget, DEMO_SETTINGS), rate)
     problem = build_problem([situation], GPU, budget, {})
     mix = planned_mix(situation, problem, solve(problem))
     demand, space = planned_demand(situation), replace(plan_space(situation, budget), accelerator_price=0.0)

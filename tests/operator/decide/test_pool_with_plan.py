@@ -12,6 +12,7 @@ from adaptive_operator.decide.pool import decide_pool
 from adaptive_operator.observe.observation import PoolObservation, PoolShare
 from adaptive_operator.plan import plan_model
 from stand_ins.plant import DEMO_SETTINGS, demo_spec
+from stand_ins.solver import solve_once
 from tests.operator.decide.world import PERIOD, World
 from tests.operator.plan.situations import SETTINGS
 from tests.operator.plan.toy_cluster import ToyCluster
@@ -37,8 +38,8 @@ class SharedWorld:
         now = self.worlds[0].cluster.now
         pool = PoolObservation(now, "nvidia.com/gpu", self.budget, 1, 0.0, models, self.pool, self.surge, self.shares)
         pool = replace(pool, division=self.division)
-        left = kill_after
-        for world, model, decision in zip(self.worlds, models, decide_pool(pool, DEMO_SETTINGS).decisions, strict=True):
+        left, decisions = kill_after, decide_pool(pool, DEMO_SETTINGS, solve_once).decisions
+        for world, model, decision in zip(self.worlds, models, decisions, strict=True):
             world.decisions.append(decision)
             for step in plan_model(model, decision, SETTINGS, now, 1).steps:
                 if left == 0:

@@ -8,15 +8,20 @@ from pathlib import Path
 
 import pytest
 
+from inference_pods.kernels.build import default_cache
+
 ROOT = Path(__file__).parents[4]
 SCRIPT = Path(__file__).with_name("compile_cases.py")
 ARCHITECTURES = (80, 90)
 
 
 @pytest.fixture(scope="session")
-def cache(pytestconfig):
-    """Machine code of earlier runs, found by Triton's hash of compiler, kernel and options: what changed compiles."""
-    return pytestconfig.cache.mkdir("triton")
+def cache():
+    """Machine code of earlier runs, found by Triton's hash of compiler, kernel and options: what changed compiles.
+
+    Beside the CPU kernels' cache and not in the checkout, of which there are several: 66 kernels take a minute.
+    """
+    return default_cache().with_name("triton-tests")
 
 
 def compile_all(arch, which, cache):

@@ -13,7 +13,6 @@ import statistics
 import sys
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
-from functools import partial
 from unittest import mock
 
 from adaptive_operator.decide import by_plan
@@ -21,11 +20,11 @@ from adaptive_operator.decide.fill import fill
 from adaptive_operator.decide.flaps import Mixes, flap_seconds, follow
 from adaptive_operator.decide.optimize.problem import Limit, Problem
 from adaptive_operator.decide.optimize.solve import PoolPlan, solve
-from adaptive_operator.decide.pool import decide_pool
 from adaptive_operator.observe.observation import ModelMetrics, PodPhase, Series
 from adaptive_operator.observe.queries import HISTORY_BINS
 from stand_ins import plant as plants
 from stand_ins.plant import Model, Plant, demo_spec, metrics
+from stand_ins.solver import solve_once
 
 START = 10_000.0
 PERIOD = 15  # of the planner, and of a bin (seconds)
@@ -173,8 +172,8 @@ def run(scenario: Scenario, seconds: float, way: Way) -> Score:
     plant = Plant(models, budget=scenario.budget, period=PERIOD, now=START)
     score = Score()
     least = by_plan._LEAST_GAIN if way.planned else math.inf
-    decide = partial(decide_pool, solver=solve_with_few_starts if way.limited else solve)
-    with mock.patch.object(by_plan, "_LEAST_GAIN", least), mock.patch.object(plants, "decide_pool", decide):
+    solver = solve_with_few_starts if way.limited else solve_once
+    with mock.patch.object(by_plan, "_LEAST_GAIN", least), mock.patch.object(plants, "solve_once", solver):
         while plant.now < START + seconds:
             plant.step()
             score.note(plant)

@@ -17,7 +17,7 @@ from kubernetes.aio.config import load_incluster_config, load_kube_config
 from kubernetes.aio.config.config_exception import ConfigException
 
 from adaptive_operator.names import FIELD_MANAGER, GROUP, KIND, PLURAL, POOL_KIND, POOL_PLURAL, VERSION
-from adaptive_operator.pages import parse_page
+from adaptive_operator.pages import parse_page, parse_page_of_pods
 
 _RBAC: Final = "/apis/rbac.authorization.k8s.io/v1"
 PATHS: Final[Mapping[str, tuple[str, str]]] = {
@@ -117,13 +117,14 @@ class KubeClient:
         """All objects of a kind, read from the store and not from a cache; `namespace` None: all namespaces.
 
         Each says its kind and apiVersion, which the API server leaves out of the items of a list, and comes without
-        its managedFields.
+        its managedFields; a pod with no more of its spec than what it holds and where.
         """
         identity = {"apiVersion": api_version(kind), "kind": kind}
         items: list[Manifest] = []
+        parse = parse_page_of_pods if kind == "Pod" else parse_page
         query = {"limit": str(_PAGE_SIZE)} | ({"labelSelector": label_selector} if label_selector else {})
         while True:
-            page = await self._call("list", "GET", kind, namespace, None, query=query, parse=parse_page)
+            page = await self._call("list", "GET", kind, namespace, None, query=query, parse=parse)
             items += [{**identity, **item} for item in page.get("items") or []]
             token = (page.get("metadata") or {}).get("continue")
             if not token:

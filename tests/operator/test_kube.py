@@ -129,9 +129,20 @@ async def test_an_answer_that_is_no_object_is_no_answer(scene: tuple[Api, KubeCl
 
 async def test_a_list_comes_without_managed_fields(scene: tuple[Api, KubeClient]) -> None:
     api, client = scene
-    api.answers = [web.json_response({"items": [{"metadata": {"name": "p", "managedFields": [{}]}, "spec": {"x": 1}}]})]
+    api.answers = [web.json_response({"items": [{"metadata": {"name": "s", "managedFields": [{}]}, "spec": {"x": 1}}]})]
+    (service,) = await client.list("Service", None)
+    assert service == {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "s"}, "spec": {"x": 1}}
+
+
+async def test_a_listed_pod_says_no_more_of_its_spec_than_what_it_holds_and_where(
+    scene: tuple[Api, KubeClient],
+) -> None:
+    api, client = scene
+    engine = {"name": "engine", "resources": {"limits": {"nvidia.com/gpu": "1"}}}
+    spec = {"nodeName": "n", "containers": [{**engine, "env": []}], "volumes": []}
+    api.answers = [web.json_response({"items": [{"metadata": {"name": "p"}, "spec": spec}]})]
     (pod,) = await client.list("Pod", None)
-    assert pod == {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "spec": {"x": 1}}
+    assert pod["spec"] == {"nodeName": "n", "containers": [engine]}
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b'{"items": 5}'])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import getpass
 from typing import Any
 
@@ -10,7 +11,7 @@ import kopf
 import pytest
 from kopf._core.engines import peering
 
-from adaptive_operator.__main__ import _watch
+from adaptive_operator.__main__ import _watch, collect_old_garbage_seldom
 from adaptive_operator.metrics import OperatorMetrics
 from adaptive_operator.planner import Planner, PlannerSettings
 from adaptive_operator.settings import load_settings
@@ -41,3 +42,15 @@ async def test_an_account_without_a_name_may_run_the_operator(monkeypatch: pytes
     monkeypatch.setattr(kopf, "operator", run)
     await _watch(settings, Planner(no_pass, lambda: False, OperatorMetrics(), TIMES), stopping)
     assert identities == ["operator-1"]
+
+
+def test_old_objects_are_seldom_looked_through_for_garbage_and_young_ones_as_ever():
+    before = gc.get_threshold()
+    try:
+        collect_old_garbage_seldom()
+        assert gc.isenabled()
+        young, middle, old = gc.get_threshold()
+        assert (young, middle) == before[:2]
+        assert old >= 10 * before[2]
+    finally:
+        gc.set_threshold(*before)

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache, lru_cache, partial
 from operator import mul
 from typing import Final
 
-from adaptive_operator.decide.fill import TRICKLE, Fill, fill
+from adaptive_operator.decide.fill import TRICKLE, Fill, Step, fill, fill_outcome
 from adaptive_operator.decide.room import Change, Room
 
 Plan = tuple[int, ...]
+Worth = tuple[float, float]
+WorthOf = Callable[[Plan], Worth]
 Value = tuple[float, float, int, int, Plan]
 
 _MOVES_AT_MOST: Final = 24  # rounds of the local search
@@ -55,8 +57,8 @@ class PlanSpace:
     limit: int
     accelerator_price: float = 0.0  # permille x requests/s that one has to add to be worth its money
     room: Room | None = None
-    # What a replica adds, step by step, best first: (position of its tier, requests/s), and the permille of each step.
-    _steps: tuple[tuple[int, float], ...] = field(init=False, repr=False, compare=False)
+    # What a replica adds, step by step, best first: position of its tier, requests/s, and the permille of each step.
+    _steps: tuple[Step, ...] = field(init=False, repr=False, compare=False)
     _qualities: tuple[float, ...] = field(init=False, repr=False, compare=False)
     _accelerators: tuple[int, ...] = field(init=False, repr=False, compare=False)
 
@@ -66,7 +68,7 @@ class PlanSpace:
             (i, *step) for i, t in enumerate(self.tiers) for step in ((t.rate, float(t.quality_permille)), *t.shed)
         ]
         steps.sort(key=lambda step: -step[2])
-        object.__setattr__(self, "_steps", tuple((i, rate) for i, rate, _ in steps))
+        object.__setattr__(self, "_steps", tuple(steps))
         object.__setattr__(self, "_qualities", tuple(quality for _, _, quality in steps))
         object.__setattr__(self, "_accelerators", tuple(tier.accelerators for tier in self.tiers))
 
@@ -76,7 +78,11 @@ class PlanSpace:
 
     def fill(self, plan: Plan, demand: float) -> Fill:
         """Who would serve how much of the demand (requests/s)."""
-        return fill(demand, [plan[i] * rate for i, rate in self._steps], self._qualities, self.floor_permille)
+        return fill(demand, [plan[i] * rate for i, rate, _ in self._steps], self._qualities, self.floor_permille)
+
+    def outcome(self, plan: Plan, demand: float) -> tuple[float, float]:
+        """How much of the demand (requests/s) a plan does not serve, and the quality of what it does (permille)."""
+        return fill_outcome(demand, plan, self._steps, self.floor_permille)
 
     def net_quality(self, plan: Plan, demand: float) -> float:
         """Quality (permille) that a plan serves at a demand (requests/s), less what its accelerators cost."""
@@ -107,11 +113,19 @@ class PlanSpace:
 def value(space: PlanSpace, plan: Plan, demand: float) -> Value:
     """Smaller is better: unserved, then quality less its price, then accelerators, then starts; the plan itself breaks
     ties."""
-    outcome = space.fill(plan, demand)
+    return (*_worth(space, plan, demand), *_thrift(space, plan))
+
+
+def _worth(space: PlanSpace, plan: Plan, demand: float) -> Worth:
+    """What comes first in a plan's value: it leaves few to look at for what they spend."""
+    left, permille = space.outcome(plan, demand)
+    unserved = round(left / max(demand, _ALMOST_NOTHING), 4)
+    return unserved, -round(permille - space.cost_permille(plan, demand), 1)
+
+
+def _thrift(space: PlanSpace, plan: Plan) -> tuple[int, int, Plan]:
     starts = sum(n - tier.present for n, tier in zip(plan, space.tiers, strict=True) if n > tier.present)
-    unserved = round(outcome.unserved / max(demand, _ALMOST_NOTHING), 4)
-    quality = outcome.quality_permille - space.cost_permille(plan, demand)
-    return (unserved, -round(quality, 1), space.cost(plan), starts, plan)
+    return space.cost(plan), starts, plan
 
 
 @lru_cache(maxsize=_ANSWERS_KEPT)
@@ -123,11 +137,11 @@ def best_plan(space: PlanSpace, demand: float, exact_plans: int) -> Plan | None:
     if not space.tiers:
         return None
     ranges = [_range(space, tier, demand) for tier in space.tiers]
+    worth_of: WorthOf = partial(_worth, space, demand=demand)
     if is_enumerable(space, demand, exact_plans):
-        plans: Iterable[Plan] = itertools.product(*ranges)
-    else:
-        plans = _searched(space, ranges, demand)
-    return _best(space, plans, demand)
+        return _best(space, itertools.product(*ranges), worth_of)
+    worth_of = cache(worth_of)  # the climbs meet: most moves lead to plans that were looked at
+    return _best(space, _searched(space, ranges, demand, worth_of), worth_of)
 
 
 def is_enumerable(space: PlanSpace, demand: float, exact_plans: int) -> bool:
@@ -135,13 +149,24 @@ def is_enumerable(space: PlanSpace, demand: float, exact_plans: int) -> bool:
     return math.prod(len(_range(space, tier, demand)) for tier in space.tiers) <= exact_plans
 
 
-def _best(space: PlanSpace, plans: Iterable[Plan], demand: float) -> Plan | None:
-    allowed = (plan for plan in plans if any(plan) and space.cost(plan) <= space.limit)
-    if space.room is None:
-        return min(allowed, key=lambda plan: value(space, plan, demand), default=None)
-    # In order, as room is looked for on every node: the first plans mostly have it.
-    ranked = sorted(allowed, key=lambda plan: value(space, plan, demand))
-    return next((plan for plan in ranked if space.has_room(plan)), None)
+def _best(space: PlanSpace, plans: Iterable[Plan], worth_of: WorthOf) -> Plan | None:
+    """The plan of the least value, of those that nodes have room for."""
+    if space.room is not None:
+        allowed = [plan for plan in plans if any(plan) and space.cost(plan) <= space.limit]
+        # In order, as room is looked for on every node: the first plans mostly have it.
+        allowed.sort(key=lambda plan: (worth_of(plan), _thrift(space, plan)))
+        return next((plan for plan in allowed if space.has_room(plan)), None)
+    least: Worth = (math.inf, math.inf)
+    alike: list[Plan] = []
+    for plan in plans:
+        if space.cost(plan) > space.limit or not any(plan):
+            continue
+        worth = worth_of(plan)
+        if worth < least:
+            least, alike = worth, [plan]
+        elif worth == least:
+            alike.append(plan)
+    return min(alike, key=partial(_thrift, space), default=None)
 
 
 def _range(space: PlanSpace, tier: PlanTier, demand: float) -> range:
@@ -151,11 +176,11 @@ def _range(space: PlanSpace, tier: PlanTier, demand: float) -> range:
     return range(tier.low, max(tier.low, min(tier.high, affordable, max(need, tier.present))) + 1)
 
 
-def _searched(space: PlanSpace, ranges: list[range], demand: float) -> Iterator[Plan]:
+def _searched(space: PlanSpace, ranges: list[range], demand: float, worth_of: WorthOf) -> Iterator[Plan]:
     """Local optima from three starts: what runs, the minimum, and the demand filled in best quality first."""
     for start in (space.present(), tuple(r.start for r in ranges), _greedy(space, ranges, demand)):
         clamped = tuple(min(max(n, r.start), r.stop - 1) for n, r in zip(start, ranges, strict=True))
-        yield _climb(space, ranges, clamped, demand)
+        yield _climb(space, ranges, clamped, demand, worth_of)
 
 
 def _greedy(space: PlanSpace, ranges: list[range], demand: float) -> Plan:
@@ -174,9 +199,9 @@ def _greedy(space: PlanSpace, ranges: list[range], demand: float) -> Plan:
     return tuple(plan)
 
 
-def _climb(space: PlanSpace, ranges: list[range], plan: Plan, demand: float) -> Plan:
+def _climb(space: PlanSpace, ranges: list[range], plan: Plan, demand: float, worth_of: WorthOf) -> Plan:
     for _ in range(_MOVES_AT_MOST):
-        better = _best(space, itertools.chain((plan,), _moves(space, ranges, plan, demand)), demand)
+        better = _best(space, {plan, *_moves(space, ranges, plan, demand)}, worth_of)
         if better is None or better == plan:
             break
         plan = better
@@ -185,14 +210,15 @@ def _climb(space: PlanSpace, ranges: list[range], plan: Plan, demand: float) -> 
 
 def _moves(space: PlanSpace, ranges: list[range], plan: Plan, demand: float) -> Iterator[Plan]:
     """Remove some of one tier (or none), add some of another (or none): as many as fit, as are needed, or one."""
-    rates = sum(n * tier.rate for n, tier in zip(plan, space.tiers, strict=True))
+    missing = demand - sum(n * tier.rate for n, tier in zip(plan, space.tiers, strict=True))
+    yield from _additions(space, ranges, plan, missing)
     for i, tier in enumerate(space.tiers):
-        for less in {0, 1, plan[i] // 2, plan[i] - ranges[i].start}:
-            if not 0 <= less <= plan[i] - ranges[i].start:
-                continue
-            without = (*plan[:i], plan[i] - less, *plan[i + 1 :])
-            yield without
-            yield from _additions(space, ranges, without, demand - rates + less * tier.rate)
+        most = plan[i] - ranges[i].start
+        for less in {1, plan[i] // 2, most}:
+            if 0 < less <= most:
+                without = (*plan[:i], plan[i] - less, *plan[i + 1 :])
+                yield without
+                yield from _additions(space, ranges, without, missing + less * tier.rate)
 
 
 def _additions(space: PlanSpace, ranges: list[range], plan: Plan, missing: float) -> Iterator[Plan]:

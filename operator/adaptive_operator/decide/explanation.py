@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from adaptive_operator.decide.candidates import Plan, PlanSpace, best_plan, is_enumerable, value
+from adaptive_operator.decide.fill import Fill
 from adaptive_operator.decide.growth import capacity, growth_demand
 from adaptive_operator.decide.placing import largest_replica
 from adaptive_operator.decide.situation import UNBOUNDED, Mix, Situation, as_plan, plan_space
@@ -38,9 +40,9 @@ def explain(situation: Situation, mix: Mix, limit: int) -> Explanation:
     if demand is None or not space.tiers:
         return Explanation()
     chosen = as_plan(space, mix)
-    binding = tuple(
-        name for name, relaxed in _relaxed(situation, space, limit) if _is_better(relaxed, space, chosen, demand)
-    )
+    here = _served(space, chosen, demand)
+    relaxed = _relaxed(situation, space, limit)
+    binding = tuple(name for name, wider in relaxed if _is_better(wider, here, chosen, demand))
     return Explanation(binding, _alternative_text(space, chosen, demand), round(demand * 1000), limit)
 
 
@@ -86,7 +88,8 @@ def _binds_limit(situation: Situation, mix: Mix, limit: int, demand: float) -> b
     space = plan_space(situation, limit)
     if not space.tiers:
         return False
-    return _is_better(_with_one_more(situation, space, limit), space, as_plan(space, mix), demand)
+    chosen = as_plan(space, mix)
+    return _is_better(_with_one_more(situation, space, limit), _served(space, chosen, demand), chosen, demand)
 
 
 def _demand(situation: Situation) -> float | None:
@@ -134,12 +137,17 @@ def _with_bounds(space: PlanSpace, name: str, least: int | None = None, most: in
     return replace(space, tiers=tuple(tiers))
 
 
-def _is_better(relaxed: PlanSpace, space: PlanSpace, chosen: Plan, demand: float) -> bool:
-    """Would the best plan of a wider space serve more of the demand, or serve it better, than the best of this one?"""
-    best, other = _best_around(space, chosen, demand), _best_around(relaxed, chosen, demand)
+def _served(space: PlanSpace, chosen: Plan, demand: float) -> Fill:
+    """What the best plan of a space serves; where none is affordable, the chosen one."""
+    best = _best_around(space, chosen, demand)
+    return space.fill(best if best is not None else chosen, demand)
+
+
+def _is_better(relaxed: PlanSpace, here: Fill, chosen: Plan, demand: float) -> bool:
+    """Would the best plan of a wider space serve more of the demand than is served here, or serve it better?"""
+    other = _best_around(relaxed, chosen, demand)
     if other is None:
         return False
-    here = space.fill(best if best is not None else chosen, demand)
     there = relaxed.fill(other, demand)
     if there.unserved < here.unserved - _TOLERANCE * demand:
         return True
@@ -188,13 +196,16 @@ def _best_around(space: PlanSpace, chosen: Plan, demand: float) -> Plan | None:
 
 def _neighbours(space: PlanSpace, chosen: Plan) -> Iterator[Plan]:
     """One replica less of a tier, one more, or one in exchange for another, where bounds and accelerators allow."""
-    for less in (None, *range(len(chosen))):
-        for more in (None, *range(len(chosen))):
-            plan = tuple(n - (i == less) + (i == more) for i, n in enumerate(chosen))
-            allowed = all(t.low <= n <= t.high for n, t in zip(plan, space.tiers, strict=True))
-            affordable = allowed and any(plan) and space.cost(plan) <= space.limit
-            if plan != chosen and affordable and space.has_room(plan):
-                yield plan
+    bounded = list(enumerate(zip(chosen, space.tiers, strict=True)))
+    outside = {i for i, (n, tier) in bounded if not tier.low <= n <= tier.high}
+    fewer = [i for i, (n, tier) in bounded if tier.low < n <= tier.high + 1]
+    further = [i for i, (n, tier) in bounded if tier.low - 1 <= n < tier.high]
+    for less, more in itertools.product((None, *fewer), (None, *further)):
+        if less == more or not outside <= {less, more}:
+            continue
+        plan = tuple(n - (i == less) + (i == more) for i, n in enumerate(chosen))
+        if any(plan) and space.cost(plan) <= space.limit and space.has_room(plan):
+            yield plan
 
 
 def _spaces_without(space: PlanSpace, chosen: Plan) -> Iterator[PlanSpace]:

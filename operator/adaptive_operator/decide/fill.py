@@ -12,6 +12,9 @@ from typing import Final
 # Below this rate (requests/s) demand counts as this: quality is then that of the first request, not 0/0.
 TRICKLE: Final = 1e-6
 
+# Of a step: position of its tier in a plan, requests/s that each replica adds, and their quality (permille).
+Step = tuple[int, float, float]
+
 
 @dataclass(frozen=True, slots=True)
 class Fill:
@@ -46,3 +49,26 @@ def fill(demand: float, rates: Sequence[float], qualities: Sequence[float], floo
         points += quality * share
         served.append(share)
     return Fill(tuple(served), max(0.0, left if demand > TRICKLE else 0.0), points / total if total > 0 else 0.0)
+
+
+def fill_outcome(
+    demand: float, counts: Sequence[int], steps: Sequence[Step], floor_permille: float
+) -> tuple[float, float]:
+    """`unserved` and `quality_permille` of the same fill, by so many replicas of each tier.
+
+    The arithmetic of `fill` to the last bit, without noting who serves what: a plan is chosen among thousands.
+    """
+    left = max(demand, TRICKLE)
+    slack = total = points = 0.0
+    for i, rate, quality in steps:
+        rates = counts[i] * rate
+        if not rates:
+            continue
+        share = min(left, rates)
+        if quality < floor_permille:
+            share = min(share, max(0.0, slack) / (floor_permille - quality))
+        slack += (quality - floor_permille) * share
+        left -= share
+        total += share
+        points += quality * share
+    return max(0.0, left if demand > TRICKLE else 0.0), points / total if total > 0 else 0.0

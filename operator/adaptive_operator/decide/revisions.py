@@ -78,6 +78,8 @@ def held_back_revisions(model: ModelObservation) -> dict[str, str]:
 
     Only where that revision's StatefulSet still exists: what it was made from is no longer in the spec.
     """
+    if not model.memory.quarantined_until:  # as almost always
+        return {}
     proven, held_back = proven_revisions(model), {}
     for tier in model.spec.tiers:
         earlier = proven.get(tier.name)

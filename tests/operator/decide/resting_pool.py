@@ -11,8 +11,8 @@ from unittest import mock
 
 from adaptive_operator.api.pool import AcceleratorPoolStatus, PoolDivision
 from adaptive_operator.api.status import AdaptiveModelStatus
+from adaptive_operator.decide.by_plan import Solver
 from adaptive_operator.decide.decision import Decision, PoolDecision
-from adaptive_operator.decide.optimize.solve import solve
 from adaptive_operator.decide.settings import DecideSettings
 from adaptive_operator.observe.holding import held_accelerators
 from adaptive_operator.observe.observation import ModelMetrics, ModelObservation, PoolObservation, Series
@@ -25,6 +25,7 @@ from adaptive_operator.plan.status import dump_status
 from adaptive_operator.pool_memory import PoolMemory
 from stand_ins import plant as plants
 from stand_ins.plant import Model, Plant, demo_spec, metrics
+from stand_ins.solver import solve_once
 from tests.operator.plan.situations import SETTINGS
 
 PERIOD = 30.0
@@ -45,7 +46,7 @@ class RestingPool(Plant):
     pool_written: AcceleratorPoolStatus | None = None
     writes: Counter[str] = field(default_factory=Counter)  # fields of statuses that another write changed
     moved: int = 0  # decisions that changed replicas
-    planner: PoolMemory = field(default_factory=lambda: PoolMemory(solve))
+    planner: PoolMemory = field(default_factory=lambda: PoolMemory(solve_once))
     _seen: PoolObservation | None = None
 
     def step(self) -> list[Decision]:
@@ -59,7 +60,7 @@ class RestingPool(Plant):
         self._write_pool(self._seen, decisions)
         return decisions
 
-    def _decide(self, observation: PoolObservation, settings: DecideSettings) -> PoolDecision:
+    def _decide(self, observation: PoolObservation, settings: DecideSettings, _solver: Solver) -> PoolDecision:
         self._seen = self.planner.recall(observation)
         return self.planner.decide_pool(self._seen, settings)
 

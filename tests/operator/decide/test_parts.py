@@ -8,11 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adaptive_operator.decide import candidates
 from adaptive_operator.decide.budget import Claim, grants, shares, split
 from adaptive_operator.decide.candidates import PlanSpace, PlanTier, best_plan, value
 from adaptive_operator.decide.cards import card_of, warm_tier
-from adaptive_operator.decide.fill import fill
+from adaptive_operator.decide.fill import fill, fill_outcome
 from adaptive_operator.decide.settings import DecideSettings
 from stand_ins.plant import demo_spec, tier
 
@@ -103,6 +102,19 @@ def test_a_fill_serves_no_more_than_there_is_and_never_falls_below_the_floor(dem
     assert outcome.quality_permille >= floor - 1e-6 or sum(outcome.served) == 0
 
 
+@given(
+    st.floats(0, 50),
+    st.lists(st.tuples(st.integers(0, 4), st.floats(0, 10), st.integers(0, 1000)), min_size=1, max_size=8),
+    st.integers(0, 1000),
+)
+def test_the_outcome_of_a_fill_is_that_of_the_fill_to_the_last_bit(demand, tiers, floor):
+    tiers = sorted(tiers, key=lambda t: -t[2])
+    filled = fill(demand, [n * rate for n, rate, _ in tiers], [q for *_, q in tiers], floor)
+    steps = [(i, rate, float(q)) for i, (_, rate, q) in enumerate(tiers)]
+    outcome = fill_outcome(demand, [n for n, *_ in tiers], steps, floor)
+    assert outcome == (filled.unserved, filled.quality_permille)
+
+
 def space(tiers, limit: int, floor: float = 0.0) -> PlanSpace:
     return PlanSpace(tuple(sorted(tiers, key=lambda t: -t.quality_permille)), floor, limit)
 
@@ -119,20 +131,33 @@ plan_tiers = st.builds(
 )
 
 
-def test_plans_are_looked_through_once_however_many_rules_ask_for_the_best(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def looked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
+    """Plans that were filled with a demand."""
     best_plan.cache_clear()
-    looked: list[tuple[int, ...]] = []
+    plans: list[tuple[int, ...]] = []
+    outcome = PlanSpace.outcome
 
-    def noting(space: PlanSpace, plan: tuple[int, ...], demand: float) -> candidates.Value:
-        looked.append(plan)
-        return value(space, plan, demand)
+    def noting(space: PlanSpace, plan: tuple[int, ...], demand: float) -> tuple[float, float]:
+        plans.append(plan)
+        return outcome(space, plan, demand)
 
-    monkeypatch.setattr(candidates, "value", noting)
+    monkeypatch.setattr(PlanSpace, "outcome", noting)
+    return plans
+
+
+def test_plans_are_looked_through_once_however_many_rules_ask_for_the_best(looked):
     tiers = [PlanTier("full", 2, 1.0, 1000, 0, 4, 0), PlanTier("int4", 1, 1.0, 900, 0, 4, 0)]
     found = [best_plan(space(tiers, limit=4), 2.5, 2000) for _ in range(3)]
     assert found == [(1, 2)] * 3
     assert len(looked) == len(set(looked)) > 1
     assert best_plan(space(tiers, limit=3), 2.5, 2000) == (0, 3), "another space is another question"
+
+
+def test_a_local_search_looks_at_a_plan_once_however_many_moves_lead_to_it(looked):
+    tiers = [PlanTier("full", 2, 1.0, 1000, 0, 4, 0), PlanTier("int4", 1, 1.0, 900, 0, 4, 0)]
+    assert best_plan(space(tiers, limit=4), 2.5, 0) == (1, 2)
+    assert len(looked) == len(set(looked)) > 1
 
 
 @settings(max_examples=60, deadline=None)

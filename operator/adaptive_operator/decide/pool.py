@@ -39,7 +39,6 @@ from adaptive_operator.observe.observation import Planning, PodPhase, PolicyMemo
 from adaptive_operator.reasons import Reason
 
 _NAMED_AT_MOST = 6
-_NAMED_EXACTLY = 8  # replicas of a mix; the name of a larger one would move with a load of a few per cent
 _HOLDS = (
     Reason.HELD_BY_DWELL,
     Reason.HELD_BY_HOLD_WINDOW,
@@ -352,9 +351,8 @@ def _shared(situation: Situation, proposal: Proposal, limit: int, who: str) -> t
     wish = wished_mix(situation, proposal.replicas)
     if wish is None or situation.cost(wish) <= limit:
         return ()
-    if sum(wish.values()) > _NAMED_EXACTLY:
-        wish = wished_mix(situation, proposal.replicas, in_words=True) or wish
-    told = f"{mix_text(wish)} would serve better, but other models hold the rest: {who}"
+    named = mix_text(wished_mix(situation, proposal.replicas, in_words=True) or wish)
+    told = f"{named} would serve better, but other models hold the rest: {who}"
     return (Finding(Reason.BUDGET_SHARED, told),)
 
 

@@ -145,8 +145,8 @@ def pareto(models: int, seed: int) -> list[float]:
 
 AT_REST = {
     # loads, noise, accelerators per model, how the pool is divided (None: the models name none)
-    "40 models, by the plan, +-3 %": (pareto(40, 1), 0.03, 2.5, PoolDivision.PLANNED),
-    "40 models, by the plan, +-5 %": ([0.3 + i / 30 for i in range(40)], 0.05, 2.5, PoolDivision.PLANNED),
+    "16 models, by the plan, +-3 %": (pareto(16, 1), 0.03, 2.5, PoolDivision.PLANNED),
+    "16 models, by the plan, +-5 %": (pareto(16, 4), 0.05, 2.5, PoolDivision.PLANNED),
     "6 large ones, by the plan": ([12.0, 18.0, 25.0, 8.0, 9.0, 30.0], 0.05, 22.0, PoolDivision.PLANNED),
     "16 models, by weight": (pareto(16, 5), 0.05, 2.8, PoolDivision.WEIGHTED),
     "16 models without a pool": (pareto(16, 6), 0.05, 2.8, None),

@@ -17,6 +17,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from unittest import mock
 
+from adaptive_operator.decide.by_plan import Solver
 from adaptive_operator.decide.decision import PoolDecision
 from adaptive_operator.decide.optimize.problem import Problem
 from adaptive_operator.decide.optimize.solve import PoolPlan, solve
@@ -52,7 +53,7 @@ class MeasuredPool:
     def __post_init__(self) -> None:
         self.memory = PoolMemory(self._solve)
 
-    def decide(self, observation: PoolObservation, settings: DecideSettings) -> PoolDecision:
+    def decide(self, observation: PoolObservation, settings: DecideSettings, _solver: Solver) -> PoolDecision:
         """What the operator decides, noting how long it took without the solver."""
         programs, start = len(self.solved), time.process_time()
         decision = self.memory.decide_pool(self.memory.recall(observation), settings)

@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any, Final
 from unittest import mock
 
+from adaptive_operator.decide.by_plan import Solver
 from adaptive_operator.decide.decision import PoolDecision
 from adaptive_operator.decide.optimize.solve import solve
 from adaptive_operator.decide.pool import decide_pool
@@ -91,7 +92,7 @@ def decide_many(passes: int, models: int = 1000, seed: int = 1) -> Iterator[Deci
 
 
 def _timed(
-    memory: PoolMemory, found: list[Decided], observation: PoolObservation, settings: DecideSettings
+    memory: PoolMemory, found: list[Decided], observation: PoolObservation, settings: DecideSettings, _solver: Solver
 ) -> PoolDecision:
     started = time.perf_counter()
     decided = memory.decide_pool(memory.recall(observation), settings)

@@ -5,6 +5,7 @@ Part of the single source of the CRD (see `v1alpha1.py` for its conventions).
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated
 
 from pydantic import Field
@@ -75,6 +76,13 @@ class DecisionStatus(Api):
         max_length=512,
         description="What the pool gives it and why: its part of an AcceleratorPool, or what the pool's plan weighed.",
     )
+
+
+class GainOf(StrEnum):
+    """What a predicted gain counts, in permille."""
+
+    REQUESTS = "Requests"  # of the requests: that many more are served
+    QUALITY = "Quality"  # of full quality: what is served is that much better
 
 
 class SwapStatus(Api):

@@ -16,9 +16,9 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from adaptive_operator import names
-from adaptive_operator.api.status import AdaptiveModelStatus, DecisionStatus, SwapStatus
+from adaptive_operator.api.status import AdaptiveModelStatus, DecisionStatus, GainOf, SwapStatus
 from adaptive_operator.api.v1alpha1 import AdaptiveModel
-from adaptive_operator.decide.proposal import GainOf
+from adaptive_operator.cli.summaries import SUMMARIES
 
 _KUBECTL_SECONDS: Final = 30.0
 _WIDTH: Final = 12
@@ -31,7 +31,7 @@ class ExplainError(Exception):
 
 def add_command(commands: Any) -> None:
     """Add `explain` to the parser."""
-    text = "Show the last decisions for a model: why, what binds, and what the best other mix would have given."
+    text = SUMMARIES["explain"]
     parser = commands.add_parser("explain", help=text, description=text)
     parser.add_argument("model", help="am/NAME, or only NAME")
     parser.add_argument("-n", "--namespace", help="the model's namespace (default: kubectl's)")

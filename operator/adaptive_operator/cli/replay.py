@@ -15,12 +15,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from adaptive_operator.cli.summaries import SUMMARIES
 from adaptive_operator.replay import Outcome, Replayed, SolvedAgain, Undecided, Unreadable, replay_lines
 
 
 def add_command(commands: Any) -> None:
     """Add `replay` to the parser."""
-    text = "Decide again what a decision log tells, with this version, and name what comes out differently."
+    text = SUMMARIES["replay"]
     parser = commands.add_parser("replay", help=text, description=text)
     parser.add_argument("file", type=Path, help="a decision log (JSON lines)")
     parser.set_defaults(run=run)

@@ -25,6 +25,7 @@ from adaptive_operator.cli.option_values import (
 from adaptive_operator.cli.progress import show_progress
 from adaptive_operator.cli.simulated_inputs import describe_inputs
 from adaptive_operator.cli.simulated_loads import by_seed, is_generator, prepare, seeds_of
+from adaptive_operator.cli.summaries import SUMMARIES
 from adaptive_operator.simulate.capacity import Capacity, CapacityError, effective_capacity, ratio_rows
 from adaptive_operator.simulate.comparison import (
     Comparison,
@@ -58,7 +59,7 @@ _EXPECTED = (ScenarioError, TraceError, PolicyError, GeneratorError, BudgetError
 
 def add_command(commands: Any) -> None:
     """Add `simulate` to the parser."""
-    text = "Run policies on a trace without a cluster, and compare them."
+    text = SUMMARIES["simulate"]
     parser = commands.add_parser("simulate", help=text, description=text)
     parser.add_argument(
         "-f", "--filename", type=Path, required=True, help="manifest with AdaptiveModels, which share a pool"

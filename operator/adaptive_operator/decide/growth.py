@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+from adaptive_operator.api.status import GainOf
 from adaptive_operator.decide.candidates import Plan, PlanSpace, best_plan
 from adaptive_operator.decide.damping import agree_on_more, dwell_seconds, is_agreed, moments, survivors
 from adaptive_operator.decide.decision import Finding
@@ -15,7 +16,7 @@ from adaptive_operator.decide.dip import slowest_load_seconds, step_and_life
 from adaptive_operator.decide.exchange import exchange_rate, plan_with_a_way_on, staying_rate, worthwhile_plan
 from adaptive_operator.decide.floor import floor_under_load
 from adaptive_operator.decide.hold import after_growth
-from adaptive_operator.decide.proposal import GainOf, Prediction, Proposal
+from adaptive_operator.decide.proposal import Prediction, Proposal
 from adaptive_operator.decide.situation import Mix, Moves, Situation, as_mix, as_plan, can_act_on_demand, plan_space
 from adaptive_operator.decide.swaps import DOWNWARD
 from adaptive_operator.decide.wording import accelerators_text, mix_text, no_budget_text, passes_text, rate_text

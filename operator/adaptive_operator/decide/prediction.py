@@ -8,12 +8,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
+from adaptive_operator.api.status import GainOf
 from adaptive_operator.api.tiers import Tier
 from adaptive_operator.decide.cards import TierCard, card_of, card_of_levels
 from adaptive_operator.decide.correction import card_milli, corrected
 from adaptive_operator.decide.damping import moments
 from adaptive_operator.decide.growth import growth_demand
-from adaptive_operator.decide.proposal import GainOf, Prediction
+from adaptive_operator.decide.proposal import Prediction
 from adaptive_operator.decide.revisions import ready_pods, sets_in_force, sets_of
 from adaptive_operator.decide.situation import Mix, Situation, TierState, as_plan, plan_space
 from adaptive_operator.observe.observation import ModelObservation, PodPhase, StatefulSetObservation

@@ -4,18 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 
+from adaptive_operator.api.status import GainOf
 from adaptive_operator.decide.decision import Finding
 from adaptive_operator.observe.observation import PolicyMemory
 from adaptive_operator.reasons import Reason
-
-
-class GainOf(StrEnum):
-    """What a predicted gain counts, in permille."""
-
-    REQUESTS = "Requests"  # of the requests: that many more are served
-    QUALITY = "Quality"  # of full quality: what is served is that much better
 
 
 @dataclass(frozen=True, slots=True)

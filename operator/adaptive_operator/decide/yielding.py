@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from adaptive_operator.api.status import GainOf
 from adaptive_operator.decide.damping import survivors
 from adaptive_operator.decide.dip import step_and_life
 from adaptive_operator.decide.giving import give_when_agreed, may_give
-from adaptive_operator.decide.proposal import GainOf, Prediction, Proposal
+from adaptive_operator.decide.proposal import Prediction, Proposal
 from adaptive_operator.decide.situation import Mix, Situation, as_plan, plan_space
 
 

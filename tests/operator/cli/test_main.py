@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+import adaptive_operator
 from adaptive_operator.cli.__main__ import main
 
 
@@ -45,7 +48,38 @@ def test_without_its_packages_the_simulator_says_how_to_install_them(arguments, 
 
 def test_the_help_names_a_command_whose_packages_are_missing_with_the_remedy(capsys, monkeypatch):
     forget_the_simulator(monkeypatch)
-    monkeypatch.setitem(sys.modules, "rich.console", None)
+    monkeypatch.setitem(sys.modules, "rich", None)
     with pytest.raises(SystemExit):
         main(["--help"])
     assert "run pip install '.[cli]' in the checkout" in " ".join(capsys.readouterr().out.split())
+
+
+def modules_after(*arguments: str) -> set[str]:
+    """What a new process has loaded when the command has said its help."""
+    code = "import sys; from adaptive_operator.cli.__main__ import main\n"
+    code += "try:\n    main()\nfinally:\n    sys.stderr.write('\\n'.join(sys.modules))"
+    root = str(Path(adaptive_operator.__file__).parents[1])
+    found = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"PYTHONPATH": root},
+    )
+    assert "usage: " in found.stdout
+    return set(found.stderr.split())
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["explain", "--help"]])
+def test_neither_the_help_nor_explain_loads_the_solver_or_the_simulator(arguments):
+    loaded = modules_after(*arguments)
+    assert "adaptive_operator.cli.summaries" in loaded
+    heavy = ("scipy", "numpy", "matplotlib", "rich", "adaptive_operator.simulate", "adaptive_operator.decide")
+    assert loaded.isdisjoint(heavy)
+
+
+def test_a_command_without_its_arguments_says_which_ones_it_needs(capsys):
+    with pytest.raises(SystemExit) as raised:
+        main(["explain"])
+    assert raised.value.code == 2
+    assert "model" in capsys.readouterr().err

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from adaptive_operator.decide.proposal import GainOf
+from adaptive_operator.api.status import GainOf
 from adaptive_operator.decide.situation import Situation, build_situation
 from adaptive_operator.decide.yielding import yield_load
 from adaptive_operator.reasons import Reason

@@ -58,6 +58,8 @@ def build_status(facts: Facts, written: WrittenTable | None, weights: Mapping[st
         accelerators_summary=f"{held}/{budget}" if budget is not None else str(held),
         served_quality_permille=quality,
         served_quality_summary=f"{quality // 10}%" if quality is not None else None,
+        reason_summary=entry.reason,
+        message_summary=entry.message,
         last_decision=entry,
         history=_history(model.status, entry),
         swap=_swap(decision.swap, facts.choreography, facts.epoch),

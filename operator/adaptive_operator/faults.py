@@ -81,7 +81,8 @@ def overlay_fault(status: Mapping[str, Any], fault: Fault) -> dict[str, Any]:
     if ConditionType.READY not in types:
         ready = "False" if fault.blocks else "Unknown"
         conditions.insert(0, _build_condition(ConditionType.READY, ready, fault, fault.since))
-    return {**status, "conditions": conditions}
+    told = {"reasonSummary": str(fault.reason), "messageSummary": fault.message}
+    return {**status, "conditions": conditions, **told}
 
 
 def _replace_degraded(condition: Mapping[str, Any], fault: Fault) -> dict[str, Any]:
@@ -110,7 +111,7 @@ def format_time(seconds: float) -> str:
 
 def is_told(status: Mapping[str, Any], fault: Fault) -> bool:
     """Whether the status as read tells of this very fault already."""
-    return any(
+    return status.get("reasonSummary") == str(fault.reason) and any(
         c.get("type") == ConditionType.DEGRADED
         and (c.get("status"), c.get("reason"), c.get("message")) == ("True", str(fault.reason), fault.message)
         and c.get("observedGeneration") == fault.generation

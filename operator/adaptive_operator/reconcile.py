@@ -391,6 +391,7 @@ def _pool_facts(pool: Pool, declared: DeclaredPool, decisions: Mapping[str, Deci
         now=now,
         trouble=None if trouble is None else (trouble.reason, trouble.message),
         written=declared.status,
+        named=declared.spec.budget,
     )
 
 

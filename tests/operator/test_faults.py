@@ -67,3 +67,17 @@ def test_a_fault_is_told_once() -> None:
     assert not is_told({}, FAULT)
     assert not is_told(status, Fault(FAULT.reason, "another", 3, SINCE))
     assert not is_told(status, Fault(FAULT.reason, FAULT.message, 4, SINCE))
+
+
+def test_the_short_view_tells_the_fault_and_what_was_decided_last_stays() -> None:
+    decided = {"reason": "Steady", "message": "full 1 is what is wanted"}
+    status = {"lastDecision": decided, "reasonSummary": "Steady", "messageSummary": decided["message"]}
+    told = overlay_fault(status, FAULT)
+    assert (told["reasonSummary"], told["messageSummary"]) == ("Forbidden", "may not patch")
+    assert told["lastDecision"] == decided
+
+
+def test_a_fault_that_the_short_view_does_not_tell_is_told_again() -> None:
+    """By an operator that did not know the short view, or over a decision."""
+    status = {key: value for key, value in overlay_fault({}, FAULT).items() if key == "conditions"}
+    assert not is_told(status, FAULT)

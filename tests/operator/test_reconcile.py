@@ -679,6 +679,9 @@ async def test_a_model_whose_pool_is_unknown_keeps_what_it_has_and_its_neighbour
     assert scene.conditions("lost")["Degraded"] == ("True", "UnknownPool")
     assert {k: r["spec"]["replicas"] for k, r in scene.kube.objects.items() if k[0] == "StatefulSet"} == sets
     assert [call for call in scene.kube.writes if call[2] == "lost"] == [("patch", "AdaptiveModel", "lost")]
+    status = scene.kube.objects["AdaptiveModel", "demo", "lost"]["status"]
+    assert status["reasonSummary"] == "UnknownPool"
+    assert "Create it, or correct the name" in status["messageSummary"]
     assert scene.conditions()["Degraded"] == ("False", "AsWanted")
     value = scene.metrics.registry.get_sample_value
     assert value("adaptive_operator_budget_total", {"resource": "nvidia.com/gpu", "pool": "gpu"}) is None
@@ -692,6 +695,33 @@ async def test_a_pool_that_nobody_can_count_says_so_and_so_do_its_models() -> No
     assert "budget" not in scene.pool()
     assert scene.conditions()["Ready"] == ("False", "PoolNotReady")
     assert scene.names("StatefulSet") == []
+
+
+async def test_a_fault_that_is_over_leaves_the_short_view() -> None:
+    lost = build_model("lost", accelerators={"pool": "gpu"})
+    scene = Scene(build_node("n", {"nvidia.com/gpu": "8"}), lost)
+    await scene.run(2)
+    status = scene.kube.objects["AdaptiveModel", "demo", "lost"]["status"]
+    assert (status["reasonSummary"], "lastDecision" in status) == ("UnknownPool", False)
+    pool = build_accelerator_pool(budget=4)
+    scene.kube.objects["AcceleratorPool", "", "gpu"] = pool
+    await scene.run(2)
+    status = scene.kube.objects["AdaptiveModel", "demo", "lost"]["status"]
+    assert status["reasonSummary"] == status["lastDecision"]["reason"] == "StartingUp"
+
+
+async def test_a_pool_with_fewer_accelerators_than_its_budget_says_why_and_names_shares_of_nobody() -> None:
+    shares = [{"namespace": "demo", "model": "assistent", "weight": 2}]
+    pool = build_accelerator_pool(budget=6, shares=shares)
+    scene = Scene(pool, build_node("n", {"nvidia.com/gpu": "4"}), build_model(accelerators={"pool": "gpu"}))
+    await scene.run(2)
+    (ready,) = scene.pool()["conditions"]
+    assert (ready["status"], ready["reason"]) == ("True", "Sharing")
+    assert "budget is 6" in ready["message"]
+    assert "nobody has the shares of demo/assistent" in ready["message"]
+    scene.kube.calls.clear()
+    await scene.run(2)
+    assert [call for call in scene.kube.writes if call[1] == "AcceleratorPool"] == []
 
 
 async def test_a_pool_status_that_cannot_be_written_stops_nobody() -> None:

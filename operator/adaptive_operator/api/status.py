@@ -221,6 +221,14 @@ class AdaptiveModelStatus(Api):
         default=None, ge=0, le=1000, description="Request-weighted quality of what was served."
     )
     served_quality_summary: str | None = Field(default=None, max_length=16, description="For the printer column: 99%.")
+    reason_summary: str | None = Field(
+        default=None,
+        max_length=64,
+        description="For the printer column: why nothing can be decided or carried out, else lastDecision.reason.",
+    )
+    message_summary: str | None = Field(
+        default=None, max_length=2048, description="For the printer column: what reasonSummary means, and the remedy."
+    )
     last_decision: DecisionStatus | None = None
     history: Annotated[
         tuple[DecisionStatus, ...], Field(default=(), max_length=10, description="The last ten decisions, newest last.")

@@ -65,8 +65,12 @@ def explain_lines(model: AdaptiveModel) -> Iterator[str]:
     """The whole text, line by line."""
     metadata, status = model.metadata, model.status
     yield f"{metadata.get('namespace', 'default')}/{metadata['name']}, mode {model.spec.mode.value}"
-    if status is None or status.last_decision is None:
+    if status is None or not status.conditions:
         yield "nothing was decided yet: does the operator run, and does it watch this namespace?"
+        return
+    if status.last_decision is None:
+        yield "nothing was decided yet"
+        yield from _doubt_lines(status)
         return
     yield from _state_lines(status, metadata)
     yield ""

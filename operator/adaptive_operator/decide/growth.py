@@ -9,6 +9,7 @@ import math
 from dataclasses import replace
 
 from adaptive_operator.api.status import GainOf
+from adaptive_operator.api.v1alpha1 import Mode
 from adaptive_operator.decide.candidates import Plan, PlanSpace, best_plan
 from adaptive_operator.decide.damping import agree_on_more, dwell_seconds, is_agreed, moments, survivors
 from adaptive_operator.decide.decision import Finding
@@ -22,6 +23,7 @@ from adaptive_operator.decide.swaps import DOWNWARD
 from adaptive_operator.decide.wording import (
     PASSES,
     accelerators_text,
+    budget_field,
     mix_text,
     no_budget_text,
     passes_text,
@@ -273,6 +275,7 @@ def _limited(situation: Situation, space: PlanSpace, keep: Plan, limit: int, dem
     return Proposal(finding.reason, finding.message, situation.wanted, situation.memory)
 
 
+_PAUSED = "spec.mode is Paused, so nothing is started; set it to Active"
 _NO_ROOM = (
     "more would need accelerators that are free on one node, and they lie on different ones: declare tiers[].replica"
     ".accelerators that divide what a node has, or move pods off a node"
@@ -287,7 +290,7 @@ def _lacks_room(situation: Situation, space: PlanSpace, unserved: float, demand:
 
 
 def _limit_of(situation: Situation, space: PlanSpace, plan: Plan, limit: int, demand: float) -> Finding:
-    """Which limit binds: the floor, other models, the dip on the way to more, nodes, or the budget and tiers' maxima.
+    """Which limit binds: floor, mode, other models, the dip on the way to more, nodes, or budget and tiers' maxima.
 
     Without numbers that move.
     """
@@ -300,13 +303,17 @@ def _limit_of(situation: Situation, space: PlanSpace, plan: Plan, limit: int, de
     if without_floor < unserved - _TOLERANCE * demand:
         return floor_under_load(situation, space, mix, demand)
     if alone is not None and wider.fill(alone, demand).unserved < unserved - _TOLERANCE * demand:
+        if situation.model.spec.mode is Mode.PAUSED:
+            return Finding(Reason.CAPACITY_LIMITED, f"{PASSES}: {carried}; {_PAUSED}")
         if limit < situation.budget:
-            return Finding(Reason.BUDGET_SHARED, f"{PASSES}: {carried}; other models hold the rest")
-        lost = "an exchange of replicas for more would lose more than it gains"
+            told = f"{PASSES}: {carried}; other models hold the rest; raise {budget_field(situation)}"
+            return Finding(Reason.BUDGET_SHARED, told)
+        lost = f"an exchange of replicas for more would lose more than it gains; raise {budget_field(situation)}"
         return Finding(Reason.CAPACITY_LIMITED, f"{PASSES}: {carried}; {lost}")
     if _lacks_room(situation, wider, unserved, demand):
         return Finding(Reason.CAPACITY_LIMITED, f"{PASSES}: {carried}; {_NO_ROOM}")
     if situation.budget <= 0:
         return Finding(Reason.CAPACITY_LIMITED, f"there is demand, and {no_budget_text(situation)}")
-    budget = accelerators_text(situation.budget)
-    return Finding(Reason.CAPACITY_LIMITED, f"{PASSES}: {carried}, the most within {budget}")
+    most = f"{PASSES}: {carried}, the most within {accelerators_text(situation.budget)}"
+    remedy = f"raise {budget_field(situation)} or replicas.max of its tiers, or add a cheaper tier"
+    return Finding(Reason.CAPACITY_LIMITED, f"{most}; {remedy}")

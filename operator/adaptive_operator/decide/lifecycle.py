@@ -27,7 +27,7 @@ from adaptive_operator.decide.situation import (
     plan_space,
 )
 from adaptive_operator.decide.swaps import start_failures, surge_accelerators
-from adaptive_operator.decide.wording import accelerators_text, mix_text, no_budget_text
+from adaptive_operator.decide.wording import accelerators_text, budget_field, mix_text, no_budget_text
 from adaptive_operator.reasons import Reason
 
 _UNTIL_EDITED_SECONDS = 10 * 365 * 86_400.0  # as good as for ever: an edit of the spec ends it
@@ -84,6 +84,7 @@ def start_up(situation: Situation, limit: int) -> Proposal | None:
     if not any(mix.values()):
         resource = situation.model.spec.accelerators.resource
         message = f"not even one replica fits in {accelerators_text(limit)} of {resource}"
+        message += f"; raise {budget_field(situation)}, or add a tier with a smaller replica"
         if situation.budget <= 0:
             message = no_budget_text(situation)
         reason = Reason.BUDGET_SHARED if limit < situation.budget else Reason.CAPACITY_LIMITED

@@ -34,7 +34,7 @@ from adaptive_operator.decide.standing import let_stand
 from adaptive_operator.decide.surge import find_without_surge, swap_rooms, with_surge
 from adaptive_operator.decide.swaps import new_swap, surge_accelerators, with_time
 from adaptive_operator.decide.weights import Weights, plan_weights
-from adaptive_operator.decide.wording import inputs_text, mix_text, rate_text
+from adaptive_operator.decide.wording import budget_field, inputs_text, mix_text, rate_text
 from adaptive_operator.observe.observation import Planning, PodPhase, PolicyMemory, PoolObservation, SwapRecord
 from adaptive_operator.reasons import Reason
 
@@ -82,7 +82,8 @@ def _decide_plan(situations: Sequence[Situation], observation: PoolObservation, 
     rooms = swap_rooms(situations, proposals) if observation.name else ()
     granted = grants(claims, _wishes(situations, proposals, claims), observation.budget, observation.surge, rooms)
     notes = {key: f"weight {weight}" for key, weight in weights.items() if weight != 1}
-    who, shares = _who_text(observation, _costs(situations, proposals), notes), _shares_hash(observation)
+    targets = _costs(situations, proposals)
+    who, shares = _who_text(observation, situations, targets, notes), _shares_hash(observation)
     decisions = []
     for situation, proposal in zip(situations, proposals, strict=True):
         key, explained = situation.model.key, _told(situation, proposal, limits, who)
@@ -166,7 +167,7 @@ def _decide_shares(situations: Sequence[Situation], observation: PoolObservation
     wishes = [reserved, *_wishes(situations, proposals, claims)]
     granted = grants(claims, wishes, observation.budget, observation.surge, swap_rooms(situations, proposals))
     notes = {key: _party_note(party) for key, party in contest.parties.items()}
-    who, shares = _who_text(observation, targets, notes), _shares_hash(observation)
+    who, shares = _who_text(observation, situations, targets, notes), _shares_hash(observation)
     decisions = []
     for situation, proposal in zip(situations, proposals, strict=True):
         explained = _told(situation, proposal, contest.limits, who)
@@ -352,7 +353,7 @@ def _shared(situation: Situation, proposal: Proposal, limit: int, who: str) -> t
     if wish is None or situation.cost(wish) <= limit:
         return ()
     named = mix_text(wished_mix(situation, proposal.replicas, in_words=True) or wish)
-    told = f"{named} would serve better, but other models hold the rest: {who}"
+    told = f"{named} would serve better, but other models hold the rest: {who}; raise {budget_field(situation)}"
     return (Finding(Reason.BUDGET_SHARED, told),)
 
 
@@ -362,12 +363,20 @@ def _named(finding: Finding, who: str) -> Finding:
     return finding
 
 
-def _who_text(observation: PoolObservation, got: Mapping[str, int], notes: Mapping[str, str] | None = None) -> str:
-    """`demo/a 2, demo/b 2 (weight 3) of 4 nvidia.com/gpu`; empty when a model has the pool for itself."""
+def _who_text(
+    observation: PoolObservation, situations: Sequence[Situation], targets: Mapping[str, int], notes: Mapping[str, str]
+) -> str:
+    """`demo/a 2, demo/b 2 (weight 3) of 4 nvidia.com/gpu`; empty when a model has the pool for itself.
+
+    Who acts is named with what he is to have (`targets`), the others with what they hold, if anything.
+    """
     if len(observation.models) < 2:
         return ""
+    keep = {s.model.key: s for s in situations if not acts(s) and s.held}
+    got = {**targets, **{key: s.held for key, s in keep.items()}}
+    modes = {key: f"mode {s.model.spec.mode}" for key, s in keep.items()}
     ranked = sorted(got.items(), key=lambda item: (-item[1], item[0]))
-    shown = {key: f" ({note})" for key, note in (notes or {}).items() if note}
+    shown = {key: f" ({note})" for key, note in {**notes, **modes}.items() if note}
     named = ", ".join(f"{key} {count}{shown.get(key, '')}" for key, count in ranked[:_NAMED_AT_MOST])
     rest = len(ranked) - _NAMED_AT_MOST
     more = f" and {rest} more" if rest > 0 else ""

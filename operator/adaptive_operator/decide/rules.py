@@ -83,6 +83,8 @@ def propose(situation: Situation, limit: int, load: Sequence[Rule] = LOAD) -> Pr
     unmet = floor_out_of_reach(situation)
     if proposal.reason in (Reason.STEADY, Reason.QUALITY_FLOOR_INFEASIBLE):  # nothing can be done, but not all is well
         proposal = next((replace(proposal, reason=f.reason, message=f.message) for f in unmet), proposal)
+    if proposal.reason is Reason.STARTING_UP and unmet:
+        proposal = replace(proposal, message="; ".join([proposal.message, *(f.message for f in unmet)]))
     return replace(proposal, findings=(*proposal.findings, *_findings(situation, proposal, limit)))
 
 

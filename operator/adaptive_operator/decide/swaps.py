@@ -80,7 +80,7 @@ def _pod_failure(situation: Situation, tier: TierState, pod: PodObservation) -> 
     if pod.phase is PodPhase.READY:
         return None
     if pod.phase is PodPhase.FAILED and pod.load_failure_reason is not None:
-        return f"{pod.load_failure_reason}: {pod.trouble}" if pod.trouble else pod.load_failure_reason
+        return _load_failure_text(pod.load_failure_reason, pod.trouble)
     if situation.swap is None and pod.phase is PodPhase.STARTING:
         return None
     since = max(pod.created_at, situation.swap.started_at if situation.swap else 0.0)
@@ -89,6 +89,13 @@ def _pod_failure(situation: Situation, tier: TierState, pod: PodObservation) -> 
     if pod.started or served or situation.now - since <= deadline:
         return None
     return f"not ready within {deadline:.0f} s: {pod.trouble or pod.phase.value}"
+
+
+def _load_failure_text(reason: str, trouble: str | None) -> str:
+    """`ModelNotFound: no file x`; the engine's own words begin with the reason already."""
+    if trouble is None:
+        return reason
+    return trouble if trouble == reason or trouble.startswith(f"{reason}: ") else f"{reason}: {trouble}"
 
 
 def _may_be_proven(situation: Situation, tier: TierState, pod: PodObservation) -> bool:

@@ -6,7 +6,7 @@ a change of meaning only.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -86,7 +86,7 @@ class Facts:
 
 
 def judge_ready(facts: Facts) -> Verdict:
-    """True when a request through the endpoint can be answered: a ready router and a ready replica."""
+    """True when a request through the endpoint can be answered: a ready router and a ready replica, good enough."""
     model = facts.model
     if facts.taken_names:
         return Verdict(Truth.FALSE, ConditionReason.NAME_TAKEN, _describe_taken(facts))
@@ -103,6 +103,9 @@ def judge_ready(facts: Facts) -> Verdict:
         return Verdict(
             Truth.FALSE, ConditionReason.NO_READY_REPLICA, _with_trouble("no engine replica is ready", model.pods)
         )
+    told = _found(facts).get(Reason.QUALITY_FLOOR_INFEASIBLE)
+    if told is not None and not _reaches_floor(facts, {pod.tier for pod in model.pods if pod.phase is PodPhase.READY}):
+        return Verdict(Truth.FALSE, Reason.QUALITY_FLOOR_INFEASIBLE, f"requests are refused: {told}")
     if model.routers_ready < 1:
         return Verdict(
             Truth.FALSE,
@@ -118,6 +121,14 @@ def judge_ready(facts: Facts) -> Verdict:
     return Verdict(
         Truth.TRUE, ConditionReason.SERVING, "the endpoint answers: a router and an engine replica are ready"
     )
+
+
+def _reaches_floor(facts: Facts, tiers: Collection[str]) -> bool:
+    """Would routers answer from one of these tiers? A quality that is not known is no reason to refuse."""
+    spec = facts.model.spec
+    known = {tier.name: top_of(tier).quality_permille for tier in spec.tiers if tier.name in tiers}
+    floor = spec.quality.floor_permille
+    return any((quality := known.get(tier)) is None or quality >= floor for tier in tiers)
 
 
 def _has_endpoint(model: ModelObservation) -> bool:
@@ -233,6 +244,10 @@ def judge_degraded(facts: Facts) -> Verdict:
     failed = sorted((pod for pod in facts.model.pods if pod.phase is PodPhase.FAILED), key=lambda pod: pod.name)
     if failed:
         return Verdict(Truth.TRUE, ConditionReason.ENGINE_FAILED, _with_trouble(f"tier {failed[0].tier} fails", failed))
+    told = _found(facts).get(Reason.QUALITY_FLOOR_INFEASIBLE)
+    wanted = {tier for tier, replicas in facts.decision.replicas.items() if replicas}
+    if told is not None and not _reaches_floor(facts, wanted):
+        return Verdict(Truth.TRUE, Reason.QUALITY_FLOOR_INFEASIBLE, told)
     for reason in (Reason.POOL_NOT_SOLVED, Reason.CARD_STALE):
         if reason in _found(facts):
             return Verdict(Truth.TRUE, reason, _found(facts)[reason])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -17,6 +17,7 @@ from adaptive_operator.plan.text import trim
 from adaptive_operator.reasons import ConditionType, PoolReason, ShareReason
 
 _MOST_MEMBERS: Final = 1000
+_MOST_NAMED: Final = 5
 _NOT_DECIDED: Final = "nothing can be decided for it now, so it keeps what it holds; see its conditions"
 
 
@@ -50,6 +51,7 @@ class PoolFacts:
     now: float
     trouble: tuple[PoolReason, str] | None = None
     written: AcceleratorPoolStatus | None = None
+    named: int | None = None  # budget of the spec: there may be fewer
 
 
 def build_pool_status(facts: PoolFacts) -> AcceleratorPoolStatus:
@@ -109,7 +111,30 @@ def _judge(facts: PoolFacts) -> tuple[Truth, PoolReason, str]:
         remedy = "lower shares[].reservation, or add nodes"
         return Truth.FALSE, PoolReason.RESERVATIONS_REDUCED, f"{words}; {remedy}"
     surge = f" (and {facts.surge} more while replicas are exchanged)" if facts.surge else ""
-    return Truth.TRUE, PoolReason.SHARING, f"its models share {budget} {facts.resource}{surge}"
+    told = [f"its models share {budget} {facts.resource}{surge}", *_less_than_named(facts), *_shares_of_nobody(facts)]
+    return Truth.TRUE, PoolReason.SHARING, "; ".join(told)
+
+
+def _less_than_named(facts: PoolFacts) -> Iterator[str]:
+    if facts.named is not None and facts.budget is not None and facts.budget < facts.named:
+        yield (
+            f"budget is {facts.named}, and its nodes advertise no more that no other pool takes: add nodes,"
+            f" correct nodeSelector, or lower budget to {facts.budget}"
+        )
+
+
+def _shares_of_nobody(facts: PoolFacts) -> Iterator[str]:
+    """A wrong name would go unseen: a share that nobody has promises nothing to those that it was meant for."""
+    there = {(member.namespace, name) for member in facts.members for name in (member.name, "")}
+    missing = [share for share in facts.shares if (share.namespace, share.model) not in there]
+    if missing:
+        named = ", ".join(_share_text(share) for share in missing[:_MOST_NAMED])
+        more = f" and {len(missing) - _MOST_NAMED} more" if len(missing) > _MOST_NAMED else ""
+        yield f"nobody has the shares of {named}{more}: correct them, or create a model that names this pool"
+
+
+def _share_text(share: PoolShare) -> str:
+    return f"{share.namespace}/{share.model}" if share.model else f"namespace {share.namespace}"
 
 
 def _member(member: Member, shares: tuple[PoolShare, ...]) -> MemberStatus:

@@ -58,6 +58,8 @@ def build_status(facts: Facts, written: WrittenTable | None, weights: Mapping[st
         accelerators_summary=f"{held}/{budget}" if budget is not None else str(held),
         served_quality_permille=quality,
         served_quality_summary=f"{quality // 10}%" if quality is not None else None,
+        reason_summary=entry.reason,
+        message_summary=entry.message,
         last_decision=entry,
         history=_history(model.status, entry),
         swap=_swap(decision.swap, facts.choreography, facts.epoch),
@@ -127,6 +129,7 @@ def _decision_entry(facts: Facts) -> DecisionStatus:
         limit=decision.limit,
         pool=trim(decision.pool, 512) or None,
     )
+    entry = _with_cause(facts, entry)
     before = model.status.last_decision if model.status is not None else None
     if before is None or model.status is None:
         return entry
@@ -134,6 +137,17 @@ def _decision_entry(facts: Facts) -> DecisionStatus:
         return entry
     same = _explained_under(before) == _explained_under(entry)
     return before if same else entry.model_copy(update={"time": before.time})
+
+
+def _with_cause(facts: Facts, entry: DecisionStatus) -> DecisionStatus:
+    """Of a swap under way, what it began for: passes after the first only know that it goes on."""
+    swap, status = facts.model.swap, facts.model.status
+    if swap is None or facts.decision.swap is None or facts.decision.swap.id != swap.id or status is None:
+        return entry
+    since = format_time(swap.started_at)
+    begun = (item for item in status.history if item.time >= since and _is_same_decision(item, entry))
+    first = next(begun, None)
+    return entry if first is None else entry.model_copy(update={"message": first.message})
 
 
 def _explained_under(entry: DecisionStatus) -> tuple[object, ...]:

@@ -286,3 +286,46 @@ def test_whatever_comes_goes_and_leaves_every_place_is_given_back_once(tools, ev
         assert world.admission.held == 0
 
     asyncio.run(play())
+
+
+def close(world, tools, *closed, floor=750, generation=2):
+    """A newer table in which these tiers have no weight: the planner wants no replica of them."""
+    routes = [
+        {"tier": lane.key.tier, "qualityPermille": lane.route.quality_permille, "mu": 1.0, "weight": weight}
+        for lane in world.fleet.lanes
+        for weight in [0.0 if lane.key.tier in closed else 1.0]
+    ]
+    table = tools.build_table(routes=routes, slo=ONE_EACH, floorPermille=floor, generation=generation)
+    assert world.fleet.offer_table(parse_table(json.dumps(table), "assistant"))
+
+
+@pytest.mark.parametrize("demand", [{}, {"quality_min": 600}], ids=["free", "a quality below the floor"])
+async def test_a_floor_that_nothing_reaches_nor_is_to_reach_refuses_at_once(tools, demand):
+    world = build_world(tools, {"full": 1000, "int4": 700}, floor=750, int4=1)
+    close(world, tools, "full")
+    with pytest.raises(Refused, match="quality floor 750") as refused:
+        await asyncio.wait_for(acquire(world, 60, **demand), 1)
+    assert (refused.value.status, refused.value.cause) == (429, RefusalCause.FLOOR_REACHED)
+    assert refused.value.retry_after_seconds == 60
+    assert (await acquire(world, tier="int4")).reason is RouteReason.PINNED
+
+
+async def test_what_reaches_the_floor_is_waited_for_while_it_starts_though_the_table_does_not_know_it_yet(tools):
+    world = build_world(tools, {"full": 1000, "int4": 700}, floor=750, int4=1)
+    close(world, tools, "full")
+    world.offer(int4=1, starting=["full"])
+    waiting = asyncio.create_task(acquire(world, 2))
+    await asyncio.sleep(0.01)
+    assert world.admission.held == 1
+    world.offer(int4=1, full=1)
+    close(world, tools, generation=3)
+    assert (await waiting).replica.uid == "full-0"
+
+
+async def test_what_is_to_reach_the_floor_is_waited_for_before_its_replica_is_there(tools):
+    world = build_world(tools, {"full": 1000, "int4": 700}, floor=750, int4=1)
+    close(world, tools)
+    waiting = asyncio.create_task(acquire(world, 2))
+    await asyncio.sleep(0.01)
+    world.offer(int4=1, full=1)
+    assert (await waiting).replica.uid == "full-0"

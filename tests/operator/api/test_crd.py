@@ -330,3 +330,12 @@ def test_the_reference_lists_every_field_of_the_spec(kind, found):
     text = crd.files()[Path("docs") / kind.reference]
     fields = [p.removeprefix(".") for p in found if p.startswith(".spec.") and not p.endswith(("[]", "{}"))]
     assert [f for f in fields if f"| `{f}` |" not in text] == []
+
+
+def test_the_short_view_tells_the_mode_and_the_long_one_what_the_reason_means():
+    (version,) = crd.build_crd(crd.MODEL)["spec"]["versions"]
+    columns = {column["name"]: column for column in version["additionalPrinterColumns"]}
+    assert columns["Mode"] == {"name": "Mode", "type": "string", "jsonPath": ".spec.mode"}
+    assert columns["Reason"]["jsonPath"] == ".status.reasonSummary"
+    assert (columns["Message"]["jsonPath"], columns["Message"]["priority"]) == (".status.messageSummary", 1)
+    assert {"reasonSummary", "messageSummary"} <= set(NODES[".status"]["properties"])

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from adaptive_operator.api.status import SwapStatus
+from adaptive_operator.api.status import AdaptiveModelStatus, SwapStatus
 from adaptive_operator.api.v1alpha1 import AdaptiveModel
 from adaptive_operator.cli.explain import add_command, explain_lines, parse_model
+from adaptive_operator.faults import Fault, FaultReason, overlay_fault
 from stand_ins.plant import demo_spec, tier
 from tests.operator.decide.world import World, surge
 
@@ -118,6 +119,30 @@ def test_conditions_that_are_not_known_say_what_is_missing():
 def test_a_model_without_a_status_asks_for_the_operator():
     model = model_at(0 + 5).model_copy(update={"status": None})
     assert "does the operator run" in list(explain_lines(model))[1]
+
+
+UNKNOWN_POOL = Fault(FaultReason.UNKNOWN_POOL, "names AcceleratorPool nope: create it", 1, "2026-01-01T00:00:00Z", True)
+
+
+def with_fault(model: AdaptiveModel) -> AdaptiveModel:
+    """The model as it is read while its pool is not there."""
+    status = model.status.model_dump(mode="json", by_alias=True, exclude_none=True) if model.status else {}
+    told = AdaptiveModelStatus.model_validate(overlay_fault(status, UNKNOWN_POOL))
+    return model.model_copy(update={"status": told})
+
+
+def test_a_model_that_nothing_can_be_decided_for_is_explained_by_what_keeps_it_from_that():
+    lines = list(explain_lines(with_fault(model_at(5).model_copy(update={"status": None}))))
+    assert lines[1] == "nothing was decided yet"
+    assert "Ready=False (UnknownPool): names AcceleratorPool nope: create it" in lines
+    assert "Degraded=True (UnknownPool): names AcceleratorPool nope: create it" in lines
+    assert not any("does the operator run" in line for line in lines)
+
+
+def test_what_keeps_the_operator_from_deciding_is_told_beside_the_last_decision():
+    lines = list(explain_lines(with_fault(model_at(600))))
+    assert "Degraded=True (UnknownPool): names AcceleratorPool nope: create it" in lines
+    assert "before" in lines
 
 
 def run(folder: Path, script: str, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:

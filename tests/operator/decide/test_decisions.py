@@ -553,6 +553,15 @@ FAILURES = {
         {"phase": PodPhase.FAILED, "age": 5.0, "load_failure_reason": "ModelCorrupt", "trouble": "sha256 differs"},
         "int8: ModelCorrupt: sha256 differs",
     ),
+    "the engine's words, that begin with the reason": (
+        {
+            "phase": PodPhase.FAILED,
+            "age": 5.0,
+            "load_failure_reason": "ModelNotFound",
+            "trouble": "ModelNotFound: no x",
+        },
+        "int8: ModelNotFound: no x",
+    ),
 }
 
 

@@ -10,7 +10,8 @@ from adaptive_operator.api.v1alpha1 import Mode
 from adaptive_operator.decide.decision import Decision
 from adaptive_operator.decide.pool import decide_pool
 from adaptive_operator.observe.observation import PoolObservation
-from stand_ins.plant import DEMO_SETTINGS, decide_one, demo_spec, metrics, observe_one
+from adaptive_operator.reasons import Reason
+from stand_ins.plant import DEMO_SETTINGS, decide_one, demo_spec, metrics, observe_one, tier
 from tests.operator.decide.test_by_plan import BUSY, CALM, NOW, pool, spec
 
 
@@ -59,3 +60,20 @@ def test_what_is_decided_for_others_does_not_depend_on_the_load_of_a_dry_run(nam
         for model in (dry, replace(dry, metrics=metrics(0.0)))
     ]
     assert calm[0] == calm[1]
+
+
+@pytest.mark.parametrize("name", ["", "gpu"], ids=["no AcceleratorPool", "an AcceleratorPool"])
+def test_who_holds_the_rest_is_named_also_where_it_only_watches(name: str) -> None:
+    seen = replace(watched(pool(5, busy=(BUSY, 9.0), calm=(CALM, 0.35)), "calm"), name=name)
+    limited = (Reason.BUDGET_SHARED, Reason.CAPACITY_LIMITED)
+    told = [f.message for f in decided(seen)["demo/busy"].findings if f.reason in limited]
+    assert told
+    assert all("demo/calm 3 (mode DryRun)" in message for message in told)
+
+
+def test_a_new_model_in_a_dry_run_is_told_that_its_floor_is_out_of_reach() -> None:
+    tiers = [tier(0, replicas={"max": 0}), tier(1), tier(2)]
+    model = observe_one(demo_spec(mode="DryRun", tiers=tiers, quality={"floorPermille": 999}), {}, metrics(0.0))
+    decision = decide_one(model)
+    assert decision.reason is Reason.STARTING_UP
+    assert "; quality.floorPermille 999 is out of reach: replicas.max of full is 0" in decision.message

@@ -164,7 +164,7 @@ def test_where_a_forced_exchange_would_lose_more_than_it_gains_it_is_said_and_no
     assert decision.reason is Reason.CAPACITY_LIMITED
     assert decision.message == (
         "demand passes capacity: int8 3 · int4 1 carry 58.88/s; an exchange of replicas for more would lose more than"
-        " it gains"
+        " it gains; raise accelerators.budget"
     )
 
 

@@ -62,3 +62,34 @@ def test_a_model_with_more_than_the_budget_is_not_told_that_the_budget_was_lower
         "int8 1 · int4 1 are given up: the budget of nvidia.com/gpu is 0, so nothing can run; raise it"
     )
     assert one.message == "int8 1 · int4 1 hold more than 1 accelerator, which is the whole budget: go to int4 1"
+
+
+LIMITED = {
+    # mix, its budget, more of the spec -> how the message ends
+    "paused": (
+        {"int8": 2, "int4": 1},
+        4,
+        {"mode": "Paused"},
+        "spec.mode is Paused, so nothing is started; set it to Active",
+    ),
+    "all in use": (
+        {"int4": 4},
+        4,
+        {},
+        "raise the budget of nvidia.com/gpu or replicas.max of its tiers, or add a cheaper tier",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LIMITED)
+def test_a_model_whose_load_passes_what_it_has_is_told_the_cause_and_the_remedy(name):
+    mix, budget, more, end = LIMITED[name]
+    decision = decided(budget, observe_one(demo_spec(accelerators={}, **more), mix, metrics(9.0), name="a"))["a"]
+    assert told(decision, Reason.CAPACITY_LIMITED).endswith(f"; {end}")
+
+
+def test_a_new_model_that_does_not_fit_is_told_what_to_change():
+    model = observe_one(demo_spec(accelerators={}, tiers=[tier(0)]), {}, metrics(0.0), name="a")
+    assert decided(1, model)["a"].message.endswith(
+        "; raise the budget of nvidia.com/gpu, or add a tier with a smaller replica"
+    )

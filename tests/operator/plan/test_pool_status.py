@@ -95,3 +95,25 @@ def test_the_first_thousand_models_are_listed_and_all_are_counted():
     members = tuple(Member("demo", f"m{i:04}", 0) for i in range(1003))
     status = build_pool_status(replace(FACTS, members=members))
     assert (len(status.models), status.models_total) == (1000, 1003)
+
+
+def message_of(**changes) -> str:
+    (condition,) = build_pool_status(replace(FACTS, **changes)).conditions
+    assert (condition.status, condition.reason) == ("True", "Sharing")
+    return condition.message
+
+
+def test_a_budget_beyond_what_the_nodes_have_is_told_with_the_remedy():
+    assert "budget is" not in message_of(named=4)
+    assert message_of(named=6, surge=0) == (
+        "its models share 4 nvidia.com/gpu; budget is 6, and its nodes advertise no more that no other pool takes:"
+        " add nodes, correct nodeSelector, or lower budget to 4"
+    )
+
+
+def test_shares_that_nobody_has_are_named():
+    shares = (PoolShare("demo", "a"), PoolShare("demo", "aa"), PoolShare("other", ""))
+    assert "; nobody has the shares of demo/aa, namespace other: correct them" in message_of(shares=shares)
+    assert "nobody" not in message_of(shares=shares[:1])
+    many = tuple(PoolShare("demo", f"m{i}") for i in range(7))
+    assert "demo/m4 and 2 more: correct them" in message_of(shares=many)

@@ -544,3 +544,64 @@ def test_a_factor_that_stands_still_writes_nothing() -> None:
     assert statuses == []
     moved = replace(decision, memory=PolicyMemory(corrections={"full": Correction(800, 650, NOW)}))
     assert write(model, moved) != model.status
+
+
+def test_the_short_view_tells_the_last_decision() -> None:
+    status = write(BOTH, replace(DECISION, reason=Reason.HELD_BY_DWELL, message="5 minutes are not over"))
+    assert (status.reason_summary, status.message_summary) == ("HeldByDwell", "5 minutes are not over")
+
+
+def test_a_swap_under_way_keeps_the_cause_that_it_began_for() -> None:
+    """However often it is explained anew, and whatever else was decided meanwhile."""
+    target = {"full": 0, "int8": 3, "int4": 1}
+    swap = make_swap({"full": 1, "int4": 1}, target)
+    begun = make_decision(target, reason=Reason.SWAPPED_TO_CHEAPER_TIER, message="demand passes 1.31/s", swap=swap)
+    model = replace(BOTH, status=write(BOTH, begun), swap=swap)
+    going = replace(begun, message="full 1 · int4 1 to int8 3 · int4 1 under way", demand_milli=900)
+    anew = write(model, going, NOW + 15)
+    assert [entry.message for entry in anew.history] == ["demand passes 1.31/s"]
+    held = write(replace(model, status=anew), replace(going, reason=Reason.HELD_WHILE_SWAPPING), NOW + 30)
+    again = write(replace(model, status=held), going, NOW + 45)
+    assert again.last_decision is not None
+    assert (again.last_decision.message, len(again.history)) == ("demand passes 1.31/s", 3)
+
+
+def test_a_swap_that_begins_anew_tells_its_own_cause() -> None:
+    target = {"full": 0, "int8": 3, "int4": 1}
+    first = make_swap({"full": 1, "int4": 1}, target)
+    begun = make_decision(target, reason=Reason.SWAPPED_TO_CHEAPER_TIER, message="demand passes 1.31/s", swap=first)
+    model = replace(BOTH, status=write(BOTH, begun), swap=None)
+    later = replace(begun, message="demand passes 2.00/s", demand_milli=900, swap=replace(first, id="swap-2"))
+    entry = write(model, later, NOW + 600).last_decision
+    assert entry is not None
+    assert entry.message == "demand passes 2.00/s"
+
+
+OUT_OF_REACH = Finding(Reason.QUALITY_FLOOR_INFEASIBLE, "quality.floorPermille 999 is out of reach: lower it to 780")
+
+
+def above(floor: int, *, tiers: tuple[str, ...] = ("int4",)) -> ModelObservation:
+    """A model with this floor whose tiers are ready."""
+    model = make_model(make_spec(quality={"floorPermille": floor}))
+    for name in tiers:
+        model = with_set(model, name, [READY])
+    return model
+
+
+def test_a_model_that_refuses_every_request_at_its_floor_is_neither_ready_nor_well() -> None:
+    decision = replace(make_decision({"full": 0, "int8": 0, "int4": 1}), findings=(OUT_OF_REACH,))
+    ready, degraded = (condition(above(999), kind, decision) for kind in ("Ready", "Degraded"))
+    assert (ready.status, ready.reason) == ("False", "QualityFloorInfeasible")
+    assert ready.message == f"requests are refused: {OUT_OF_REACH.message}"
+    assert (degraded.status, degraded.reason, degraded.message) == (
+        "True",
+        "QualityFloorInfeasible",
+        OUT_OF_REACH.message,
+    )
+
+
+def test_a_floor_that_only_the_load_passes_leaves_a_model_ready_and_well() -> None:
+    decision = replace(make_decision({"full": 1, "int8": 0, "int4": 1}), findings=(OUT_OF_REACH,))
+    for kind in ("Ready", "Degraded"):
+        told = condition(above(999, tiers=("full", "int4")), kind, decision)
+        assert told.reason in ("Serving", "AsWanted")

@@ -669,6 +669,8 @@ STATUS: dict[str, Any] = {
     "acceleratorsSummary": "3/4",
     "servedQualityPermille": 990,
     "servedQualitySummary": "99%",
+    "reasonSummary": DECISION["reason"],
+    "messageSummary": DECISION["message"],
     "lastDecision": DECISION,
     "history": [DECISION],
     "swap": {
@@ -752,8 +754,8 @@ def test_a_status_that_comes_with_the_object_is_ignored(create):
 
 def test_the_columns_answer_what_runs_what_is_wanted_and_why(written, kubectl, namespace):
     head, row = _get(kubectl, namespace)
-    assert head.split() == ["NAME", "READY", "TIERS", "QUALITY", "GPUS", "REASON", "AGE"]
-    for text in ("assistant", "True", "full 1/1 · int4 1/1", "99%", "3/4", "SwappedToCheaperTier"):
+    assert head.split() == ["NAME", "READY", "TIERS", "QUALITY", "GPUS", "REASON", "MODE", "AGE"]
+    for text in ("assistant", "True", "full 1/1 · int4 1/1", "99%", "3/4", "SwappedToCheaperTier", "Active"):
         assert text in row
 
 

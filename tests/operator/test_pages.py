@@ -104,7 +104,11 @@ def test_a_pod_of_a_page_is_seen_as_the_whole_pod_is(name: str) -> None:
     assert parse_pod(read, RESOURCE) == parse_pod(whole, RESOURCE)
     assert parse_router_pod(read) == parse_router_pod(whole)
     nodes = [parse_node(build_node("n1", {RESOURCE: "8"}, closed=True), {})]
-    assert find_rooms(nodes, [read], RESOURCE) == find_rooms(nodes, [whole], RESOURCE) == [NodeRoom("n1", 2, 0)]
+    assert (
+        find_rooms(nodes, [read], RESOURCE)
+        == find_rooms(nodes, [whole], RESOURCE)
+        == [NodeRoom("n1", 2, 0, is_open=False)]
+    )
     assert stands_apart(read, {})
 
 

@@ -18,7 +18,7 @@ from adaptive_operator.decide.giving import give
 from adaptive_operator.decide.growth import carries, grow, growth_demand, has_lasted
 from adaptive_operator.decide.optimize.problem import UNSERVED, Problem
 from adaptive_operator.decide.optimize.solve import PoolPlan, SolveSettings, solve_greedily
-from adaptive_operator.decide.placing import room_by_size
+from adaptive_operator.decide.placing import has_room, room_by_size
 from adaptive_operator.decide.planned import build_problem, is_plannable, planned_demand, planned_mix, propose_mix
 from adaptive_operator.decide.proposal import Proposal
 from adaptive_operator.decide.restoring import restore
@@ -231,8 +231,15 @@ def _serve_lacking(
         given = min(needs[key], out.free)
         out.limits[key] = owned[key] + given
         out.proposals[key] = _within(s, planned.mixes[key], out.limits[key], out.limits[key])
-        out.free -= given
+        out.free -= _reserved(s, planned.mixes[key], out, given, owned)
     return sum(needs[s.model.key] for s in lacking) > sum(out.limits[s.model.key] - owned[s.model.key] for s in lacking)
+
+
+def _reserved(situation: Situation, mix: Mix, out: _Handout, given: int, owned: Mapping[str, int]) -> int:
+    """What of the accelerators that a model is given is for nobody else: not what no node puts together for it."""
+    proposal = out.proposals[situation.model.key]
+    waits = proposal.reason is Reason.HELD_FOR_AGREEMENT or has_room(situation, mix, out.limits[situation.model.key])
+    return given if waits else min(given, need_of(situation, proposal, owned))
 
 
 def _take_from_all(

@@ -228,6 +228,9 @@ def _mix_without(situation: Situation, limit: int) -> dict[str, int] | None:
         mix = {t.name: min(max(origin.get(t.name, 0), t.low), t.high) for t in situation.tiers}
     if not any(mix.values()) or situation.cost(mix) > limit:
         mix = start_mix(situation, limit)
+    if not any(mix.values()) and situation.room is not None:
+        # What failed goes whatever comes after it, and nobody knows what room that leaves.
+        return _mix_without(replace(situation, room=None), limit)
     return mix if any(mix.values()) else None
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from adaptive_operator.decide.proposal import Proposal
-from adaptive_operator.decide.room import Change, capacity_for, find_room
+from adaptive_operator.decide.room import Change, Room, capacity_for, find_room
 from adaptive_operator.decide.situation import Mix, Situation, TierState, room_within
 from adaptive_operator.observe.observation import NodeRoom, PoolObservation
 
@@ -14,8 +14,11 @@ from adaptive_operator.observe.observation import NodeRoom, PoolObservation
 def with_room(situations: Sequence[Situation], observation: PoolObservation) -> list[Situation]:
     """Situations with what is free on nodes, for models of which a replica takes more than one accelerator.
 
-    What nobody holds of the pool may be granted for old and new replicas side by side: then nothing drains first.
+    What nobody holds of the pool may be granted for old and new replicas side by side: then nothing drains first. Where
+    the budget is more than nodes have, nodes are added for pods that wait: whatever the budget allows fits.
     """
+    if observation.budget > sum(node.capacity for node in observation.nodes):
+        return list(situations)
     rooms = find_room(observation.models, observation.nodes, {s.model.key: s.wanted for s in situations})
     unheld = max(0, observation.budget + observation.surge - sum(s.held for s in situations))
     return [
@@ -36,17 +39,15 @@ def find_without_room(acting: Mapping[str, Situation], asked: Mapping[str, Propo
     What starts in the same pass shares it: the first by name has it.
     """
     without: dict[str, Situation] = {}
-    free: tuple[int, ...] | None = None
-    for key in sorted(key for key, s in acting.items() if s.room is not None):
+    free = next((s.room.free for s in acting.values() if s.room is not None), ())
+    for key in sorted(acting) if free else ():
         situation = acting[key]
-        if situation.room is None:
-            continue
-        room = situation.room if free is None else replace(situation.room, free=free)
+        room = replace(situation.room or Room(()), free=free)
         changes = _changes(situation, asked[key].replicas)
-        if room.holds(changes):
+        if situation.room is not None and not room.holds(changes) and situation.room.holds(changes):
+            without[key] = replace(situation, room=room)  # alone it would have had room
+        else:
             free = room.after(changes).free
-        elif situation.room.holds(changes):  # alone it would have had room
-            without[key] = replace(situation, room=room)
     return without
 
 

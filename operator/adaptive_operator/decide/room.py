@@ -102,12 +102,13 @@ def find_room(
 ) -> dict[str, Room]:
     """Where the replicas that are wanted of each model are, and what is left for new ones, by key.
 
-    Empty where it is no question: on one node, or where nobody knows the nodes. What waits for a node comes first.
+    Empty where it is no question: on one node, or where nobody knows the nodes. What waits for a node comes first, and
+    what leaves a node that takes no new pods makes room on none.
     `wanted`: replicas by tier, by key of the model.
     """
     if len(nodes) < 2:
         return {}
-    places, models = {node.name: i for i, node in enumerate(nodes)}, list(models)
+    places, models = {node.name: i for i, node in enumerate(nodes) if node.is_open}, list(models)
     free = [node.free for node in nodes]
     waiting = [pod.accelerators for model in models for pod in model.pods if not pod.node and pod.phase not in _LEAVING]
     for size in sorted(waiting, reverse=True):
@@ -117,7 +118,7 @@ def find_room(
 
 def capacity_for(nodes: Iterable[NodeRoom], size: int) -> int:
     """Accelerators of all nodes that replicas of `size` accelerators can use. Example: 3 and 3 hold 4 of size 2."""
-    return sum(node.capacity // size * size for node in nodes)
+    return sum(node.capacity // size * size for node in nodes if node.is_open)
 
 
 def _homes(

@@ -248,12 +248,15 @@ def plan_space(situation: Situation, limit: int, moves: Moves = Moves.ANY) -> Pl
 
 
 def room_within(situation: Situation, limit: int) -> Room | None:
-    """Room on the nodes, with what may be started within `limit` accelerators before anything drains."""
+    """Room on the nodes, with what may be started within `limit` accelerators before anything drains.
+
+    None also where others had to give first: nobody knows yet where that would be, and they owe it all the same.
+    """
     room = situation.room
-    if room is None:
+    more = limit - situation.cost(situation.wanted)
+    if room is None or more > room.spare:
         return None
-    spare = limit + situation.surge - situation.cost(situation.wanted)
-    return replace(room, spare=max(room.spare, spare))
+    return replace(room, spare=max(room.spare, more + situation.surge))
 
 
 def accelerator_price(model: ModelObservation) -> float:

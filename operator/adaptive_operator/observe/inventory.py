@@ -177,7 +177,11 @@ def find_rooms(nodes: Iterable[Node], pods: Iterable[Raw], resource: str, others
     capacities = {
         name: max(usable.get(name, 0) - foreign.get(name, 0), held.get(name, 0)) for name in usable.keys() | held.keys()
     }
-    return [NodeRoom(name, most, most - held.get(name, 0)) for name, most in sorted(capacities.items()) if most > 0]
+    return [
+        NodeRoom(name, most, most - held.get(name, 0), name in usable)
+        for name, most in sorted(capacities.items())
+        if most > 0
+    ]
 
 
 def _held_by_node(pods: Iterable[Raw], resource: str) -> dict[str, int]:

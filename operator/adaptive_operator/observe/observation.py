@@ -252,11 +252,15 @@ class PoolShare:
 
 @dataclass(frozen=True, slots=True)
 class NodeRoom:
-    """Accelerators of one node: what a pool's pods may hold there at most, and what of it no pod holds."""
+    """Accelerators of one node: what a pool's pods may hold there at most, and what of it no pod holds.
+
+    `is_open`: does it take new pods? One that does not keeps those that it has.
+    """
 
     name: str
     capacity: int
     free: int
+    is_open: bool = True
 
 
 class Planning(StrEnum):

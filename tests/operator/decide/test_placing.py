@@ -9,20 +9,23 @@ import pytest
 
 from adaptive_operator.api.pool import PoolDivision
 from adaptive_operator.decide.optimize.problem import Limit
-from adaptive_operator.decide.placing import places_held, room_by_size, with_room
+from adaptive_operator.decide.placing import find_without_room, places_held, room_by_size, with_room
 from adaptive_operator.decide.planned import build_problem
 from adaptive_operator.decide.pool import decide_pool
+from adaptive_operator.decide.proposal import Proposal
 from adaptive_operator.decide.situation import build_situation
-from adaptive_operator.observe.observation import ModelObservation, NodeRoom, PoolObservation
+from adaptive_operator.observe.observation import ModelObservation, NodeRoom, PolicyMemory, PoolObservation
 from adaptive_operator.reasons import Reason
-from stand_ins.plant import DEMO_SETTINGS, DEMO_TIERS, Model, Plant, demo_spec, metrics, observe_one
+from stand_ins.plant import DEMO_SETTINGS, DEMO_TIERS, Model, Plant, Pod, demo_spec, metrics, observe_one
 
 NOW = 10_000.0
 GPU = "nvidia.com/gpu"
 
 
 def spec(**overrides):
-    return demo_spec(accelerators={}, quality={"floorPermille": 0}, routing={"warmTier": "int4"}, **overrides)
+    return demo_spec(
+        **{"accelerators": {}, "quality": {"floorPermille": 0}, "routing": {"warmTier": "int4"}} | overrides
+    )
 
 
 def seen(name: str, mix: Mapping[str, int], demand: float, *nodes: str) -> ModelObservation:
@@ -87,6 +90,43 @@ def test_those_that_start_in_one_pass_share_what_is_free_on_nodes():
     decisions = decide_pool(pool(nodes, *start), DEMO_SETTINGS).decisions
     started = {d.key: {t: n for t, n in d.replicas.items() if n} for d in decisions}
     assert sum(mix.get("full", 0) for mix in started.values()) <= 1
+
+
+FULL = [DEMO_TIERS[0]]
+
+
+@pytest.mark.parametrize("pool_of", [POOLS["no pool"], POOLS["planned"]], ids=["no pool", "planned"])
+def test_a_neighbour_still_gives_a_large_replica_for_requests_that_are_refused(pool_of: dict):
+    """All is held: that no node has room now is no reason to ask nobody."""
+    lacking = Model("a", spec(tiers=FULL, routing={"warmTier": "full"}), lambda now: 1.3)
+    calm = Model("b", spec(), lambda now: 0.3)
+    lacking.pods = [Pod("full", 0, NOW - 900, node="v")]
+    calm.pods = [Pod("full", 0, NOW - 900, node="y"), Pod("int4", 0, NOW - 900, node="z")]
+    for model in (lacking, calm):
+        model.memory = PolicyMemory(wanted=model.mix(), generation=1, last_change_at=NOW - 900)
+    run({"v": 2, "y": 2, "z": 1}, lacking, calm, **pool_of)
+    assert lacking.mix() == {"full": 2}
+    assert calm.mix() == {"int4": 1}
+
+
+def test_where_the_budget_is_more_than_nodes_have_a_replica_may_wait_for_a_node_to_be_added():
+    model = observe_one(spec(tiers=FULL, routing={"warmTier": "full"}), {"full": 1}, metrics(1.3))
+    model = replace(model, pods=tuple(replace(pod, node="w") for pod in model.pods))
+    observation = pool({"w": 2, "x": 1}, model)
+    assert decide_pool(observation, DEMO_SETTINGS).decisions[0].replicas == {"full": 1}
+    named = decide_pool(replace(observation, budget=8), DEMO_SETTINGS).decisions[0]
+    assert named.replicas["full"] > 1
+
+
+def test_small_replicas_that_start_in_the_same_pass_take_room_as_well():
+    small = observe_one(spec(tiers=[DEMO_TIERS[2]]), {"int4": 1}, metrics(1.0), name="a")
+    small = replace(small, pods=tuple(replace(pod, node="w") for pod in small.pods))
+    large = seen("b", {"int4": 1}, 0.3, "w")
+    models = situations(pool({"w": 2, "x": 2}, small, large))
+    acting = {s.model.key: s for s in models}
+    asked = {key: Proposal(Reason.ADDED_REPLICA, "", {"int4": 2}, s.memory) for key, s in acting.items()}
+    asked["demo/b"] = replace(asked["demo/b"], replicas={"full": 1, "int4": 1})
+    assert set(find_without_room(acting, asked)) == {"demo/b"}, "int4 of a takes one of the two that are free on x"
 
 
 def test_the_explanation_names_the_room_that_is_missing():

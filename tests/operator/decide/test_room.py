@@ -111,6 +111,12 @@ def test_replicas_are_where_their_pods_are_and_a_node_that_is_not_counted_is_now
     assert found == Room((0, 1, 2), (("int4", (1, 0, -1, -1)),))
 
 
+def test_what_leaves_a_node_that_takes_no_new_pods_makes_no_room():
+    model, closed = seen("a"), [replace(NODES[0], is_open=False), *NODES[1:]]
+    assert find_room([model], closed, {model.key: {"int4": 1}})[model.key].homes == (("int4", (-1,)),)
+    assert capacity_for(closed, 2) == 4
+
+
 def test_pods_that_wait_for_a_node_come_first():
     model = seen("", phase=PodPhase.PENDING)
     assert find_room([model], NODES, {model.key: {"int4": 1}})[model.key].free == (0, 1, 1)

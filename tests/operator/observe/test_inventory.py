@@ -111,7 +111,7 @@ def test_each_node_tells_what_pods_may_hold_there_and_what_is_free() -> None:
     nodes = [parse_node(build_node(name, FOUR, closed=name == "b"), {}) for name in ("b", "a", "c")]
     stranger = on_node("c", build_pod("y-0", accelerators=3))
     found = find_rooms([*nodes, parse_node(build_node("d", {}), {})], pods, RESOURCE, [stranger])
-    assert found == [NodeRoom("a", 4, 2), NodeRoom("b", 1, 0), NodeRoom("c", 1, 1)]
+    assert found == [NodeRoom("a", 4, 2), NodeRoom("b", 1, 0, is_open=False), NodeRoom("c", 1, 1)]
 
 
 def test_pools_on_the_same_nodes_see_what_is_free_beside_all_of_them() -> None:

@@ -179,8 +179,8 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--loads",
         type=names,
         default=["ramp900", "sine3600"],
-        help="ramp900, sine3600, day3600, flash1800, square120 (seconds), steady6 (requests/s), or conv4: so many copies"
-        " of --trace",
+        help="ramp900, sine3600, day3600, flash1800, square120 (seconds), steady6 (requests/s), or conv4: so many"
+        " copies of --trace",
     )
     parser.add_argument("--seconds", type=names, default=["300"], help="load times of a replica (default: 300)")
     parser.add_argument("--policies", type=names, default=["ours", "oracle"], help="as of kubectl-adaptive simulate")

@@ -175,7 +175,13 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     names: Callable[[str], list[str]] = lambda text: text.split(",")  # noqa: E731
     parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
     parser.add_argument("--tables", type=names, default=[SINGLE, "decode-only"], help="single, decode-only, uniform")
-    parser.add_argument("--loads", type=names, default=["ramp900", "sine3600"], help=str(arrivals.__doc__))
+    parser.add_argument(
+        "--loads",
+        type=names,
+        default=["ramp900", "sine3600"],
+        help="ramp900, sine3600, day3600, flash1800, square120 (seconds), steady6 (requests/s), or conv4: so many"
+        " copies of --trace",
+    )
     parser.add_argument("--seconds", type=names, default=["300"], help="load times of a replica (default: 300)")
     parser.add_argument("--policies", type=names, default=["ours", "oracle"], help="as of kubectl-adaptive simulate")
     parser.add_argument("--budget", type=int, default=12, help="accelerators (default: %(default)s)")

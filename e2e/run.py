@@ -6,6 +6,7 @@ a Prometheus. Further arguments go to pytest. Knows nothing of what is tested.
 
 from __future__ import annotations
 
+import argparse
 import os
 import subprocess
 import sys
@@ -53,11 +54,25 @@ def run_on_own(arguments: Sequence[str]) -> int:
             subprocess.run(cluster("down", "--name", CLUSTER), check=False)
 
 
-def main() -> int:
+def parse_arguments(arguments: Sequence[str]) -> list[str]:
+    """What goes to pytest: all but the question for help."""
+    parser = argparse.ArgumentParser(
+        prog="python -m e2e.run",
+        usage="%(prog)s [-h] [ARGUMENT OF PYTEST ...]",
+        description="Start a cluster on this machine, run the core end-to-end tests in it, and remove it. All other"
+        " arguments go to pytest, e.g. -k exchange.",
+        epilog="Environment: DEMO_CONTEXT=CONTEXT runs them in an existing cluster of the present kubeconfig, which"
+        " must have the images and a Prometheus; E2E_KEEP=1 keeps the cluster that was started.",
+        allow_abbrev=False,
+    )
+    return parser.parse_known_args(arguments)[1]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status of the tests."""
+    for_pytest = parse_arguments(sys.argv[1:] if arguments is None else arguments)
     context = os.environ.get("DEMO_CONTEXT")
-    arguments = sys.argv[1:]
-    return run_on_existing(context, arguments) if context else run_on_own(arguments)
+    return run_on_existing(context, for_pytest) if context else run_on_own(for_pytest)
 
 
 if __name__ == "__main__":

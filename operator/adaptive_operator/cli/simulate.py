@@ -67,7 +67,8 @@ def add_command(commands: Any) -> None:
     parser.add_argument(
         "--trace",
         required=True,
-        help="CSV (Azure LLM format) or .jsonl file, or a generator, e.g. square:low=2,high=6,half-period=120",
+        help="CSV (Azure LLM format) or .jsonl file, or a generator, e.g. square:low=2,high=6,half-period=120; with the"
+        " mean lengths 1155 + 211 tokens, or e.g. steady:rate=1,prompt=16,output=24",
     )
     parser.add_argument("--policy", default=_DEFAULT_POLICIES, help="names with commas (default: %(default)s)")
     parser.add_argument("--profile", type=Path, help="YAML with step curves by tier; without, guessed from the cards")
@@ -181,9 +182,8 @@ def _print_tables(inputs: Inputs, means: list[list[str]], first: list[list[str]]
 
 
 def _warn(comparison: Comparison, names: list[str], notes: Iterable[str]) -> None:
-    if any(model.scenario.guessed for model in comparison.models):
-        sys.stderr.write("step times were guessed from the cards; give --profile for measured ones\n")
-    for note in (*note_comparison(comparison, any(is_tunable(name) for name in names)), *notes):
+    guesses = (line for model in comparison.models for line in model.scenario.guesses)
+    for note in (*guesses, *note_comparison(comparison, any(is_tunable(name) for name in names)), *notes):
         sys.stderr.write(f"{note}\n")
 
 

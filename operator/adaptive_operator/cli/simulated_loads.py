@@ -13,7 +13,7 @@ from adaptive_operator.simulate.cards import measure_cards
 from adaptive_operator.simulate.comparison import Comparison, ModelLoad, hold_out
 from adaptive_operator.simulate.failing_loads import FailingLoads
 from adaptive_operator.simulate.generators import GENERATORS, parse_generator
-from adaptive_operator.simulate.hints import describe_short
+from adaptive_operator.simulate.hints import describe_floor, describe_lengths, describe_short
 from adaptive_operator.simulate.policies.registry import PolicyError, Setting, make_policy
 from adaptive_operator.simulate.requests import TraceRow
 from adaptive_operator.simulate.run import Part, RunSettings
@@ -34,6 +34,9 @@ def prepare(options: argparse.Namespace) -> tuple[Comparison, list[str]]:
     The comparison of the first seed, and the policies' names. Raises ScenarioError, TraceError, PolicyError,
     GeneratorError and OSError.
     """
+    _check_file("-f", options.filename, "a manifest with an AdaptiveModel")
+    if options.profile is not None:
+        _check_file("--profile", options.profile, "a file of step times")
     scenarios = load_scenarios(options.filename, options.profile, options.budget)
     _check_tiers(options.fail_loads, scenarios)
     for note in () if scenarios[0].pool is None else scenarios[0].pool.left_out:
@@ -49,10 +52,19 @@ def prepare(options: argparse.Namespace) -> tuple[Comparison, list[str]]:
         if any(model.held_out == model.trace for model in models):
             sys.stderr.write(_NOT_CUT)
         models = tuple(_with_measured_cards(model, options.seed) for model in models)
+    for model in models:
+        _tell(describe_floor(model.scenario))
+        _tell("" if options.measure_cards else describe_lengths(model.scenario, model.trace))
     settings = _run_settings(options, options.seed)
     comparison = Comparison(models, options.scale, options.seed, settings, resample=options.seeds > 1)
     _check_scale(options, comparison)
     return comparison, names
+
+
+def _check_file(option: str, path: Path, what: str) -> None:
+    if not path.exists() or path.is_dir():
+        cause = "a folder" if path.exists() else "there is no such file"
+        raise ScenarioError(f"{option} {path}: {cause}; give the path of {what}")
 
 
 def _run_settings(options: argparse.Namespace, seed: int) -> RunSettings:

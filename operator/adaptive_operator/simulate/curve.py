@@ -86,6 +86,10 @@ class StepCurve:
         largest = fitting[-1] if fitting else 1
         return replace(self, max_sequences=largest, planned_seconds=planned if chunked else math.inf)
 
+    def with_places(self, sequences: int) -> StepCurve:
+        """The curve of a level whose replica forms batches of so many sequences: it has step times for all of them."""
+        return self if self.max_sequences >= sequences else replace(self, max_sequences=sequences)
+
     def scaled(self, prefill: float, decode: float) -> StepCurve:
         """The curve of a tier that reads prompts and decodes so many times faster. Example: int8, 1.6 and 1.6."""
         return replace(

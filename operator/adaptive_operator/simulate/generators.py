@@ -18,6 +18,7 @@ Rate = Callable[[float], float]  # seconds -> requests/s
 # Azure's conversation trace: means 1,155 and 211, medians 1,020 and 129.
 _LONGEST_PROMPT: Final = 14_000
 _LONGEST_OUTPUT: Final = 1_000
+_MOST_TOKENS: Final = 50_000.0  # on average: the longest requests have twelve times as many
 
 
 class GeneratorError(ValueError):
@@ -26,18 +27,34 @@ class GeneratorError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class LengthDistribution:
-    """Log-normal lengths by median and mean, in tokens."""
+    """Log-normal lengths by median and mean, in tokens, and the longest that are drawn."""
 
     prompt_median: float = 1020.0
     prompt_mean: float = 1155.0
     output_median: float = 129.0
     output_mean: float = 211.0
+    longest_prompt: int = _LONGEST_PROMPT
+    longest_output: int = _LONGEST_OUTPUT
+
+    @classmethod
+    def of_means(cls, prompt: float, output: float) -> LengthDistribution:
+        """As varied as the trace's lengths, with these means (before the longest are cut)."""
+        usual = cls()
+        of_prompts, of_outputs = prompt / usual.prompt_mean, output / usual.output_mean
+        return cls(
+            prompt_median=usual.prompt_median * of_prompts,
+            prompt_mean=prompt,
+            output_median=usual.output_median * of_outputs,
+            output_mean=output,
+            longest_prompt=math.ceil(_LONGEST_PROMPT * of_prompts),
+            longest_output=math.ceil(_LONGEST_OUTPUT * of_outputs),
+        )
 
     def draw(self, rng: random.Random) -> tuple[int, int]:
         """(prompt, output) of one request, clipped to what the trace has."""
         prompt = _log_normal(rng, self.prompt_median, self.prompt_mean)
         output = _log_normal(rng, self.output_median, self.output_mean)
-        return min(max(round(prompt), 1), _LONGEST_PROMPT), min(max(round(output), 1), _LONGEST_OUTPUT)
+        return min(max(round(prompt), 1), self.longest_prompt), min(max(round(output), 1), self.longest_output)
 
 
 def generate(
@@ -125,12 +142,19 @@ _SHAPES: Final[Mapping[str, tuple[Callable[..., Rate], Mapping[str, float | None
     "day": (day_and_night, {"night": None, "day": None, "period": 86_400.0}),
 }
 GENERATORS: Final = tuple(_SHAPES)
-_COMMON: Final[Mapping[str, float]] = {"seconds": _DEFAULT_SECONDS, "variation": 1.0}
+_COMMON: Final[Mapping[str, float]] = {
+    "seconds": _DEFAULT_SECONDS,
+    "variation": 1.0,
+    "prompt": LengthDistribution().prompt_mean,
+    "output": LengthDistribution().output_mean,
+}
 # Beyond these nothing is drawn that floats can tell apart; rates are taken in steps of 0.1 s.
 _RANGES: Final[Mapping[str, tuple[float, float]]] = {
     "variation": (0.01, 100.0),
     "period": (1.0, math.inf),
     "half-period": (1.0, math.inf),
+    "prompt": (1.0, _MOST_TOKENS),
+    "output": (1.0, _MOST_TOKENS),
 }
 
 
@@ -142,7 +166,8 @@ def ahead(rate: Rate, seconds: float) -> Rate:
 def parse_generator(text: str, seed: int, phase: float = 0.0) -> tuple[TraceRow, ...]:
     """A trace from `NAME:parameter=number,…`. Example: `square:low=2,high=6,half-period=120,seconds=7200`.
 
-    Every shape also takes `seconds` (3600) and `variation` (1) of the gaps. `phase` (0..1): how far ahead a periodic
+    Every shape also takes `seconds` (3600), `variation` (1) of the gaps, and the mean lengths `prompt` (1155) and
+    `output` (211) in tokens. `phase` (0..1): how far ahead a periodic
     shape is, so that models of a pool do not peak together. Raises GeneratorError.
     """
     name, _, parameters = text.partition(":")
@@ -156,7 +181,8 @@ def parse_generator(text: str, seed: int, phase: float = 0.0) -> tuple[TraceRow,
     seconds, variation = values["seconds"] or 0.0, values["variation"] or 0.0
     period = values.get("period") or 2 * (values.get("half-period") or 0.0)
     rate = ahead(shape(*(values[key] for key in expected)), phase * period)
-    return generate(rate, seconds, seed, variation)
+    lengths = LengthDistribution.of_means(values["prompt"] or 0.0, values["output"] or 0.0)
+    return generate(rate, seconds, seed, variation, lengths)
 
 
 def _numbers(name: str, text: str, known: Mapping[str, float | None]) -> dict[str, float]:

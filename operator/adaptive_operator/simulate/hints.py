@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
+from adaptive_operator.decide.floor import floor_out_of_reach
+from adaptive_operator.decide.settings import DecideSettings
+from adaptive_operator.decide.situation import build_situation
+from adaptive_operator.observe.observation import ModelMetrics, ModelObservation, PolicyMemory, Unknown
+from adaptive_operator.simulate.curve import Lengths, saturation
 from adaptive_operator.simulate.requests import TraceRow
 from adaptive_operator.simulate.scenario import Scenario
+
+_OTHER_WORK: Final = 1.5  # times the reference request's, or as many times less
 
 
 def describe_short(scenario: Scenario, trace: Sequence[TraceRow]) -> str:
@@ -19,3 +27,39 @@ def describe_short(scenario: Scenario, trace: Sequence[TraceRow]) -> str:
         f"{scenario.name}: no replica is ready before {ready:.0f} s, and the requests that are judged all come within"
         f" {seconds:.0f} s: any policy but oracle:0 fails them; take a longer trace or more --minutes"
     )
+
+
+def describe_lengths(scenario: Scenario, trace: Sequence[TraceRow]) -> str:
+    """That requests are of another size than those that the cards' rates are of; empty if they are not, or if no card
+    says its size and step times were given."""
+    if not scenario.reference.declared and not scenario.guessed:
+        return ""
+    curve, known = scenario.best_affordable.curve, scenario.reference.lengths
+    mean = Lengths.of([(row.prompt_tokens, row.output_tokens) for row in trace])
+    work = saturation(curve, known) / saturation(curve, mean)
+    if 1 / _OTHER_WORK < work < _OTHER_WORK:
+        return ""
+    size, reference = (f"{lengths.prompt:.0f} + {lengths.output:.0f}" for lengths in (mean, known))
+    return (
+        f"{scenario.name}: a request has {size} tokens on average, {work:.2g} times the work of the {reference} that"
+        f" the cards' rates are of; declare cards of such requests, take what the step times say with --measure-cards,"
+        f" or generate requests of {reference} (e.g. steady:rate=2,prompt={known.prompt:.0f},output={known.output:.0f})"
+    )
+
+
+def describe_floor(scenario: Scenario) -> str:
+    """That no replica can reach the quality floor, as the operator tells it; empty where one can."""
+    nothing = Unknown("", "nothing runs yet")
+    model = ModelObservation(
+        namespace="",
+        name=scenario.name,
+        uid="",
+        generation=1,
+        created_at=0.0,
+        spec=scenario.spec,
+        memory=PolicyMemory(),
+        swap=None,
+        metrics=ModelMetrics(nothing, nothing, nothing, nothing, nothing, nothing, nothing),
+    )
+    found = floor_out_of_reach(build_situation(model, 0.0, 0.0, scenario.budget, DecideSettings()))
+    return f"{scenario.name}: {found[0].message}" if found else ""

@@ -1,13 +1,13 @@
 """What is simulated: the models of a manifest, with a step curve for each of their tiers.
 
-The curves come from a profile file, or are guessed from the cards: then they have the shape of an 8B model on one
-accelerator, scaled so that the tier's saturation fits its declared capacity. Knows no time and no policy.
+The curves come from a profile file, or are guessed from the cards (`guess.py`). Knows no time and no policy.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,18 +15,15 @@ from adaptive_operator.api.tiers import Tier
 from adaptive_operator.api.v1alpha1 import AdaptiveModelSpec, Mode
 from adaptive_operator.levels import levels_of
 from adaptive_operator.names import KIND
-from adaptive_operator.observe.curve_cards import USUAL_REQUEST, complete_cards, reference_request
-from adaptive_operator.simulate.curve import Lengths, StepCurve, linear_points, saturation
+from adaptive_operator.observe.curve_cards import complete_cards, reference_request
+from adaptive_operator.simulate.curve import Lengths, StepCurve
+from adaptive_operator.simulate.guess import Guess, Reference, describe_guesses, guess_curve
 from adaptive_operator.simulate.manifest import ManifestError, name_of, parse_model, read_yaml
 from adaptive_operator.simulate.pool_model import Member, PoolModel, PoolModelError, find_pool
 from adaptive_operator.simulate.profile import ProfileError, check_names, read_profile
 
-# Attainment within an objective of 1 s and 35 ms at this part of saturation (several replicas, 95-99 %).
-_ATTAINED_PART: Final = 0.85
-USUAL_LENGTHS: Final = Lengths(USUAL_REQUEST.prompt_tokens, USUAL_REQUEST.output_tokens)
 _DEFAULT_LOAD_SECONDS: Final = 60.0
 SCHEDULING_SECONDS: Final = 5.0  # from creating a pod until its image and its accelerators are there
-_SHAPE_8B: Final = StepCurve(0.010, 0.00005, linear_points(0.006973, 0.000027, 64), 400_000, 64)
 
 
 class ScenarioError(ValueError):
@@ -83,6 +80,21 @@ class Scenario:
     pool: PoolModel | None = None  # the AcceleratorPool that it shares with the others of the run
 
     @property
+    def reference(self) -> Reference:
+        """The request that the cards' rates are of."""
+        return _reference_of(self.spec)
+
+    @property
+    def guesses(self) -> tuple[str, ...]:
+        """What was guessed, a line each; empty where a profile says it."""
+        if not self.guessed:
+            return ()
+        of_tiers = [[Guess(tier.name, tier.rate, tier.curve)] for tier in self.tiers]
+        for found, tier in zip(of_tiers, self.tiers, strict=True):
+            found += [Guess(f"{tier.name}/{level.name}", level.rate, level.curve) for level in tier.levels[1:]]
+        return describe_guesses(self.name, list(chain.from_iterable(of_tiers)), self.reference)
+
+    @property
     def surge(self) -> int:
         """Accelerators beyond the budget, for old and new replicas side by side."""
         return 0 if self.pool is None else self.pool.spec.surge_accelerators
@@ -121,6 +133,13 @@ class Scenario:
         if found is None:
             raise KeyError(name)
         return found
+
+
+def _reference_of(spec: AdaptiveModelSpec) -> Reference:
+    cards = [tier.card for tier in spec.tiers]
+    request = reference_request(cards)
+    declared = any(c and c.reference_prompt_tokens and c.reference_output_tokens for c in cards)
+    return Reference(Lengths(request.prompt_tokens, request.output_tokens), declared)
 
 
 def load_scenario(model: Path, profile: Path | None = None, budget: int | None = None) -> Scenario:
@@ -186,8 +205,8 @@ def _read_curves(profile: Path, specs: Sequence[AdaptiveModelSpec]) -> dict[str,
 def _check_room(profile: Path, scenarios: Sequence[Scenario]) -> None:
     """Raises ScenarioError for a tier whose KV memory does not hold a single reference request."""
     for scenario in scenarios:
-        request = reference_request(tier.card for tier in scenario.spec.tiers)
-        tokens = int(request.prompt_tokens + request.output_tokens)
+        lengths = scenario.reference.lengths
+        tokens = int(lengths.prompt + lengths.output)
         small = next((tier for tier in scenario.tiers if tier.curve.kv_tokens < tokens), None)
         if small is not None:
             raise ScenarioError(
@@ -231,15 +250,15 @@ def _tier_model(tier: Tier, spec: AdaptiveModelSpec, curves: Mapping[str, StepCu
         raise ScenarioError(
             f"{where}tier {tier.name} has no card; declare qualityPermille and capacityMilliRequestsPerSecond"
         )
-    lengths = USUAL_LENGTHS
-    if card.reference_prompt_tokens is not None and card.reference_output_tokens is not None:
-        lengths = Lengths(card.reference_prompt_tokens, card.reference_output_tokens)
+    reference = _reference_of(spec)
     objective = spec.slo.tpot_milliseconds / 1000
 
     def curve_of(name: str, rate: float) -> StepCurve:
         if curves is not None and name not in curves:
             raise ScenarioError(f"{where}the profile has no {_describe_name(name)}")
-        return (curves[name] if curves is not None else guess_curve(rate, lengths)).with_objective(objective)
+        return (curves[name] if curves is not None else guess_curve(rate, reference, spec.slo)).with_objective(
+            objective
+        )
 
     curve = curve_of(tier.name, top.requests_per_second)
     levels = [
@@ -247,6 +266,7 @@ def _tier_model(tier: Tier, spec: AdaptiveModelSpec, curves: Mapping[str, StepCu
         for level in lower
         if level.quality_permille is not None and (rate := level.requests_per_second) is not None
     ]
+    levels = [replace(level, curve=level.curve.with_places(curve.max_sequences)) for level in levels]
     if tier.recipe.nested is not None:
         levels.insert(0, LevelModel(top.name, top.quality_permille, top.requests_per_second, curve))
     load = _DEFAULT_LOAD_SECONDS if card.load_seconds is None else float(card.load_seconds)
@@ -261,12 +281,6 @@ def _describe_name(name: str) -> str:
         if level
         else f"tier {tier}; add it under tiers"
     )
-
-
-def guess_curve(rate: float, lengths: Lengths) -> StepCurve:
-    """A curve of the 8B shape whose saturation is the card's capacity / 0.85 (what is attained of a saturation)."""
-    factor = rate / _ATTAINED_PART / saturation(_SHAPE_8B, lengths)
-    return _SHAPE_8B.scaled(factor, factor)
 
 
 def _find_models(documents: Sequence[Any]) -> list[Mapping[str, Any]]:

@@ -26,9 +26,17 @@ LONGEST_GAP_SECONDS: Final = 600.0  # longer silence is a hole in the record rat
 # A gap that the limit allows, and yet no chance of a trace with this mean gap: what is told of, and not refused.
 _LEAST_HOLE_SECONDS: Final = 60.0
 _HOLE_IN_MEAN_GAPS: Final = 50.0
-_COLUMNS: Final = ("TIMESTAMP", "ContextTokens", "GeneratedTokens")
+# Field -> what a file calls it.
+_CSV: Final[Mapping[str, str]] = {
+    "time": "TIMESTAMP",
+    "prompt_tokens": "ContextTokens",
+    "output_tokens": "GeneratedTokens",
+}
+_JSON: Final[Mapping[str, str]] = {field: field for field in _CSV}
 _MOST_SHOWN: Final = 60  # characters of a value
 _MOST_TOKENS: Final = 1_000_000
+_A_TIME: Final = "a date and time, e.g. 2023-11-16 18:15:46.68, or seconds"
+_A_COUNT: Final = f"a whole number from 1 to {_MOST_TOKENS}"
 _FRACTION: Final = re.compile(r"(\.\d{6})\d+")  # the Azure files have seven digits, datetime reads six
 
 
@@ -106,35 +114,44 @@ def _validate_json(path: Path, number: int, line: str) -> _Line:
         raise TraceError(f"{path}, row {number}: not JSON ({error}); write one object per line") from None
     if not isinstance(document, dict):
         raise TraceError(f"{path}, row {number}: not an object; write one object per line")
-    return _parse(path, number, document)
+    return _parse(path, number, document, _JSON)
 
 
 def _csv_lines(path: Path, lines: Iterable[str]) -> Iterator[tuple[int, _Line]]:
     reader = csv.DictReader(lines)
     rows = reader.reader  # counts the lines of the file, also those that are empty
     try:
-        missing = [column for column in _COLUMNS if column not in (reader.fieldnames or ())]
+        missing = [column for column in _CSV.values() if column not in (reader.fieldnames or ())]
         if missing:
-            hint = f"the header has to be {','.join(_COLUMNS)}"
+            hint = f"the header has to be {','.join(_CSV.values())}"
             raise TraceError(f"{path}, row {rows.line_num or 1}: no column {', '.join(missing)}; {hint}")
         for row in reader:
-            values = {"time": row["TIMESTAMP"], "prompt_tokens": row["ContextTokens"]}
-            yield rows.line_num, _parse(path, rows.line_num, {**values, "output_tokens": row["GeneratedTokens"]})
+            values = {field: row[column] for field, column in _CSV.items()}
+            yield rows.line_num, _parse(path, rows.line_num, values, _CSV)
     except csv.Error as error:
         raise TraceError(f"{path}, row {rows.line_num}: not CSV ({error}); correct or remove it") from None
 
 
-def _parse(path: Path, number: int, values: Mapping[str, Any]) -> _Line:
+def _parse(path: Path, number: int, values: Mapping[str, Any], names: Mapping[str, str]) -> _Line:
+    """`names`: what the file calls the fields."""
     time, clock = _read_time(values.get("time"))
     try:
         return _Line.model_validate({**values, "time": time, "clock": clock, "written": str(values.get("time"))})
     except ValidationError as error:
-        problem = error.errors()[0]
-        field = ".".join(str(part) for part in problem["loc"])
-        seen = repr(values.get(field))
-        seen = seen if len(seen) <= _MOST_SHOWN else f"{seen[:_MOST_SHOWN]}…"
-        words = problem["msg"].removeprefix("Value error, ")
-        raise TraceError(f"{path}, row {number}: {field} is {seen}: {words}; correct or remove it") from None
+        field = str(error.errors()[0]["loc"][0])
+        accepted = _A_TIME if field == "time" else _A_COUNT
+        seen = _describe_value(values.get(field))
+        raise TraceError(
+            f"{path}, row {number}: {names[field]} is {seen}; give {accepted}, or remove the row"
+        ) from None
+
+
+def _describe_value(value: Any) -> str:
+    """As the file has it."""
+    if value is None:
+        return "missing"
+    seen = str(value).lower() if isinstance(value, bool) else repr(value)
+    return seen if len(seen) <= _MOST_SHOWN else f"{seen[:_MOST_SHOWN]}…"
 
 
 def _read_time(time: Any) -> tuple[Any, _Clock]:

@@ -12,13 +12,12 @@ from functools import partial
 from typing import Final
 
 from adaptive_operator.observe.queries import Windows
-from adaptive_operator.simulate.curve import Lengths
 from adaptive_operator.simulate.dispatch import Dispatcher
 from adaptive_operator.simulate.events import EventQueue
 from adaptive_operator.simulate.failing_loads import FailingLoads
 from adaptive_operator.simulate.plant import Accelerators, Plant
 from adaptive_operator.simulate.requests import Request, TraceRow
-from adaptive_operator.simulate.scenario import USUAL_LENGTHS, Scenario
+from adaptive_operator.simulate.scenario import Scenario
 from adaptive_operator.simulate.scrapes import FaultAt, Scraper
 from inference_pods.router.table import Route, RouteKey, RoutingTable
 
@@ -123,15 +122,6 @@ class World:
         )
         self.samples.append(state)
         self.events.after(SAMPLE_SECONDS, self._sample)
-
-
-def reference_lengths(scenario: Scenario) -> Lengths:
-    """Lengths of the reference request of the cards; of Azure's conversation trace if no card says."""
-    for tier in scenario.spec.tiers:
-        card = tier.card
-        if card is not None and card.reference_prompt_tokens is not None and card.reference_output_tokens is not None:
-            return Lengths(card.reference_prompt_tokens, card.reference_output_tokens)
-    return USUAL_LENGTHS
 
 
 def fixed_table(scenario: Scenario, tiers: tuple[str, ...]) -> RoutingTable:

@@ -7,6 +7,7 @@ from typing import Any
 from adaptive_operator.api.v1alpha1 import AdaptiveModelSpec
 from adaptive_operator.observe.observation import PodObservation
 from adaptive_operator.observe.pods import parse_pod
+from adaptive_operator.simulate.curve import Lengths, StepCurve, saturation
 from adaptive_operator.simulate.events import EventQueue
 from adaptive_operator.simulate.failing_loads import FailingLoads
 from adaptive_operator.simulate.plant import Plant, Pod
@@ -14,6 +15,7 @@ from adaptive_operator.simulate.pod_status import pod_status
 from adaptive_operator.simulate.requests import Outcome
 from adaptive_operator.simulate.run import RunResult
 from adaptive_operator.simulate.scenario import Scenario, build_scenario
+from tests.operator.simulate.queues import make_curve
 
 # name, precision, quality in permille, requests/s of a replica, accelerators
 TIERS = (("full", "bf16", 1000, 4.0, 1), ("int8", "int8", 990, 6.4, 1), ("int4", "int4", 850, 10.0, 1))
@@ -46,8 +48,16 @@ def make_spec(tiers: tuple[tuple[str, str, int, float, int], ...] = TIERS, **mor
     return AdaptiveModelSpec.model_validate({**document, **more})
 
 
+def curves_of(spec: AdaptiveModelSpec) -> dict[str, StepCurve]:
+    """8B-like curves of the tiers, each saturated at its card's rate / 0.85."""
+    most = saturation(make_curve(), Lengths(1155, 211))
+    rates = {tier.name: tier.card.capacity_milli_requests_per_second / 1000 for tier in spec.tiers}
+    return {name: make_curve().scaled(rate / 0.85 / most, rate / 0.85 / most) for name, rate in rates.items()}
+
+
 def make_scenario(budget: int = 4, **more: Any) -> Scenario:
-    return build_scenario("assistant", make_spec(**more), budget)
+    spec = make_spec(**more)
+    return build_scenario("assistant", spec, budget, curves_of(spec))
 
 
 def make_plant(*failing: FailingLoads) -> Plant:

@@ -103,3 +103,24 @@ def test_every_scaled_trace_is_sorted_and_its_lengths_come_from_the_trace(factor
 def test_a_parameter_that_no_float_can_follow_is_refused(text, words):
     with pytest.raises(g.GeneratorError, match=words):
         g.parse_generator(text, seed=1)
+
+
+@pytest.mark.parametrize(("prompt", "output"), [(16, 24), (2000, 400)])
+def test_lengths_have_the_means_that_were_asked_for(prompt, output):
+    trace = g.parse_generator(f"steady:rate=20,seconds=1000,prompt={prompt},output={output}", seed=5)
+    assert statistics.fmean(r.prompt_tokens for r in trace) == pytest.approx(prompt, rel=0.05)
+    assert statistics.fmean(r.output_tokens for r in trace) == pytest.approx(output, rel=0.1)  # less what is cut
+    assert min(min(r.prompt_tokens, r.output_tokens) for r in trace) >= 1
+
+
+def test_the_usual_lengths_can_be_named_or_left_out():
+    named = g.parse_generator("steady:rate=5,seconds=100,prompt=1155,output=211", seed=1)
+    assert named == g.parse_generator("steady:rate=5,seconds=100", seed=1)
+    assert named == g.generate(g.steady(5.0), 100.0, seed=1)
+
+
+def test_lengths_of_no_token_or_beyond_any_memory_are_refused():
+    with pytest.raises(g.GeneratorError, match=r"'prompt=0\.5' is out of range; prompt has to be from 1 to 50000"):
+        g.parse_generator("steady:rate=2,prompt=0.5", seed=1)
+    with pytest.raises(g.GeneratorError, match="output has to be from 1 to 50000"):
+        g.parse_generator("steady:rate=2,output=1e6", seed=1)

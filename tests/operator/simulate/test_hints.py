@@ -6,9 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from adaptive_operator.simulate.hints import describe_short
+from adaptive_operator.api.v1alpha1 import AdaptiveModelSpec
+from adaptive_operator.simulate.hints import describe_floor, describe_lengths, describe_short
 from adaptive_operator.simulate.requests import TraceRow
-from tests.operator.simulate.scenes import TIERS, make_scenario
+from adaptive_operator.simulate.scenario import build_scenario
+from tests.operator.simulate.scenes import TIERS, make_scenario, make_spec
 
 
 @pytest.mark.parametrize("seconds", [0.0, 24.0])
@@ -29,3 +31,27 @@ def test_a_tier_that_does_not_fit_into_the_budget_serves_nothing_however_fast_it
     full, large = scenario.tiers
     scenario = replace(scenario, tiers=(full, replace(large, load_seconds=0.0)))
     assert "ready before 25 s" in describe_short(scenario, [TraceRow(6.0, 1, 1)])
+
+
+def test_requests_of_another_size_than_the_cards_are_told_with_the_work_and_the_remedy():
+    told = describe_lengths(make_scenario(), [TraceRow(0.0, 16, 24), TraceRow(9.0, 18, 26)])
+    assert told.startswith("assistant: a request has 17 + 25 tokens on average, 0.")
+    assert "times the work of the 1155 + 211 that the cards' rates are of; " in told
+    assert "prompt=1155,output=211" in told
+
+
+def test_nothing_is_told_of_requests_that_are_about_as_large_as_the_cards_say():
+    assert describe_lengths(make_scenario(), [TraceRow(0.0, 1000, 200)]) == ""
+
+
+def test_a_floor_that_no_replica_may_reach_is_told_as_the_operator_tells_it():
+    spec = make_spec(quality={"floorPermille": 999})
+    document = spec.model_dump(by_alias=True, exclude_none=True)
+    document["tiers"][0]["replicas"] = {"max": 0}
+    closed = AdaptiveModelSpec.model_validate(document)
+    assert describe_floor(build_scenario("assistant", closed, 4)) == (
+        "assistant: quality.floorPermille 999 is out of reach: replicas.max of full is 0; the nearest that can be kept"
+        " is 990, of int8, and routers refuse what is below the floor; lower quality.floorPermille to 990, or raise"
+        " replicas.max"
+    )
+    assert describe_floor(build_scenario("assistant", spec, 4)) == ""

@@ -29,7 +29,7 @@ from adaptive_operator.simulate.run import Part, run, run_pool
 from adaptive_operator.simulate.scenario import build_scenario
 from adaptive_operator.simulate.world import World, fixed_table
 from tests.operator.simulate.queues import make_curve
-from tests.operator.simulate.scenes import make_scenario, make_spec, mixes, quality, served
+from tests.operator.simulate.scenes import curves_of, make_scenario, make_spec, mixes, quality, served
 
 HPA = {  # (work, ready, unready) -> desired, target 10
     "more work, more replicas": ((35, 2, 0), 4),
@@ -294,7 +294,9 @@ def test_ours_watches_a_swap_at_its_own_period_whatever_a_model_asks_for():
 def test_ours_plans_a_pool_at_its_own_period_for_models_that_ask_for_none():
     asks = {"dwellSeconds": 60, "holdSeconds": 60, "plannerPeriodSeconds": 3600}
     parts = [
-        Part(build_scenario(name, make_spec(**own), 4), generate(steady(2.0), 300.0, seed=1))
+        Part(
+            build_scenario(name, make_spec(**own), 4, curves_of(make_spec(**own))), generate(steady(2.0), 300.0, seed=1)
+        )
         for name, own in (("a", {}), ("b", {"scaling": asks}))
     ]
     policy = AdaptivePolicy(keep_records=True)

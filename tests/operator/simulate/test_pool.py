@@ -27,14 +27,14 @@ from adaptive_operator.simulate.scrapes import Fault
 from adaptive_operator.simulate.traces import read_trace
 from tests.needed import need_trace
 from tests.operator.simulate.queues import NOTHING, make_curve
-from tests.operator.simulate.scenes import make_scenario, make_spec, mixes, served
+from tests.operator.simulate.scenes import curves_of, make_scenario, make_spec, mixes, served
 
 
 def three_in_antiphase(budget=6, seconds=600.0):
     """Loads a third of 1,200 s apart: within half of that each of the three rises or falls by most of its height."""
     return [
         Part(
-            build_scenario(name, make_spec(routing={"warmTier": "int8"}), budget),
+            build_scenario(name, make_spec(routing={"warmTier": "int8"}), budget, curves_of(make_spec())),
             generate(ahead(sinusoid(0.5, 12.0, 1200.0), 400.0 * i), seconds, seed=i),
         )
         for i, name in enumerate(("a", "b", "c"))
@@ -123,7 +123,7 @@ def test_models_of_a_pool_start_nothing_beyond_what_is_left_however_nodes_and_me
 
     parts = [
         Part(
-            build_scenario(f"m{i}", make_spec(load_seconds=10), budget),
+            build_scenario(f"m{i}", make_spec(load_seconds=10), budget, curves_of(make_spec())),
             generate(ahead(square_wave(1.0, peak, half_period), half_period * i), 400.0, seed + i),
         )
         for i, peak in enumerate(peaks)
@@ -148,8 +148,10 @@ def conversation():
 def test_the_same_holds_beside_a_model_whose_load_was_recorded(conversation, begin, budget, loss, fault_from, fault):
     own = make_spec(load_seconds=10)
     parts = [
-        Part(build_scenario("recorded", own, budget), cut_trace(conversation, begin, begin + 120.0)),
-        Part(build_scenario("made", own, budget), generate(square_wave(1.0, 12.0, 30.0), 120.0, seed=1)),
+        Part(build_scenario("recorded", own, budget, curves_of(own)), cut_trace(conversation, begin, begin + 120.0)),
+        Part(
+            build_scenario("made", own, budget, curves_of(own)), generate(square_wave(1.0, 12.0, 30.0), 120.0, seed=1)
+        ),
     ]
     faults = RunSettings(fault_at=lambda now: fault if fault_from <= now < fault_from + 40 else None, losses=(loss,))
     keep_to_budget(parts, budget, faults)

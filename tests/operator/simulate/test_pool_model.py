@@ -18,7 +18,7 @@ from adaptive_operator.simulate.policies.ours import AdaptivePolicy
 from adaptive_operator.simulate.pool_model import Member, PoolModel, PoolModelError, find_pool
 from adaptive_operator.simulate.run import NodeLoss, Part, RunResult, RunSettings, run_pool
 from adaptive_operator.simulate.scenario import ScenarioError, build_scenario, load_scenarios
-from tests.operator.simulate.scenes import make_spec, served
+from tests.operator.simulate.scenes import curves_of, make_spec, served
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 BUDGET = 8
@@ -38,7 +38,7 @@ def play(
     pool = PoolModel("gpus", declared)
     own = make_spec(accelerators={"pool": "gpus"})
     parts = [
-        Part(build_scenario(name, own, BUDGET, pool=pool), generate(rate, 4 * HALF_PERIOD, seed))
+        Part(build_scenario(name, own, BUDGET, curves_of(own), pool=pool), generate(rate, 4 * HALF_PERIOD, seed))
         for seed, (name, rate) in enumerate(loads.items())
     ]
     policy = AdaptivePolicy(keep_records=True)
@@ -130,7 +130,7 @@ def test_whatever_is_promised_and_fails_no_pool_holds_more_than_budget_and_surge
     own = make_spec(accelerators={"pool": "gpus"}, load_seconds=10)
     parts = [
         Part(
-            build_scenario(f"m{i}", own, budget, pool=PoolModel("gpus", spec)),
+            build_scenario(f"m{i}", own, budget, curves_of(own), pool=PoolModel("gpus", spec)),
             generate(ahead(square_wave(1.0, 15.0, half_period), half_period * i), 400.0, seed + i),
         )
         for i in range(3)

@@ -42,15 +42,24 @@ BAD = {
         HEADER + "2023-11-16 18:15:46.6805901,1,1\n2023-11-16 18:15:46.6805904,1,1\n",
         "row 3: within a microsecond of the row before; remove the duplicate, or allow equal times",
     ),
-    "a bad row after empty ones": (HEADER + "\n0,1,1\n\n\nsoon,1,1\n", "row 6: time is 'soon'"),
+    "a bad row after empty ones": (HEADER + "\n0,1,1\n\n\nsoon,1,1\n", "row 6: TIMESTAMP is 'soon'; give"),
     "an empty line for a header": ("\n" + HEADER, "row 1: no column"),
     "an endless header": ("a" * 200_000 + "\n", "row 1: not CSV"),
-    "no number": (HEADER + "0,1,1\nsoon,1,1\n", "row 3: time is 'soon': Input should be a valid number"),
-    "not a time": (HEADER + "nan,1,1\n", "row 2: time is 'nan': Input should be a finite number"),
-    "no output": (HEADER + "0,5,0\n", "row 2: output_tokens is '0': Input should be greater than or equal to 1"),
-    "a short row": (HEADER + "0,5\n", "row 2: output_tokens is None"),
-    "negative prompt": (HEADER + "0,-5,1\n", "row 2: prompt_tokens is '-5'"),
+    "no number": (
+        HEADER + "0,1,1\nsoon,1,1\n",
+        "row 3: TIMESTAMP is 'soon'; give a date and time, e.g. 2023-11-16 18:15:46.68, or seconds",
+    ),
+    "not a time": (HEADER + "nan,1,1\n", "row 2: TIMESTAMP is 'nan'; give a date"),
+    "no output": (HEADER + "0,5,0\n", "row 2: GeneratedTokens is '0'; give a whole number from 1 to 1000000"),
+    "a short row": (HEADER + "0,5\n", "row 2: GeneratedTokens is missing; give a whole number"),
+    "negative prompt": (
+        HEADER + "0,-5,1\n",
+        "row 2: ContextTokens is '-5'; give a whole number from 1 to 1000000, or remove the row",
+    ),
     "an endless field": (HEADER + "0,5," + "1" * 200_000 + "\n", "row 2: not CSV"),
+    "a number that is none": (HEADER + "0,5.5,1\n", "row 2: ContextTokens is '5.5'; give a whole number"),
+    "an empty field": (HEADER + "0,,1\n", "row 2: ContextTokens is ''; give a whole number"),
+    "a date that is none": (HEADER + "yesterday,1,1\n", "row 2: TIMESTAMP is 'yesterday'; give a date and time"),
     "another header": ("a,b\n1,2\n", "row 1: no column TIMESTAMP, ContextTokens, GeneratedTokens; the header has to"),
     "no rows": (HEADER, "trace.csv: no request in it"),
     "nothing": ("", "row 1: no column"),
@@ -71,10 +80,13 @@ BAD_JSON = {
     "brackets without end": ("[" * 100_000, "row 1: not JSON"),
     "a truth as a number of tokens": (
         '{"time": 1, "prompt_tokens": true, "output_tokens": 1}',
-        "row 1: prompt_tokens is True: a truth is no number; correct or remove it",
+        "row 1: prompt_tokens is true; give a whole number from 1 to 1000000, or remove the row",
     ),
-    "a truth as a time": ('{"time": false, "prompt_tokens": 1, "output_tokens": 1}', "row 1: time is False: a truth"),
-    "a field missing": ('{"time": 1, "prompt_tokens": 2}', "row 1: output_tokens is None: Field required"),
+    "a truth as a time": (
+        '{"time": false, "prompt_tokens": 1, "output_tokens": 1}',
+        "row 1: time is false; give a date",
+    ),
+    "a field missing": ('{"time": 1, "prompt_tokens": 2}', "row 1: output_tokens is missing; give a whole number"),
 }
 
 

@@ -18,7 +18,7 @@ from adaptive_operator.simulate.curve import Lengths, StepCurve
 from adaptive_operator.simulate.policies.base import Scaler
 from adaptive_operator.simulate.policies.mixes import Mix, MixProgram
 from adaptive_operator.simulate.scenario import Scenario
-from adaptive_operator.simulate.world import World, fixed_table, reference_lengths
+from adaptive_operator.simulate.world import World, fixed_table
 from inference_pods.router.table import RoutingTable
 
 PERIOD_SECONDS: Final = 10.0
@@ -133,6 +133,6 @@ def weighted(table: RoutingTable, mix: Mix) -> RoutingTable:
 
 def make_planner(scenario: Scenario, beta: float = BETA) -> Planner:
     """The program with rates from the curves at the cards' reference lengths."""
-    lengths = reference_lengths(scenario)
+    lengths = scenario.reference.lengths
     ttft, tpot = scenario.ttft_seconds, scenario.tpot_seconds
     return Planner(scenario, tuple(batch_rate(tier.curve, lengths, ttft, tpot) for tier in scenario.tiers), beta)

@@ -46,8 +46,8 @@ def _introduction(document: Mapping[str, Any]) -> str:
             f" Objective of {name}: first token within {objective['ttftSeconds']:g} s,"
             f" {1000 * objective['tpotSeconds']:g} ms per token; quality floor {objective['floor']:g}."
         )
-    guessed = " The tiers' step times were guessed from their cards." if document["curvesGuessed"] else ""
-    return f"<p>{escape(text + guessed)}</p>"
+    guesses = "".join(f"<p><strong>{escape(line)}</strong></p>" for line in document.get("guesses", ()))
+    return f"<p>{escape(text)}</p>{guesses}"
 
 
 def _repeated(document: Mapping[str, Any], rows: Sequence[Sequence[str]]) -> str:

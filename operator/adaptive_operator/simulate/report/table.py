@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from adaptive_operator.simulate.comparison import Comparison, Judged, note_comparison
+from adaptive_operator.simulate.hints import describe_floor
 from adaptive_operator.simulate.repeated import Estimate, Repeated
 from adaptive_operator.simulate.report.inputs import Inputs
 from adaptive_operator.simulate.run import RunResult
@@ -120,9 +121,10 @@ def build_document(
 
     Over several seeds, the policies' own entries are those of the first one.
     """
+    floors = [note for model in comparison.models if (note := describe_floor(model.scenario))]
     document = {
         **describe_setting(comparison, inputs),
-        "notes": note_comparison(comparison, any(item.grid for item in judged)),
+        "notes": [*floors, *note_comparison(comparison, any(item.grid for item in judged))],
         "policies": [_describe(item) for item in judged],
     }
     if repeated:
@@ -151,12 +153,14 @@ def describe_interval(value: Estimate) -> dict[str, float | None]:
 def describe_setting(comparison: Comparison, inputs: Inputs) -> dict[str, Any]:
     """What was simulated, as JSON data."""
     scenarios = [model.scenario for model in comparison.models]
+    guesses = [line for scenario in scenarios for line in scenario.guesses]
     return {
         "schemaVersion": SCHEMA_VERSION,
         "simulated": inputs.as_record(),
         "model": ", ".join(scenario.name for scenario in scenarios),
         "budget": comparison.budget,
         "curvesGuessed": any(scenario.guessed for scenario in scenarios),
+        **({"guesses": guesses} if guesses else {}),
         "objectives": {
             scenario.name: {
                 "ttftSeconds": scenario.ttft_seconds,

@@ -525,9 +525,11 @@ async def test_nodes_are_not_read_while_somebody_names_the_budget_and_replicas_f
 
 
 async def test_a_replica_of_two_accelerators_starts_where_a_node_has_both_whoever_names_the_budget() -> None:
-    """Two nodes of one accelerator each beside one of two: the second model's best tier fits nowhere."""
-    one = {"nvidia.com/gpu": "1"}
-    nodes = [build_node("a", one), build_node("b", one), build_node("c", {"nvidia.com/gpu": "2"})]
+    """Six nodes of one accelerator each beside one of two: the second model's best tier fits nowhere."""
+    nodes = [
+        *(build_node(name, {"nvidia.com/gpu": "1"}) for name in "abdefg"),
+        build_node("c", {"nvidia.com/gpu": "2"}),
+    ]
     scene = Scene(build_model("first", accelerators={}), build_model("second", accelerators={}), *nodes)
     await scene.run(2)
     full = [name for name in scene.names("StatefulSet") if "-full-" in name]

@@ -126,8 +126,9 @@ def fit_budget(situation: Situation, limit: int) -> Proposal | None:
         else "other models need a replica to serve at all"
     )
     cause = owed if shared else "which is the whole budget"
+    remedy = f"raise {budget_field(situation)} to keep them"
     wanted = mix_text(situation.wanted)
-    message = f"{wanted} hold more than {accelerators_text(limit)}, {cause}: go to {mix_text(mix)}"
+    message = f"{wanted} hold more than {accelerators_text(limit)}, {cause}: go to {mix_text(mix)}; {remedy}"
     if situation.budget <= 0:
         message = f"{wanted} are given up: {no_budget_text(situation)}"
     reason = Reason.BUDGET_SHARED if shared else Reason.BUDGET_EXCEEDED

@@ -336,13 +336,17 @@ def _explained(situation: Situation, proposal: Proposal, limits: Mapping[str, in
     if not any(finding.reason in limited for finding in findings):
         findings.extend(_shared(situation, proposal, limits[situation.model.key], who))
     if situation.held > situation.budget + situation.surge:
-        more = f"{situation.held} accelerators are held, the budget is {situation.budget}: nothing is started"
-        findings.append(Finding(Reason.BUDGET_EXCEEDED, more))
+        findings.append(Finding(Reason.BUDGET_EXCEEDED, _exceeded_text(situation)))
     if situation.model.spec.mode is Mode.DRY_RUN:
         told = "spec.mode is DryRun: nothing was changed; set it to Active to have decisions carried out"
         findings.append(Finding(Reason.DRY_RUN, told))
     message = f"{proposal.message} ({who})" if who and proposal.reason in limited else proposal.message
     return replace(proposal, message=message, findings=tuple(findings))
+
+
+def _exceeded_text(situation: Situation) -> str:
+    held = f"{situation.held} accelerators are held, the budget is {situation.budget}"
+    return f"{held}: nothing is started until enough of them came free; raise {budget_field(situation)} to keep all"
 
 
 def _shared(situation: Situation, proposal: Proposal, limit: int, who: str) -> tuple[Finding, ...]:

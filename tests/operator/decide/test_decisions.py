@@ -719,6 +719,7 @@ def test_a_lowered_budget_starts_nothing_and_gives_up_what_is_worth_least():
     assert (decision.reason, wanted(decision)) == (Reason.BUDGET_EXCEEDED, IDLE)
     assert decision.accelerators_granted <= 3
     assert "the budget is 3" in finding(decision, Reason.BUDGET_EXCEEDED)
+    assert "raise the budget of nvidia.com/gpu to keep all" in finding(decision, Reason.BUDGET_EXCEEDED)
 
 
 def pair(budget: int = 4, **names) -> PoolObservation:

@@ -61,7 +61,10 @@ def test_a_model_with_more_than_the_budget_is_not_told_that_the_budget_was_lower
     assert none.message == (
         "int8 1 · int4 1 are given up: the budget of nvidia.com/gpu is 0, so nothing can run; raise it"
     )
-    assert one.message == "int8 1 · int4 1 hold more than 1 accelerator, which is the whole budget: go to int4 1"
+    assert one.message == (
+        "int8 1 · int4 1 hold more than 1 accelerator, which is the whole budget: go to int4 1;"
+        " raise the budget of nvidia.com/gpu to keep them"
+    )
 
 
 LIMITED = {

@@ -1,8 +1,10 @@
-"""What the planner remembers of a pool between two passes: its last plan, the prices, and solvers that failed.
+"""What the planner remembers of a pool between two passes: its last plan, the prices, solvers that failed, and what
+plans have only begun to agree on.
 
 Kept in this process only. A new one begins without prices, so that exchanges cost nothing in its first plan, which is
-one of all models, and with hope: all of it is in the observation that a decision is made from, and so in the decision
-log. After an hour without a plan it is the same: what an accelerator was worth then is no measure of what it is worth.
+one of all models, and with hope, and agreement begins anew: all of it is in the observation that a decision is made
+from, and so in the decision log. After an hour without a plan it is the same: what an accelerator was worth then is no
+measure of what it is worth.
 """
 
 from __future__ import annotations
@@ -15,13 +17,14 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from adaptive_operator.decide.by_plan import Solver
+from adaptive_operator.decide.damping import only_begins
 from adaptive_operator.decide.decision import PoolDecision
 from adaptive_operator.decide.optimize.problem import Problem
 from adaptive_operator.decide.optimize.solve import PoolPlan
 from adaptive_operator.decide.pool import decide_pool
 from adaptive_operator.decide.price_life import are_prices_told
 from adaptive_operator.decide.settings import DecideSettings
-from adaptive_operator.observe.observation import LastPlan, Planning, PoolObservation
+from adaptive_operator.observe.observation import LastPlan, ModelObservation, Planning, PolicyMemory, PoolObservation
 from adaptive_operator.solving import SolverError, SolverTimeoutError
 
 _LOG = logging.getLogger(__name__)
@@ -50,7 +53,8 @@ class PoolMemory:
     _left_free: set[str] = field(default_factory=set)  # pools of which the last plan left free what is free
     _failures: dict[str, int] = field(default_factory=dict)  # in a row, passes without the solver included
     _passes: dict[str, float] = field(default_factory=dict)  # when the last one of a pool saw it (Unix seconds)
-    _lock: threading.Lock = field(default_factory=threading.Lock)  # of the four above: decisions have threads
+    _begun: dict[str, Mapping[str, PolicyMemory]] = field(default_factory=dict)  # by pool, then by the model's uid
+    _lock: threading.Lock = field(default_factory=threading.Lock)  # of the five above: decisions have threads
 
     def recall(self, observation: PoolObservation) -> PoolObservation:
         """The observation with the last plan and its prices, and how its program is to be answered."""
@@ -59,6 +63,8 @@ class PoolMemory:
 
     def _recall(self, key: str, observation: PoolObservation) -> PoolObservation:
         self._passes[key] = observation.now
+        begun = self._begun.get(key, {})
+        observation = replace(observation, models=tuple(_with_begun(m, begun.get(m.uid)) for m in observation.models))
         failures = self._failures.get(key, 0)
         planning = Planning.SOLVED
         if failures >= FAILURES and (failures - FAILURES) % _PASSES_WITHOUT < _PASSES_WITHOUT - 1:
@@ -106,6 +112,7 @@ class PoolMemory:
         with self._lock:
             if self._passes.get(key) != observation.now:
                 return
+            self._begun[key] = _begun(observation, decision)
             if observation.planning is Planning.SOLVED and decision.planned:
                 self._failures.pop(key, None)
             if decision.planned:
@@ -113,14 +120,20 @@ class PoolMemory:
             if decision.plan is not None:
                 self._plans[key] = _Remembered(observation.now, decision.prices, decision.last_plan)
 
-    def expect(self, pools: Mapping[str, int]) -> None:
-        """These are the pools with a plan now, with so many models: forget the others, prepare for the largest."""
+    def expect(self, pools: Mapping[str, int], without_plan: Collection[str] = ()) -> None:
+        """These are the pools with a plan now, with so many models: forget the others, prepare for the largest.
+
+        In those `without_plan` models agree on plans of their own.
+        """
         self.prepare(max(pools.values(), default=0))
         with self._lock:
             self._left_free &= set(pools)
-            for remembered in (self._plans, self._failures, self._passes):
+            for remembered in (self._plans, self._failures):
                 for key in set(remembered) - set(pools):
                     del remembered[key]
+            for seen in (self._passes, self._begun):
+                for key in set(seen) - set(pools) - set(without_plan):
+                    del seen[key]
 
 
 @dataclass(slots=True)
@@ -141,6 +154,23 @@ class _TimedSolver:
             raise SolverError(f"{type(error).__name__}: {error}") from error
         finally:
             self.seconds = time.monotonic() - start
+
+
+def _begun(observation: PoolObservation, decision: PoolDecision) -> dict[str, PolicyMemory]:
+    """Of the models of which plans only began to agree on something: no status has it."""
+    return {
+        model.uid: decided.memory
+        for model, decided in zip(observation.models, decision.decisions, strict=True)
+        if only_begins(decided.memory, model.spec.scaling.plans_in_agreement)
+    }
+
+
+def _with_begun(model: ModelObservation, begun: PolicyMemory | None) -> ModelObservation:
+    """The model with what plans began to agree on, unless its status was written with another agreement since."""
+    if begun is None or model.memory.agreed_plan is not None:
+        return model
+    plan, count, at = begun.agreed_plan, begun.agreed_count, begun.agreed_at
+    return replace(model, memory=replace(model.memory, agreed_plan=plan, agreed_count=count, agreed_at=at))
 
 
 def _key(observation: PoolObservation) -> str:

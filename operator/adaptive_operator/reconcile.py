@@ -119,7 +119,8 @@ class Reconciler:
         self.metrics.keep_pools({(pool.resource, pool.name) for pool in seen.pools})
         if self.past is not None:
             self.past.keep({pool.key for pool in seen.pools})
-        self.memory.expect({pool.key: len(pool.models) for pool in seen.pools if pool.has_plan})
+        planned = {pool.key: len(pool.models) for pool in seen.pools if pool.has_plan}
+        self.memory.expect(planned, {pool.key for pool in seen.pools} - set(planned))
         self._took = {pool.key: self._took.get(pool.key, 0.0) for pool in seen.pools}
         due = [pool for pool in seen.pools if is_due(pool.key, self._period_of(pool))]
         results = await asyncio.gather(

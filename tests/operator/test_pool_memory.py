@@ -14,7 +14,7 @@ from adaptive_operator.decide.optimize.fallback import keep
 from adaptive_operator.decide.optimize.problem import Problem
 from adaptive_operator.decide.optimize.solve import Method, PoolPlan, SolveSettings, solve
 from adaptive_operator.decide.pool import decide_pool
-from adaptive_operator.observe.observation import Planning, PoolObservation, PoolShare
+from adaptive_operator.observe.observation import ModelObservation, Planning, PoolObservation, PoolShare
 from adaptive_operator.pool_memory import FAILURES, PoolMemory
 from adaptive_operator.reasons import Reason
 from adaptive_operator.record import build_record, decode_record, encode_record
@@ -136,6 +136,60 @@ def test_a_failure_of_a_pass_that_was_given_up_is_counted_and_is_none_of_the_nex
 def at(seen: PoolObservation, seconds: float) -> PoolObservation:
     """So long after SCARCE was seen."""
     return replace(seen, now=SCARCE.now + seconds)
+
+
+def in_agreement(plans: int, seen: PoolObservation) -> PoolObservation:
+    """The same, where so many plans have to agree."""
+
+    def changed(model: ModelObservation) -> ModelObservation:
+        scaling = model.spec.scaling.model_copy(update={"plans_in_agreement": plans})
+        return replace(model, spec=model.spec.model_copy(update={"scaling": scaling}))
+
+    return replace(seen, models=tuple(map(changed, seen.models)))
+
+
+GIVING = in_agreement(3, pool(5, busy=(BUSY, 1.6), calm=(CALM, 0.35)))  # to what `busy` refuses
+
+
+def later(seen: PoolObservation, seconds: float) -> PoolObservation:
+    """The same models in a later pass, with statuses that tell nothing of an agreement."""
+    return replace(seen, now=seen.now + seconds)
+
+
+@pytest.mark.parametrize("seen", [GIVING, replace(GIVING, name="gpu", division=PoolDivision.PLANNED)], ids=str)
+def test_what_plans_began_to_agree_on_is_remembered_though_no_status_tells_it(seen: PoolObservation) -> None:
+    memory = PoolMemory(solve)
+    first, second = (
+        memory.decide_pool(memory.recall(later(seen, passed)), DEMO_SETTINGS).decisions[1] for passed in (0.0, 5.0)
+    )
+    assert (first.reason, first.memory.agreed_count) == (Reason.HELD_FOR_AGREEMENT, 1)
+    assert second.memory.agreed_count == 2
+    assert PoolMemory(solve).recall(later(seen, 5.0)) == later(seen, 5.0), "a new process begins anew"
+
+
+@pytest.mark.parametrize(
+    ("expected", "remembers"),
+    [
+        pytest.param(({GPU: 2}, ()), True, id="a pool with a plan"),
+        pytest.param(({}, {GPU}), True, id="a pool without one"),
+        pytest.param(({}, ()), False, id="no pool any more"),
+    ],
+)
+def test_what_plans_began_to_agree_on_is_remembered_while_the_pool_is_there(
+    expected: tuple[dict[str, int], Collection[str]], remembers: bool
+) -> None:
+    memory = PoolMemory(solve)
+    memory.decide_pool(memory.recall(GIVING), DEMO_SETTINGS)
+    memory.expect(*expected)
+    assert memory.recall(later(GIVING, 5.0)).models[1].memory.agreed_count == int(remembers)
+
+
+def test_an_agreement_that_a_status_tells_counts_before_one_that_began() -> None:
+    memory = PoolMemory(solve)
+    memory.decide_pool(memory.recall(GIVING), DEMO_SETTINGS)
+    told = replace(GIVING.models[1].memory, agreed_plan="full=9", agreed_count=2, agreed_at=0.0)
+    seen = replace(later(GIVING, 5.0), models=(GIVING.models[0], replace(GIVING.models[1], memory=told)))
+    assert memory.recall(seen).models[1].memory == told
 
 
 def test_pools_that_are_gone_are_forgotten() -> None:

@@ -14,6 +14,7 @@ from adaptive_operator.decide.swaps import load_seconds
 from adaptive_operator.decide.wording import fingerprint
 from adaptive_operator.observe.observation import PolicyMemory
 
+_MORE = "more than "  # begins the plan that is agreed on when demand passes what is wanted
 _PERIOD_TOLERANCE = 0.9  # passes come a little early at times
 _MOMENTS_AT_MOST = 32
 
@@ -57,7 +58,15 @@ def agree_on_more(situation: Situation) -> PolicyMemory:
     """
     further = situation.model.spec.scaling.plans_in_agreement - 1
     apart = situation.settings.recent_window_seconds / further if further else 0.0
-    return agree(situation, f"more than {fingerprint(situation.wanted)}", apart)
+    return agree(situation, f"{_MORE}{fingerprint(situation.wanted)}", apart)
+
+
+def only_begins(memory: PolicyMemory, plans: int) -> bool:
+    """Did a single plan, of three or more that have to agree, see something better or smaller?
+
+    The next one often sees it no longer. Until a second one does it is neither told nor written. What lacks is told.
+    """
+    return memory.agreed_count == 1 and plans > 2 and not (memory.agreed_plan or _MORE).startswith(_MORE)
 
 
 def is_agreed(situation: Situation, memory: PolicyMemory) -> bool:

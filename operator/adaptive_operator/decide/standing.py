@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Final
 
+from adaptive_operator.decide.damping import only_begins
 from adaptive_operator.decide.decision import Finding
 from adaptive_operator.decide.proposal import Proposal
 from adaptive_operator.decide.situation import Situation
@@ -22,7 +23,7 @@ FindLimits = Callable[[Situation], Sequence[Finding]]  # what limits the propose
 
 # In the order in which the condition CapacityLimited tells one of them.
 LIMITS: Final = (Reason.CAPACITY_LIMITED, Reason.BUDGET_SHARED, Reason.QUALITY_FLOOR_INFEASIBLE)
-# Nothing is done for them, and nothing is remembered: agreement, which is, changes the status by itself.
+# Nothing is done for them, and nothing is remembered: agreement of more than one plan changes the status by itself.
 _QUIET: Final = {
     *LIMITS,
     Reason.STEADY,
@@ -119,7 +120,11 @@ def _rank(finding: Finding) -> int:
 def _with_reason(situation: Situation, proposal: Proposal, propose: Propose) -> Proposal:
     """With the reason that was told last, where a demand near the present one has it. What lacks is told at once."""
     status = situation.model.status
-    last = status.last_decision.reason if status is not None and status.last_decision is not None else ""
+    told = status.last_decision if status is not None else None
+    last = told.reason if told is not None else ""
+    begins = only_begins(proposal.memory, situation.model.spec.scaling.plans_in_agreement)
+    if told is not None and begins and last in _QUIET - set(LIMITS):
+        return replace(proposal, reason=Reason(last), message=told.message)
     if proposal.reason not in _QUIET or last == proposal.reason:
         return proposal
     if last in LIMITS:

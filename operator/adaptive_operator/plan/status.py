@@ -21,6 +21,7 @@ from adaptive_operator.api.status import (
 from adaptive_operator.api.tiers import Tier
 from adaptive_operator.api.v1alpha1 import Mode
 from adaptive_operator.decide.cards import CURVE, DECLARED
+from adaptive_operator.decide.damping import only_begins
 from adaptive_operator.levels import Level, levels_of, top_of
 from adaptive_operator.observe.holding import held_accelerators
 from adaptive_operator.observe.observation import ModelObservation, PodPhase, PolicyMemory, Sample, SwapRecord
@@ -326,8 +327,13 @@ def _memory(memory: PolicyMemory, model: ModelObservation) -> MemoryStatus:
 
 
 def _agreement(memory: PolicyMemory, model: ModelObservation) -> dict[str, Any]:
-    """The agreeing plan; its count and time stop where they have their effect: else every pass would write a status."""
+    """The agreeing plan; its count and time stop where they have their effect: else every pass would write a status.
+
+    Nothing while plans only begin to agree: the operator's process remembers that.
+    """
     enough = model.spec.scaling.plans_in_agreement
+    if only_begins(memory, enough):
+        return {}
     plan = trim(memory.agreed_plan, 512) if memory.agreed_plan is not None else None
     agreed_at = _optional_time(memory.agreed_at)
     before = model.status.memory if model.status is not None else None

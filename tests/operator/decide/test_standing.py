@@ -15,6 +15,7 @@ from adaptive_operator.decide.decision import Decision
 from adaptive_operator.decide.pool import decide_pool
 from adaptive_operator.decide.settings import DecideSettings
 from adaptive_operator.observe.observation import PoolObservation
+from adaptive_operator.observe.remembered import recall_memory
 from adaptive_operator.reasons import ConditionType, Reason, ShareReason
 from stand_ins.plant import metrics, observe_one, tier
 from tests.operator.decide.resting_pool import PERIOD, build_pool, tell
@@ -135,6 +136,25 @@ def test_a_reason_for_doing_nothing_stands_while_it_is_true_near_the_demand(befo
     decision = decide(seen)
     assert decision.reason is expected
     assert decide(seen) == decision, "the same observation, the same decision"
+
+
+def test_what_a_single_plan_sees_better_is_not_told_before_a_second_one_sees_it():
+    own = spec()
+    own = own.model_copy(update={"scaling": own.scaling.model_copy(update={"plans_in_agreement": 3})})
+
+    def look_at(rate: float, status: AdaptiveModelStatus | None = None) -> PoolObservation:
+        cheap = observe_one(own, {"int8": 3, "int4": 1}, metrics(rate), NOW, "a", status=status)
+        return PoolObservation(NOW, GPU, 4, 1, 0.0, (cheap,))
+
+    status = tell(look_at(1.8).models[0], decide(look_at(1.8)), NOW)
+    first = decide(look_at(0.4, status))
+    assert first.memory.agreed_count == 1
+    assert decide(look_at(0.4)).reason is Reason.HELD_FOR_AGREEMENT, "of which nothing was told yet"
+    assert status is not None
+    assert status.last_decision is not None
+    assert (first.reason, first.message) == (status.last_decision.reason, status.last_decision.message)
+    after = tell(look_at(0.4, status).models[0], first, NOW + 5)
+    assert recall_memory(after).agreed_count == 0, "the weights follow the load, and are all that is written"
 
 
 def pareto(models: int, seed: int) -> list[float]:

@@ -385,6 +385,23 @@ def test_agreement_that_only_waits_for_the_dwell_is_not_written_again() -> None:
     assert write(model, later) == model.status
 
 
+@pytest.mark.parametrize(
+    ("plan", "count", "written"),
+    [
+        pytest.param("full=2,int4=1", 1, None, id="what one plan saw is not written: the next may not see it"),
+        pytest.param("full=2,int4=1", 2, "full=2,int4=1", id="what two saw is"),
+        pytest.param("more than full=1,int4=1", 1, "more than full=1,int4=1", id="what lacks is at once"),
+    ],
+)
+def test_an_agreement_is_written_when_it_has_more_than_begun(plan: str, count: int, written: str | None) -> None:
+    memory = replace(DECISION.memory, agreed_plan=plan, agreed_count=count, agreed_at=NOW)
+    model = seen(seen(BOTH))
+    status = write(model, replace(DECISION, memory=memory))
+    told = recall_memory(status)
+    assert (told.agreed_plan, told.agreed_count) == (written, count if written else 0)
+    assert (status == model.status) is (written is None)
+
+
 def test_whatever_is_too_long_is_cut_and_the_status_stays_valid() -> None:
     tiers = [{**demo_tiers()[2], "name": f"tier-with-a-very-long-name-{n:02}"} for n in range(16)]
     replicas = {tier["name"]: 1 for tier in tiers}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,6 +17,8 @@ from stand_ins.solver import solve_once
 from tests.operator.decide.world import PERIOD, World
 from tests.operator.plan.situations import SETTINGS
 from tests.operator.plan.toy_cluster import ToyCluster
+
+pytestmark = pytest.mark.slow
 
 LOADS = st.sampled_from([0.1, 0.6, 1.3, 2.6, 9.0])
 

@@ -159,6 +159,7 @@ def test_the_same_observation_gives_the_same_decision(pool):
     assert decide_pool(pool, DEMO_SETTINGS) == decide_pool(pool, DEMO_SETTINGS)
 
 
+@pytest.mark.slow
 @settings(max_examples=80, deadline=None)
 @given(models(), st.booleans())
 def test_unknown_or_too_old_demand_changes_no_replica(model, too_old):
@@ -172,6 +173,7 @@ def test_unknown_or_too_old_demand_changes_no_replica(model, too_old):
     assert plant.step()[0].replicas == before
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(st.lists(models(), min_size=1, max_size=3), st.integers(2, 12))
 def test_a_plant_that_follows_the_grants_never_passes_the_budget_and_comes_to_rest(found, budget):

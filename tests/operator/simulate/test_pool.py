@@ -29,6 +29,8 @@ from tests.needed import need_trace
 from tests.operator.simulate.queues import NOTHING, make_curve
 from tests.operator.simulate.scenes import curves_of, make_scenario, make_spec, mixes, served
 
+pytestmark = pytest.mark.slow
+
 
 def three_in_antiphase(budget=6, seconds=600.0):
     """Loads a third of 1,200 s apart: within half of that each of the three rises or falls by most of its height."""

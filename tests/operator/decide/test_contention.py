@@ -203,7 +203,7 @@ def test_the_order_of_the_models_changes_no_decision(pool, seed):
 
 
 @pytest.mark.slow
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, 4), st.integers(1, 5)), min_size=2, max_size=4),
     st.integers(0, 12),
@@ -224,7 +224,7 @@ def test_in_time_reservations_are_kept_and_the_rest_is_by_weight_within_one_repl
 
 
 @pytest.mark.slow
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(st.lists(models(), min_size=1, max_size=3), st.integers(2, 12), st.integers(0, 3), EITHER)
 def test_a_plant_that_follows_the_grants_never_passes_the_budget_and_comes_to_rest(found, budget, surge, division):
     for i, model in enumerate(found):

@@ -118,7 +118,7 @@ def test_accelerators_go_from_one_model_to_the_other_and_back_without_passing_th
     assert world.most == 8
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(
     st.lists(st.lists(LOADS, min_size=1, max_size=3), min_size=2, max_size=3),
     st.integers(2, 8),
@@ -139,7 +139,7 @@ def test_the_budget_is_never_passed_whatever_the_load_and_wherever_the_operator_
     world.run(100)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(
     st.lists(st.lists(LOADS, min_size=1, max_size=3), min_size=2, max_size=3),
     st.sampled_from(["gpu", ""]),

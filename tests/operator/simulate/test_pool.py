@@ -103,7 +103,7 @@ def test_when_a_node_is_lost_ours_serves_with_what_is_left_and_never_passes_it()
     assert any(sum(sample.ready.values()) > 2 for sample in result.samples if sample.at > 1500)
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(
     seed=st.integers(0, 1000),
     budget=st.integers(2, 6),

@@ -110,7 +110,7 @@ def test_the_surge_is_used_for_swaps_only():
 
 
 @pytest.mark.slow
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=3, deadline=None)
 @given(
     seed=st.integers(0, 1000),
     weights=st.lists(st.integers(1, 5), min_size=3, max_size=3),

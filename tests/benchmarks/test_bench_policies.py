@@ -187,6 +187,7 @@ def test_faults_of_one_kind_are_judged_together():
     assert "in 3 runs" in verdict.found
 
 
+@pytest.mark.slow
 def test_loads_are_what_they_are_called(monkeypatch):
     monkeypatch.setattr(policy_scenes, "full_rate", lambda setup: 20.0)
     square = square_load(SETUP, 120.0, 1)
@@ -200,6 +201,7 @@ def test_loads_are_what_they_are_called(monkeypatch):
     assert [fault(at) for at in (299.0, 300.0, 599.0, 600.0)] == [None, Fault.NAN, Fault.NAN, None]
 
 
+@pytest.mark.slow
 def test_a_metrics_cell_counts_what_changed_while_it_was_blind(monkeypatch):
     monkeypatch.setattr(policy_rows, "fault_load", lambda *_: generate(steady(8.0), 700.0, seed=1))
     small = Setup(budget=2, trace=None, minutes=6.0)

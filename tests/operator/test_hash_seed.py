@@ -18,6 +18,8 @@ from adaptive_operator.record import build_record, encode_record
 from stand_ins.plant import DEMO_SETTINGS, demo_spec, metrics, observe_one
 from tests.operator.decide.test_by_plan import BUSY, CALM, pool
 
+pytestmark = pytest.mark.slow
+
 RECORDS = Path(__file__).parent / "records"
 # Decides each record of a file again, and prints all of it, orders included. A dry run writes its status only, so it
 # can be planned from a record, which has no manifests.

@@ -84,6 +84,7 @@ def test_a_large_program_has_the_same_plan_from_the_process(solver: SolverProces
     assert solver.solve(LARGE).counts == solve(LARGE).counts
 
 
+@pytest.mark.slow
 def test_the_process_is_told_what_changed(solver: SolverProcess) -> None:
     many = small_problem(5, models=SolveSettings().incremental_models + 1)
     kept = keep(many)
@@ -108,6 +109,7 @@ def test_a_process_that_dies_is_an_error_and_the_next_program_has_a_new_one(solv
     assert solver.solve(LARGE).counts == solve(LARGE).counts
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prepared", [True, False])
 def test_a_process_that_died_between_two_programs_costs_no_program(solver: SolverProcess, prepared: bool) -> None:
     solver.solve(LARGE)
@@ -174,6 +176,7 @@ def test_a_closed_solver_starts_no_process_any_more(solver: SolverProcess) -> No
     assert solver._worker is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", [0.0, 0.05, 0.3], ids=lambda seconds: f"{seconds:g} s after the question")
 def test_closing_while_the_process_starts_ends_it_and_whoever_waits_for_it(
     solver: SolverProcess, moment: float
@@ -203,6 +206,7 @@ def test_a_process_is_made_ready_beforehand_where_a_pool_is_large(solver: Solver
     assert worker_of(solver) == worker
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("doing", ["starts", "works", "waits"])
 def test_a_process_ends_by_itself_when_its_operator_is_killed(doing: str) -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "operator"), str(ROOT)])}

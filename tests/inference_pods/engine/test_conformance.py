@@ -188,6 +188,7 @@ async def test_openai_logprobs_completions_and_models(client):
     assert [model.id async for model in await client.models.list()] == ["smol"]
 
 
+@pytest.mark.slow
 async def test_openai_sampling_with_a_seed_repeats(client):
     async def sample(seed):
         answer = await client.chat.completions.create(

@@ -108,6 +108,7 @@ def decode(runner, prompt, at_top, total):
     return tokens[len(prompt) :]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 async def test_after_the_change_the_keys_and_values_are_valid(serve, load_runner, http, tokenizer):
     """Tokens before the change are the top level's, those after it the lower level's over the same cached prefix.

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 
 def catches(pid: int, number: signal.Signals) -> bool:
     """Whether the process has a handler for the signal (the first process of a container has no default action)."""

@@ -169,6 +169,7 @@ def in_processes(ranks):
     return (125 + (ranks - 1) * 170) * MIB
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [WIDE, TALL], ids=["wide", "tall"])
 @pytest.mark.parametrize("precision", list(Precision))
 @pytest.mark.parametrize(

@@ -65,6 +65,7 @@ def text_file(tmp_path):
     return str(path)
 
 
+@pytest.mark.slow
 def test_the_example_models_vital_layers_are_not_offered(capsys, model_source, model_path, text_file):
     given = ("--model-source", model_source, "--text", text_file, "--windows", "1", "--window-tokens", "48")
     assert main([*given, "--threads", "2"]) == 0

@@ -9,7 +9,7 @@ from inference_pods.engine.sequence import GenerationRequest
 from inference_pods.engine.speculation import DraftSettings, SpeculationGate
 from inference_pods.kernels.formats import BLOCK_TOKENS, Precision
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = [pytest.mark.timeout(240), pytest.mark.slow]
 
 PROMPTS = (
     "<|im_start|>user\nWhat is the capital of France?<|im_end|>\n<|im_start|>assistant\n",

@@ -16,6 +16,8 @@ from inference_pods.kernels.batch import Chunk
 from inference_pods.kernels.build import KernelUnavailableError
 from inference_pods.kernels.cpu import VARIANTS, Cpu, detect_cpu
 
+pytestmark = pytest.mark.slow
+
 
 def build(model_source, *arguments):
     settings = parse_settings(["--model-source", model_source, "--precision", "int4", *arguments])

@@ -16,7 +16,7 @@ from inference_pods.kernels.formats import BLOCK_TOKENS, Precision, TensorRole
 from inference_pods.kernels.reference import dequantise
 from tests.needed import need_module
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = [pytest.mark.timeout(240), pytest.mark.slow]
 
 PROMPTS = (
     "<|im_start|>user\nWhat is the capital of France?<|im_end|>\n<|im_start|>assistant\n",

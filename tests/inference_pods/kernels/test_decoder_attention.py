@@ -26,6 +26,7 @@ def decode_one(decoder, context, beside=0):
     return decoder.step([Chunk(tokens[-1:], context, TABLE, 1), *others])[0].logits.copy()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kv", [Precision.FP32, Precision.FP16, Precision.INT8])
 @pytest.mark.parametrize("context", [0, 63, 64, 127, 200, 319])
 def test_a_token_behind_several_segments_equals_the_reference(variant, context, kv):
@@ -35,6 +36,7 @@ def test_a_token_behind_several_segments_equals_the_reference(variant, context, 
     np.testing.assert_allclose(actual, expected, atol=2e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kv", "heads"), [(Precision.FP32, 6), (Precision.FP16, 4), (Precision.INT8, 16), (Precision.FP32, 2)]
 )

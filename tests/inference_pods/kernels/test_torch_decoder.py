@@ -209,6 +209,7 @@ def test_warming_builds_the_plans_of_decoding_and_eager_steps_need_none(monkeypa
     assert len(eager.plans) == 0
 
 
+@pytest.mark.slow
 def test_torch_can_trace_the_step_without_a_break(monkeypatch):
     compile_ = torch.compile
     monkeypatch.setattr(torch, "compile", lambda forward, **options: compile_(forward, backend="eager", **options))

@@ -25,6 +25,8 @@ from inference_pods.router.places import Demand
 from inference_pods.router.shares import PERIOD_SECONDS
 from inference_pods.router.table import RouteKey, parse_table
 
+pytestmark = pytest.mark.slow
+
 TTFT_SECONDS, OUTPUT_TOKENS, BATCH = 3.0, 24, 8
 
 

@@ -169,6 +169,7 @@ def test_every_tier_gets_its_share_of_the_work_whatever_the_prices(tools, prices
         assert abs(work_at(keys, found, key) - share * sum(found)) <= slack
 
 
+@pytest.mark.slow
 @given(st.integers(0, 100), st.integers(0, 100), st.integers(0, 10))
 def test_the_part_that_full_answers_never_rises_with_the_load(tools, one, other, seed):
     """More load means a smaller share of full; the number of its answers follows, up to those owed by leanings."""

@@ -41,6 +41,7 @@ def table_of(out: str) -> list[str]:
     return out.split("\n\n", 1)[1].splitlines()
 
 
+@pytest.mark.slow
 def test_a_comparison_is_printed_as_a_table_and_written_as_json_svg_png_and_html(tmp_path, capsys):
     policies = "ours,hpa:0.7,static:full=2+int4=1"
     code = simulate("-f", MODEL, "--profile", PROFILE, "--trace", TRACE, "--policy", policies, "-o", str(tmp_path))
@@ -143,6 +144,7 @@ def test_an_empty_folder_name_is_refused_with_the_usage(capsys):
     assert "no folder is named; e.g. out" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_same_arguments_write_the_same_json(tmp_path, capsys):
     def figures(name):
         simulate("-f", MODEL, "--trace", TRACE, "--policy", "ours,kpa", "-o", str(tmp_path / name))
@@ -155,6 +157,7 @@ def test_the_same_arguments_write_the_same_json(tmp_path, capsys):
     capsys.readouterr()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["hpa", "proteus"])
 def test_parameters_that_were_not_given_are_tuned_and_the_grid_is_told(kind, tmp_path, capsys):
     assert simulate("-f", MODEL, "--trace", TRACE, "--policy", kind, "-o", str(tmp_path)) == 0
@@ -165,6 +168,7 @@ def test_parameters_that_were_not_given_are_tuned_and_the_grid_is_told(kind, tmp
     assert "guessed from the cards" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_what_could_not_be_tuned_is_told_in_the_terminal_and_in_both_reports(tmp_path, capsys):
     trace = tmp_path / "one.csv"
     trace.write_text("TIMESTAMP,ContextTokens,GeneratedTokens\n0,10,10\n")
@@ -181,6 +185,7 @@ def test_what_could_not_be_tuned_is_told_in_the_terminal_and_in_both_reports(tmp
     assert all(f"<li>{note}</li>" in (tmp_path / "report.html").read_text() for note in told)
 
 
+@pytest.mark.slow
 def test_several_seeds_give_means_with_intervals_and_paired_differences(tmp_path, capsys):
     arguments = ["--policy", "full,cheapest", "--seeds", "3", "-o", str(tmp_path)]
     assert simulate("-f", MODEL, "--profile", PROFILE, "--trace", TRACE, *arguments) == 0
@@ -194,6 +199,7 @@ def test_several_seeds_give_means_with_intervals_and_paired_differences(tmp_path
     assert "Means over 3 seeds" in (tmp_path / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_the_models_of_a_manifest_share_the_pool_and_each_has_its_figures(tmp_path, capsys):
     one = yaml.safe_load(Path(MODEL).read_text())
     other = {**one, "metadata": {"name": "second"}}
@@ -421,6 +427,7 @@ def test_the_examples_can_be_simulated_and_declare_no_more_than_their_curves_car
         assert 0.5 < tier.rate / saturation(tier.curve, Lengths(1155, 211)) < 1.0
 
 
+@pytest.mark.slow
 def test_measured_cards_are_told(capsys):
     assert simulate("-f", MODEL, "--profile", PROFILE, "--trace", TRACE, "--policy", "full", "--measure-cards") == 0
     told = re.findall(r"card of (\w+): capacityMilliRequestsPerSecond: (\d+)", capsys.readouterr().err)
@@ -428,6 +435,7 @@ def test_measured_cards_are_told(capsys):
     assert [int(rate) for _, rate in told] == sorted(int(rate) for _, rate in told)
 
 
+@pytest.mark.slow
 def test_cards_measured_on_what_is_judged_are_told(tmp_path, capsys):
     (tmp_path / "one.csv").write_text("TIMESTAMP,ContextTokens,GeneratedTokens\n0,10,10\n")
     arguments = ["--trace", str(tmp_path / "one.csv"), "--policy", "full", "--measure-cards"]
@@ -466,6 +474,7 @@ def test_a_seed_that_is_no_number_is_told_in_own_words(capsys):
     assert "x is not a whole number" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_capacities_are_printed_with_their_ratios_and_written_with_every_scale_tried(tmp_path, capsys):
     arguments = ["--budget", "1", "--trace", "steady:rate=4,seconds=480", "--policy", "full", "--capacity"]
     assert simulate("-f", MODEL, "--profile", PROFILE, *arguments, "-o", str(tmp_path)) == 0
@@ -476,6 +485,7 @@ def test_capacities_are_printed_with_their_ratios_and_written_with_every_scale_t
     assert len(policy["tried"]) >= 3
 
 
+@pytest.mark.slow
 def test_capacities_of_several_seeds_have_intervals_and_say_that_curves_were_guessed(tmp_path, capsys):
     arguments = ["--budget", "1", "--trace", "steady:rate=4,seconds=480", "--policy", "full", "--capacity"]
     assert simulate("-f", MODEL, *arguments, "--seeds", "2", "-o", str(tmp_path)) == 0
@@ -496,6 +506,7 @@ def test_capacities_of_several_seeds_have_intervals_and_say_that_curves_were_gue
     assert [path.name for path in tmp_path.iterdir()] == ["capacity.json"]
 
 
+@pytest.mark.slow
 def test_a_model_that_only_thinks_in_its_cluster_acts_in_a_simulation(tmp_path, capsys):
     dry = yaml.safe_load(Path(MODEL).read_text())
     dry["spec"]["mode"] = "DryRun"

@@ -50,6 +50,7 @@ def test_an_example_keeps_its_objective_on_requests_of_its_cards_without_a_profi
     assert unserved == 0
 
 
+@pytest.mark.slow
 def test_what_was_guessed_is_told_in_the_terminal_and_in_both_reports(tmp_path, capsys):
     assert simulate("-f", SMALL, "--trace", REFERENCE, "-o", str(tmp_path)) == 0
     [guessed] = json.loads((tmp_path / "result.json").read_text())["guesses"]
@@ -65,6 +66,7 @@ def test_requests_of_another_size_than_the_cards_are_told_once_and_not_when_card
     assert "times the work" not in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_floor_that_no_tier_may_reach_is_told_in_the_terminal_and_in_both_reports(tmp_path, capsys):
     documents = list(yaml.safe_load_all(Path(SMALL).read_text()))
     spec = next(document for document in documents if document["kind"] == "AdaptiveModel")["spec"]

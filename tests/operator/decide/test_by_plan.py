@@ -154,6 +154,7 @@ def test_what_a_model_would_give_back_for_its_price_goes_to_one_that_uses_it():
     assert [model.mix() for model in plant.models] == [{"int4": 1}, {"full": 2, "int4": 1}]
 
 
+@pytest.mark.slow
 def test_square_waves_in_antiphase_do_not_flap():
     """Giving and taking back are both damped: no mix lives shorter than the dwell between two equal ones."""
     own = spec(scaling={**demo_spec().scaling.model_dump(by_alias=True, exclude_none=True), "dwellSeconds": 120})

@@ -281,6 +281,7 @@ def test_a_part_is_exactly_what_changed_and_its_plan_passes_no_limit(problem: Pr
     assert exceeded(now, solve(now, changed, ANY_SIZE).counts) == ()
 
 
+@pytest.mark.slow
 @UNHURRIED
 @given(problem=problems)
 def test_a_part_that_is_not_near_enough_to_its_bound_is_no_plan(problem: Problem) -> None:

@@ -202,7 +202,8 @@ def test_the_order_of_the_models_changes_no_decision(pool, seed):
     assert {d.key: d for d in decide_pool(pool, DEMO_SETTINGS).decisions} == again
 
 
-@settings(max_examples=15, deadline=None)
+@pytest.mark.slow
+@settings(max_examples=8, deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, 4), st.integers(1, 5)), min_size=2, max_size=4),
     st.integers(0, 12),
@@ -222,7 +223,8 @@ def test_in_time_reservations_are_kept_and_the_rest_is_by_weight_within_one_repl
                 assert (got[i] + 1) / weight > (got[j] - 1) / heavier, (got, rows, i, j)
 
 
-@settings(max_examples=15, deadline=None)
+@pytest.mark.slow
+@settings(max_examples=8, deadline=None)
 @given(st.lists(models(), min_size=1, max_size=3), st.integers(2, 12), st.integers(0, 3), EITHER)
 def test_a_plant_that_follows_the_grants_never_passes_the_budget_and_comes_to_rest(found, budget, surge, division):
     for i, model in enumerate(found):

@@ -756,6 +756,7 @@ def test_growth_is_split_by_need():
     assert all(re.search("demo/a 5, demo/b 5 of 10", finding(d, Reason.BUDGET_SHARED)) for d in decisions)
 
 
+@pytest.mark.slow
 def test_two_models_of_one_pool_in_time_never_pass_it_and_neither_falls_below_its_minimum():
     a = Model("a", demo_spec(accelerators={}), lambda now: 2.0 if int(now / 400) % 2 else 0.3)
     b = Model("b", demo_spec(accelerators={}), lambda now: 0.3 if int(now / 400) % 2 else 2.0)

@@ -10,6 +10,8 @@ import pytest
 
 from stand_ins.plant import DEMO_TIERS, Model, Plant, demo_spec, tier
 
+pytestmark = pytest.mark.slow
+
 FULL = 0.8
 STEPS = ((0, 0.5), (60, 1.25), (120, 2.25), (210, 0.5))
 

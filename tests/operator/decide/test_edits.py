@@ -14,6 +14,8 @@ from adaptive_operator.decide.decision import Decision
 from stand_ins.plant import demo_spec, tier
 from tests.operator.decide.world import PERIOD, World
 
+pytestmark = pytest.mark.slow
+
 # With one accelerator free the new replica of int4 starts beside the old one; with all held it has to wait for it.
 ROOM: dict[str, Any] = {"tiers": [tier(0), tier(2)]}
 NO_ROOM: dict[str, Any] = {"tiers": [tier(0, replicas={"min": 1}), tier(2, replicas={"min": 2})]}

@@ -96,6 +96,7 @@ def undone(model: Model, within: float) -> int:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("half_period", [420.0, 600.0])
 def test_a_load_that_comes_back_a_little_after_each_window_is_not_followed_in_every_wave(half_period: float) -> None:
     scaling = DEMO_SCALING | {"holdSeconds": 300, "dwellSeconds": 300, "plannerPeriodSeconds": 15}

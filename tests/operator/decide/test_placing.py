@@ -55,6 +55,7 @@ POOLS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pool_of", POOLS.values(), ids=POOLS)
 @pytest.mark.parametrize("demand", [0.3, 1.5], ids=["quality would start it", "load would start it"])
 def test_a_replica_that_no_node_holds_is_never_started(demand: float, pool_of: dict):

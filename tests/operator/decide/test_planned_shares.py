@@ -131,6 +131,7 @@ def test_a_model_that_refuses_requests_itself_gives_to_one_that_counts_more():
     assert Reason.HELD_FOR_AGREEMENT in told, "as careful as any other giving"
 
 
+@pytest.mark.slow
 def test_square_waves_in_antiphase_do_not_flap_though_one_of_them_counts_more():
     own = demo_spec(accelerators={}, scaling={**demo_spec().scaling.model_dump(by_alias=True), "dwellSeconds": 120})
     loads = [lambda now: 0.3 if int(now // 240) % 2 else 3.0, lambda now: 3.0 if int(now // 240) % 2 else 0.3]

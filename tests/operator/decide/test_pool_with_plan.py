@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,6 +17,8 @@ from stand_ins.solver import solve_once
 from tests.operator.decide.world import PERIOD, World
 from tests.operator.plan.situations import SETTINGS
 from tests.operator.plan.toy_cluster import ToyCluster
+
+pytestmark = pytest.mark.slow
 
 LOADS = st.sampled_from([0.1, 0.6, 1.3, 2.6, 9.0])
 
@@ -115,7 +118,7 @@ def test_accelerators_go_from_one_model_to_the_other_and_back_without_passing_th
     assert world.most == 8
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(
     st.lists(st.lists(LOADS, min_size=1, max_size=3), min_size=2, max_size=3),
     st.integers(2, 8),
@@ -136,7 +139,7 @@ def test_the_budget_is_never_passed_whatever_the_load_and_wherever_the_operator_
     world.run(100)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(
     st.lists(st.lists(LOADS, min_size=1, max_size=3), min_size=2, max_size=3),
     st.sampled_from(["gpu", ""]),

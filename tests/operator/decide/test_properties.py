@@ -95,7 +95,7 @@ def cost(model: ModelObservation, replicas: dict[str, int]) -> int:
     return sum(t.replica.accelerators * replicas.get(t.name, 0) for t in model.spec.tiers)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(pools())
 def test_grants_never_sum_to_more_than_the_budget(pool):
     decisions = decide_pool(pool, DEMO_SETTINGS).decisions
@@ -103,7 +103,7 @@ def test_grants_never_sum_to_more_than_the_budget(pool):
     assert all(d.accelerators_granted >= 0 for d in decisions)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(pools())
 def test_wanted_replicas_never_cost_more_than_the_budget(pool):
     decisions = decide_pool(pool, DEMO_SETTINGS).decisions
@@ -127,7 +127,7 @@ def test_what_is_held_and_newly_wanted_fits_unless_more_is_held_already(pool):
     assert reachable <= max(pool.budget, held) or any(d.reason in owed for _, d in pairs), (pool.budget, detail)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(pools())
 def test_weights_sum_to_one_or_are_all_zero_and_keep_the_floor(pool):
     for model, decision in zip(pool.models, decide_pool(pool, DEMO_SETTINGS).decisions, strict=True):
@@ -159,6 +159,7 @@ def test_the_same_observation_gives_the_same_decision(pool):
     assert decide_pool(pool, DEMO_SETTINGS) == decide_pool(pool, DEMO_SETTINGS)
 
 
+@pytest.mark.slow
 @settings(max_examples=80, deadline=None)
 @given(models(), st.booleans())
 def test_unknown_or_too_old_demand_changes_no_replica(model, too_old):
@@ -172,7 +173,8 @@ def test_unknown_or_too_old_demand_changes_no_replica(model, too_old):
     assert plant.step()[0].replicas == before
 
 
-@settings(max_examples=40, deadline=None)
+@pytest.mark.slow
+@settings(max_examples=15, deadline=None)
 @given(st.lists(models(), min_size=1, max_size=3), st.integers(2, 12))
 def test_a_plant_that_follows_the_grants_never_passes_the_budget_and_comes_to_rest(found, budget):
     for i, model in enumerate(found):

@@ -173,6 +173,7 @@ AT_REST = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", AT_REST)
 def test_at_rest_no_status_is_written_because_loads_move_by_a_few_per_cent(name):

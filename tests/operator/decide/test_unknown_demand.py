@@ -23,6 +23,7 @@ UNKNOWN: dict[str, ModelMetrics] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", UNKNOWN)
 @pytest.mark.parametrize("shares", [(), (PoolShare("demo", "b", reservation=6),)], ids=["weights", "reservation"])
 def test_a_model_that_borrowed_keeps_it_while_its_demand_is_unknown_and_gives_it_back_when_it_is_known(how, shares):

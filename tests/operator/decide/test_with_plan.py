@@ -33,6 +33,7 @@ def test_at_rest_nothing_is_written():
     assert world.writes[-40:] == [0] * 40
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("every", [0, 1, 2, 3])
 def test_an_operator_that_dies_in_every_other_pass_comes_to_the_same_end(every):
     world = World(surge)

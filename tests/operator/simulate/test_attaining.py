@@ -11,6 +11,8 @@ from adaptive_operator.decide.curve import Curve, Objective, Request
 from adaptive_operator.simulate.curve import StepCurve, linear_points
 from tests.operator.simulate.queues import serve
 
+pytestmark = pytest.mark.slow
+
 KV_TOKENS = 65_536
 WITHIN = 1.15
 STREAM = 2500

@@ -12,6 +12,8 @@ from adaptive_operator.simulate.generators import generate, steady
 from adaptive_operator.simulate.run import RunSettings
 from tests.operator.simulate.scenes import make_scenario
 
+pytestmark = pytest.mark.slow
+
 
 @given(st.floats(0.1, 500.0), st.floats(0.1, 10.0))
 def test_the_search_ends_within_five_per_cent_below_the_limit(limit, start):

@@ -15,6 +15,8 @@ from adaptive_operator.simulate.scenario import ScenarioError, build_scenario
 from tests.operator.simulate.queues import make_curve
 from tests.operator.simulate.scenes import make_scenario, make_spec
 
+pytestmark = pytest.mark.slow
+
 RNG = random.Random(1)
 LENGTHS = [LengthDistribution().draw(RNG) for _ in range(2000)]
 

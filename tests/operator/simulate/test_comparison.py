@@ -114,6 +114,7 @@ def test_a_floor_that_no_tier_reaches_is_refused_by_policies_that_keep_it(name):
         compare(Comparison((part,), 1.0, 1, RunSettings()), [name])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["cost-first", "infaas"])
 def test_every_parameter_of_the_grid_is_tried_and_the_best_one_runs(name):
     trace = generate(steady(6.0), 90.0, seed=1)

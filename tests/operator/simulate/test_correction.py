@@ -15,6 +15,8 @@ from adaptive_operator.simulate.scenario import Scenario
 from adaptive_operator.simulate.scores import is_attained
 from tests.operator.simulate.scenes import TIERS, make_scenario, make_spec
 
+pytestmark = pytest.mark.slow
+
 AT_THEIR_WORD = CorrectionSettings(least_permille=1000, most_permille=1000)
 SECONDS = 800.0
 

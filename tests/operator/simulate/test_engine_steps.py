@@ -27,6 +27,8 @@ from inference_pods.engine.tokenizer import TextTokenizer
 from inference_pods.kernels.formats import BLOCK_TOKENS
 from tests.operator.simulate.queues import serve
 
+pytestmark = pytest.mark.slow
+
 STEP, PER_TOKEN = 10_000, 1_000  # microseconds
 BATCH, STEP_TOKENS, KV_TOKENS = 8, 64, 64_000
 SIMULATED = StepCurve(STEP / 1e6, PER_TOKEN / 1e6, ((1, STEP / 1e6),), KV_TOKENS, BATCH, step_tokens=STEP_TOKENS)

@@ -101,6 +101,7 @@ def served_quality(result: RunResult, begin: float, end: float) -> float:
     return sum(request.quality * is_attained(request, result.scenario) for request in inside) / len(inside)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SCENES)
 def test_a_tier_that_never_starts_is_tried_no_more_often_than_the_doubled_waits_allow_with(name):
     _, policy = two_hours(name)
@@ -118,6 +119,7 @@ def test_a_tier_that_never_starts_is_tried_no_more_often_than_the_doubled_waits_
     assert len(tried) == 4  # no try makes a second pod
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SCENES)
 def test_a_swap_whose_replica_does_not_start_is_rolled_back_by_its_deadline_with(name):
     _, policy = two_hours(name)
@@ -125,6 +127,7 @@ def test_a_swap_whose_replica_does_not_start_is_rolled_back_by_its_deadline_with
         assert swap.started_at + 120 <= rollback.started_at <= swap.deadline + SETTINGS.planner_period_seconds
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SCENES)
 def test_what_is_served_is_as_good_as_before_once_deadline_and_rollback_are_over_with(name):
     result, policy = two_hours(name)
@@ -137,12 +140,14 @@ def test_what_is_served_is_as_good_as_before_once_deadline_and_rollback_are_over
             assert served_quality(result, window, window + 60) >= before - 0.03
 
 
+@pytest.mark.slow
 def test_where_there_is_room_a_load_that_fails_costs_no_request_its_objective():
     result, policy = two_hours("room for both")
     for swap, rollback in failed_swaps(policy):
         assert served_quality(result, swap.started_at - EPOCH, rollback.deadline - EPOCH) > 0.98
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SCENES)
 def test_pods_that_fail_to_load_count_against_the_budget_with(name):
     result, policy = two_hours(name)  # raises BudgetError beyond it
@@ -150,6 +155,7 @@ def test_pods_that_fail_to_load_count_against_the_budget_with(name):
     assert max(held_accelerators(record.observation.models[0]) for record in policy.records) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("failure", Failure)
 def test_once_loads_work_again_the_tier_is_reached_at_the_next_try(failure):
     result, policy = play(steady(5.0), 3600.0, FailingLoads("full", failure, at=100.0, seconds=1900.0))
@@ -159,6 +165,7 @@ def test_once_loads_work_again_the_tier_is_reached_at_the_next_try(failure):
     assert policy.records[-1].decision.decisions[0].memory.failed_starts == {}
 
 
+@pytest.mark.slow
 def test_words_of_the_engine_end_a_swap_at_once_and_silence_at_its_deadline():
     waited = {}
     for failure in (Failure.REFUSES, Failure.HANGS):
@@ -169,6 +176,7 @@ def test_words_of_the_engine_end_a_swap_at_once_and_silence_at_its_deadline():
     assert 120 < waited[Failure.HANGS] <= 120 + SETTINGS.planner_period_seconds
 
 
+@pytest.mark.slow
 def test_the_same_chance_gives_the_same_run():
     failing = FailingLoads("int8", Failure.CRASHES, part=0.5, seed=3)
     one, other = (play(step(2.0, 9.0, 100.0), 500.0, failing)[0] for _ in range(2))
@@ -176,6 +184,7 @@ def test_the_same_chance_gives_the_same_run():
     assert [(r.outcome, r.finished_at) for r in one.requests] == [(r.outcome, r.finished_at) for r in other.requests]
 
 
+@pytest.mark.slow
 @settings(max_examples=8, deadline=None)
 @given(
     seed=st.integers(0, 1000),

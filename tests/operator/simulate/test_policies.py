@@ -154,6 +154,7 @@ def test_cost_first_judges_saturation(name):
     assert (wants_more(found), wants_less(found)) == (more, less)
 
 
+@pytest.mark.slow
 def test_cost_first_adds_the_cheapest_within_the_floor_and_never_goes_back_for_quality():
     trace = generate(square_wave(1.0, 30.0, 300.0), 1200.0, seed=1)
     result = run(make_scenario(budget=4), trace, CostFirstPolicy())
@@ -261,6 +262,7 @@ def test_the_rate_of_a_batch_counts_the_prefills_of_the_others():
     )  # nothing keeps it: one at a time
 
 
+@pytest.mark.slow
 def test_proteus_swaps_tiers_with_the_load_within_the_budget():
     result = run(make_scenario(budget=3), generate(step(2.0, 20.0, 300.0), 900.0, seed=1), ProteusPolicy())
     assert mixes(result)[0] == {"full": 3}
@@ -312,6 +314,7 @@ def test_foresight_is_the_busiest_minute_that_begins_before_what_starts_now_is_r
     assert Foresight(trace, horizon_seconds=0.0).rate(120.0) == 30 / 60
 
 
+@pytest.mark.slow
 def test_the_oracle_adds_capacity_before_a_step_that_ours_can_only_follow():
     scenario, trace = make_scenario(budget=4), generate(step(2.0, 14.0, 400.0), 700.0, seed=1)
     after = [sum(served_at(run(scenario, trace, p))) for p in (make_oracle(scenario, trace), AdaptivePolicy())]
@@ -341,6 +344,7 @@ def test_infaas_moves_one_step(name):
     assert ladder.less(mix, rate) == (less or mix)
 
 
+@pytest.mark.slow
 def test_infaas_goes_down_in_quality_under_load_and_up_again_within_the_floor():
     trace = generate(square_wave(1.0, 15.0, 400.0), 1600.0, seed=1)
     result = run(make_scenario(budget=3), trace, InfaasPolicy())
@@ -401,12 +405,14 @@ def test_a_group_of_settings_is_no_number():
         parse_variant("correction=1", 15.0)
 
 
+@pytest.mark.slow
 def test_without_damping_ours_changes_more_often():
     trace = generate(square_wave(2.0, 9.0, 100.0), 1200.0, seed=1)
     damped, not_damped = (run(make_scenario(), trace, make_variant(text, 15.0)) for text in ("", "without-damping"))
     assert len(not_damped.changes) > len(damped.changes)
 
 
+@pytest.mark.slow
 def test_without_the_fast_loop_ours_sheds_only_when_the_planner_moves_the_weights():
     trace = generate(step(2.0, 11.0, 300.0), 420.0, seed=1)
     with_loop, without = (

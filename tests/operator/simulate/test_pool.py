@@ -29,6 +29,8 @@ from tests.needed import need_trace
 from tests.operator.simulate.queues import NOTHING, make_curve
 from tests.operator.simulate.scenes import curves_of, make_scenario, make_spec, mixes, served
 
+pytestmark = pytest.mark.slow
+
 
 def three_in_antiphase(budget=6, seconds=600.0):
     """Loads a third of 1,200 s apart: within half of that each of the three rises or falls by most of its height."""
@@ -101,7 +103,7 @@ def test_when_a_node_is_lost_ours_serves_with_what_is_left_and_never_passes_it()
     assert any(sum(sample.ready.values()) > 2 for sample in result.samples if sample.at > 1500)
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(
     seed=st.integers(0, 1000),
     budget=st.integers(2, 6),

@@ -57,6 +57,7 @@ def held(results: dict[str, RunResult], begin: float, end: float) -> list[dict[s
     return list(moments.values())
 
 
+@pytest.mark.slow
 def test_weights_and_reservations_hold_when_a_square_wave_makes_all_want_more_than_there_is():
     wave = square_wave(1.0, 20.0, HALF_PERIOD)
     loads = dict.fromkeys("abc", wave)
@@ -69,6 +70,7 @@ def test_weights_and_reservations_hold_when_a_square_wave_makes_all_want_more_th
     assert all(sum(moment.values()) <= 6 for moment in low)  # nobody wants its share then
 
 
+@pytest.mark.slow
 def test_a_reservation_is_the_others_while_its_owner_is_idle_and_the_owners_when_the_load_comes():
     loads = {"a": steady(20.0), "b": steady(20.0), "c": square_wave(1.0, 20.0, HALF_PERIOD)}
     results, policy = play(loads, SHARES)
@@ -82,6 +84,7 @@ def test_a_reservation_is_the_others_while_its_owner_is_idle_and_the_owners_when
         assert sum(decision.accelerators_granted for decision in record.decision.decisions) <= BUDGET
 
 
+@pytest.mark.slow
 def test_a_pool_that_the_plan_divides_runs_the_program_with_its_weights_within_budget_and_surge():
     loads = dict.fromkeys("ab", square_wave(1.0, 30.0, HALF_PERIOD))
     shares = [{"namespace": "team", "model": "b", "weight": 3}]
@@ -93,6 +96,7 @@ def test_a_pool_that_the_plan_divides_runs_the_program_with_its_weights_within_b
     assert {d.part.weight for d in policy.records[-1].decision.decisions if d.part} == {1, 3}
 
 
+@pytest.mark.slow
 def test_the_surge_is_used_for_swaps_only():
     loads = dict.fromkeys("abc", square_wave(1.0, 20.0, HALF_PERIOD))
     results, policy = play(loads, SHARES, surgeAccelerators=1)
@@ -105,7 +109,8 @@ def test_the_surge_is_used_for_swaps_only():
             assert any(model.swap is not None for model in record.observation.models)
 
 
-@settings(max_examples=5, deadline=None)
+@pytest.mark.slow
+@settings(max_examples=3, deadline=None)
 @given(
     seed=st.integers(0, 1000),
     weights=st.lists(st.integers(1, 5), min_size=3, max_size=3),
@@ -146,6 +151,7 @@ def test_whatever_is_promised_and_fails_no_pool_holds_more_than_budget_and_surge
         assert wanted <= max(min(budget, budget + surge - lost), asked)
 
 
+@pytest.mark.slow
 def test_a_pool_whose_nodes_are_all_away_decides_nothing_and_goes_on_when_they_are_back():
     away = RunSettings(losses=(NodeLoss(300.0, BUDGET, 200.0),))
     results, policy = play({"a": steady(4.0), "b": steady(4.0)}, [], away)

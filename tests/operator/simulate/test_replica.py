@@ -27,6 +27,7 @@ def poisson(rng: random.Random, rate: float, count: int) -> list[float]:
     return times
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rho", "seed"), [(0.5, 1), (0.8, 2)])
 def test_the_mean_wait_of_m_m_1_is_rho_over_mu_minus_lambda(rho, seed):
     rng = random.Random(seed)
@@ -38,6 +39,7 @@ def test_the_mean_wait_of_m_m_1_is_rho_over_mu_minus_lambda(rho, seed):
     assert margin < 0.1 * mean
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rho", "seed"), [(0.5, 3), (0.8, 4)])
 def test_the_mean_wait_of_m_d_1_is_half_of_it(rho, seed):
     arrivals = poisson(random.Random(seed), rho * MU, 60_000)
@@ -47,6 +49,7 @@ def test_the_mean_wait_of_m_d_1_is_half_of_it(rho, seed):
     assert margin < 0.1 * mean
 
 
+@pytest.mark.slow
 def test_m_d_1_holds_for_service_by_decode_steps_too():
     curve = StepCurve(0.0, 0.0, ((1, 0.01),), 1_000_000, 1)  # 101 tokens: 100 steps of 10 ms
     requests = serve(curve, [(at, 1, 101) for at in poisson(random.Random(5), 0.7, 60_000)])

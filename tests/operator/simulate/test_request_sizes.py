@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from statistics import fmean
 
+import pytest
+
 from adaptive_operator.api.routing import RequestSizes
 from adaptive_operator.api.tiers import ReplicaBounds
 from adaptive_operator.simulate.generators import LengthDistribution, generate, steady
@@ -36,6 +38,7 @@ def attainment(result: RunResult) -> float:
     return fmean(is_attained(r, result.scenario) for r in result.requests if r.arrival > 60)
 
 
+@pytest.mark.slow
 def test_prices_give_more_requests_a_good_answer_and_no_more_a_late_one():
     priced, ignored = play(14.0, RequestSizes.PRICED), play(14.0, RequestSizes.IGNORED)
     assert mixes(priced)[-1] == mixes(ignored)[-1] == {"full": 2, "int4": 2}

@@ -15,6 +15,8 @@ from adaptive_operator.simulate.run import RunSettings, run
 from adaptive_operator.simulate.scrapes import Fault
 from tests.operator.simulate.scenes import make_scenario, mixes, quality, served
 
+pytestmark = pytest.mark.slow
+
 
 def test_ours_sheds_when_the_load_passes_the_best_tier_and_restores_when_it_falls():
     trace = generate(lambda t: 12.0 if 300 <= t < 700 else 2.0, 1800.0, seed=1)

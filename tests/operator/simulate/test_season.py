@@ -14,6 +14,8 @@ from adaptive_operator.simulate.run import run
 from tests.operator.simulate.scenes import make_scenario
 from tests.operator.simulate.test_scrapes import world_with
 
+pytestmark = pytest.mark.slow
+
 PERIOD = 1800.0
 LOAD_SECONDS = 200
 HORIZON = LOAD_SECONDS + 15.0

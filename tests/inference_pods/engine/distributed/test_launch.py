@@ -129,6 +129,7 @@ def test_nothing_is_left_running_when_a_rank_cannot_be_started():
         RankProcesses([SPEC], Losses(), ("/no-such-program",))
 
 
+@pytest.mark.slow
 def test_a_rank_ignores_sigterm_and_ends_when_rank_0_is_gone(tiny_model):
     """The real program, as far as a rendezvous that never answers."""
     with listen_for_ranks() as listener, subprocess.Popen(WORKER_COMMAND, stdin=subprocess.PIPE, text=True) as process:

@@ -17,7 +17,7 @@ import pytest
 from inference_pods.kernels.decoder import Chunk
 from inference_pods.kernels.formats import BLOCK_TOKENS, Precision
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = [pytest.mark.timeout(180), pytest.mark.slow]
 PROMPT = "Once upon a time, in a village by the river, there lived a miller who"
 NEW_TOKENS = 16
 

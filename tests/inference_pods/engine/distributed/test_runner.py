@@ -21,7 +21,7 @@ from inference_pods.kernels.decoder import Chunk
 from inference_pods.kernels.formats import Precision
 from inference_pods.kernels.levels import default_levels
 
-pytestmark = pytest.mark.timeout(120)  # each rank imports torch
+pytestmark = [pytest.mark.timeout(120), pytest.mark.slow]  # each rank imports torch
 SEED = 5
 
 

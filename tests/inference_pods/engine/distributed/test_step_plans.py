@@ -21,7 +21,7 @@ from inference_pods.kernels.step_plans import PlanCache
 from inference_pods.kernels.torch_decoder import TorchDecoder
 from tests.needed import give_up
 
-pytestmark = pytest.mark.timeout(300)  # torch compiles for seconds per plan
+pytestmark = [pytest.mark.timeout(300), pytest.mark.slow]  # torch compiles for seconds per plan
 SEED = 5
 
 

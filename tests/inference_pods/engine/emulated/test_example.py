@@ -11,6 +11,8 @@ import yaml
 from inference_pods.engine.emulated.curve import Curve
 from inference_pods.engine.sequence import GenerationRequest
 
+pytestmark = pytest.mark.slow
+
 EXAMPLE = yaml.safe_load((Path(__file__).parents[4] / "examples" / "emulated.yaml").read_text())["spec"]
 TIERS = {tier["name"]: tier for tier in EXAMPLE["tiers"]}
 REQUESTS = 400

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,6 +17,7 @@ def decode(ids: list[int]) -> str:
     return b"".join(TOKENIZER.token_bytes(token) for token in ids).decode()
 
 
+@pytest.mark.slow
 @given(st.text())
 def test_text_comes_back_from_its_tokens(text: str) -> None:
     assert decode(TOKENIZER.encode(text)) == text

@@ -10,6 +10,8 @@ import pytest
 
 from inference_pods.kernels.build import default_cache
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[4]
 SCRIPT = Path(__file__).with_name("compile_cases.py")
 ARCHITECTURES = (80, 90)

@@ -20,17 +20,20 @@ pytestmark = pytest.mark.timeout(180)
 CPU = torch.device("cpu")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", [Precision.INT8, Precision.BF16])
 def test_a_decoder_through_the_kernels_scores_as_plain_torch_does(precision):
     compare(build(precision, Kernels.TRITON), build(precision, Kernels.TORCH), script())
 
 
+@pytest.mark.slow
 def test_with_finer_activations_scores_come_closer(monkeypatch):
     """So what differs is rounding: fp16 has three bits more, and the same bound in its units is eight times tighter."""
     monkeypatch.setattr("inference_pods.kernels.torch_target.COMPUTE", torch.float16)
     compare(build(Precision.INT4, Kernels.TRITON), build(Precision.INT4, Kernels.TORCH), script(), torch.float16)
 
 
+@pytest.mark.slow
 def test_nested_levels_share_planes_and_score_as_plain_torch_does(monkeypatch):
     """Every kernel is really launched: a wrapper that quietly ran its reference would pass every comparison."""
     launched = device_script.count_launches(monkeypatch)
@@ -40,6 +43,7 @@ def test_nested_levels_share_planes_and_score_as_plain_torch_does(monkeypatch):
     assert kernels.weight_bytes < plain.weight_bytes / 4  # each once, in tiles that this model does not fill
 
 
+@pytest.mark.slow
 def test_a_grid_of_64_weights_goes_through_the_int4_kernel():
     compare(build(Precision.INT4, Kernels.TRITON, span=64), build(Precision.INT4, Kernels.TORCH, span=64), script())
 
@@ -60,6 +64,7 @@ def test_a_cut_is_packed_if_it_consists_of_whole_grids(kept, columns, span, expe
     assert packs(Precision.INT4, Cut(kept, columns), target) is expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", [Precision.INT8, Precision.INT4])
 def test_greedy_tokens_are_those_of_plain_torch(precision):
     assert generate(build(precision, Kernels.TRITON), 5) == generate(build(precision, Kernels.TORCH), 5)
@@ -72,6 +77,7 @@ def test_the_decoder_says_which_kernels_compute(precision):
     assert decoder.variant == "torch with triton"
 
 
+@pytest.mark.slow
 def test_what_no_kernel_knows_runs_in_torch_and_is_logged(caplog):
     """Heads of 24 are no power of two, and 3 of them make rows of 72 columns, no whole groups."""
     shape = DecoderShape(1, 64, 96, 3, 1, 24, 67, 1e-5, 10000.0)

@@ -14,6 +14,8 @@ from inference_pods.kernels.triton.sparse24 import pack_sparse24, reference_spar
 from inference_pods.kernels.triton.w4a16 import pack_int4, reference_w4a16, unpack_int4
 from inference_pods.kernels.triton.w8a16 import pack_int8, read_rows, reference_w8a16, unpack_int8, w8a16
 
+pytestmark = pytest.mark.slow
+
 DTYPES = (torch.float16, torch.bfloat16)
 CASES = {
     "int8": (pack_int8, reference_w8a16, linear),

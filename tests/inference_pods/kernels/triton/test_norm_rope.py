@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 from inference_pods.kernels.triton.norm_rope import norm_rope, reference_norm_rope, rotation_table
 from inference_pods.kernels.triton.rms_norm import reference_rms_norm, rms_norm
 
+pytestmark = pytest.mark.slow
+
 TABLES = {width: rotation_table(8192, width, 100000.0) for width in (16, 64)}
 DTYPES = (torch.float16, torch.bfloat16)
 

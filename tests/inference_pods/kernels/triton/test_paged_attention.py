@@ -7,6 +7,8 @@ from hypothesis import strategies as st
 
 from inference_pods.kernels.triton.paged_attention import paged_attention, reference_paged_attention
 
+pytestmark = pytest.mark.slow
+
 
 def build_case(lengths, kv_heads, group, head_dim, dtype, seed, block_tokens=16):
     generator = torch.Generator().manual_seed(seed)

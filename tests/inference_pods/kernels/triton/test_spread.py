@@ -11,6 +11,8 @@ from inference_pods.kernels.triton.dispatch import TILE_ROWS
 from inference_pods.kernels.triton.linear import Format, linear, pack_linear
 from inference_pods.kernels.triton.spread import SMALLEST_TILE, Tile, choose_spread, choose_tile
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 KERNELS = {module.__name__.rsplit(".", 1)[1]: module.TILES for module in (nested, sparse24, w4a16, w8a16)}
 

@@ -87,6 +87,7 @@ def usual_steps(levels):
             yield [decoding(one, int(random.integers(1, 128)), level) for one in range(size)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", [Precision.INT8, Precision.INT4, Precision.NESTED, Precision.BF16])
 def test_no_kernel_is_compiled_for_a_step_after_warming(versions, precision):
     decoder = build(precision)
@@ -131,6 +132,7 @@ def test_warming_fits_any_limits(versions, limits):
     assert versions
 
 
+@pytest.mark.slow
 def test_warming_leaves_the_cache_that_requests_read_as_it_was():
     """Computed, not recorded: what warming writes goes to the spare block."""
     limits = DecoderLimits(max_rows=20, max_outputs=2, max_positions=64, kv_blocks=3, threads=1)

@@ -20,6 +20,8 @@ from adaptive_operator.decide.optimize.solve import Method, SolveSettings, solve
 from adaptive_operator.decide.optimize.tables import build_tables, use_of, worth_of
 from tests.operator.decide.optimize.instances import small_problem, with_classes_and_a_cascade
 
+pytestmark = pytest.mark.slow
+
 UNHURRIED = settings(deadline=None, max_examples=20, suppress_health_check=[HealthCheck.too_slow])
 CONFIGURATIONS = SolveSettings(exact_models=0)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -24,6 +25,7 @@ from adaptive_operator.simulate.structure import Schema, find_faults, without_nu
 _MOST_TOLD: Final = 5
 _MOST_DEPTH: Final = 100  # no field of ours lies so deep, and all that read a document do so by recursion
 _ANY_OBJECT: Final[Schema] = {"type": "object"}
+_KINDS: Final[Mapping[str, Kind]] = {kind.kind: kind for kind in (MODEL, POOL)}
 _Spec = TypeVar("_Spec", bound=BaseModel)
 
 
@@ -122,18 +124,22 @@ def _parse(kind: Kind, raw: Mapping[str, Any], spec: type[_Spec], rules: Callabl
 
 
 def _document_faults(kind: Kind, document: Mapping[str, Any]) -> Iterator[str]:
-    schema = build_schema(kind)
     version = document.get("apiVersion", API_VERSION)
     if version != API_VERSION:
         yield f"apiVersion: there is no {kind.kind} in {version}; use {API_VERSION}"
-    yield from find_faults(document, _without_others(schema))
+    yield from find_faults(document, _schema_of(kind.kind))
     metadata = document.get("metadata")
     if isinstance(metadata, dict) and "name" in metadata:
         yield from find_faults(metadata["name"], {"type": "string", **_name_rules(kind)}, "metadata.name")
 
 
-def _without_others(schema: Schema) -> Schema:
-    """The schema without what is not the manifest's: metadata have fields of Kubernetes', the status is ignored."""
+@cache
+def _schema_of(kind: str) -> Schema:
+    """The schema without what is not the manifest's: metadata have fields of Kubernetes', the status is ignored.
+
+    Built once: it takes longer than all else that is done with a document.
+    """
+    schema = build_schema(_KINDS[kind])
     properties = {**schema["properties"], "metadata": _ANY_OBJECT, "status": {}}
     return {"type": "object", "required": schema["required"], "properties": properties}
 

@@ -6,8 +6,9 @@ can be better than the best plan so far, so that the answer is the one that look
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from adaptive_operator.decide.fill import TRICKLE, Poured, Step, outcome_of, pour, start_of
@@ -124,26 +125,46 @@ def _branches(space: PlanSpace, ranges: Sequence[range]) -> list[_Branch]:
             seen.add(step[0])
             turns.append([])
         turns[-1].append(step)
-    return [_branch(space, ranges, turns, turn) for turn in range(len(turns))]
+    branches: list[_Branch] = []
+    later = _Later()
+    for steps in reversed(turns):
+        later = later.with_turn(steps, space, ranges)
+        branches.append(_branch(space, ranges, steps, later))
+    return branches[::-1]
 
 
-def _branch(space: PlanSpace, ranges: Sequence[range], turns: Sequence[Sequence[Step]], turn: int) -> _Branch:
-    tier, later = turns[turn][0][0], [step for steps in turns[turn:] for step in steps]
-    open_tiers = [steps[0][0] for steps in turns[turn:]]
-    rates = dict.fromkeys(open_tiers, 0.0)
-    most = least = 0.0
-    for i, rate, _ in later:
-        most += ranges[i][-1] * rate
-        least += (ranges[i].start if i in rates else ranges[i][-1]) * rate
-        if i in rates:
-            rates[i] += rate
+class _Later(NamedTuple):
+    """Of a turn and all after it: see `_Branch`. `sheds`: of tiers whose own turn is earlier, what one replica adds."""
+
+    most: float = 0.0
+    least: float = 0.0
+    per_accelerator: float = 0.0
+    sheds: Mapping[int, float] = MappingProxyType({})
+
+    def with_turn(self, steps: Sequence[Step], space: PlanSpace, ranges: Sequence[range]) -> _Later:
+        """With the turn before it. Until its own turn, a tier may still have the least; then it has what it has."""
+        tier, sheds = steps[0][0], dict(self.sheds)
+        for i, rate, _ in steps:
+            sheds[i] = sheds.get(i, 0.0) + rate
+        added = sum(ranges[i][-1] * rate for i, rate, _ in steps)
+        whole = sheds.pop(tier)
+        return _Later(
+            most=self.most + added,
+            least=self.least + added - (ranges[tier][-1] - ranges[tier].start) * whole,
+            per_accelerator=max(self.per_accelerator, whole / space.tiers[tier].accelerators),
+            sheds=sheds,
+        )
+
+
+def _branch(space: PlanSpace, ranges: Sequence[range], steps: Sequence[Step], later: _Later) -> _Branch:
+    tier = steps[0][0]
     return _Branch(
         tier=tier,
         counts=ranges[tier],
         accelerators=space.tiers[tier].accelerators,
-        steps=tuple(turns[turn]),
+        steps=tuple(steps),
         sheds=bool(space.tiers[tier].shed),
-        most=most,
-        least=least,
-        per_accelerator=max(rate / space.tiers[i].accelerators for i, rate in rates.items()),
+        most=later.most,
+        least=later.least,
+        per_accelerator=later.per_accelerator,
     )

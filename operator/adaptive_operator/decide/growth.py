@@ -182,6 +182,8 @@ def grow_further(situation: Situation, limit: int) -> Proposal | None:
 
 def replace_wanted(situation: Situation, mix: Mix) -> Situation:
     """The same situation, seen from another mix."""
+    if all(t.wanted == mix.get(t.name, 0) for t in situation.tiers):
+        return situation  # with the spaces that it remembers
     return replace(situation, tiers=tuple(replace(t, wanted=mix.get(t.name, 0)) for t in situation.tiers))
 
 

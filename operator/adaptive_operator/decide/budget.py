@@ -53,7 +53,8 @@ def shares(claims: Sequence[Claim], budget: int) -> dict[str, Share]:
     bases = _with_free(claims, fixed | _bases(acting, max(0, budget - sum(fixed.values()))), budget)
     free = free_accelerators(claims, bases, budget)
     exceeded = sum(max(bases[c.key], c.held) for c in claims) > budget
-    return {c.key: _share(c, bases, free, budget, exceeded) for c in claims}
+    unowned = budget - sum(bases.values())
+    return {c.key: _share(c, bases[c.key], free, unowned, exceeded) for c in claims}
 
 
 def free_accelerators(claims: Sequence[Claim], owned: Mapping[str, int], budget: int) -> int:
@@ -97,12 +98,13 @@ def grants(
     return granted
 
 
-def _share(claim: Claim, bases: Mapping[str, int], free: int, budget: int, exceeded: bool) -> Share:
-    """A model may also plan with its own pods on their way out, unless more is held in all than there is."""
-    base = bases[claim.key]
-    others = sum(bases.values()) - base
+def _share(claim: Claim, base: int, free: int, unowned: int, exceeded: bool) -> Share:
+    """A model may also plan with its own pods on their way out, unless more is held in all than there is.
+
+    `base`: what it has or is owed; `unowned`: what no model is owed of the budget.
+    """
     own = base if exceeded else max(base, min(claim.held, claim.most))
-    return Share(own, max(own, min(claim.most, own + free, budget - others)))
+    return Share(own, max(own, min(claim.most, own + free, base + unowned)))
 
 
 def _bases(claims: Sequence[Claim], budget: int) -> dict[str, int]:

@@ -39,8 +39,11 @@ def divide_by_need(situations: Sequence[Situation], claims: Sequence[Claim], bud
     if sum(needs.values()) <= free:
         return Division(limits, proposals, owned, free)
     given = split(needs, free)
-    limits = {key: owned[key] + given[key] if needs[key] else limit for key, limit in limits.items()}
-    proposals = {s.model.key: propose(s, limits[s.model.key]) for s in situations}
+    for s in situations:
+        key = s.model.key
+        limit = owned[key] + given[key] if needs[key] else limits[key]
+        if limit != limits[key]:
+            limits[key], proposals[key] = limit, propose(s, limit)
     return _hand_out_rest(situations, Division(limits, proposals, owned, free))
 
 

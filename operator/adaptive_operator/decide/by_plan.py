@@ -8,7 +8,7 @@ the other one counts more (`yielding.py`).
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from adaptive_operator.decide.by_need import Division, acts, need_of
@@ -19,10 +19,10 @@ from adaptive_operator.decide.growth import carries, grow, growth_demand, has_la
 from adaptive_operator.decide.optimize.problem import UNSERVED, Problem
 from adaptive_operator.decide.optimize.solve import PoolPlan, SolveSettings, solve_greedily
 from adaptive_operator.decide.placing import has_room, room_by_size
-from adaptive_operator.decide.planned import build_problem, is_plannable, planned_demand, planned_mix, propose_mix
+from adaptive_operator.decide.planned import build_problem, is_plannable, planned_demand, planned_mixes, propose_mix
 from adaptive_operator.decide.proposal import Proposal
 from adaptive_operator.decide.restoring import restore
-from adaptive_operator.decide.rules import LOAD, propose
+from adaptive_operator.decide.rules import propose
 from adaptive_operator.decide.situation import Mix, Situation, as_mix, as_plan, plan_space
 from adaptive_operator.decide.wording import accelerators_text, mix_text, rate_text
 from adaptive_operator.decide.yielding import yield_load
@@ -49,16 +49,19 @@ class Planned:
     last: LastPlan | None = None  # what the next plan is to be compared with
     followed: bool = False
     left_free: bool = False  # what is free stays free: to hand it out would gain less than `slack`
+    weights: Mapping[str, float] = field(init=False, repr=False, compare=False)  # how many times each counts, by key
+    is_weighted: bool = field(init=False, repr=False, compare=False)  # does any model not count once?
+
+    def __post_init__(self) -> None:
+        """Gather the weights once: every model asks for all of them."""
+        weights = _weights_of(self.problem)
+        object.__setattr__(self, "weights", weights)
+        object.__setattr__(self, "is_weighted", any(weight != 1 for weight in weights.values()))
 
     @property
     def is_trusted(self) -> bool:
         """Is the plan near enough to its bound? Not where the solver was cut off, or was not asked."""
         return self.plan.gap <= SolveSettings().accepted_gap
-
-    @property
-    def weights(self) -> dict[str, float]:
-        """How many times each model counts, by key."""
-        return _weights_of(self.problem)
 
     @property
     def slack(self) -> float:
@@ -98,7 +101,7 @@ def _solved(
 ) -> Planned:
     changed = find_changed(problem, pool.last_plan, pool.budget)
     plan = solve_greedily(problem) if pool.planning is Planning.GREEDY else solver(problem, changed)
-    mixes = {s.model.key: planned_mix(s, problem, plan) for s in models}
+    mixes = planned_mixes(models, problem, plan)
     followed = _is_worth_it(models, base, mixes, _weights_of(problem))
     # Nobody goes to a plan that is not followed: compared with it, every model would count as changed for ever.
     stands = plan if followed else replace(plan, counts=problem.present)
@@ -130,10 +133,9 @@ def describe_plan(situation: Situation, planned: Planned | None, by_need: Divisi
 
 def _weight_text(planned: Planned, key: str) -> str:
     """Empty where every model counts once."""
-    weights = planned.weights
-    if all(weight == 1 for weight in weights.values()):
+    if not planned.is_weighted:
         return ""
-    return f", and all counts times a model's weight, here {weights[key]:g}"
+    return f", and all counts times a model's weight, here {planned.weights[key]:g}"
 
 
 def _weights_of(problem: Problem) -> dict[str, float]:
@@ -179,8 +181,12 @@ def _worth(situation: Situation, mix: Mix) -> float:
 
 @dataclass(slots=True)
 class _Handout:
-    """What each model may have, what it proposes within that, and what is free for those that come after it."""
+    """What each model may have, what it proposes within that, and what is free for those that come after it.
 
+    `base`: what was proposed by need, which stands for who may have as much.
+    """
+
+    base: Division
     limits: dict[str, int]
     proposals: dict[str, Proposal]
     free: int
@@ -197,7 +203,7 @@ def _carry_out(
     """
     owned, weights = base.owned, planned.weights
     free = base.free - sum(need_of(s, base.proposals[s.model.key], owned) for s in others)
-    out = _Handout(dict(base.limits), dict(base.proposals), free)
+    out = _Handout(base, dict(base.limits), dict(base.proposals), free)
     needs = {s.model.key: max(0, s.cost(planned.mixes[s.model.key]) - owned[s.model.key]) for s in models}
     lacking = sorted((s for s in models if _lacks(s)), key=lambda s: -weights[s.model.key])
     if lacking and not planned.followed:
@@ -230,7 +236,7 @@ def _serve_lacking(
         key = s.model.key
         given = min(needs[key], out.free)
         out.limits[key] = owned[key] + given
-        out.proposals[key] = _within(s, planned.mixes[key], out.limits[key], out.limits[key])
+        out.proposals[key] = _within(s, planned.mixes[key], out.limits[key], out.limits[key], out.base)
         out.free -= _reserved(s, planned.mixes[key], out, given, owned)
     return sum(needs[s.model.key] for s in lacking) > sum(out.limits[s.model.key] - owned[s.model.key] for s in lacking)
 
@@ -253,10 +259,11 @@ def _take_from_all(
 ) -> None:
     """While somebody waits: no additions, quality for what is surely refused, a load's own for who counts more."""
     weights = planned.weights
-    refused = sum(weights[s.model.key] * _refused_less(s, planned.mixes[s.model.key]) for s in sure)
+    sure_refused = [(weights[s.model.key], _refused_less(s, planned.mixes[s.model.key])) for s in sure]
+    refused = sum(weight * less for weight, less in sure_refused)
     for s in lacking:
         key = s.model.key
-        out.proposals[key] = _yielding(s, planned, out.limits[key], sure, out.proposals[key])
+        out.proposals[key] = _yielding(s, planned, out.limits[key], sure_refused, out.proposals[key])
     for s in rest:
         key = s.model.key
         _hand_to(s, planned, owned, needs[key], 0, out)
@@ -264,7 +271,7 @@ def _take_from_all(
             own = out.proposals[key]
             given = _giving(s, planned.mixes[key], out.limits[key], refused / weights[key], own)
             # One of the two at a time: plans agree on one mix.
-            out.proposals[key] = _yielding(s, planned, out.limits[key], sure, own) if given is own else given
+            out.proposals[key] = _yielding(s, planned, out.limits[key], sure_refused, own) if given is own else given
 
 
 def _hand_to(
@@ -272,7 +279,7 @@ def _hand_to(
 ) -> None:
     """Offer a model its share of what is free."""
     key = situation.model.key
-    out.limits[key], out.proposals[key] = _offer(situation, planned.mixes[key], need, owned[key], free)
+    out.limits[key], out.proposals[key] = _offer(situation, planned.mixes[key], need, free, out.base)
     out.free -= need_of(situation, out.proposals[key], owned)
 
 
@@ -287,17 +294,18 @@ def _gain_of_free(models: Sequence[Situation], planned: Planned, needs: Mapping[
     return gained
 
 
-def _offer(situation: Situation, mix: Mix, need: int, owned: int, free: int) -> tuple[int, Proposal]:
+def _offer(situation: Situation, mix: Mix, need: int, free: int, base: Division) -> tuple[int, Proposal]:
     """What a model may have, with its proposal: its share of what is free, or all of that to go on agreeing on it.
 
     Plans of many models are solved up to a gap, so which of them is given the last free ones is chance, and another one
     in the next pass. Plans that have begun to agree may go on: else nobody's ever would.
     """
+    owned = base.owned[situation.model.key]
     share, most = owned + min(need, free), max(owned, min(situation.budget, owned + free))
-    proposal = _within(situation, mix, share, most)
+    proposal = _within(situation, mix, share, most, base)
     if situation.memory.agreed_count == 0 or _goes_on(situation, proposal):
         return share, proposal
-    wider = _within(situation, mix, most, most)
+    wider = _within(situation, mix, most, most, base)
     return (most, wider) if _goes_on(situation, wider) else (share, proposal)
 
 
@@ -317,17 +325,20 @@ def _widened(
     return Division(limits, proposals, base.owned, base.free)
 
 
-def _within(situation: Situation, mix: Mix, limit: int, most: int) -> Proposal:
+def _within(situation: Situation, mix: Mix, limit: int, most: int, base: Division) -> Proposal:
     """The model's own rules within its share: exact where its plans can be enumerated; else the program's own mix.
 
     `most`: its share with all that is free. Where that has room to start replicas before others drain, none has to be
-    exchanged in time.
+    exchanged in time. What the rules say was asked for `base` already, where its limit is the same.
     """
     space = plan_space(situation, limit)
     if not is_enumerable(space, planned_demand(situation), situation.settings.exact_plans):
         return propose_mix(situation, mix, limit)
     has_time = most > limit and grow(situation, limit) is not None and grow(situation, most) is None
-    return propose(situation, limit, (restore,) if has_time else LOAD)
+    if has_time:
+        return propose(situation, limit, (restore,))
+    key = situation.model.key
+    return base.proposals[key] if limit == base.limits[key] else propose(situation, limit)
 
 
 def _giving(situation: Situation, mix: Mix, limit: int, refused: float, else_: Proposal) -> Proposal:
@@ -336,15 +347,19 @@ def _giving(situation: Situation, mix: Mix, limit: int, refused: float, else_: P
 
 
 def _yielding(
-    situation: Situation, planned: Planned, limit: int, sure: Sequence[Situation], else_: Proposal
+    situation: Situation, planned: Planned, limit: int, sure: Sequence[tuple[float, float]], else_: Proposal
 ) -> Proposal:
-    """As `_giving`, but of what carries the own load: for requests of models that count more, and only theirs."""
-    key, weights, mixes = situation.model.key, planned.weights, planned.mixes
-    heavier = [s for s in sure if weights[s.model.key] > weights[key]]
-    refused = sum(weights[s.model.key] * _refused_less(s, mixes[s.model.key]) for s in heavier) / weights[key]
-    if refused <= 0 or dict(else_.replicas) != situation.wanted:
+    """As `_giving`, but of what carries the own load: for requests of models that count more, and only theirs.
+
+    `sure`: weights of the models that surely lack something, each with what it lacks (requests/s).
+    """
+    if not planned.is_weighted or dict(else_.replicas) != situation.wanted:
         return else_
-    given = yield_load(situation, mixes[key], limit, refused)
+    key, own = situation.model.key, planned.weights[situation.model.key]
+    refused = sum(weight * less for weight, less in sure if weight > own) / own
+    if refused <= 0:
+        return else_
+    given = yield_load(situation, planned.mixes[key], limit, refused)
     return else_ if given is None else replace(given, findings=else_.findings)
 
 

@@ -9,123 +9,16 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
 from functools import cache, lru_cache, partial
-from operator import mul
 from typing import Final
 
-from adaptive_operator.decide.fill import TRICKLE, Fill, Step, fill, fill_outcome
-from adaptive_operator.decide.room import Change, Room
+from adaptive_operator.decide.enumeration import best_of_all
+from adaptive_operator.decide.spaces import Plan, PlanSpace, PlanTier, Worth, thrift, worth
 
-Plan = tuple[int, ...]
-Worth = tuple[float, float]
 WorthOf = Callable[[Plan], Worth]
-Value = tuple[float, float, int, int, Plan]
 
 _MOVES_AT_MOST: Final = 24  # rounds of the local search
-_ALMOST_NOTHING: Final = 1e-9
-_PLENTY: Final = 1e12  # requests/s that no plan serves
 _ANSWERS_KEPT: Final = 8192  # of best_plan: those of a pass over a thousand models
-
-
-@dataclass(frozen=True, slots=True)
-class PlanTier:
-    """One tier that may be planned with. `rate` is what one replica is planned to serve (requests/s, derated).
-
-    `shed` is what a replica of a nested tier serves beyond that at lower levels: (requests/s, permille) per step.
-    """
-
-    name: str
-    accelerators: int
-    rate: float
-    quality_permille: int
-    low: int
-    high: int
-    present: int
-    shed: tuple[tuple[float, float], ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class PlanSpace:
-    """All plans that are allowed: tiers (best quality first), the mean quality floor and the accelerators to spend.
-
-    `room`: of the nodes, which have to hold what a plan starts. None: they hold whatever the accelerators allow.
-    """
-
-    tiers: tuple[PlanTier, ...]
-    floor_permille: float
-    limit: int
-    accelerator_price: float = 0.0  # permille x requests/s that one has to add to be worth its money
-    room: Room | None = None
-    # What a replica adds, step by step, best first: position of its tier, requests/s, and the permille of each step.
-    _steps: tuple[Step, ...] = field(init=False, repr=False, compare=False)
-    _qualities: tuple[float, ...] = field(init=False, repr=False, compare=False)
-    _accelerators: tuple[int, ...] = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        """Order all tiers' steps once: a space is filled and priced for thousands of plans."""
-        steps = [
-            (i, *step) for i, t in enumerate(self.tiers) for step in ((t.rate, float(t.quality_permille)), *t.shed)
-        ]
-        steps.sort(key=lambda step: -step[2])
-        object.__setattr__(self, "_steps", tuple(steps))
-        object.__setattr__(self, "_qualities", tuple(quality for _, _, quality in steps))
-        object.__setattr__(self, "_accelerators", tuple(tier.accelerators for tier in self.tiers))
-
-    def cost(self, plan: Plan) -> int:
-        """Accelerators that a plan holds."""
-        return sum(map(mul, plan, self._accelerators))
-
-    def fill(self, plan: Plan, demand: float) -> Fill:
-        """Who would serve how much of the demand (requests/s)."""
-        return fill(demand, [plan[i] * rate for i, rate, _ in self._steps], self._qualities, self.floor_permille)
-
-    def outcome(self, plan: Plan, demand: float) -> tuple[float, float]:
-        """How much of the demand (requests/s) a plan does not serve, and the quality of what it does (permille)."""
-        return fill_outcome(demand, plan, self._steps, self.floor_permille)
-
-    def net_quality(self, plan: Plan, demand: float) -> float:
-        """Quality (permille) that a plan serves at a demand (requests/s), less what its accelerators cost."""
-        return self.fill(plan, demand).quality_permille - self.cost_permille(plan, demand)
-
-    def cost_permille(self, plan: Plan, demand: float) -> float:
-        """What a plan's accelerators cost, as quality of the requests (permille); 0 without a price."""
-        if not self.accelerator_price:
-            return 0.0
-        return self.cost(plan) * self.accelerator_price / max(demand, TRICKLE)
-
-    def most(self, plan: Plan) -> float:
-        """What a plan serves at most within the floor (requests/s)."""
-        return sum(self.fill(plan, _PLENTY).served)
-
-    def has_room(self, plan: Plan) -> bool:
-        """Do nodes have room for what a plan starts?"""
-        if self.room is None:
-            return True
-        pairs = zip(plan, self.tiers, strict=True)
-        return self.room.holds([Change(t.name, t.accelerators, t.rate, t.present, n) for n, t in pairs])
-
-    def present(self) -> Plan:
-        """What is wanted now."""
-        return tuple(tier.present for tier in self.tiers)
-
-
-def value(space: PlanSpace, plan: Plan, demand: float) -> Value:
-    """Smaller is better: unserved, then quality less its price, then accelerators, then starts; the plan itself breaks
-    ties."""
-    return (*_worth(space, plan, demand), *_thrift(space, plan))
-
-
-def _worth(space: PlanSpace, plan: Plan, demand: float) -> Worth:
-    """What comes first in a plan's value: it leaves few to look at for what they spend."""
-    left, permille = space.outcome(plan, demand)
-    unserved = round(left / max(demand, _ALMOST_NOTHING), 4)
-    return unserved, -round(permille - space.cost_permille(plan, demand), 1)
-
-
-def _thrift(space: PlanSpace, plan: Plan) -> tuple[int, int, Plan]:
-    starts = sum(n - tier.present for n, tier in zip(plan, space.tiers, strict=True) if n > tier.present)
-    return space.cost(plan), starts, plan
 
 
 @lru_cache(maxsize=_ANSWERS_KEPT)
@@ -137,11 +30,19 @@ def best_plan(space: PlanSpace, demand: float, exact_plans: int) -> Plan | None:
     if not space.tiers:
         return None
     ranges = [_range(space, tier, demand) for tier in space.tiers]
-    worth_of: WorthOf = partial(_worth, space, demand=demand)
+    worth_of: WorthOf = partial(worth, space, demand=demand)
     if is_enumerable(space, demand, exact_plans):
+        best = best_of_all(space, ranges, demand)
+        if best is None or space.has_room(best):
+            return best
         return _best(space, itertools.product(*ranges), worth_of)
-    worth_of = cache(worth_of)  # the climbs meet: most moves lead to plans that were looked at
+    worth_of = cache(worth_of)  # most moves lead to plans that were looked at
     return _best(space, _searched(space, ranges, demand, worth_of), worth_of)
+
+
+def best_of(space: PlanSpace, plans: Iterable[Plan], demand: float) -> Plan | None:
+    """The best of these plans, of those that are affordable and that nodes have room for; None: there is none."""
+    return _best(space, plans, partial(worth, space, demand=demand))
 
 
 def is_enumerable(space: PlanSpace, demand: float, exact_plans: int) -> bool:
@@ -151,22 +52,26 @@ def is_enumerable(space: PlanSpace, demand: float, exact_plans: int) -> bool:
 
 def _best(space: PlanSpace, plans: Iterable[Plan], worth_of: WorthOf) -> Plan | None:
     """The plan of the least value, of those that nodes have room for."""
-    if space.room is not None:
-        allowed = [plan for plan in plans if any(plan) and space.cost(plan) <= space.limit]
-        # In order, as room is looked for on every node: the first plans mostly have it.
-        allowed.sort(key=lambda plan: (worth_of(plan), _thrift(space, plan)))
-        return next((plan for plan in allowed if space.has_room(plan)), None)
+    allowed = [plan for plan in plans if space.cost(plan) <= space.limit and any(plan)]
+    best = _least(space, allowed, worth_of)
+    if best is None or space.has_room(best):
+        return best
+    # In order, as room is looked for on every node: the first plans mostly have it.
+    allowed.sort(key=lambda plan: (worth_of(plan), thrift(space, plan)))
+    return next((plan for plan in allowed if space.has_room(plan)), None)
+
+
+def _least(space: PlanSpace, plans: Iterable[Plan], worth_of: WorthOf) -> Plan | None:
+    """The plan of the least value: few are worth as much as the best, so few are looked at for what they spend."""
     least: Worth = (math.inf, math.inf)
     alike: list[Plan] = []
     for plan in plans:
-        if space.cost(plan) > space.limit or not any(plan):
-            continue
-        worth = worth_of(plan)
-        if worth < least:
-            least, alike = worth, [plan]
-        elif worth == least:
+        found = worth_of(plan)
+        if found < least:
+            least, alike = found, [plan]
+        elif found == least:
             alike.append(plan)
-    return min(alike, key=partial(_thrift, space), default=None)
+    return min(alike, key=partial(thrift, space), default=None)
 
 
 def _range(space: PlanSpace, tier: PlanTier, demand: float) -> range:
@@ -178,9 +83,14 @@ def _range(space: PlanSpace, tier: PlanTier, demand: float) -> range:
 
 def _searched(space: PlanSpace, ranges: list[range], demand: float, worth_of: WorthOf) -> Iterator[Plan]:
     """Local optima from three starts: what runs, the minimum, and the demand filled in best quality first."""
+
+    @cache  # the climbs meet, and from there on are one
+    def step(plan: Plan) -> Plan | None:
+        return _best(space, {plan, *_moves(space, ranges, plan, demand)}, worth_of)
+
     for start in (space.present(), tuple(r.start for r in ranges), _greedy(space, ranges, demand)):
         clamped = tuple(min(max(n, r.start), r.stop - 1) for n, r in zip(start, ranges, strict=True))
-        yield _climb(space, ranges, clamped, demand, worth_of)
+        yield _climb(clamped, step)
 
 
 def _greedy(space: PlanSpace, ranges: list[range], demand: float) -> Plan:
@@ -199,9 +109,10 @@ def _greedy(space: PlanSpace, ranges: list[range], demand: float) -> Plan:
     return tuple(plan)
 
 
-def _climb(space: PlanSpace, ranges: list[range], plan: Plan, demand: float, worth_of: WorthOf) -> Plan:
+def _climb(plan: Plan, step: Callable[[Plan], Plan | None]) -> Plan:
+    """From plan to better plan, as far as moves lead."""
     for _ in range(_MOVES_AT_MOST):
-        better = _best(space, {plan, *_moves(space, ranges, plan, demand)}, worth_of)
+        better = step(plan)
         if better is None or better == plan:
             break
         plan = better

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from adaptive_operator.decide.candidates import Plan, PlanSpace, best_plan
+from adaptive_operator.decide.candidates import best_plan
 from adaptive_operator.decide.damping import moments, survivors
 from adaptive_operator.decide.dip import step_and_life
 from adaptive_operator.decide.situation import Mix, Situation, as_mix, as_plan
+from adaptive_operator.decide.spaces import Plan, PlanSpace
 
 _TOLERANCE = 0.005
 _ROUNDS = 8  # of asking for a larger plan

@@ -6,11 +6,12 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from adaptive_operator.decide.candidates import Plan, PlanSpace, best_plan, is_enumerable, value
-from adaptive_operator.decide.fill import Fill
+from adaptive_operator.decide.candidates import best_of, best_plan, is_enumerable
+from adaptive_operator.decide.fill import Outcome
 from adaptive_operator.decide.growth import capacity, growth_demand
 from adaptive_operator.decide.placing import largest_replica
 from adaptive_operator.decide.situation import UNBOUNDED, Mix, Situation, as_plan, plan_space
+from adaptive_operator.decide.spaces import Plan, PlanSpace, value
 from adaptive_operator.decide.wording import accelerators_text, mix_text, rate_text
 from adaptive_operator.reasons import Reason
 
@@ -137,13 +138,13 @@ def _with_bounds(space: PlanSpace, name: str, least: int | None = None, most: in
     return replace(space, tiers=tuple(tiers))
 
 
-def _served(space: PlanSpace, chosen: Plan, demand: float) -> Fill:
+def _served(space: PlanSpace, chosen: Plan, demand: float) -> Outcome:
     """What the best plan of a space serves; where none is affordable, the chosen one."""
     best = _best_around(space, chosen, demand)
     return space.fill(best if best is not None else chosen, demand)
 
 
-def _is_better(relaxed: PlanSpace, here: Fill, chosen: Plan, demand: float) -> bool:
+def _is_better(relaxed: PlanSpace, here: Outcome, chosen: Plan, demand: float) -> bool:
     """Would the best plan of a wider space serve more of the demand than is served here, or serve it better?"""
     other = _best_around(relaxed, chosen, demand)
     if other is None:
@@ -183,19 +184,19 @@ def _best_other(space: PlanSpace, chosen: Plan, demand: float) -> Plan | None:
     if is_enumerable(space, demand, _EXACT_PLANS):
         found = (best_plan(item, demand, _EXACT_PLANS) for item in _spaces_without(space, chosen))
         others = [plan for plan in found if plan is not None and plan != chosen]
-    else:
-        others = list(_neighbours(space, chosen))
-    return min(others, key=lambda plan: value(space, plan, demand), default=None)
+        return min(others, key=lambda plan: value(space, plan, demand), default=None)
+    return best_of(space, _neighbours(space, chosen), demand)
 
 
 def _best_around(space: PlanSpace, chosen: Plan, demand: float) -> Plan | None:
     if is_enumerable(space, demand, _EXACT_PLANS):
         return best_plan(space, demand, _EXACT_PLANS)
-    return min((chosen, *_neighbours(space, chosen)), key=lambda plan: value(space, plan, demand))
+    beside = best_of(space, _neighbours(space, chosen), demand)
+    return chosen if beside is None else min(chosen, beside, key=lambda plan: value(space, plan, demand))
 
 
 def _neighbours(space: PlanSpace, chosen: Plan) -> Iterator[Plan]:
-    """One replica less of a tier, one more, or one in exchange for another, where bounds and accelerators allow."""
+    """One replica less of a tier, one more, or one in exchange for another, where bounds allow."""
     bounded = list(enumerate(zip(chosen, space.tiers, strict=True)))
     outside = {i for i, (n, tier) in bounded if not tier.low <= n <= tier.high}
     fewer = [i for i, (n, tier) in bounded if tier.low < n <= tier.high + 1]
@@ -203,9 +204,7 @@ def _neighbours(space: PlanSpace, chosen: Plan) -> Iterator[Plan]:
     for less, more in itertools.product((None, *fewer), (None, *further)):
         if less == more or not outside <= {less, more}:
             continue
-        plan = tuple(n - (i == less) + (i == more) for i, n in enumerate(chosen))
-        if any(plan) and space.cost(plan) <= space.limit and space.has_room(plan):
-            yield plan
+        yield tuple(n - (i == less) + (i == more) for i, n in enumerate(chosen))
 
 
 def _spaces_without(space: PlanSpace, chosen: Plan) -> Iterator[PlanSpace]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 # Below this rate (requests/s) demand counts as this: quality is then that of the first request, not 0/0.
 TRICKLE: Final = 1e-6
@@ -23,6 +23,26 @@ class Fill:
     served: tuple[float, ...]  # requests/s per step
     unserved: float  # requests/s that do not fit
     quality_permille: float  # request-weighted over what is served; 0 when nothing is
+
+
+class Poured(NamedTuple):
+    """How far a fill has come: what is left of the demand, and of what was served the slack and the sum of qualities.
+
+    In requests/s, and requests/s x permille.
+    """
+
+    left: float
+    slack: float
+    served: float
+    points: float
+
+
+class Outcome(NamedTuple):
+    """What comes of a fill in all; made for thousands of plans."""
+
+    unserved: float  # requests/s that do not fit
+    quality_permille: float  # request-weighted over what is served; 0 when nothing is
+    served: float  # requests/s; of no demand those of the least one that is counted
 
 
 def fill(demand: float, rates: Sequence[float], qualities: Sequence[float], floor_permille: float) -> Fill:
@@ -51,15 +71,22 @@ def fill(demand: float, rates: Sequence[float], qualities: Sequence[float], floo
     return Fill(tuple(served), max(0.0, left if demand > TRICKLE else 0.0), points / total if total > 0 else 0.0)
 
 
-def fill_outcome(
-    demand: float, counts: Sequence[int], steps: Sequence[Step], floor_permille: float
-) -> tuple[float, float]:
-    """`unserved` and `quality_permille` of the same fill, by so many replicas of each tier.
+def fill_outcome(demand: float, counts: Sequence[int], steps: Sequence[Step], floor_permille: float) -> Outcome:
+    """The same fill by so many replicas of each tier, without noting who serves what.
 
-    The arithmetic of `fill` to the last bit, without noting who serves what: a plan is chosen among thousands.
+    The arithmetic of `fill` to the last bit: a plan is chosen among thousands.
     """
-    left = max(demand, TRICKLE)
-    slack = total = points = 0.0
+    return outcome_of(pour(start_of(demand), counts, steps, floor_permille), demand)
+
+
+def start_of(demand: float) -> Poured:
+    """Before the first step."""
+    return Poured(max(demand, TRICKLE), 0.0, 0.0, 0.0)
+
+
+def pour(poured: Poured, counts: Sequence[int], steps: Sequence[Step], floor_permille: float) -> Poured:
+    """Fill further steps, by so many replicas of each tier, with what those before them left."""
+    left, slack, total, points = poured
     for i, rate, quality in steps:
         rates = counts[i] * rate
         if not rates:
@@ -71,4 +98,12 @@ def fill_outcome(
         left -= share
         total += share
         points += quality * share
-    return max(0.0, left if demand > TRICKLE else 0.0), points / total if total > 0 else 0.0
+        if not left:
+            break  # the steps behind it add nothing
+    return Poured(left, slack, total, points)
+
+
+def outcome_of(poured: Poured, demand: float) -> Outcome:
+    """What came of it, after the last step."""
+    left, _, total, points = poured
+    return Outcome(max(0.0, left if demand > TRICKLE else 0.0), points / total if total > 0 else 0.0, total)

@@ -9,10 +9,11 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from adaptive_operator.decide.candidates import PlanSpace, best_plan
+from adaptive_operator.decide.candidates import best_plan
 from adaptive_operator.decide.decision import Finding
 from adaptive_operator.decide.demand import in_steps
 from adaptive_operator.decide.situation import UNBOUNDED, Mix, Situation, minimum_mix
+from adaptive_operator.decide.spaces import PlanSpace
 from adaptive_operator.decide.wording import accelerators_text, budget_field, mix_text
 from adaptive_operator.reasons import Reason
 

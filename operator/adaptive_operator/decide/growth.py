@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from adaptive_operator.api.status import GainOf
 from adaptive_operator.api.v1alpha1 import Mode
-from adaptive_operator.decide.candidates import Plan, PlanSpace, best_plan
+from adaptive_operator.decide.candidates import best_plan
 from adaptive_operator.decide.damping import agree_on_more, dwell_seconds, is_agreed, moments, survivors
 from adaptive_operator.decide.decision import Finding
 from adaptive_operator.decide.dip import slowest_load_seconds, step_and_life
@@ -19,6 +19,7 @@ from adaptive_operator.decide.floor import floor_under_load
 from adaptive_operator.decide.hold import after_growth
 from adaptive_operator.decide.proposal import Prediction, Proposal
 from adaptive_operator.decide.situation import Mix, Moves, Situation, as_mix, as_plan, can_act_on_demand, plan_space
+from adaptive_operator.decide.spaces import Plan, PlanSpace
 from adaptive_operator.decide.swaps import DOWNWARD
 from adaptive_operator.decide.wording import (
     PASSES,
@@ -181,6 +182,8 @@ def grow_further(situation: Situation, limit: int) -> Proposal | None:
 
 def replace_wanted(situation: Situation, mix: Mix) -> Situation:
     """The same situation, seen from another mix."""
+    if all(t.wanted == mix.get(t.name, 0) for t in situation.tiers):
+        return situation  # with the spaces that it remembers
     return replace(situation, tiers=tuple(replace(t, wanted=mix.get(t.name, 0)) for t in situation.tiers))
 
 

@@ -83,11 +83,15 @@ def _room_limits(models: Sequence[PlannedModel], budget: Limit, room: Mapping[in
     return limits
 
 
-def planned_mix(situation: Situation, problem: Problem, plan: PoolPlan) -> dict[str, int]:
-    """What the plan wants of one model, as replicas by tier, those of tiers without a card included."""
-    model = next(model for model in problem.models if model.key == situation.model.key)
-    counts = {column.tier: n for column, n in zip(model.columns, plan.counts[model.key], strict=True)}
-    return {t.name: counts.get(t.name, 0) if t.card else fixed_replicas(situation, t) for t in situation.tiers}
+def planned_mixes(situations: Sequence[Situation], problem: Problem, plan: PoolPlan) -> dict[str, dict[str, int]]:
+    """What the plan wants of each model, as replicas by tier, those of tiers without a card included; by key."""
+    models = {model.key: model for model in problem.models}
+    return {s.model.key: _planned_mix(s, models[s.model.key], plan.counts[s.model.key]) for s in situations}
+
+
+def _planned_mix(situation: Situation, model: PlannedModel, counts: Sequence[int]) -> dict[str, int]:
+    of_tiers = {column.tier: n for column, n in zip(model.columns, counts, strict=True)}
+    return {t.name: of_tiers.get(t.name, 0) if t.card else fixed_replicas(situation, t) for t in situation.tiers}
 
 
 def propose_mix(situation: Situation, mix: Mix, limit: int) -> Proposal:

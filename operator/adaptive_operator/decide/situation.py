@@ -6,12 +6,11 @@ Everything is derived from the observation; nothing is decided here.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from adaptive_operator.api.tiers import Tier
 from adaptive_operator.api.v1alpha1 import Mode
-from adaptive_operator.decide.candidates import Plan, PlanSpace, PlanTier
 from adaptive_operator.decide.cards import CURVE, TierCard, card_of, horizon_seconds, warm_tier
 from adaptive_operator.decide.correction import basis_of, correct_cards, corrected
 from adaptive_operator.decide.demand import Demand, Trust, read_demand
@@ -20,6 +19,7 @@ from adaptive_operator.decide.frontier import frontier
 from adaptive_operator.decide.revisions import held_back_revisions, sets_in_force
 from adaptive_operator.decide.room import Room
 from adaptive_operator.decide.settings import DecideSettings
+from adaptive_operator.decide.spaces import Plan, PlanSpace, PlanTier
 from adaptive_operator.levels import Level
 from adaptive_operator.observe.holding import held_accelerators
 from adaptive_operator.observe.observation import (
@@ -37,6 +37,15 @@ _POINT_PERMILLE = 10
 _LEAST_WORTH = (
     1e-3  # of a point for 1,000 requests, in thousandths: quality that is worth nothing, without dividing by 0
 )
+
+
+class Moves(StrEnum):
+    """Which plans a space holds, seen from what is wanted."""
+
+    ANY = "Any"
+    ADDITIONS = "Additions"  # nothing is given up
+    KEEP_LOADING = "KeepLoading"  # nothing of a tier whose replicas are not all ready is given up
+    REMOVALS = "Removals"  # nothing is started
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +102,8 @@ class Situation:
     expected: Forecast | None = None  # of the demand until a replica started now could serve; None: no history
     surge: int = 0  # accelerators beyond the budget that a swap of this model may count on
     room: Room | None = None  # on the nodes; None: no question, or not known
+    # What `plan_space` found: the rules ask for the same few spaces dozens of times a pass.
+    _spaces: dict[tuple[int, Moves], PlanSpace] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def wanted(self) -> dict[str, int]:
@@ -213,17 +224,15 @@ def _expected(
     return forecast(model.metrics.history, now, horizon, season=model.metrics.season)
 
 
-class Moves(StrEnum):
-    """Which plans a space holds, seen from what is wanted."""
-
-    ANY = "Any"
-    ADDITIONS = "Additions"  # nothing is given up
-    KEEP_LOADING = "KeepLoading"  # nothing of a tier whose replicas are not all ready is given up
-    REMOVALS = "Removals"  # nothing is started
-
-
 def plan_space(situation: Situation, limit: int, moves: Moves = Moves.ANY) -> PlanSpace:
     """Plans over the tiers with a card, within `limit` accelerators; the others' replicas are paid for first."""
+    space = situation._spaces.get((limit, moves))
+    if space is None:
+        space = situation._spaces[limit, moves] = _build_space(situation, limit, moves)
+    return space
+
+
+def _build_space(situation: Situation, limit: int, moves: Moves) -> PlanSpace:
     fixed = sum(t.accelerators * fixed_replicas(situation, t) for t in situation.tiers if t.card is None)
     tiers = [
         PlanTier(

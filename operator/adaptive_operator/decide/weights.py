@@ -81,9 +81,10 @@ def _moved(
 ) -> Weights:
     """Shed at once when the demand asks for it; restore only what the hold window's maximum allows."""
     before = _shares(situation, counts, wanted, planned)
-    shed = _shares(situation, counts, wanted, rate)
-    if rate > planned and _distance(before, shed) >= situation.settings.weight_step:
-        return Weights(shed, _rounded_up(rate), -1)
+    if rate > planned:
+        shed = _shares(situation, counts, wanted, rate)
+        if _distance(before, shed) >= situation.settings.weight_step:
+            return Weights(shed, _rounded_up(rate), -1)
     peak = situation.demand.peak
     if situation.demand.trust is Trust.FULL and peak is not None and peak < planned:
         restored = _shares(situation, counts, wanted, peak)

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from adaptive_operator.api.status import AdaptiveModelStatus
-from adaptive_operator.decide.candidates import value
 from adaptive_operator.decide.decision import Decision
 from adaptive_operator.decide.explanation import Explanation, explain, recall_explanation
 from adaptive_operator.decide.pool import decide_pool
 from adaptive_operator.decide.situation import Situation, as_plan, build_situation, plan_space
+from adaptive_operator.decide.spaces import value
 from adaptive_operator.decide.wording import mix_text
 from adaptive_operator.observe.observation import ModelObservation, PoolObservation, PoolShare, Unknown
 from adaptive_operator.reasons import Reason

@@ -8,8 +8,9 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adaptive_operator.decide.candidates import PlanSpace, PlanTier, best_plan
+from adaptive_operator.decide.candidates import best_plan
 from adaptive_operator.decide.floor import nearest_floor
+from adaptive_operator.decide.spaces import PlanSpace, PlanTier
 
 
 @given(st.floats(0.05, 4.0), st.integers(1, 6), st.lists(st.integers(100, 1000), min_size=3, max_size=3, unique=True))

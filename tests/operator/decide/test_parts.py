@@ -8,11 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from adaptive_operator.decide import candidates
 from adaptive_operator.decide.budget import Claim, grants, shares, split
-from adaptive_operator.decide.candidates import PlanSpace, PlanTier, best_plan, value
+from adaptive_operator.decide.candidates import best_plan
 from adaptive_operator.decide.cards import card_of, warm_tier
-from adaptive_operator.decide.fill import fill, fill_outcome
+from adaptive_operator.decide.enumeration import best_of_all
+from adaptive_operator.decide.fill import Outcome, fill, fill_outcome
 from adaptive_operator.decide.settings import DecideSettings
+from adaptive_operator.decide.spaces import PlanSpace, PlanTier, value
 from stand_ins.plant import demo_spec, tier
 
 SETTINGS = DecideSettings()
@@ -112,7 +115,8 @@ def test_the_outcome_of_a_fill_is_that_of_the_fill_to_the_last_bit(demand, tiers
     filled = fill(demand, [n * rate for n, rate, _ in tiers], [q for *_, q in tiers], floor)
     steps = [(i, rate, float(q)) for i, (_, rate, q) in enumerate(tiers)]
     outcome = fill_outcome(demand, [n for n, *_ in tiers], steps, floor)
-    assert outcome == (filled.unserved, filled.quality_permille)
+    assert (outcome.unserved, outcome.quality_permille) == (filled.unserved, filled.quality_permille)
+    assert outcome.served == pytest.approx(sum(filled.served))
 
 
 def space(tiers, limit: int, floor: float = 0.0) -> PlanSpace:
@@ -131,30 +135,33 @@ plan_tiers = st.builds(
 )
 
 
-@pytest.fixture
-def looked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
-    """Plans that were filled with a demand."""
+def test_plans_are_looked_through_once_however_many_rules_ask_for_the_best(monkeypatch):
+    asked: list[int] = []
+
+    def noting(space: PlanSpace, ranges: list[range], demand: float) -> tuple[int, ...] | None:
+        asked.append(space.limit)
+        return best_of_all(space, ranges, demand)
+
+    monkeypatch.setattr(candidates, "best_of_all", noting)
     best_plan.cache_clear()
-    plans: list[tuple[int, ...]] = []
-    outcome = PlanSpace.outcome
-
-    def noting(space: PlanSpace, plan: tuple[int, ...], demand: float) -> tuple[float, float]:
-        plans.append(plan)
-        return outcome(space, plan, demand)
-
-    monkeypatch.setattr(PlanSpace, "outcome", noting)
-    return plans
-
-
-def test_plans_are_looked_through_once_however_many_rules_ask_for_the_best(looked):
     tiers = [PlanTier("full", 2, 1.0, 1000, 0, 4, 0), PlanTier("int4", 1, 1.0, 900, 0, 4, 0)]
     found = [best_plan(space(tiers, limit=4), 2.5, 2000) for _ in range(3)]
     assert found == [(1, 2)] * 3
-    assert len(looked) == len(set(looked)) > 1
+    assert asked == [4]
     assert best_plan(space(tiers, limit=3), 2.5, 2000) == (0, 3), "another space is another question"
+    assert asked == [4, 3]
 
 
-def test_a_local_search_looks_at_a_plan_once_however_many_moves_lead_to_it(looked):
+def test_a_local_search_looks_at_a_plan_once_however_many_moves_lead_to_it(monkeypatch):
+    looked: list[tuple[int, ...]] = []
+    fill_plan = PlanSpace.fill
+
+    def noting(space: PlanSpace, plan: tuple[int, ...], demand: float) -> Outcome:
+        looked.append(plan)
+        return fill_plan(space, plan, demand)
+
+    monkeypatch.setattr(PlanSpace, "fill", noting)
+    best_plan.cache_clear()
     tiers = [PlanTier("full", 2, 1.0, 1000, 0, 4, 0), PlanTier("int4", 1, 1.0, 900, 0, 4, 0)]
     assert best_plan(space(tiers, limit=4), 2.5, 0) == (1, 2)
     assert len(looked) == len(set(looked)) > 1

@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 from adaptive_operator.api.v1alpha1 import AdaptiveModelSpec
 from adaptive_operator.decide.candidates import best_plan
 from adaptive_operator.decide.optimize.milp import route
-from adaptive_operator.decide.optimize.solve import solve
+from adaptive_operator.decide.optimize.problem import Problem
+from adaptive_operator.decide.optimize.solve import PoolPlan, solve
 from adaptive_operator.decide.planned import (
     build_problem,
     is_plannable,
     planned_demand,
-    planned_mix,
+    planned_mixes,
     propose_mix,
 )
 from adaptive_operator.decide.situation import Situation, as_mix, as_plan, build_situation, plan_space
@@ -47,6 +48,11 @@ def under(situation: Situation, rate: float, peak: float | None = None) -> Situa
     """The same situation under another demand (requests/s)."""
     demand = replace(situation.demand, rate=rate, arrivals=rate, lasting=rate, peak=max(rate, peak or rate), chance=0.0)
     return replace(situation, demand=demand)
+
+
+def planned_mix(situation: Situation, problem: Problem, plan: PoolPlan) -> dict[str, int]:
+    """What the plan wants of one of the models."""
+    return planned_mixes([situation], problem, plan)[situation.model.key]
 
 
 def test_a_situation_becomes_columns_with_derated_rates_and_what_is_wanted_as_present():

@@ -265,6 +265,8 @@ def _large_pairs(tables: Tables, m: int, chosen: list[int], most: Ints) -> Ints:
     """Many of two columns: those that carry the demand together, and those that keep the floor between them."""
     pairs = np.array([(a, b) for a in chosen for b in chosen if a != b], np.int64).reshape(-1, 2)
     pairs = pairs[most[pairs].max(axis=1, initial=0) > _SMALL]
+    if not len(pairs):
+        return np.zeros((0, tables.rate.shape[1]), np.int64)  # most models are small
     n = np.round(np.linspace(0, most[pairs[:, 0]], _GRID, axis=1)).astype(np.int64)
     rests = [*_carrying(tables, m, pairs, n), _on_the_floor(tables, m, pairs, n)]
     parts = [_spread(pairs, n, whole(rest).astype(np.int64)) for rest in rests for whole in (np.floor, np.ceil)]

@@ -14,7 +14,13 @@ from adaptive_operator.decide.planned import build_problem
 from adaptive_operator.decide.pool import decide_pool
 from adaptive_operator.decide.proposal import Proposal
 from adaptive_operator.decide.situation import build_situation
-from adaptive_operator.observe.observation import ModelObservation, NodeRoom, PolicyMemory, PoolObservation
+from adaptive_operator.observe.observation import (
+    ModelObservation,
+    NodeRoom,
+    PolicyMemory,
+    PoolObservation,
+    SwapRecord,
+)
 from adaptive_operator.reasons import Reason
 from stand_ins.plant import DEMO_SETTINGS, DEMO_TIERS, Model, Plant, Pod, demo_spec, metrics, observe_one
 
@@ -93,6 +99,20 @@ def test_those_that_start_in_one_pass_share_what_is_free_on_nodes():
 
 
 FULL = [DEMO_TIERS[0]]
+
+
+@pytest.mark.parametrize("asked", [False, True], ids=["not asked for yet", "its pod is not made yet"])
+def test_a_model_starts_nothing_in_the_place_of_a_replica_that_another_one_is_about_to_have(asked: bool):
+    """Node y has room for one full: the swap of a to it is on record, and b needs one, too."""
+    a = seen("a", {"int4": 1}, 0.3, "w")
+    b = observe_one(spec(tiers=FULL, routing={"warmTier": "full"}), {"full": 1}, metrics(1.3), name="b")
+    b = replace(b, pods=tuple(replace(pod, node="x") for pod in b.pods))
+    nodes = {"w": 1, "x": 2, "y": 2, "z": 1, "v": 1}
+    assert decide_pool(pool(nodes, a, b), DEMO_SETTINGS).decisions[1].replicas["full"] == 2
+    swap = SwapRecord("1", "AddedReplica", {"int4": 1}, {"full": 1, "int4": 1}, "Starting", NOW - 5, NOW + 300, 1)
+    made = replace(a.stateful_sets[0], name="a-full", tier="full", replicas=1, accelerators=2)
+    a = replace(a, swap=swap, stateful_sets=(*a.stateful_sets, made) if asked else a.stateful_sets)
+    assert decide_pool(pool(nodes, a, b), DEMO_SETTINGS).decisions[1].replicas["full"] == 1
 
 
 @pytest.mark.parametrize("pool_of", [POOLS["no pool"], POOLS["planned"]], ids=["no pool", "planned"])

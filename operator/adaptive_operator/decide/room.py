@@ -43,12 +43,14 @@ class Room:
     """What is free on each node (accelerators), and where one model's replicas are.
 
     `homes`: by tier, the node of each replica that is wanted, by ordinal. `spare`: accelerators that the model may take
-    before anything of it drains.
+    before anything of it drains. `unplaced`: accelerators of each of its replicas that is wanted
+    and that no node holds.
     """
 
     free: tuple[int, ...]
     homes: tuple[tuple[str, tuple[int, ...]], ...] = ()
     spare: int = 0
+    unplaced: tuple[int, ...] = ()
 
     def holds(self, changes: Sequence[Change]) -> bool:
         """Do nodes have room for all replicas that a change starts, each when it is its turn?
@@ -102,8 +104,8 @@ def find_room(
 ) -> dict[str, Room]:
     """Where the replicas that are wanted of each model are, and what is left for new ones, by key.
 
-    Empty where it is no question: on one node, or where nobody knows the nodes. What is to come has its place first, and
-    what leaves a node that takes no new pods makes room on none.
+    Empty where it is no question: on one node, or where nobody knows the nodes. What is to come has its place first.
+    What leaves a node that takes no new pods makes room on none.
     `wanted`: replicas by tier, by key of the model.
     """
     if len(nodes) < 2:
@@ -112,9 +114,16 @@ def find_room(
     free = [node.free for node in nodes]
     leaving = {model.key: _free_by_leaving(model, places, wanted[model.key], len(nodes)) for model in models}
     coming = [(size, model.key) for model in models for size in find_coming(model, wanted[model.key], places)]
+    unplaced: dict[str, list[int]] = {model.key: [] for model in models}
     for size, key in sorted(coming, reverse=True):
-        _keep_place(free, leaving[key], size)
-    return {model.key: Room(tuple(free), tuple(_homes(model.pods, places, wanted[model.key]))) for model in models}
+        if not _keep_place(free, leaving[key], size):
+            unplaced[key].append(size)
+    return {
+        model.key: Room(
+            tuple(free), tuple(_homes(model.pods, places, wanted[model.key])), unplaced=tuple(unplaced[model.key])
+        )
+        for model in models
+    }
 
 
 def find_coming(model: ModelObservation, wanted: Mapping[str, int], nodes: Container[str]) -> list[int]:
@@ -171,16 +180,18 @@ def _free_by_leaving(
     return free
 
 
-def _keep_place(free: list[int], leaving: list[int], size: int) -> None:
+def _keep_place(free: list[int], leaving: list[int], size: int) -> bool:
     """A place for a replica that is to come: what is free, or what its model leaves and what is free beside that."""
     if _place(free, size):
-        return
+        return True
     both = [now + then for now, then in zip(free, leaving, strict=True)]
     place = max(range(len(both)), key=both.__getitem__)
-    if both[place] >= size:
-        left = min(leaving[place], size)
-        leaving[place] -= left
-        free[place] -= size - left
+    if both[place] < size:
+        return False
+    left = min(leaving[place], size)
+    leaving[place] -= left
+    free[place] -= size - left
+    return True
 
 
 def _started(changes: Sequence[Change]) -> list[int]:

@@ -8,6 +8,8 @@ from dataclasses import replace
 import pytest
 
 from adaptive_operator.api.pool import PoolDivision
+from adaptive_operator.api.v1alpha1 import AdaptiveModelSpec
+from adaptive_operator.decide.decision import Decision
 from adaptive_operator.decide.optimize.problem import Limit
 from adaptive_operator.decide.placing import find_without_room, places_held, room_by_size, with_room
 from adaptive_operator.decide.planned import build_problem
@@ -22,7 +24,7 @@ from adaptive_operator.observe.observation import (
     SwapRecord,
 )
 from adaptive_operator.reasons import Reason
-from stand_ins.plant import DEMO_SETTINGS, DEMO_TIERS, Model, Plant, Pod, demo_spec, metrics, observe_one
+from stand_ins.plant import DEMO_SETTINGS, DEMO_TIERS, Model, Plant, Pod, demo_spec, metrics, observe_one, tier
 
 NOW = 10_000.0
 GPU = "nvidia.com/gpu"
@@ -153,6 +155,53 @@ def test_the_explanation_names_the_room_that_is_missing():
     model = seen("a", {"int4": 1}, 0.3, "w")
     decision = decide_pool(pool(dict.fromkeys("wxyz", 1), model), DEMO_SETTINGS).decisions[0]
     assert "room on one node for 2 accelerators" in decision.binding
+
+
+def large(asked: int | None = None) -> AdaptiveModelSpec:
+    """Full, of two accelerators, with a minimum or as the warm tier; and int4."""
+    first = DEMO_TIERS[0] if asked is None else tier(0, replicas={"min": asked})
+    return spec(tiers=[first, DEMO_TIERS[2]], routing={"warmTier": "full" if asked is None else "int4"})
+
+
+LEASTS = {
+    "a minimum": (1, {"int4": 1}, "replicas.min 1 of full"),
+    "the warm tier": (None, {"int4": 1}, "the warm tier full"),
+    "a minimum of a model that starts": (1, {}, "replicas.min 1 of full"),
+}
+
+
+@pytest.mark.parametrize(("asked", "runs", "told"), LEASTS.values(), ids=LEASTS)
+def test_a_minimum_that_no_node_holds_is_asked_for_and_told_with_the_remedy(
+    asked: int | None, runs: dict[str, int], told: str
+):
+    """Whatever makes room, it is the first to have it."""
+    model = observe_one(large(asked), runs, metrics(0.3))
+    model = replace(model, pods=tuple(replace(pod, node="w") for pod in model.pods))
+    decision = decide_pool(pool(dict.fromkeys("wxyz", 1), model), DEMO_SETTINGS).decisions[0]
+    assert decision.replicas["full"] == 1
+    remedy = "declare tiers[].replica.accelerators that divide what a node has, move pods off a node, or lower it"
+    assert limits(decision) == [f"{told} waits: no node has room for 2 accelerators: {remedy}"]
+    for nodes in ({"w": 2, "x": 2}, {"w": 4}):
+        assert limits(decide_pool(pool(nodes, model), DEMO_SETTINGS).decisions[0]) == []
+
+
+def limits(decision: Decision) -> list[str]:
+    return [finding.message for finding in decision.findings if finding.reason is Reason.CAPACITY_LIMITED]
+
+
+def test_a_minimum_is_told_to_wait_for_a_node_until_one_has_room():
+    """The pod waits, and its swap ends by a rollback. A node that comes free is taken by the next try."""
+    waiting, held = Model("a", large(1), lambda now: 0.3), Model("b", spec(tiers=[DEMO_TIERS[2]]), lambda now: 0.3)
+    waiting.pods, held.pods = [Pod("int4", 0, NOW - 900, node="v")], [Pod("int4", 0, NOW - 900, node="w")]
+    for model in (waiting, held):
+        model.memory = PolicyMemory(wanted=model.mix(), generation=1, last_change_at=NOW - 900)
+    plant = run({"v": 2, "w": 2}, waiting, held, seconds=100)
+    assert all(limits(decision) for _, decision in waiting.decisions)
+    plant.nodes = {"v": 2, "w": 4}
+    plant.budget = 6
+    plant.run(60)
+    assert waiting.mix() == {"full": 1, "int4": 1}
+    assert limits(waiting.decisions[-1][1]) == []
 
 
 def test_a_load_that_only_a_larger_replica_would_carry_is_told_that_no_node_has_room():

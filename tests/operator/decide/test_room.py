@@ -136,9 +136,7 @@ def wants(*nodes: str, asked: int = 0, phase: PodPhase = PodPhase.READY, **wante
     [
         pytest.param(wants("a", int4=2), (0, 0, 1), id="one that is wanted and not asked for yet"),
         pytest.param(wants("a", asked=2, int4=2), (0, 0, 1), id="one that is asked for and not made yet"),
-        pytest.param(
-            wants("a", "b", int4=1, full=1), (0, 0, 1), id="what its model leaves, and what is free beside it"
-        ),
+        pytest.param(wants("a", "b", int4=1, full=1), (0, 0, 1), id="what its model leaves and what is free beside it"),
         pytest.param(wants("a", "a", full=1), (0, 1, 1), id="what its model leaves, if that is enough"),
         pytest.param(wants("a", "a", int4=1, full=1), (0, 1, 1), id="one that fits nowhere has no place"),
         pytest.param(wants("b", phase=PodPhase.TERMINATING, int4=1), (0, 1, 1), id="one that restarts has its own"),

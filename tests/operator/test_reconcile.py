@@ -537,6 +537,20 @@ async def test_a_replica_of_two_accelerators_starts_where_a_node_has_both_whoeve
     assert len([name for name in scene.names("StatefulSet") if "-int4-" in name]) == 2
 
 
+async def test_one_pass_in_which_nodes_cannot_be_read_starts_nothing_that_no_node_holds() -> None:
+    nodes = [build_node(name, {"nvidia.com/gpu": "1"}) for name in "abcdefgh"]
+    scene = Scene(build_model(accelerators={}), *nodes)
+    await scene.run()
+    small = [build_model(name, accelerators={}) for name in ("second", "third")]
+    scene.kube.objects |= {("AdaptiveModel", "demo", raw["metadata"]["name"]): raw for raw in small}
+    away = UnavailableError("list", "nodes", 503, "away")
+    scene.kube.fail = lambda _verb, kind, _name: away if kind == "Node" else None
+    scene.monotonic += 60.0
+    await scene.run(2)
+    assert [name for name in scene.names("StatefulSet") if "-int4-" in name or "-int8-" in name]
+    assert [name for name in scene.names("StatefulSet") if "-full-" in name] == []
+
+
 async def test_nothing_moves_while_the_nodes_cannot_be_read_and_the_model_says_so_once() -> None:
     scene = Scene(build_model(accelerators={"resource": "example.com/npu"}), build_node("a", {"example.com/npu": "3"}))
     await scene.run(2)

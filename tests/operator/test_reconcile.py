@@ -573,6 +573,29 @@ async def test_nothing_moves_while_the_nodes_cannot_be_read_and_the_model_says_s
     assert scene.conditions()["Degraded"] == ("False", "AsWanted")
 
 
+OVERLAPS = {
+    "two pools": ({"x": "one", "y": "two"}, {"gpu": "a100"}),
+    "a pool and models that name none": ({"x": "one", "y": ""}, {}),
+}
+
+
+@pytest.mark.parametrize(("homes", "selector"), OVERLAPS.values(), ids=OVERLAPS)
+async def test_pools_on_the_same_nodes_share_the_one_that_has_room_for_a_large_replica(
+    homes: dict[str, str], selector: dict[str, str]
+) -> None:
+    """Each pool would start its model's full there: in the same pass, and in the next, while its pod is not made."""
+    sizes = dict.fromkeys("abdefgh", "1") | {"c": "2"}
+    nodes = [build_node(name, {"nvidia.com/gpu": size}, **selector) for name, size in sizes.items()]
+    of_pool: dict[str, Any] = {"budget": 4} | ({"nodeSelector": selector} if selector else {})
+    pools = [build_accelerator_pool(name, **of_pool) for name in homes.values() if name]
+    models = [build_model(name, accelerators={"pool": pool} if pool else {}) for name, pool in homes.items()]
+    scene = Scene(*pools, *nodes, *models)
+    for _ in range(3):
+        await scene.run()
+        assert len([name for name in scene.names("StatefulSet") if "-full-" in name]) == 1
+        assert len([name for name in scene.names("StatefulSet") if "-int4-" in name]) == 2
+
+
 async def test_the_line_of_a_decision_tells_what_the_pool_gives_and_what_else_is_to_be_known(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

@@ -144,6 +144,14 @@ def find_coming(model: ModelObservation, wanted: Mapping[str, int], nodes: Conta
     return coming
 
 
+def take_room(nodes: Sequence[NodeRoom], sizes: Iterable[int]) -> tuple[NodeRoom, ...]:
+    """The nodes with less free: replicas of so many accelerators each are to come there, as far as they fit."""
+    free = [node.free for node in nodes]
+    for size in sorted(sizes, reverse=True):
+        _place(free, size)
+    return tuple(replace(node, free=left) for node, left in zip(nodes, free, strict=True))
+
+
 def capacity_for(nodes: Iterable[NodeRoom], size: int) -> int:
     """Accelerators of all nodes that replicas of `size` accelerators can use. Example: 3 and 3 hold 4 of size 2."""
     return sum(node.capacity // size * size for node in nodes if node.is_open)

@@ -22,6 +22,7 @@ from adaptive_operator.decide.decision import Decision
 from adaptive_operator.decide.flaps import Mixes, flap_seconds, follow, recall
 from adaptive_operator.decide.optimize.solve import solve
 from adaptive_operator.decide.period import planner_period
+from adaptive_operator.decide.room import find_coming
 from adaptive_operator.decide.settings import DecideSettings
 from adaptive_operator.decision_log import DecisionLog
 from adaptive_operator.faults import Fault, FaultReason, build_fault, is_told
@@ -178,10 +179,15 @@ class Reconciler:
         for model in observation.models:
             if model.key in outcome.failed:
                 self._note_failure(model.key, outcome.failed[model.key], model.generation)
-        # First those that had to wait, then those that somebody waits for.
+        # First those that had to wait, then those that somebody waits for, then the largest replicas: small ones that
+        # came before them would get their nodes.
         pairs = sorted(
             zip(pool.models, observation.models, strict=True),
-            key=lambda pair: (pair[1].key not in self._waited, _is_told(pair[1])),
+            key=lambda pair: (
+                pair[1].key not in self._waited,
+                _is_told(pair[1]),
+                -_largest_start(pair[1], decisions.get(pair[1].key)),
+            ),
         )
         budgets = {pool.resource: pool.total}
         runs = (
@@ -381,6 +387,11 @@ def _key(model: BlockedModel) -> str:
 def _is_told(model: ModelObservation) -> bool:
     """Whether the status is about the spec as it is now."""
     return model.status is not None and model.status.observed_generation == model.generation
+
+
+def _largest_start(model: ModelObservation, decision: Decision | None) -> int:
+    """Accelerators of the largest replica that is wanted and not there yet; 0 where nothing is to come."""
+    return max(find_coming(model, decision.replicas, ()), default=0) if decision is not None else 0
 
 
 def _pool_facts(pool: Pool, declared: DeclaredPool, decisions: Mapping[str, Decision], now: float) -> PoolFacts:

@@ -112,15 +112,17 @@ def find_room(
         return {}
     places, models = {node.name: i for i, node in enumerate(nodes) if node.is_open}, list(models)
     free = [node.free for node in nodes]
-    leaving = {model.key: _free_by_leaving(model, places, wanted[model.key], len(nodes)) for model in models}
-    coming = [(size, model.key) for model in models for size in find_coming(model, wanted[model.key], places)]
-    unplaced: dict[str, list[int]] = {model.key: [] for model in models}
-    for size, key in sorted(coming, reverse=True):
+    coming = {model.key: find_coming(model, wanted[model.key], places) for model in models}
+    leaving = {m.key: _free_by_leaving(m, places, wanted[m.key], len(nodes)) for m in models if coming[m.key]}
+    unplaced: dict[str, list[int]] = {}
+    for size, key in sorted(((size, key) for key, sizes in coming.items() for size in sizes), reverse=True):
         if not _keep_place(free, leaving[key], size):
-            unplaced[key].append(size)
+            unplaced.setdefault(key, []).append(size)
     return {
         model.key: Room(
-            tuple(free), tuple(_homes(model.pods, places, wanted[model.key])), unplaced=tuple(unplaced[model.key])
+            tuple(free),
+            tuple(_homes(model.pods, places, wanted[model.key])),
+            unplaced=tuple(unplaced.get(model.key, ())),
         )
         for model in models
     }

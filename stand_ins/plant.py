@@ -212,12 +212,17 @@ class Plant:
         )
 
     def _schedule(self) -> None:
-        """Pods go where most is free, as far as they fit on one node; the others wait."""
-        for model in self.models:
-            for pod in model.pods:
-                place = max(sorted(self.nodes), key=self._free_on, default="")
-                if place and not pod.node and model.accelerators(pod.tier) <= self._free_on(place):
-                    pod.node, pod.created_at = place, self.now
+        """Pods go where most is free, as far as they fit on one node; the others wait.
+
+        In the order in which they are asked for, of those of one pass the largest first.
+        """
+        if not self.nodes:
+            return
+        waiting = [(p.created_at, -m.accelerators(p.tier), p) for m in self.models for p in m.pods if not p.node]
+        for _, size, pod in sorted(waiting, key=lambda item: item[:2]):
+            place = max(sorted(self.nodes), key=self._free_on, default="")
+            if place and -size <= self._free_on(place):
+                pod.node, pod.created_at = place, self.now
 
     def _free_on(self, node: str) -> int:
         held = [m.accelerators(p.tier) for m in self.models for p in m.pods if p.node == node]

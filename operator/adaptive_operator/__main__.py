@@ -72,7 +72,12 @@ def build_parts(settings: OperatorSettings, kube: KubeClient, prometheus: Reader
     memory = PoolMemory(solver.solve, metrics.count_solver_failure, solver.prepare, metrics.note_solved)
     reconciler = Reconciler(
         cluster=ClusterReader(kube, settings.namespaces),
-        nodes=NodeInventory(kube, settings.discover_accelerators, settings.engine_node_selector),
+        nodes=NodeInventory(
+            kube,
+            settings.discover_accelerators,
+            settings.engine_node_selector,
+            remembered_seconds=settings.hold_after_stale_seconds,
+        ),
         prometheus=LastAnswers(prometheus.present, hurry),
         policy=Policy(memory.decide_pool, plan_model, settings.decide_settings(), settings.plan_settings()),
         steps=StepTaker(kube, lease, events),

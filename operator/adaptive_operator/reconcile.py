@@ -22,6 +22,7 @@ from adaptive_operator.decide.decision import Decision
 from adaptive_operator.decide.flaps import Mixes, flap_seconds, follow, recall
 from adaptive_operator.decide.optimize.solve import solve
 from adaptive_operator.decide.period import planner_period
+from adaptive_operator.decide.room import find_coming
 from adaptive_operator.decide.settings import DecideSettings
 from adaptive_operator.decision_log import DecisionLog
 from adaptive_operator.faults import Fault, FaultReason, build_fault, is_told
@@ -48,6 +49,7 @@ from adaptive_operator.plan.pool_status import (
 )
 from adaptive_operator.policy import Policy, PoolOutcome
 from adaptive_operator.pool_memory import PoolMemory
+from adaptive_operator.shared_nodes import SharedNodes
 from adaptive_operator.solving import SolverError
 
 _LOG = logging.getLogger(__name__)
@@ -123,8 +125,9 @@ class Reconciler:
         self.memory.expect(planned, {pool.key for pool in seen.pools} - set(planned))
         self._took = {pool.key: self._took.get(pool.key, 0.0) for pool in seen.pools}
         due = [pool for pool in seen.pools if is_due(pool.key, self._period_of(pool))]
+        shared = SharedNodes((*seen.pools, *seen.unready))
         results = await asyncio.gather(
-            *(self._run_pool_alone(pool, epoch, begun) for pool in due),
+            *(self._run_pool_alone(pool, shared, epoch, begun) for pool in due),
             *(self._in_turn(_key(model), partial(self._report_blocked, model, epoch)) for model in seen.blocked),
             *(self._report_pool(pool, {}, now, epoch) for pool in seen.unready),
         )
@@ -151,10 +154,10 @@ class Reconciler:
             took=self._took[pool.key],
         )
 
-    async def _run_pool_alone(self, pool: Pool, epoch: int, begun: float) -> int:
+    async def _run_pool_alone(self, pool: Pool, shared: SharedNodes, epoch: int, begun: float) -> int:
         """A defect in one pool's pass ends that pool's pass only."""
         try:
-            return await self._run_pool(pool, epoch)
+            return await self._run_pool(pool, shared, epoch)
         except (NotLeaderError, KubeError):
             raise
         except Exception as error:  # noqa: BLE001 whatever it is, the other pools go on
@@ -164,10 +167,10 @@ class Reconciler:
         finally:
             self._took[pool.key] = self.monotonic() - begun
 
-    async def _run_pool(self, pool: Pool, epoch: int) -> int:
+    async def _run_pool(self, pool: Pool, shared: SharedNodes, epoch: int) -> int:
         observation = await self._observe(pool, epoch)
         self.metrics.note_pool(observation, pool.held_by_others)
-        outcome = await self._decide(observation)
+        outcome = await self._decide_beside(pool, observation, shared)
         decisions = outcome.decisions
         self._note_defect(pool.key, outcome.defect)
         # Only what was decided on can be decided again: with a model that failed, a replay would fail too.
@@ -177,10 +180,15 @@ class Reconciler:
         for model in observation.models:
             if model.key in outcome.failed:
                 self._note_failure(model.key, outcome.failed[model.key], model.generation)
-        # First those that had to wait, then those that somebody waits for.
+        # First those that had to wait, then those that somebody waits for, then the largest replicas: small ones that
+        # came before them would get their nodes.
         pairs = sorted(
             zip(pool.models, observation.models, strict=True),
-            key=lambda pair: (pair[1].key not in self._waited, _is_told(pair[1])),
+            key=lambda pair: (
+                pair[1].key not in self._waited,
+                _is_told(pair[1]),
+                -_largest_start(pair[1], decisions.get(pair[1].key)),
+            ),
         )
         budgets = {pool.resource: pool.total}
         runs = (
@@ -207,6 +215,15 @@ class Reconciler:
                 self._left.add(key)
                 return 0
             return await run()
+
+    async def _decide_beside(self, pool: Pool, observation: PoolObservation, shared: SharedNodes) -> PoolOutcome:
+        """Decide for a pool; one after the other where several use the same nodes, each with what the others leave."""
+        if not shared.neighbours(pool):
+            return await self._decide(observation)
+        async with shared.turn(pool):
+            outcome = await self._decide(replace(observation, nodes=shared.left_to(pool)))
+            shared.note(observation.models, outcome.decisions)
+        return outcome
 
     async def _decide(self, observation: PoolObservation) -> PoolOutcome:
         """What was decided, and what upon. Beside the event loop, which has to go on: one large model takes seconds."""
@@ -371,6 +388,11 @@ def _key(model: BlockedModel) -> str:
 def _is_told(model: ModelObservation) -> bool:
     """Whether the status is about the spec as it is now."""
     return model.status is not None and model.status.observed_generation == model.generation
+
+
+def _largest_start(model: ModelObservation, decision: Decision | None) -> int:
+    """Accelerators of the largest replica that is wanted and not there yet; 0 where nothing is to come."""
+    return max(find_coming(model, decision.replicas, ()), default=0) if decision is not None else 0
 
 
 def _pool_facts(pool: Pool, declared: DeclaredPool, decisions: Mapping[str, Decision], now: float) -> PoolFacts:

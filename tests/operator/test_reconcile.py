@@ -537,6 +537,20 @@ async def test_a_replica_of_two_accelerators_starts_where_a_node_has_both_whoeve
     assert len([name for name in scene.names("StatefulSet") if "-int4-" in name]) == 2
 
 
+async def test_one_pass_in_which_nodes_cannot_be_read_starts_nothing_that_no_node_holds() -> None:
+    nodes = [build_node(name, {"nvidia.com/gpu": "1"}) for name in "abcdefgh"]
+    scene = Scene(build_model(accelerators={}), *nodes)
+    await scene.run()
+    small = [build_model(name, accelerators={}) for name in ("second", "third")]
+    scene.kube.objects |= {("AdaptiveModel", "demo", raw["metadata"]["name"]): raw for raw in small}
+    away = UnavailableError("list", "nodes", 503, "away")
+    scene.kube.fail = lambda _verb, kind, _name: away if kind == "Node" else None
+    scene.monotonic += 60.0
+    await scene.run(2)
+    assert [name for name in scene.names("StatefulSet") if "-int4-" in name or "-int8-" in name]
+    assert [name for name in scene.names("StatefulSet") if "-full-" in name] == []
+
+
 async def test_nothing_moves_while_the_nodes_cannot_be_read_and_the_model_says_so_once() -> None:
     scene = Scene(build_model(accelerators={"resource": "example.com/npu"}), build_node("a", {"example.com/npu": "3"}))
     await scene.run(2)
@@ -557,6 +571,39 @@ async def test_nothing_moves_while_the_nodes_cannot_be_read_and_the_model_says_s
     scene.kube.fail = lambda *_: None
     await scene.run()
     assert scene.conditions()["Degraded"] == ("False", "AsWanted")
+
+
+async def test_of_models_that_start_in_one_pass_the_one_with_the_largest_replica_writes_first() -> None:
+    """Pods get their nodes in the order in which they are made: small ones would take the large one's place."""
+    sizes = {"a": 1, "b": 4, "c": 2}
+    models = [build_model(name, tiers=[build_tier("t", accelerators=size)]) for name, size in sizes.items()]
+    scene = Scene(*models)
+    await scene.run()
+    made = [name for verb, kind, name in scene.kube.writes if kind == "StatefulSet"]
+    assert [name.split("-")[0] for name in made] == ["b", "c", "a"]
+
+
+OVERLAPS = {
+    "two pools": ({"x": "one", "y": "two"}, {"gpu": "a100"}),
+    "a pool and models that name none": ({"x": "one", "y": ""}, {}),
+}
+
+
+@pytest.mark.parametrize(("homes", "selector"), OVERLAPS.values(), ids=OVERLAPS)
+async def test_pools_on_the_same_nodes_share_the_one_that_has_room_for_a_large_replica(
+    homes: dict[str, str], selector: dict[str, str]
+) -> None:
+    """Each pool would start its model's full there: in the same pass, and in the next, while its pod is not made."""
+    sizes = dict.fromkeys("abdefgh", "1") | {"c": "2"}
+    nodes = [build_node(name, {"nvidia.com/gpu": size}, **selector) for name, size in sizes.items()]
+    of_pool: dict[str, Any] = {"budget": 4} | ({"nodeSelector": selector} if selector else {})
+    pools = [build_accelerator_pool(name, **of_pool) for name in homes.values() if name]
+    models = [build_model(name, accelerators={"pool": pool} if pool else {}) for name, pool in homes.items()]
+    scene = Scene(*pools, *nodes, *models)
+    for _ in range(3):
+        await scene.run()
+        assert len([name for name in scene.names("StatefulSet") if "-full-" in name]) == 1
+        assert len([name for name in scene.names("StatefulSet") if "-int4-" in name]) == 2
 
 
 async def test_the_line_of_a_decision_tells_what_the_pool_gives_and_what_else_is_to_be_known(

@@ -56,7 +56,8 @@ server for each of them, and for what must be refused. Server-side apply needs p
   resources: [namespaces]
   verbs: [list, watch]
 {{- if .Values.accelerators.discover }}
-# What nodes advertise is the budget of a resource for which nobody names one.
+# What nodes advertise is the budget of a resource for which nobody names one. Where a budget is named, they tell whether
+# any of them has room for a replica that takes several accelerators.
 - apiGroups: [""]
   resources: [nodes]
   verbs: [list]

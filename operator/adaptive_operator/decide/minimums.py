@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from adaptive_operator.api.v1alpha1 import Mode
 from adaptive_operator.decide.decision import Finding
-from adaptive_operator.decide.situation import Mix, Situation
+from adaptive_operator.decide.placing import has_room
+from adaptive_operator.decide.situation import Mix, Situation, TierState
 from adaptive_operator.decide.wording import accelerators_text, budget_field, mix_text
 from adaptive_operator.reasons import Reason
 
@@ -26,6 +27,24 @@ def unkept_minimums(situation: Situation, mix: Mix) -> tuple[Finding, ...]:
         rest = "others are owed the rest of the pool" if situation.model.pool else "it takes no more than what is free"
         return (Finding(Reason.BUDGET_SHARED, f"{told}, and {rest}; lower it or raise {field}"),)
     return (Finding(Reason.CAPACITY_LIMITED, f"{told}; lower it or raise {field} to {needed}"),)
+
+
+def unplaced_minimums(situation: Situation, mix: Mix, limit: int) -> tuple[Finding, ...]:
+    """Tiers of which `mix` has no more than the least, where no node has room for a replica that is to come.
+
+    It is asked for all the same: whatever makes room, it is the first to have it. Without numbers that move.
+    """
+    if situation.room is None or situation.model.spec.mode is Mode.PAUSED:
+        return ()
+    waiting = [tier for tier in situation.tiers if _waits_for_a_node(situation, tier, mix, limit)]
+    if not waiting:
+        return ()
+    told = "; ".join(
+        f"{_least_text(situation, tier)} waits: no node has room for {accelerators_text(tier.accelerators)}"
+        for tier in waiting
+    )
+    remedy = "declare tiers[].replica.accelerators that divide what a node has, move pods off a node, or lower it"
+    return (Finding(Reason.CAPACITY_LIMITED, f"{told}: {remedy}"),)
 
 
 def merge_findings(*groups: tuple[Finding, ...]) -> tuple[Finding, ...]:
@@ -52,3 +71,17 @@ def _text(situation: Situation, name: str, mix: Mix, where: str) -> str:
     others = {other: n for other, n in mix.items() if other != name and n > 0}
     beside = f" beside {mix_text(others)}" if others else ""
     return f"replicas.min {least} of {name} is not kept: {kept} fit{'s' if kept == 1 else ''} {where}{beside}"
+
+
+def _waits_for_a_node(situation: Situation, tier: TierState, mix: Mix, limit: int) -> bool:
+    """Is it asked for by its minimum only, or as the warm tier, with a replica that no node holds?"""
+    count = mix.get(tier.name, 0)
+    if situation.room is None or tier.accelerators < 2 or not 0 < count <= tier.least:
+        return False
+    starts = {**situation.wanted, tier.name: count}
+    return tier.accelerators in situation.room.unplaced or not has_room(situation, starts, limit)
+
+
+def _least_text(situation: Situation, tier: TierState) -> str:
+    is_warm = tier.name == situation.warm and tier.name not in _written(situation)
+    return f"the warm tier {tier.name}" if is_warm else f"replicas.min {tier.least} of {tier.name}"

@@ -7,7 +7,7 @@ free, as schedulers spread pods, and the largest first of those that start toget
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -43,12 +43,14 @@ class Room:
     """What is free on each node (accelerators), and where one model's replicas are.
 
     `homes`: by tier, the node of each replica that is wanted, by ordinal. `spare`: accelerators that the model may take
-    before anything of it drains.
+    before anything of it drains. `unplaced`: accelerators of each of its replicas that is wanted
+    and that no node holds.
     """
 
     free: tuple[int, ...]
     homes: tuple[tuple[str, tuple[int, ...]], ...] = ()
     spare: int = 0
+    unplaced: tuple[int, ...] = ()
 
     def holds(self, changes: Sequence[Change]) -> bool:
         """Do nodes have room for all replicas that a change starts, each when it is its turn?
@@ -102,18 +104,54 @@ def find_room(
 ) -> dict[str, Room]:
     """Where the replicas that are wanted of each model are, and what is left for new ones, by key.
 
-    Empty where it is no question: on one node, or where nobody knows the nodes. What waits for a node comes first, and
-    what leaves a node that takes no new pods makes room on none.
+    Empty where it is no question: on one node, or where nobody knows the nodes. What is to come has its place first.
+    What leaves a node that takes no new pods makes room on none.
     `wanted`: replicas by tier, by key of the model.
     """
     if len(nodes) < 2:
         return {}
     places, models = {node.name: i for i, node in enumerate(nodes) if node.is_open}, list(models)
     free = [node.free for node in nodes]
-    waiting = [pod.accelerators for model in models for pod in model.pods if not pod.node and pod.phase not in _LEAVING]
-    for size in sorted(waiting, reverse=True):
+    coming = {model.key: find_coming(model, wanted[model.key], places) for model in models}
+    leaving = {m.key: _free_by_leaving(m, places, wanted[m.key], len(nodes)) for m in models if coming[m.key]}
+    unplaced: dict[str, list[int]] = {}
+    for size, key in sorted(((size, key) for key, sizes in coming.items() for size in sizes), reverse=True):
+        if not _keep_place(free, leaving[key], size):
+            unplaced.setdefault(key, []).append(size)
+    return {
+        model.key: Room(
+            tuple(free),
+            tuple(_homes(model.pods, places, wanted[model.key])),
+            unplaced=tuple(unplaced.get(model.key, ())),
+        )
+        for model in models
+    }
+
+
+def find_coming(model: ModelObservation, wanted: Mapping[str, int], nodes: Container[str]) -> list[int]:
+    """Accelerators of each replica that is wanted and has no place on these nodes: its pod waits, or is not made yet.
+
+    `wanted`: replicas by tier. Example: a StatefulSet asks for 2, one pod is there, 3 are wanted: two replicas.
+    """
+    coming: list[int] = []
+    sizes = {tier.name: tier.replica.accelerators for tier in model.spec.tiers}
+    pods = {(pod.stateful_set, pod.ordinal): pod for pod in model.pods}
+    for tier, count in sorted(wanted.items()):
+        sets = [item for item in model.stateful_sets if item.tier == tier]
+        for item in sets:
+            kept = (pods.get((item.name, ordinal)) for ordinal in range(min(item.replicas, count)))
+            coming += [item.accelerators for pod in kept if _has_no_place(pod, nodes)]
+        unmade = count - sum(item.replicas for item in sets)
+        coming += [sizes[tier]] * unmade if tier in sizes else []
+    return coming
+
+
+def take_room(nodes: Sequence[NodeRoom], sizes: Iterable[int]) -> tuple[NodeRoom, ...]:
+    """The nodes with less free: replicas of so many accelerators each are to come there, as far as they fit."""
+    free = [node.free for node in nodes]
+    for size in sorted(sizes, reverse=True):
         _place(free, size)
-    return {model.key: Room(tuple(free), tuple(_homes(model.pods, places, wanted[model.key]))) for model in models}
+    return tuple(replace(node, free=left) for node, left in zip(nodes, free, strict=True))
 
 
 def capacity_for(nodes: Iterable[NodeRoom], size: int) -> int:
@@ -131,6 +169,39 @@ def _homes(
     for tier, count in sorted(wanted.items()):
         there = by_tier.get(tier, {})
         yield tier, tuple(there.get(ordinal, _NOWHERE) for ordinal in range(count))
+
+
+def _has_no_place(pod: PodObservation | None, nodes: Container[str]) -> bool:
+    """One that ends leaves its place to the next of its name, unless its node takes no new pods."""
+    if pod is None or pod.phase is PodPhase.TERMINATING:
+        return pod is None or pod.node not in nodes
+    return not pod.node and pod.phase is not PodPhase.FAILED
+
+
+def _free_by_leaving(
+    model: ModelObservation, places: Mapping[str, int], wanted: Mapping[str, int], nodes: int
+) -> list[int]:
+    """By node, the accelerators of replicas that are not wanted any more."""
+    free = [0] * nodes
+    kept = {item.name: min(item.replicas, wanted.get(item.tier, 0)) for item in model.stateful_sets}
+    for pod in model.pods:
+        if pod.node in places and pod.ordinal >= kept.get(pod.stateful_set, 0):
+            free[places[pod.node]] += pod.accelerators
+    return free
+
+
+def _keep_place(free: list[int], leaving: list[int], size: int) -> bool:
+    """A place for a replica that is to come: what is free, or what its model leaves and what is free beside that."""
+    if _place(free, size):
+        return True
+    both = [now + then for now, then in zip(free, leaving, strict=True)]
+    place = max(range(len(both)), key=both.__getitem__)
+    if both[place] < size:
+        return False
+    left = min(leaving[place], size)
+    leaving[place] -= left
+    free[place] -= size - left
+    return True
 
 
 def _started(changes: Sequence[Change]) -> list[int]:

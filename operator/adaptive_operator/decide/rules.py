@@ -15,7 +15,7 @@ from adaptive_operator.decide.demand import Trust
 from adaptive_operator.decide.floor import floor_out_of_reach
 from adaptive_operator.decide.growth import grow, grow_further, limit_findings
 from adaptive_operator.decide.lifecycle import adopt_edit, fit_budget, follow_spec, paused, roll_back, start_up
-from adaptive_operator.decide.minimums import merge_findings, unkept_minimums
+from adaptive_operator.decide.minimums import merge_findings, unkept_minimums, unplaced_minimums
 from adaptive_operator.decide.proposal import Proposal
 from adaptive_operator.decide.restoring import restore
 from adaptive_operator.decide.revisions import held_back_revisions
@@ -109,8 +109,9 @@ def _findings(situation: Situation, proposal: Proposal, limit: int) -> tuple[Fin
 
 def find_limits(situation: Situation, mix: Mix, limit: int) -> tuple[Finding, ...]:
     """What keeps a mix from serving the present demand, and its tiers from their minimums."""
+    limits, unkept = limit_findings(situation, mix, limit), unkept_minimums(situation, mix)
     return (
-        *merge_findings(limit_findings(situation, mix, limit), unkept_minimums(situation, mix)),
+        *merge_findings(limits, unkept, unplaced_minimums(situation, mix, limit)),
         *floor_out_of_reach(situation),  # after the limits: it says more than theirs
     )
 

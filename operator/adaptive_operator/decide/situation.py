@@ -170,7 +170,7 @@ def build_situation(
     left_out = frozenset(memory.quarantined_until) - frozenset(held_back)
     in_force = sets_in_force(model, held_back)
     warm = warm_tier(model.spec, settings, left_out) or warm_tier(model.spec, settings)
-    wanted = _wanted(model)
+    wanted = wanted_of(model)
     earlier = {tier: _levels_of(in_force[tier]) for tier in held_back}
     demand = read_demand(model.metrics, settings)
     declared = {tier.name: _card_of(model, tier, settings, earlier.get(tier.name)) for tier in model.spec.tiers}
@@ -393,7 +393,7 @@ def ready_replicas(model: ModelObservation, tier: str) -> int:
     return sum(pod.phase is PodPhase.READY for pod in model.pods if pod.tier == tier)
 
 
-def _wanted(model: ModelObservation) -> dict[str, int]:
+def wanted_of(model: ModelObservation) -> dict[str, int]:
     """The last decision's replicas. Only what exists counts where decisions have no effect (Paused, DryRun)."""
     if model.spec.mode is Mode.ACTIVE:
         if model.swap is not None:

@@ -20,6 +20,7 @@ from adaptive_operator.observe.pods import has_ended
 
 _LOG = logging.getLogger(__name__)
 _CACHE_SECONDS: Final = 10.0  # a nudge per pod event must not list all nodes each time
+_REMEMBERED_SECONDS: Final = 120.0
 _DEFAULT_RESOURCE: Final = str(Accelerators.model_fields["resource"].default)
 
 
@@ -55,10 +56,11 @@ class Advertised:
     """Accelerators by resource, or why nobody knows them."""
 
     by_resource: Mapping[str, int] = field(default_factory=dict)  # on nodes that no pool selects
-    trouble: str | None = None  # the nodes were asked, and this came back
+    trouble: str | None = None  # the nodes were asked, and this came back: nothing is counted then
     by_group: Mapping[NodeGroup, int] = field(default_factory=dict)  # on nodes that pools select
     engine_labels: Mapping[str, str] = field(default_factory=dict)  # that engine pods ask nodes for, in a pool or not
-    rooms: Mapping[NodeGroup, tuple[NodeRoom, ...]] = field(default_factory=dict)  # nodes of each group, by name
+    rooms: Mapping[NodeGroup, tuple[NodeRoom, ...]] = field(default_factory=dict)  # nodes of each group, by name; with
+    # a trouble those that were read last, for a while
 
     def count(self, group: NodeGroup) -> int | None:
         """Accelerators of a group; None: not known."""
@@ -67,15 +69,20 @@ class Advertised:
 
 @dataclass(slots=True)
 class NodeInventory:
-    """Reads nodes, at most every few seconds. `is_allowed` False: never, the operator has no right to see them."""
+    """Reads nodes, at most every few seconds. `is_allowed` False: never, the operator has no right to see them.
+
+    `remembered_seconds`: for so long nodes that cannot be read again still have the room that they had.
+    """
 
     kube: KubeClient
     is_allowed: bool = True
     selector: Mapping[str, str] = field(default_factory=dict)  # labels of the nodes that engine pods may run on
     monotonic: Callable[[], float] = time.monotonic
+    remembered_seconds: float = _REMEMBERED_SECONDS
     _nodes: Sequence[Node] = ()
     _read_at: float | None = None
     _said: dict[str, int] = field(default_factory=dict)
+    _warned: tuple[str, bool] | None = None  # of which trouble, and whether the nodes were remembered
 
     async def read(
         self, resources: Iterable[str], pods: Sequence[Raw], pools: Mapping[str, NodeGroup] | None = None
@@ -88,10 +95,26 @@ class NodeInventory:
         try:
             nodes = await self._read_nodes()
         except KubeError as error:
-            return Advertised(trouble=str(error), engine_labels=self.selector)
+            return Advertised(
+                trouble=str(error), engine_labels=self.selector, rooms=self._recall(error, pods, wanted, groups)
+            )
         advertised = count_groups(nodes, pods, wanted, groups)
+        self._warned = None
         self._say(advertised.by_resource)
         return replace(advertised, engine_labels=self.selector)
+
+    def _recall(
+        self, error: KubeError, pods: Sequence[Raw], resources: Iterable[str], pools: Mapping[str, NodeGroup]
+    ) -> Mapping[NodeGroup, tuple[NodeRoom, ...]]:
+        """Room on the nodes as they were read last, with the pods of now; none after a while, or before the first read.
+
+        Else one pass in which they cannot be read would start what no node holds.
+        """
+        known = self._read_at is not None and self.monotonic() - self._read_at <= self.remembered_seconds
+        if self._warned != (str(error), known):
+            _LOG.warning("nodes cannot be read error=%s room=%s", error, "as read last" if known else "not known")
+            self._warned = (str(error), known)
+        return count_groups(self._nodes, pods, resources, pools).rooms if known else {}
 
     async def _read_nodes(self) -> Sequence[Node]:
         now = self.monotonic()

@@ -252,7 +252,9 @@ class PoolShare:
 
 @dataclass(frozen=True, slots=True)
 class NodeRoom:
-    """Accelerators of one node: what a pool's pods may hold there at most, and what of it no pod holds.
+    """Accelerators of one node: what a pool's pods may hold there at most, and what of it no pod holds or is to hold.
+
+    What is to come counts of other pools on the same nodes only: of its own ones a pool knows.
 
     `is_open`: does it take new pods? One that does not keeps those that it has.
     """

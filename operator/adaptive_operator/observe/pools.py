@@ -85,6 +85,11 @@ class Pool:
         return self.name or self.resource
 
     @property
+    def group(self) -> NodeGroup:
+        """The nodes that its replicas go to."""
+        return self.declared.group if self.declared is not None else NodeGroup(self.resource)
+
+    @property
     def division(self) -> PoolDivision:
         """How it is divided, if it is an AcceleratorPool."""
         return self.declared.spec.division if self.declared is not None else PoolDivision.WEIGHTED
@@ -145,7 +150,7 @@ def _nodes_of(pool: Pool, advertised: Advertised) -> tuple[NodeRoom, ...]:
     sizes = [tier.replica.accelerators for model in pool.models for tier in model.observation.spec.tiers]
     if max(sizes, default=1) < 2:
         return ()
-    return advertised.rooms.get(pool.declared.group if pool.declared else NodeGroup(pool.resource), ())
+    return advertised.rooms.get(pool.group, ())
 
 
 def _fill_declared(

@@ -85,13 +85,18 @@ def _effects(
     model: ModelObservation, choreography: Choreography, table: RoutingTable, settings: PlanSettings, epoch: int
 ) -> Iterator[Step]:
     yield from plan_foundation(model, epoch)
-    for step in choreography.steps:
+    for step in sorted(choreography.steps, key=_largest_start_first):
         yield from _apply_stateful_set(model, step, settings, epoch)
     yield from apply_child(model, build_table_config_map(model, table, epoch), epoch)
     yield from plan_routers(model, settings, epoch)
     for step in choreography.steps:
         yield from _delete_stateful_set(step)
     yield from plan_child_deletions(model, epoch)
+
+
+def _largest_start_first(step: SetStep) -> int:
+    """Pods get their nodes in the order in which they are asked for: a small one must not take a large one's place."""
+    return -step.group.accelerators if step.replicas > step.group.asked else 0
 
 
 def _apply_stateful_set(

@@ -8,15 +8,23 @@ from dataclasses import replace
 import pytest
 
 from adaptive_operator.api.pool import PoolDivision
+from adaptive_operator.api.v1alpha1 import AdaptiveModelSpec
+from adaptive_operator.decide.decision import Decision
 from adaptive_operator.decide.optimize.problem import Limit
 from adaptive_operator.decide.placing import find_without_room, places_held, room_by_size, with_room
 from adaptive_operator.decide.planned import build_problem
 from adaptive_operator.decide.pool import decide_pool
 from adaptive_operator.decide.proposal import Proposal
 from adaptive_operator.decide.situation import build_situation
-from adaptive_operator.observe.observation import ModelObservation, NodeRoom, PolicyMemory, PoolObservation
+from adaptive_operator.observe.observation import (
+    ModelObservation,
+    NodeRoom,
+    PolicyMemory,
+    PoolObservation,
+    SwapRecord,
+)
 from adaptive_operator.reasons import Reason
-from stand_ins.plant import DEMO_SETTINGS, DEMO_TIERS, Model, Plant, Pod, demo_spec, metrics, observe_one
+from stand_ins.plant import DEMO_SETTINGS, DEMO_TIERS, Model, Plant, Pod, demo_spec, metrics, observe_one, tier
 
 NOW = 10_000.0
 GPU = "nvidia.com/gpu"
@@ -96,6 +104,20 @@ def test_those_that_start_in_one_pass_share_what_is_free_on_nodes():
 FULL = [DEMO_TIERS[0]]
 
 
+@pytest.mark.parametrize("asked", [False, True], ids=["not asked for yet", "its pod is not made yet"])
+def test_a_model_starts_nothing_in_the_place_of_a_replica_that_another_one_is_about_to_have(asked: bool):
+    """Node y has room for one full: the swap of a to it is on record, and b needs one, too."""
+    a = seen("a", {"int4": 1}, 0.3, "w")
+    b = observe_one(spec(tiers=FULL, routing={"warmTier": "full"}), {"full": 1}, metrics(1.3), name="b")
+    b = replace(b, pods=tuple(replace(pod, node="x") for pod in b.pods))
+    nodes = {"w": 1, "x": 2, "y": 2, "z": 1, "v": 1}
+    assert decide_pool(pool(nodes, a, b), DEMO_SETTINGS).decisions[1].replicas["full"] == 2
+    swap = SwapRecord("1", "AddedReplica", {"int4": 1}, {"full": 1, "int4": 1}, "Starting", NOW - 5, NOW + 300, 1)
+    made = replace(a.stateful_sets[0], name="a-full", tier="full", replicas=1, accelerators=2)
+    a = replace(a, swap=swap, stateful_sets=(*a.stateful_sets, made) if asked else a.stateful_sets)
+    assert decide_pool(pool(nodes, a, b), DEMO_SETTINGS).decisions[1].replicas["full"] == 1
+
+
 @pytest.mark.parametrize("pool_of", [POOLS["no pool"], POOLS["planned"]], ids=["no pool", "planned"])
 def test_a_neighbour_still_gives_a_large_replica_for_requests_that_are_refused(pool_of: dict):
     """All is held: that no node has room now is no reason to ask nobody."""
@@ -134,6 +156,53 @@ def test_the_explanation_names_the_room_that_is_missing():
     model = seen("a", {"int4": 1}, 0.3, "w")
     decision = decide_pool(pool(dict.fromkeys("wxyz", 1), model), DEMO_SETTINGS).decisions[0]
     assert "room on one node for 2 accelerators" in decision.binding
+
+
+def large(asked: int | None = None) -> AdaptiveModelSpec:
+    """Full, of two accelerators, with a minimum or as the warm tier; and int4."""
+    first = DEMO_TIERS[0] if asked is None else tier(0, replicas={"min": asked})
+    return spec(tiers=[first, DEMO_TIERS[2]], routing={"warmTier": "full" if asked is None else "int4"})
+
+
+LEASTS = {
+    "a minimum": (1, {"int4": 1}, "replicas.min 1 of full"),
+    "the warm tier": (None, {"int4": 1}, "the warm tier full"),
+    "a minimum of a model that starts": (1, {}, "replicas.min 1 of full"),
+}
+
+
+@pytest.mark.parametrize(("asked", "runs", "told"), LEASTS.values(), ids=LEASTS)
+def test_a_minimum_that_no_node_holds_is_asked_for_and_told_with_the_remedy(
+    asked: int | None, runs: dict[str, int], told: str
+):
+    """Whatever makes room, it is the first to have it."""
+    model = observe_one(large(asked), runs, metrics(0.3))
+    model = replace(model, pods=tuple(replace(pod, node="w") for pod in model.pods))
+    decision = decide_pool(pool(dict.fromkeys("wxyz", 1), model), DEMO_SETTINGS).decisions[0]
+    assert decision.replicas["full"] == 1
+    remedy = "declare tiers[].replica.accelerators that divide what a node has, move pods off a node, or lower it"
+    assert limits(decision) == [f"{told} waits: no node has room for 2 accelerators: {remedy}"]
+    for nodes in ({"w": 2, "x": 2}, {"w": 4}):
+        assert limits(decide_pool(pool(nodes, model), DEMO_SETTINGS).decisions[0]) == []
+
+
+def limits(decision: Decision) -> list[str]:
+    return [finding.message for finding in decision.findings if finding.reason is Reason.CAPACITY_LIMITED]
+
+
+def test_a_minimum_is_told_to_wait_for_a_node_until_one_has_room():
+    """The pod waits, and its swap ends by a rollback. A node that comes free is taken by the next try."""
+    waiting, held = Model("a", large(1), lambda now: 0.3), Model("b", spec(tiers=[DEMO_TIERS[2]]), lambda now: 0.3)
+    waiting.pods, held.pods = [Pod("int4", 0, NOW - 900, node="v")], [Pod("int4", 0, NOW - 900, node="w")]
+    for model in (waiting, held):
+        model.memory = PolicyMemory(wanted=model.mix(), generation=1, last_change_at=NOW - 900)
+    plant = run({"v": 2, "w": 2}, waiting, held, seconds=100)
+    assert all(limits(decision) for _, decision in waiting.decisions)
+    plant.nodes = {"v": 2, "w": 4}
+    plant.budget = 6
+    plant.run(60)
+    assert waiting.mix() == {"full": 1, "int4": 1}
+    assert limits(waiting.decisions[-1][1]) == []
 
 
 def test_a_load_that_only_a_larger_replica_would_carry_is_told_that_no_node_has_room():

@@ -108,7 +108,7 @@ def seen(*nodes: str, phase: PodPhase = PodPhase.READY):
 def test_replicas_are_where_their_pods_are_and_a_node_that_is_not_counted_is_nowhere():
     model = seen("b", "a", "elsewhere")
     found = find_room([model], NODES, {model.key: {"int4": 4}})[model.key]
-    assert found == Room((0, 1, 2), (("int4", (1, 0, -1, -1)),))
+    assert found == Room((0, 1, 1), (("int4", (1, 0, -1, -1)),)), "the fourth is to come, where most is free"
 
 
 def test_what_leaves_a_node_that_takes_no_new_pods_makes_no_room():
@@ -120,6 +120,35 @@ def test_what_leaves_a_node_that_takes_no_new_pods_makes_no_room():
 def test_pods_that_wait_for_a_node_come_first():
     model = seen("", phase=PodPhase.PENDING)
     assert find_room([model], NODES, {model.key: {"int4": 1}})[model.key].free == (0, 1, 1)
+
+
+def wants(*nodes: str, asked: int = 0, phase: PodPhase = PodPhase.READY, **wanted: int) -> tuple[int, ...]:
+    """What is free for others, on three nodes of 2 with one accelerator left on b and c, where a model wants this."""
+    model = seen(*nodes, phase=phase)
+    if asked:
+        model = replace(model, stateful_sets=(replace(model.stateful_sets[0], replicas=asked),))
+    rooms = (NodeRoom("a", 2, 0), NodeRoom("b", 2, 1), NodeRoom("c", 2, 1, is_open=True))
+    return find_room([model], rooms, {model.key: wanted})[model.key].free
+
+
+@pytest.mark.parametrize(
+    ("free", "expected"),
+    [
+        pytest.param(wants("a", int4=2), (0, 0, 1), id="one that is wanted and not asked for yet"),
+        pytest.param(wants("a", asked=2, int4=2), (0, 0, 1), id="one that is asked for and not made yet"),
+        pytest.param(wants("a", "b", int4=1, full=1), (0, 0, 1), id="what its model leaves and what is free beside it"),
+        pytest.param(wants("a", "a", full=1), (0, 1, 1), id="what its model leaves, if that is enough"),
+        pytest.param(wants("a", "a", int4=1, full=1), (0, 1, 1), id="one that fits nowhere has no place"),
+        pytest.param(wants("b", phase=PodPhase.TERMINATING, int4=1), (0, 1, 1), id="one that restarts has its own"),
+        pytest.param(wants("gone", phase=PodPhase.TERMINATING, int4=1), (0, 0, 1), id="not where its node is gone"),
+        pytest.param(wants("b", phase=PodPhase.FAILED, int4=1), (0, 1, 1), id="one that fails is there"),
+        pytest.param(wants("a", int4=1, left=3), (0, 1, 1), id="of a tier that left the spec nothing comes"),
+    ],
+)
+def test_replicas_that_are_wanted_and_not_there_yet_have_their_place_before_others(
+    free: tuple[int, ...], expected: tuple[int, ...]
+):
+    assert free == expected
 
 
 def test_pods_that_leave_are_nobodys_home():

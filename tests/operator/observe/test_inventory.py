@@ -161,6 +161,25 @@ async def test_a_failed_read_is_trouble_and_the_next_pass_asks_again() -> None:
     assert (await inventory.read([RESOURCE], [])).by_resource == {RESOURCE: 4}
 
 
+@pytest.mark.parametrize(("seconds", "known"), [(11.0, True), (120.0, True), (121.0, False)])
+async def test_nodes_that_cannot_be_read_again_have_the_room_that_they_had_for_a_while(
+    seconds: float, known: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With the pods of now. What nobody counts is no budget: that is not remembered."""
+    clock, kube = Clock(), FakeKube([build_node("a", FOUR), build_node("b", FOUR)])
+    inventory = NodeInventory(kube, monotonic=clock, remembered_seconds=120.0)  # type: ignore[arg-type]
+    await inventory.read([RESOURCE], [])
+    kube.fail = lambda *_: UnavailableError("list", "nodes", 503, "away")
+    clock.now = seconds
+    pods = [on_node("b", build_pod("x-0", accelerators=3))]
+    for _ in range(2):
+        found = await inventory.read([RESOURCE], pods)
+    assert (found.by_resource, found.trouble) == ({}, "list nodes: away (HTTP 503)")
+    rooms = {NodeGroup(RESOURCE): (NodeRoom("a", 4, 4), NodeRoom("b", 4, 1))}
+    assert found.rooms == (rooms if known else {})
+    assert [record.levelname for record in caplog.records] == ["WARNING"], "once"
+
+
 @pytest.mark.parametrize("is_allowed", [False, True])
 async def test_the_labels_that_all_engine_pods_ask_for_are_told_with_or_without_nodes(is_allowed: bool) -> None:
     inventory = NodeInventory(FakeKube([build_node("a", FOUR)]), is_allowed, {"tenant": "ml"})  # type: ignore[arg-type]

@@ -14,7 +14,18 @@ from adaptive_operator.observe.observation import ChildObservation, ModelObserva
 from adaptive_operator.plan import PlanSettings, plan_model
 from adaptive_operator.plan.plan import ApplyObject, DeleteObject, EmitEvent, Plan, WriteStatus
 from adaptive_operator.reasons import ConditionReason, Reason
-from tests.operator.plan.situations import NOW, SETTINGS, demo_tiers, make_decision, make_model, make_spec, make_swap
+from tests.operator.plan.situations import (
+    NOW,
+    READY,
+    SETTINGS,
+    demo_tiers,
+    make_decision,
+    make_model,
+    make_spec,
+    make_swap,
+    make_tier,
+    with_set,
+)
 from tests.operator.plan.test_simulation import settle
 from tests.operator.plan.toy_cluster import ToyCluster
 
@@ -58,6 +69,16 @@ def test_the_status_comes_first_the_router_after_its_table_and_events_last() -> 
         "Deployment",
         "EmitEvent",
     ]
+
+
+def test_of_replicas_that_start_together_the_largest_is_asked_for_first() -> None:
+    """As `decide/room.py` has placed them: the scheduler puts a small one that comes first where most is free."""
+    tiers = [make_tier(name, "int8", size, 900) for name, size in (("small", 1), ("large", 4), ("middle", 2))]
+    model = with_set(make_model(make_spec(tiers, accelerators={"budget": 8})), "small", [READY])
+    plan = plan_model(model, make_decision({"small": 2, "large": 1, "middle": 1}, granted=8), SETTINGS, NOW, 1)
+    applied = [step.manifest for step in plan.steps if isinstance(step, ApplyObject)]
+    sets = [item["metadata"]["labels"][names.LABEL_TIER] for item in applied if item["kind"] == "StatefulSet"]
+    assert sets == ["large", "middle", "small"]
 
 
 def test_a_swap_is_on_record_before_its_first_effect_and_carries_the_epoch() -> None:

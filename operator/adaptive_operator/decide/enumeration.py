@@ -16,7 +16,7 @@ from adaptive_operator.decide.spaces import Plan, PlanSpace, Value, Worth, round
 
 _NOTHING_YET: Final[Worth] = (float("inf"), float("inf"))
 # Of two plans the better one is told by a ten-thousandth of the demand and a tenth of a permille: a bound that is
-# further away than that is not a matter of rounding.
+# further away than that is not a matter of rounding. What is half a step better may round to better.
 _UNSERVED_STEP: Final = 1e-4
 _PERMILLE_STEP: Final = 0.1
 
@@ -91,7 +91,7 @@ class _Search:
         least = max(0.0, poured.left - reach) / self.demand - _UNSERVED_STEP
         if least > unserved:
             return False
-        if least < unserved - 2 * _UNSERVED_STEP:
+        if least < unserved - 1.5 * _UNSERVED_STEP + 1e-9:
             return True
         # It serves no more than the best plan, so it has to do that better.
         further = max(0.0, poured.left - (unserved + _UNSERVED_STEP) * self.demand)

@@ -16,7 +16,7 @@ from adaptive_operator.decide.spaces import Plan, PlanSpace, PlanTier, value
 @st.composite
 def tiers(draw: st.DrawFn) -> PlanTier:
     """Rates and qualities that are often the same, so that plans are, too; some shed to lower levels."""
-    rate = draw(st.sampled_from((0.5, 1.0, 1.0)) | st.floats(0.2, 4.0))
+    rate = draw(st.sampled_from((0.5, 1.0, 1.0, 1.00005, 1.00075)) | st.floats(0.2, 4.0))
     quality = draw(st.sampled_from((1000, 990, 990, 930, 850)))
     lower = draw(st.lists(st.floats(0.0, float(quality)), max_size=2).map(lambda found: sorted(found, reverse=True)))
     return PlanTier(
@@ -52,6 +52,13 @@ def test_it_is_the_plan_of_the_least_value_of_all_that_are_affordable(space: Pla
     allowed = [plan for plan in every if any(plan) and space.cost(plan) <= space.limit]
     best = min(allowed, key=lambda plan: value(space, plan, demand), default=None)
     assert best_of_all(space, ranges_of(space), demand) == best
+
+
+def test_what_is_half_a_step_better_rounds_to_better() -> None:
+    """One of 1.00075/s serves 0.75 steps more of a demand of 10/s, and is the better one by a whole step."""
+    kinds = ((1.0, 1000), (1.00075, 900))
+    space = PlanSpace(tuple(PlanTier(str(q), 1, rate, q, 0, 4, 0) for rate, q in kinds), 0.0, 1)
+    assert best_of_all(space, ranges_of(space), 10.0) == (0, 1)
 
 
 def test_most_plans_are_not_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -123,9 +123,9 @@ def _with_reason(situation: Situation, proposal: Proposal, propose: Propose) -> 
     told = status.last_decision if status is not None else None
     last = told.reason if told is not None else ""
     begins = only_begins(proposal.memory, situation.model.spec.scaling.plans_in_agreement)
-    if told is not None and begins and last in _QUIET - set(LIMITS):
-        return replace(proposal, reason=Reason(last), message=told.message)
-    if proposal.reason not in _QUIET or last == proposal.reason:
+    if told is not None and begins and last == Reason.STEADY:
+        return replace(proposal, reason=Reason.STEADY, message=told.message)
+    if (proposal.reason not in _QUIET and not begins) or last == proposal.reason:
         return proposal
     if last in LIMITS:
         stands = next((finding for finding in proposal.findings if finding.reason == last and _rank(finding)), None)

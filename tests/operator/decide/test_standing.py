@@ -14,7 +14,7 @@ from adaptive_operator.api.status import AdaptiveModelStatus
 from adaptive_operator.decide.decision import Decision
 from adaptive_operator.decide.pool import decide_pool
 from adaptive_operator.decide.settings import DecideSettings
-from adaptive_operator.observe.observation import PoolObservation
+from adaptive_operator.observe.observation import PolicyMemory, PoolObservation
 from adaptive_operator.observe.remembered import recall_memory
 from adaptive_operator.reasons import ConditionType, Reason, ShareReason
 from stand_ins.plant import metrics, observe_one, tier
@@ -155,6 +155,23 @@ def test_what_a_single_plan_sees_better_is_not_told_before_a_second_one_sees_it(
     assert (first.reason, first.message) == (status.last_decision.reason, status.last_decision.message)
     after = tell(look_at(0.4, status).models[0], first, NOW + 5)
     assert recall_memory(after).agreed_count == 0, "the weights follow the load, and are all that is written"
+
+
+def test_what_was_true_of_the_moment_does_not_stand_while_plans_only_begin_to_agree():
+    """Plans that take turns begin to agree each time: `dwell` would be told for ever."""
+    own = spec()
+    own = own.model_copy(update={"scaling": own.scaling.model_copy(update={"plans_in_agreement": 3})})
+
+    def look_at(now: float, changed: float, status: AdaptiveModelStatus | None = None) -> PoolObservation:
+        memory = PolicyMemory(wanted={"int8": 3, "int4": 1}, generation=1, last_change_at=changed)
+        cheap = observe_one(own, {"int8": 3, "int4": 1}, metrics(0.4), now, "a", status=status, memory=memory)
+        return PoolObservation(now, GPU, 4, 1, 0.0, (cheap,))
+
+    first = look_at(NOW, NOW - 5)
+    status = tell(first.models[0], decide(first), NOW)
+    assert decide(first).reason is Reason.HELD_BY_DWELL
+    later = decide(look_at(NOW + 600, NOW - 5, status))
+    assert (later.reason, later.memory.agreed_count) == (Reason.HELD_FOR_AGREEMENT, 1)
 
 
 def pareto(models: int, seed: int) -> list[float]:

@@ -181,7 +181,7 @@ class Reconciler:
             if model.key in outcome.failed:
                 self._note_failure(model.key, outcome.failed[model.key], model.generation)
         # First those that had to wait, then those that somebody waits for, then the largest replicas: small ones that
-        # came before them would get their nodes.
+        # came before them would get their nodes. Only begun in this order: several write at once.
         pairs = sorted(
             zip(pool.models, observation.models, strict=True),
             key=lambda pair: (
@@ -218,7 +218,7 @@ class Reconciler:
 
     async def _decide_beside(self, pool: Pool, observation: PoolObservation, shared: SharedNodes) -> PoolOutcome:
         """Decide for a pool; one after the other where several use the same nodes, each with what the others leave."""
-        if not shared.neighbours(pool):
+        if not pool.nodes or not shared.neighbours(pool):
             return await self._decide(observation)
         async with shared.turn(pool):
             outcome = await self._decide(replace(observation, nodes=shared.left_to(pool)))
@@ -392,7 +392,8 @@ def _is_told(model: ModelObservation) -> bool:
 
 def _largest_start(model: ModelObservation, decision: Decision | None) -> int:
     """Accelerators of the largest replica that is wanted and not there yet; 0 where nothing is to come."""
-    return max(find_coming(model, decision.replicas, ()), default=0) if decision is not None else 0
+    coming = find_coming(model, decision.replicas, ()) if decision is not None else ()
+    return max((item.accelerators for item in coming), default=0)
 
 
 def _pool_facts(pool: Pool, declared: DeclaredPool, decisions: Mapping[str, Decision], now: float) -> PoolFacts:

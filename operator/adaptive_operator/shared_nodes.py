@@ -40,7 +40,7 @@ class SharedNodes:
         """A pool's nodes without what replicas of its neighbours need that are wanted and not there yet."""
         others = [model.observation for other in self.neighbours(pool) for model in other.models]
         names = {node.name for node in pool.nodes if node.is_open}
-        coming = [size for model in others for size in find_coming(model, self._wanted(model), names)]
+        coming = [item for model in others for item in find_coming(model, self._wanted(model), names)]
         return take_room(pool.nodes, coming)
 
     def note(self, models: Iterable[ModelObservation], decisions: Mapping[str, Decision]) -> None:

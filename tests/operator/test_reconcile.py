@@ -573,7 +573,7 @@ async def test_nothing_moves_while_the_nodes_cannot_be_read_and_the_model_says_s
     assert scene.conditions()["Degraded"] == ("False", "AsWanted")
 
 
-async def test_of_models_that_start_in_one_pass_the_one_with_the_largest_replica_writes_first() -> None:
+async def test_of_models_that_start_in_one_pass_the_one_with_the_largest_replica_begins_first() -> None:
     """Pods get their nodes in the order in which they are made: small ones would take the large one's place."""
     sizes = {"a": 1, "b": 4, "c": 2}
     models = [build_model(name, tiers=[build_tier("t", accelerators=size)]) for name, size in sizes.items()]

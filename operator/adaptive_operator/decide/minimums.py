@@ -79,7 +79,7 @@ def _waits_for_a_node(situation: Situation, tier: TierState, mix: Mix, limit: in
     if situation.room is None or tier.accelerators < 2 or not 0 < count <= tier.least:
         return False
     starts = {**situation.wanted, tier.name: count}
-    return tier.accelerators in situation.room.unplaced or not has_room(situation, starts, limit)
+    return tier.name in situation.room.unplaced or not has_room(situation, starts, limit)
 
 
 def _least_text(situation: Situation, tier: TierState) -> str:

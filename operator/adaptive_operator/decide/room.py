@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, NamedTuple
 
 from adaptive_operator.observe.observation import ModelObservation, NodeRoom, PodObservation, PodPhase
 
@@ -28,6 +28,14 @@ class Change:
     after: int
 
 
+class Coming(NamedTuple):
+    """So many replicas of a tier that are to come, of so many accelerators each. The largest are the greatest."""
+
+    accelerators: int
+    tier: str
+    replicas: int
+
+
 @dataclass(frozen=True, slots=True)
 class _Leaving:
     """A replica that goes. `home`: its node."""
@@ -42,15 +50,14 @@ class _Leaving:
 class Room:
     """What is free on each node (accelerators), and where one model's replicas are.
 
-    `homes`: by tier, the node of each replica that is wanted, by ordinal. `spare`: accelerators that the model may take
-    before anything of it drains. `unplaced`: accelerators of each of its replicas that is wanted
-    and that no node holds.
+    `homes`: by tier, the node of each replica that is wanted and has a pod, by ordinal. `spare`: accelerators that the
+    model may take before anything of it drains. `unplaced`: its tiers of which a replica is wanted that no node holds.
     """
 
     free: tuple[int, ...]
     homes: tuple[tuple[str, tuple[int, ...]], ...] = ()
     spare: int = 0
-    unplaced: tuple[int, ...] = ()
+    unplaced: frozenset[str] = frozenset()
 
     def holds(self, changes: Sequence[Change]) -> bool:
         """Do nodes have room for all replicas that a change starts, each when it is its turn?
@@ -114,43 +121,44 @@ def find_room(
     free = [node.free for node in nodes]
     coming = {model.key: find_coming(model, wanted[model.key], places) for model in models}
     leaving = {m.key: _free_by_leaving(m, places, wanted[m.key], len(nodes)) for m in models if coming[m.key]}
-    unplaced: dict[str, list[int]] = {}
-    for size, key in sorted(((size, key) for key, sizes in coming.items() for size in sizes), reverse=True):
-        if not _keep_place(free, leaving[key], size):
-            unplaced.setdefault(key, []).append(size)
+    unplaced: dict[str, set[str]] = {}
+    for item, key in sorted(((item, key) for key, items in coming.items() for item in items), reverse=True):
+        if not all(_keep_place(free, leaving[key], item.accelerators) for _ in range(item.replicas)):
+            unplaced.setdefault(key, set()).add(item.tier)
     return {
         model.key: Room(
             tuple(free),
             tuple(_homes(model.pods, places, wanted[model.key])),
-            unplaced=tuple(unplaced.get(model.key, ())),
+            unplaced=frozenset(unplaced.get(model.key, ())),
         )
         for model in models
     }
 
 
-def find_coming(model: ModelObservation, wanted: Mapping[str, int], nodes: Container[str]) -> list[int]:
-    """Accelerators of each replica that is wanted and has no place on these nodes: its pod waits, or is not made yet.
+def find_coming(model: ModelObservation, wanted: Mapping[str, int], nodes: Container[str]) -> list[Coming]:
+    """Replicas that are wanted and have no place on these nodes: their pods wait, or are not made yet.
 
-    `wanted`: replicas by tier. Example: a StatefulSet asks for 2, one pod is there, 3 are wanted: two replicas.
+    Counted, not enumerated: anyone may ask for 2^31. `wanted`: replicas by tier. Example: a StatefulSet asks for 2, one
+    pod is there, 3 are wanted: two replicas.
     """
-    coming: list[int] = []
+    coming: list[Coming] = []
     sizes = {tier.name: tier.replica.accelerators for tier in model.spec.tiers}
-    pods = {(pod.stateful_set, pod.ordinal): pod for pod in model.pods}
     for tier, count in sorted(wanted.items()):
         sets = [item for item in model.stateful_sets if item.tier == tier]
         for item in sets:
-            kept = (pods.get((item.name, ordinal)) for ordinal in range(min(item.replicas, count)))
-            coming += [item.accelerators for pod in kept if _has_no_place(pod, nodes)]
-        unmade = count - sum(item.replicas for item in sets)
-        coming += [sizes[tier]] * unmade if tier in sizes else []
-    return coming
+            asked = min(item.replicas, count)
+            ordinals = {pod.ordinal for pod in model.pods if _keeps_place_of(pod, item.name, asked, nodes)}
+            coming.append(Coming(item.accelerators, tier, asked - len(ordinals)))
+        if tier in sizes:
+            coming.append(Coming(sizes[tier], tier, count - sum(item.replicas for item in sets)))
+    return [item for item in coming if item.replicas > 0]
 
 
-def take_room(nodes: Sequence[NodeRoom], sizes: Iterable[int]) -> tuple[NodeRoom, ...]:
-    """The nodes with less free: replicas of so many accelerators each are to come there, as far as they fit."""
+def take_room(nodes: Sequence[NodeRoom], coming: Iterable[Coming]) -> tuple[NodeRoom, ...]:
+    """The nodes with less free: these replicas are to come there, the largest first, as far as they fit."""
     free = [node.free for node in nodes]
-    for size in sorted(sizes, reverse=True):
-        _place(free, size)
+    for item in sorted(coming, reverse=True):
+        all(_place(free, item.accelerators) for _ in range(item.replicas))  # up to the first that fits nowhere
     return tuple(replace(node, free=left) for node, left in zip(nodes, free, strict=True))
 
 
@@ -168,14 +176,20 @@ def _homes(
             by_tier.setdefault(pod.tier, {})[pod.ordinal] = places.get(pod.node, _NOWHERE)
     for tier, count in sorted(wanted.items()):
         there = by_tier.get(tier, {})
-        yield tier, tuple(there.get(ordinal, _NOWHERE) for ordinal in range(count))
+        known = min(count, max(there, default=-1) + 1)  # those beyond are nowhere, however many somebody asked for
+        yield tier, tuple(there.get(ordinal, _NOWHERE) for ordinal in range(known))
 
 
-def _has_no_place(pod: PodObservation | None, nodes: Container[str]) -> bool:
-    """One that ends leaves its place to the next of its name, unless its node takes no new pods."""
-    if pod is None or pod.phase is PodPhase.TERMINATING:
-        return pod is None or pod.node not in nodes
-    return not pod.node and pod.phase is not PodPhase.FAILED
+def _keeps_place_of(pod: PodObservation, stateful_set: str, asked: int, nodes: Container[str]) -> bool:
+    """Is it one of the replicas that a StatefulSet is asked for, with a place?
+
+    One that ends leaves its place to the next of its name, unless its node takes no new pods.
+    """
+    if pod.stateful_set != stateful_set or pod.ordinal >= asked:
+        return False
+    if pod.phase is PodPhase.TERMINATING:
+        return pod.node in nodes
+    return bool(pod.node) or pod.phase is PodPhase.FAILED
 
 
 def _free_by_leaving(

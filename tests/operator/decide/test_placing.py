@@ -19,6 +19,7 @@ from adaptive_operator.decide.situation import build_situation
 from adaptive_operator.observe.observation import (
     ModelObservation,
     NodeRoom,
+    PodPhase,
     PolicyMemory,
     PoolObservation,
     SwapRecord,
@@ -184,6 +185,23 @@ def test_a_minimum_that_no_node_holds_is_asked_for_and_told_with_the_remedy(
     assert limits(decision) == [f"{told} waits: no node has room for 2 accelerators: {remedy}"]
     for nodes in ({"w": 2, "x": 2}, {"w": 4}):
         assert limits(decide_pool(pool(nodes, model), DEMO_SETTINGS).decisions[0]) == []
+
+
+def test_a_minimum_that_is_kept_does_not_wait_because_another_tiers_replica_of_that_size_does():
+    int8 = {**DEMO_TIERS[1], "replica": {**DEMO_TIERS[1]["replica"], "accelerators": 2}}
+    own = spec(tiers=[tier(0, replicas={"min": 1}), int8, tier(2)], routing={"warmTier": "int4"})
+    wanted = {"full": 1, "int8": 1, "int4": 1}
+    model = observe_one(own, wanted, metrics(0.3), name="a", memory=PolicyMemory(wanted=wanted, generation=1))
+    at = {"full": "w", "int8": "", "int4": "x"}
+    model = replace(
+        model,
+        pods=tuple(
+            replace(pod, node=at[pod.tier], phase=pod.phase if at[pod.tier] else PodPhase.PENDING) for pod in model.pods
+        ),
+    )
+    nodes = (NodeRoom("w", 3, 1), NodeRoom("x", 2, 1), NodeRoom("y", 1, 0))
+    seen = PoolObservation(NOW, GPU, 6, 1, 0.0, (model,), nodes=nodes)
+    assert limits(decide_pool(seen, DEMO_SETTINGS).decisions[0]) == []
 
 
 def limits(decision: Decision) -> list[str]:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adaptive_operator.decide.room import Change, Room, capacity_for, find_room
+from adaptive_operator.decide.room import Change, Coming, Room, capacity_for, find_coming, find_room, take_room
 from adaptive_operator.observe.observation import NodeRoom, PodPhase
 from stand_ins.plant import demo_spec, metrics, observe_one
 
@@ -108,7 +108,7 @@ def seen(*nodes: str, phase: PodPhase = PodPhase.READY):
 def test_replicas_are_where_their_pods_are_and_a_node_that_is_not_counted_is_nowhere():
     model = seen("b", "a", "elsewhere")
     found = find_room([model], NODES, {model.key: {"int4": 4}})[model.key]
-    assert found == Room((0, 1, 1), (("int4", (1, 0, -1, -1)),)), "the fourth is to come, where most is free"
+    assert found == Room((0, 1, 1), (("int4", (1, 0, -1)),)), "the fourth is to come, where most is free"
 
 
 def test_what_leaves_a_node_that_takes_no_new_pods_makes_no_room():
@@ -151,9 +151,24 @@ def test_replicas_that_are_wanted_and_not_there_yet_have_their_place_before_othe
     assert free == expected
 
 
+@pytest.mark.parametrize("mode", ["Active", "Paused"])
+def test_however_many_replicas_somebody_asks_for_they_are_counted_and_not_gone_through(mode: str):
+    model = seen("a")
+    many = replace(
+        model,
+        spec=demo_spec(mode=mode),
+        stateful_sets=(replace(model.stateful_sets[0], replicas=2**31 - 1),),
+    )
+    wanted = {"int4": 2**31 - 1}
+    assert find_coming(many, wanted, {"a"}) == [Coming(1, "int4", 2**31 - 2)]
+    found = find_room([many], NODES, {many.key: wanted})[many.key]
+    assert (found.free, found.homes, found.unplaced) == ((0, 0, 0), (("int4", (0,)),), {"int4"})
+    assert [node.free for node in take_room(NODES, find_coming(many, wanted, {"a"}))] == [0, 0, 0]
+
+
 def test_pods_that_leave_are_nobodys_home():
     model = seen("b", phase=PodPhase.TERMINATING)
-    assert find_room([model], NODES, {model.key: {"int4": 1}})[model.key].homes == (("int4", (-1,)),)
+    assert find_room([model], NODES, {model.key: {"int4": 1}})[model.key].homes == (("int4", ()),)
 
 
 @pytest.mark.parametrize("nodes", [(), NODES[:1]], ids=["not known", "one node"])

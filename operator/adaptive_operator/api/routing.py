@@ -29,7 +29,14 @@ class Routing(Api):
         " reaches the quality floor. One below it may be named: it serves nobody alone, and beside better ones no more"
         " than keeps the mean at the floor.",
     )
-    max_queue_seconds: int = Field(default=10, ge=0, le=3600, description="Longest wait in the router before 429.")
+    max_queue_seconds: int = Field(
+        default=10,
+        ge=0,
+        le=3600,
+        description="Longest wait in the router before 429. It carries requests over the exchange of a replica. With"
+        " more load than can be served for long, all that is answered has waited so long: choose well below"
+        " slo.ttftMilliseconds where late answers are worth nothing.",
+    )
     router_replicas: int = Field(default=1, ge=1, le=64, description="Replicas of the router.")
     request_sizes: RequestSizes = Field(
         default=RequestSizes.PRICED,

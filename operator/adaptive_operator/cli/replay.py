@@ -36,7 +36,10 @@ def run(options: argparse.Namespace) -> int:
         with options.file.open(encoding="utf-8", errors="surrogateescape") as lines:
             outcomes = list(replay_lines(lines))
     except OSError as error:
-        sys.stderr.write(f"error: {options.file}: {error}\n")
+        sys.stderr.write(f"error: {options.file}: {error.strerror}; give the path of a decision log (JSON lines)\n")
+        return 1
+    if not outcomes:
+        sys.stderr.write(f"error: {options.file}: no decision is in it; give a decision log (JSON lines)\n")
         return 1
     sys.stderr.writelines(
         f"error: {options.file}: line {item.line}: {item.error}\n" for item in outcomes if isinstance(item, Unreadable)

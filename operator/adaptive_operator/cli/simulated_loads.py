@@ -13,7 +13,7 @@ from adaptive_operator.simulate.cards import measure_cards
 from adaptive_operator.simulate.comparison import Comparison, ModelLoad, hold_out
 from adaptive_operator.simulate.failing_loads import FailingLoads
 from adaptive_operator.simulate.generators import GENERATORS, parse_generator
-from adaptive_operator.simulate.hints import describe_floor, describe_lengths, describe_short
+from adaptive_operator.simulate.hints import describe_floor, describe_lengths, describe_short, describe_warm_tier
 from adaptive_operator.simulate.policies.registry import PolicyError, Setting, make_policy
 from adaptive_operator.simulate.requests import TraceRow
 from adaptive_operator.simulate.run import Part, RunSettings
@@ -39,6 +39,8 @@ def prepare(options: argparse.Namespace) -> tuple[Comparison, list[str]]:
         _check_file("--profile", options.profile, "a file of step times")
     scenarios = load_scenarios(options.filename, options.profile, options.budget)
     _check_tiers(options.fail_loads, scenarios)
+    if not is_generator(options.trace):
+        _check_file("--trace", Path(options.trace), "a trace (CSV or JSON lines), or a generator (e.g. steady:rate=2)")
     for note in () if scenarios[0].pool is None else scenarios[0].pool.left_out:
         _tell(note)
     rows = None if is_generator(options.trace) else _read_rows(options)
@@ -54,6 +56,7 @@ def prepare(options: argparse.Namespace) -> tuple[Comparison, list[str]]:
         models = tuple(_with_measured_cards(model, options.seed) for model in models)
     for model in models:
         _tell(describe_floor(model.scenario))
+        _tell(describe_warm_tier(model.scenario))
         _tell("" if options.measure_cards else describe_lengths(model.scenario, model.trace))
     settings = _run_settings(options, options.seed)
     comparison = Comparison(models, options.scale, options.seed, settings, resample=options.seeds > 1)

@@ -63,3 +63,23 @@ def describe_floor(scenario: Scenario) -> str:
     )
     found = floor_out_of_reach(build_situation(model, 0.0, 0.0, scenario.budget, DecideSettings()))
     return f"{scenario.name}: {found[0].message}" if found else ""
+
+
+def describe_warm_tier(scenario: Scenario) -> str:
+    """That the named warm tier is below the floor: it takes accelerators and can serve next to nothing."""
+    spec = scenario.spec
+    below = [
+        tier
+        for tier in spec.tiers
+        if tier.name == spec.routing.warm_tier
+        and tier.card is not None
+        and tier.card.quality_permille is not None
+        and tier.card.quality_permille < spec.quality.floor_permille
+    ]
+    if not below:
+        return ""
+    return (
+        f"{scenario.name}: routing.warmTier {below[0].name} is below quality.floorPermille"
+        f" {spec.quality.floor_permille}: it takes accelerators and can serve next to nothing, and what stays during an"
+        f" exchange may be too little for one; name a tier that reaches the floor, or leave warmTier out"
+    )

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from adaptive_operator.api.v1alpha1 import AdaptiveModelSpec
-from adaptive_operator.simulate.hints import describe_floor, describe_lengths, describe_short
+from adaptive_operator.simulate.hints import describe_floor, describe_lengths, describe_short, describe_warm_tier
 from adaptive_operator.simulate.requests import TraceRow
 from adaptive_operator.simulate.scenario import build_scenario
 from tests.operator.simulate.scenes import TIERS, make_scenario, make_spec
@@ -55,3 +55,19 @@ def test_a_floor_that_no_replica_may_reach_is_told_as_the_operator_tells_it():
         " replicas.max"
     )
     assert describe_floor(build_scenario("assistant", spec, 4)) == ""
+
+
+@pytest.mark.parametrize(
+    ("warm", "floor", "told"),
+    [
+        pytest.param("int4", 995, "assistant: routing.warmTier int4 is below quality.floorPermille 995:", id="below"),
+        pytest.param("full", 995, "", id="one that reaches it"),
+        pytest.param(None, 995, "", id="none is named: the operator chooses one that reaches it"),
+        pytest.param("int4", 850, "", id="the floor is low enough"),
+    ],
+)
+def test_a_warm_tier_below_the_floor_is_told(warm: str | None, floor: int, told: str):
+    spec = make_spec(quality={"floorPermille": floor}, routing={"warmTier": warm} if warm else {})
+    found = describe_warm_tier(build_scenario("assistant", spec, 4))
+    assert found.startswith(told)
+    assert bool(found) is bool(told)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from adaptive_operator.simulate.comparison import Comparison, Judged, note_comparison
-from adaptive_operator.simulate.hints import describe_floor
+from adaptive_operator.simulate.hints import describe_floor, describe_warm_tier
 from adaptive_operator.simulate.repeated import Estimate, Repeated
 from adaptive_operator.simulate.report.inputs import Inputs
 from adaptive_operator.simulate.run import RunResult
@@ -121,10 +121,12 @@ def build_document(
 
     Over several seeds, the policies' own entries are those of the first one.
     """
-    floors = [note for model in comparison.models if (note := describe_floor(model.scenario))]
+    told = (
+        describe(model.scenario) for model in comparison.models for describe in (describe_floor, describe_warm_tier)
+    )
     document = {
         **describe_setting(comparison, inputs),
-        "notes": [*floors, *note_comparison(comparison, any(item.grid for item in judged))],
+        "notes": [*filter(None, told), *note_comparison(comparison, any(item.grid for item in judged))],
         "policies": [_describe(item) for item in judged],
     }
     if repeated:

@@ -25,7 +25,6 @@ class SharedNodes:
 
     pools: Sequence[Pool]
     _replicas: dict[str, Mapping[str, int]] = field(default_factory=dict)  # decided in this pass, by key of the model
-
     _turns: dict[NodeGroup, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
 
     def turn(self, pool: Pool) -> asyncio.Lock:

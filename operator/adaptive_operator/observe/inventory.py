@@ -59,8 +59,8 @@ class Advertised:
     trouble: str | None = None  # the nodes were asked, and this came back: nothing is counted then
     by_group: Mapping[NodeGroup, int] = field(default_factory=dict)  # on nodes that pools select
     engine_labels: Mapping[str, str] = field(default_factory=dict)  # that engine pods ask nodes for, in a pool or not
-    rooms: Mapping[NodeGroup, tuple[NodeRoom, ...]] = field(default_factory=dict)  # nodes of each group, by name; with
-    # a trouble those that were read last, for a while
+    # Nodes of each group, by name; with a trouble those that were read last, for a while.
+    rooms: Mapping[NodeGroup, tuple[NodeRoom, ...]] = field(default_factory=dict)
 
     def count(self, group: NodeGroup) -> int | None:
         """Accelerators of a group; None: not known."""

@@ -15,7 +15,7 @@ from adaptive_operator.decide.by_need import Division, acts, need_of
 from adaptive_operator.decide.candidates import best_plan, is_enumerable
 from adaptive_operator.decide.changes import find_changed, remember
 from adaptive_operator.decide.giving import give
-from adaptive_operator.decide.growth import carries, grow, growth_demand, has_lasted
+from adaptive_operator.decide.growth import grow, growth_demand, has_lasted, lacks_capacity
 from adaptive_operator.decide.optimize.problem import UNSERVED, Problem
 from adaptive_operator.decide.optimize.solve import PoolPlan, SolveSettings, solve_greedily
 from adaptive_operator.decide.placing import has_room, room_by_size
@@ -205,7 +205,7 @@ def _carry_out(
     free = base.free - sum(need_of(s, base.proposals[s.model.key], owned) for s in others)
     out = _Handout(base, dict(base.limits), dict(base.proposals), free)
     needs = {s.model.key: max(0, s.cost(planned.mixes[s.model.key]) - owned[s.model.key]) for s in models}
-    lacking = sorted((s for s in models if _lacks(s)), key=lambda s: -weights[s.model.key])
+    lacking = sorted((s for s in models if lacks_capacity(s)), key=lambda s: -weights[s.model.key])
     if lacking and not planned.followed:
         return base, planned
     waits = _serve_lacking(lacking, planned, owned, needs, out)
@@ -263,7 +263,8 @@ def _take_from_all(
     refused = sum(weight * less for weight, less in sure_refused)
     for s in lacking:
         key = s.model.key
-        out.proposals[key] = _yielding(s, planned, out.limits[key], sure_refused, out.proposals[key])
+        if s.swap is None:
+            out.proposals[key] = _yielding(s, planned, out.limits[key], sure_refused, out.proposals[key])
     for s in rest:
         key = s.model.key
         _hand_to(s, planned, owned, needs[key], 0, out)
@@ -331,6 +332,8 @@ def _within(situation: Situation, mix: Mix, limit: int, most: int, base: Divisio
     `most`: its share with all that is free. Where that has room to start replicas before others drain, none has to be
     exchanged in time. What the rules say was asked for `base` already, where its limit is the same.
     """
+    if situation.swap is not None:  # it goes on, at most further
+        return propose(situation, limit)
     space = plan_space(situation, limit)
     if not is_enumerable(space, planned_demand(situation), situation.settings.exact_plans):
         return propose_mix(situation, mix, limit)
@@ -361,12 +364,6 @@ def _yielding(
         return else_
     given = yield_load(situation, planned.mixes[key], limit, refused)
     return else_ if given is None else replace(given, findings=else_.findings)
-
-
-def _lacks(situation: Situation) -> bool:
-    """Does the demand pass what is wanted?"""
-    demand, space = growth_demand(situation), plan_space(situation, situation.budget)
-    return demand is not None and not carries(space, as_plan(space, situation.wanted), demand)
 
 
 def _is_sure(situation: Situation, proposal: Proposal) -> bool:

@@ -70,6 +70,12 @@ def carries(space: PlanSpace, plan: Plan, demand: float) -> bool:
     return space.fill(plan, demand).unserved <= _TOLERANCE * demand
 
 
+def lacks_capacity(situation: Situation) -> bool:
+    """Does the demand pass what is wanted, pending replicas included?"""
+    demand, space = growth_demand(situation), plan_space(situation, situation.budget)
+    return demand is not None and not carries(space, as_plan(space, situation.wanted), demand)
+
+
 def grow(situation: Situation, limit: int) -> Proposal | None:
     """Add capacity when the demand passes what is wanted, pending replicas included; None when it does not."""
     demand = growth_demand(situation)

@@ -13,7 +13,7 @@ from dataclasses import replace
 from adaptive_operator.api.v1alpha1 import Mode
 from adaptive_operator.decide.candidates import best_plan
 from adaptive_operator.decide.cards import TierCard
-from adaptive_operator.decide.growth import carries, grow_to, growth_demand, is_worth_its_dip
+from adaptive_operator.decide.growth import carries, grow_to, growth_demand, is_worth_its_dip, lacks_capacity
 from adaptive_operator.decide.optimize.problem import (
     Column,
     Limit,
@@ -27,7 +27,7 @@ from adaptive_operator.decide.optimize.solve import PoolPlan
 from adaptive_operator.decide.placing import has_room, most_placeable, places_held
 from adaptive_operator.decide.proposal import Proposal
 from adaptive_operator.decide.restoring import restore_to
-from adaptive_operator.decide.rules import is_bound, propose, stay
+from adaptive_operator.decide.rules import is_bound, is_swapping, propose, stay
 from adaptive_operator.decide.situation import (
     UNBOUNDED,
     Mix,
@@ -43,12 +43,18 @@ from adaptive_operator.decide.situation import (
 def is_plannable(situation: Situation, limit: int | None = None) -> bool:
     """May the program decide for this model? Its demand is known, it runs, and no rule about its life has its say.
 
-    `limit`: accelerators that it may have in any case; the model's and the pool's budget where it is not given.
+    A swap in flight has, but for one to a mix that does not carry the load: else others would give nothing for what is
+    refused until it ends. `limit`: accelerators that it may have in any case; the model's and the pool's budget where
+    it is not given.
     """
     if situation.model.spec.mode is not Mode.ACTIVE or not can_act_on_demand(situation):
         return False
-    runs = situation.swap is None and any(situation.wanted.values())
-    return runs and not is_bound(situation, situation.budget if limit is None else limit)
+    within = situation.budget if limit is None else limit
+    if not any(situation.wanted.values()):
+        return False
+    if situation.swap is not None:
+        return lacks_capacity(situation) and is_swapping(situation, within)
+    return not is_bound(situation, within)
 
 
 def build_problem(

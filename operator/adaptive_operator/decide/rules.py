@@ -93,6 +93,12 @@ def is_bound(situation: Situation, limit: int) -> bool:
     return _first(LIFE, situation, limit) is not None
 
 
+def is_swapping(situation: Situation, limit: int) -> bool:
+    """Is a swap in flight what its life has to say, before any other rule?"""
+    before = LIFE[: LIFE.index(finish_swap)]
+    return situation.swap is not None and _first(before, situation, limit) is None
+
+
 def _first(rules: Sequence[Rule], situation: Situation, limit: int) -> Proposal | None:
     return next((p for rule in rules if (p := rule(situation, limit)) is not None), None)
 

@@ -76,6 +76,23 @@ def test_a_calm_model_gives_the_quality_of_its_best_tier_where_others_would_refu
     assert plant.held() == 5
 
 
+def test_others_give_while_an_exchange_is_under_way_that_does_not_carry_the_load():
+    """Alone, int8 2 and int4 1 is the most that six accelerators leave to `busy`, and refuses requests."""
+    calm = Model("calm", spec(), lambda now: 0.3)
+    busy = Model("busy", spec(), lambda now: 0.3 if now < NOW + 200 else 2.4)
+    plant = Plant([calm], budget=6)
+    plant.run(60)
+    plant.models.insert(0, busy)
+    plant.run(300)
+    swaps = [(at, d.reason, d.swap.target if d.swap else None) for at, d in busy.decisions if at >= NOW + 200]
+    gave = next(at for at, d in calm.decisions if d.reason is Reason.GAVE_TO_OTHERS)
+    further = next(at for at, reason, _ in swaps if reason is Reason.ADDED_REPLICA)
+    assert swaps[0][1:] == (Reason.SWAPPED_TO_CHEAPER_TIER, {"full": 0, "int8": 2, "int4": 1})
+    assert gave < further
+    assert all(target is not None for at, _, target in swaps if at <= further), "the exchange had not ended"
+    assert (busy.mix(), calm.mix()) == ({"int8": 3, "int4": 1}, {"int8": 1, "int4": 1})
+
+
 def test_giving_is_no_addition_so_that_what_waits_afterwards_still_counts_as_demand():
     _, calm, busy = run_two()
     assert calm.memory.last_restore_at is not None, "it is as careful as an upgrade, and counts as one"

@@ -163,12 +163,21 @@ def test_no_price_makes_the_program_refuse_requests_that_it_could_serve(rate, pr
     assert refused <= least + 0.003 * demand, "but for the gap that the program is solved to"
 
 
-def test_a_model_with_a_swap_in_flight_is_not_planned():
+def test_a_model_with_a_swap_in_flight_to_what_carries_its_load_is_not_planned():
     [young] = situations_of(1.0, seconds=6.0)
 
     assert young.swap is not None
     assert not is_plannable(young)
     assert is_plannable(situations_of(0.5)[0])
+
+
+def test_a_model_with_a_swap_in_flight_is_planned_when_its_load_passes_what_that_leads_to():
+    [young] = situations_of(1.0, seconds=6.0)
+    lacking = under(young, 9.0)
+
+    assert lacking.swap is not None
+    assert is_plannable(lacking)
+    assert not is_plannable(lacking, 1), "it has to fit its budget first"
 
 
 def test_a_mix_that_is_wanted_already_is_steady():

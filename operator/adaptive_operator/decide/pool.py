@@ -84,9 +84,10 @@ def _decide_plan(situations: Sequence[Situation], observation: PoolObservation, 
     notes = {key: f"weight {weight}" for key, weight in weights.items() if weight != 1}
     targets = _costs(situations, proposals)
     who, shares = _who_text(observation, situations, targets, notes), _shares_hash(observation)
+    moves = _moves(situations, proposals)
     decisions = []
     for situation, proposal in zip(situations, proposals, strict=True):
-        key, explained = situation.model.key, _told(situation, proposal, limits, who)
+        key, explained = situation.model.key, _told(situation, proposal, limits, who, moves)
         decision = _decision(situation, explained, granted[key], limits[key], shares)
         part = describe_planned_part(situation, explained, weights[key]) if observation.name else None
         told = describe_plan(situation, planned, by_need) or (part.message if part is not None else "")
@@ -168,9 +169,10 @@ def _decide_shares(situations: Sequence[Situation], observation: PoolObservation
     granted = grants(claims, wishes, observation.budget, observation.surge, swap_rooms(situations, proposals))
     notes = {key: _party_note(party) for key, party in contest.parties.items()}
     who, shares = _who_text(observation, situations, targets, notes), _shares_hash(observation)
+    moves = _moves(situations, proposals)
     decisions = []
     for situation, proposal in zip(situations, proposals, strict=True):
-        explained = _told(situation, proposal, contest.limits, who)
+        explained = _told(situation, proposal, contest.limits, who, moves)
         part = describe_part(situation, explained, contest)
         key = situation.model.key
         decision = _decision(situation, explained, granted[key], contest.limits[key], shares)
@@ -317,13 +319,24 @@ def _with_shift(situation: Situation, proposal: Proposal, weights: Weights) -> P
     )
 
 
-def _told(situation: Situation, proposal: Proposal, limits: Mapping[str, int], who: str) -> Proposal:
-    """The proposal explained, in the words that were told last where they still are true or nearly so."""
-    limit = limits[situation.model.key]
+def _moves(situations: Sequence[Situation], proposals: Sequence[Proposal]) -> bool:
+    """Does any model exchange replicas, or begin to?"""
+    return any(s.swap is not None or _changes(s, p) for s, p in zip(situations, proposals, strict=True) if acts(s))
+
+
+def _told(situation: Situation, proposal: Proposal, limits: Mapping[str, int], who: str, moves: bool) -> Proposal:
+    """The proposal explained, in the words that were told last where they still are true or nearly so.
+
+    While others exchange replicas (`moves`) something is free for a moment and gone in the next: what was told stands
+    then as if nothing were.
+    """
+    key = situation.model.key
+    limit = limits[key]
+    settled = min(limit, max(situation.held, situation.cost(proposal.replicas))) if moves else limit
 
     def find_near(near: Situation) -> tuple[Finding, ...]:
-        found = find_limits(near, proposal.replicas, limit)
-        return _explained(near, replace(proposal, findings=found), limits, who).findings
+        found = find_limits(near, proposal.replicas, settled)
+        return _explained(near, replace(proposal, findings=found), {key: settled}, who).findings
 
     explained = _explained(situation, proposal, limits, who)
     return let_stand(situation, explained, lambda near: propose(near, limit), find_near)
@@ -372,17 +385,18 @@ def _who_text(
 ) -> str:
     """`demo/a 2, demo/b 2 (weight 3) of 4 nvidia.com/gpu`; empty when a model has the pool for itself.
 
+    Many are not named: all that lack something would be told anew, and written, as often as one of those named changes.
     Who acts is named with what he is to have (`targets`), the others with what they hold, if anything.
     """
     if len(observation.models) < 2:
         return ""
+    where = f" in pool {observation.name}" if observation.name else ""
+    shared = f"of {observation.budget} {observation.resource}{where}"
+    if len(observation.models) > _NAMED_AT_MOST:
+        return f"{len(observation.models)} models have parts {shared}: kubectl get adaptivemodels -A shows them"
     keep = {s.model.key: s for s in situations if not acts(s) and s.held}
     got = {**targets, **{key: s.held for key, s in keep.items()}}
     modes = {key: f"mode {s.model.spec.mode}" for key, s in keep.items()}
     ranked = sorted(got.items(), key=lambda item: (-item[1], item[0]))
     shown = {key: f" ({note})" for key, note in {**notes, **modes}.items() if note}
-    named = ", ".join(f"{key} {count}{shown.get(key, '')}" for key, count in ranked[:_NAMED_AT_MOST])
-    rest = len(ranked) - _NAMED_AT_MOST
-    more = f" and {rest} more" if rest > 0 else ""
-    where = f" in pool {observation.name}" if observation.name else ""
-    return f"{named}{more} of {observation.budget} {observation.resource}{where}"
+    return f"{', '.join(f'{key} {count}{shown.get(key, str())}' for key, count in ranked)} {shared}"

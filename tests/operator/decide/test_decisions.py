@@ -738,6 +738,13 @@ def test_two_new_models_share_the_budget_and_it_is_said_who_got_what():
         assert "demo/a 2, demo/b 2 of 4 nvidia.com/gpu" in text
 
 
+def test_of_many_models_none_is_named_as_what_is_told_would_change_with_each_of_them():
+    many = pair(14, **{f"m{i}": ({"int8": 1, "int4": 1}, metrics(9.0)) for i in range(7)})
+    for decision in decide_pool(many, DEMO_SETTINGS).decisions:
+        text = finding(decision, Reason.BUDGET_SHARED)
+        assert "(7 models have parts of 14 nvidia.com/gpu: kubectl get adaptivemodels -A shows them)" in text
+
+
 def test_a_model_that_holds_everything_gives_a_new_one_its_minimum_and_no_more():
     pool = pair(a=({"int8": 3, "int4": 1}, metrics(2.2)), b=({}, metrics(MISSING)))
     first, second = decide_pool(pool, DEMO_SETTINGS).decisions

@@ -14,7 +14,7 @@ from adaptive_operator.api.status import AdaptiveModelStatus
 from adaptive_operator.decide.decision import Decision
 from adaptive_operator.decide.pool import decide_pool
 from adaptive_operator.decide.settings import DecideSettings
-from adaptive_operator.observe.observation import PolicyMemory, PoolObservation
+from adaptive_operator.observe.observation import PodPhase, PolicyMemory, PoolObservation, SwapRecord
 from adaptive_operator.observe.remembered import recall_memory
 from adaptive_operator.reasons import ConditionType, Reason, ShareReason
 from stand_ins.plant import metrics, observe_one, tier
@@ -105,6 +105,23 @@ def test_what_others_held_does_not_stand_when_they_hold_it_no_longer():
     seen = look(1.0, told(1.0))
     alone = replace(seen, models=(replace(seen.models[0], metrics=metrics(0.95)),))
     assert limit(decide(alone)) == ""
+
+
+@pytest.mark.parametrize(
+    ("swaps", "expected"),
+    [
+        pytest.param(True, "wishes", id="one is under way: it is free for a moment"),
+        pytest.param(False, "", id="none is: it is free"),
+    ],
+)
+def test_what_others_held_stands_while_replicas_are_exchanged(swaps, expected):
+    """`a` has three accelerators and wished for five; `b`, which wants no more than one, now leaves it two."""
+    seen = look(0.92, told(1.0), budget=6)
+    b = observe_one(spec(tiers=[tier(2, replicas={"max": 1})]), {"int4": 1}, metrics(0.3), NOW, "b")
+    if swaps:
+        swap = SwapRecord("s1", Reason.REMOVED_REPLICA, {"int4": 2}, {"int4": 1}, "Starting", NOW - 5, NOW + 300, 1)
+        b = replace(b, swap=swap, pods=(replace(b.pods[0], phase=PodPhase.STARTING, created_at=NOW - 5),))
+    assert limit(decide(replace(seen, models=(seen.models[0], b)))) == expected
 
 
 def test_a_floor_that_cannot_be_kept_is_told_at_once_whatever_was_told_before():

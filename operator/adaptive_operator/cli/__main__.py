@@ -14,6 +14,7 @@ from typing import Any, Final, Protocol, cast
 
 from adaptive_operator.cli.missing import MissingCommand
 from adaptive_operator.cli.summaries import SUMMARIES
+from adaptive_operator.cli.version import package_version
 
 # Packages of which a run is not to find out at its end that they are not installed: they draw, and show progress.
 _NEEDED: Final = {"simulate": ("rich", "matplotlib")}
@@ -29,6 +30,7 @@ class Command(Protocol):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0 done, 1 could not be done (the cause is on stderr), 2 the arguments make no sense."""
     parser = argparse.ArgumentParser(prog="kubectl adaptive", description="Elastic LLM deployment in quality tiers.")
+    parser.add_argument("--version", action="version", version=f"adaptive-llm {package_version()}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     given = list(sys.argv[1:] if arguments is None else arguments)
     named = next((argument for argument in given if not argument.startswith("-")), None)

@@ -22,6 +22,7 @@ from adaptive_operator.cli.summaries import SUMMARIES
 
 _KUBECTL_SECONDS: Final = 30.0
 _WIDTH: Final = 12
+_KINDS: Final = ("am", names.PLURAL, names.KIND.lower())  # also with the group, as `kubectl get -o name` prints it
 _LOGGED: Final = re.compile(r"[IWEF]\d{4} ")  # klog: severity, month and day
 
 
@@ -152,8 +153,8 @@ def _printable(text: str) -> str:
 
 
 def _read(options: argparse.Namespace) -> str:
-    kind, _, name = options.model.rpartition("/")
-    if kind not in ("", "am", names.PLURAL, names.KIND.lower()):
+    kind, slash, name = options.model.rpartition("/")
+    if (slash and kind.lower().removesuffix(f".{names.GROUP}") not in _KINDS) or not name:
         raise ExplainError(f"{options.model}: only models can be explained: give am/NAME, or only NAME")
     command = ["kubectl", "get", f"{names.PLURAL}.{names.GROUP}", "-o", "json"]
     command += [f"--{flag}={value}" for flag in ("namespace", "context") if (value := getattr(options, flag))]

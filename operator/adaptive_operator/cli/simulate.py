@@ -38,7 +38,7 @@ from adaptive_operator.simulate.comparison import (
 )
 from adaptive_operator.simulate.generators import GeneratorError
 from adaptive_operator.simulate.plant import BudgetError
-from adaptive_operator.simulate.policies.registry import PolicyError, is_tunable
+from adaptive_operator.simulate.policies.registry import POLICIES, PolicyError, is_tunable
 from adaptive_operator.simulate.repeated import Repeated, summarize
 from adaptive_operator.simulate.repeated_capacity import summarize_capacities
 from adaptive_operator.simulate.report.capacities import build_capacity_document, build_repeated_capacity_rows
@@ -70,9 +70,14 @@ def add_command(commands: Any) -> None:
         help="CSV (Azure LLM format) or .jsonl file, or a generator, e.g. square:low=2,high=6,half-period=120; with the"
         " mean lengths 1155 + 211 tokens, or e.g. steady:rate=1,prompt=16,output=24",
     )
-    parser.add_argument("--policy", default=_DEFAULT_POLICIES, help="names with commas (default: %(default)s)")
+    parser.add_argument(
+        "--policy",
+        default=_DEFAULT_POLICIES,
+        help=f"names with commas, of {', '.join(POLICIES)}; with a parameter e.g. hpa:0.7 or static:full=2+int4=1"
+        " (docs/simulator.md; default: %(default)s)",
+    )
     parser.add_argument("--profile", type=Path, help="YAML with step curves by tier; without, guessed from the cards")
-    parser.add_argument("--budget", type=positive_whole, help="accelerators, in place of the manifest's")
+    parser.add_argument("--budget", type=positive_whole, help="accelerators (default: the manifest's)")
     parser.add_argument("--scale", type=positive, default=1.0, help="copies of the trace (default: %(default)s)")
     parser.add_argument("--minutes", type=positive, help="of the trace, from its start (default: all)")
     parser.add_argument(
@@ -99,7 +104,12 @@ def add_command(commands: Any) -> None:
     parser.add_argument(
         "--scrape", type=scrape_seconds, default=15.0, help="seconds between scrapes (default: %(default)s)"
     )
-    parser.add_argument("--longest-gap", type=positive, default=LONGEST_GAP_SECONDS, help="seconds without a request")
+    parser.add_argument(
+        "--longest-gap",
+        type=positive,
+        default=LONGEST_GAP_SECONDS,
+        help="seconds without a request that a trace may have; more ends the run (default: %(default)s)",
+    )
     parser.add_argument("--allow-equal-times", action="store_true", help="rows of a trace may have the same time")
     parser.add_argument(
         "--measure-cards", action="store_true", help="take capacities from the curves at the held-out trace's lengths"

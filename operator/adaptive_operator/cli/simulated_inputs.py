@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
 
 from adaptive_operator.cli.option_values import format_failing_loads, format_node_loss
+from adaptive_operator.cli.version import package_version
 from adaptive_operator.simulate.failing_loads import FailingLoads
 from adaptive_operator.simulate.report.inputs import Inputs, describe_file
 from adaptive_operator.simulate.run import NodeLoss
@@ -23,7 +23,7 @@ def describe_inputs(options: argparse.Namespace, generated: bool) -> Inputs:
     changed = [dest for dest, value in values.items() if value != options.default_of(dest)]
     shown = [dest for dest in values if dest in _ALWAYS_SHOWN or dest in changed]
     return Inputs(
-        version=_package_version(),
+        version=package_version(),
         model=describe_file(options.filename),
         profile=None if options.profile is None else describe_file(options.profile),
         trace=options.trace if generated else describe_file(Path(options.trace)),
@@ -43,10 +43,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, NodeLoss):
         return format_node_loss(value)
     return format_failing_loads(value) if isinstance(value, FailingLoads) else value
-
-
-def _package_version() -> str:
-    try:
-        return version("adaptive-llm")
-    except PackageNotFoundError:
-        return "unknown"

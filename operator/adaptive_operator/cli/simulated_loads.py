@@ -13,7 +13,13 @@ from adaptive_operator.simulate.cards import measure_cards
 from adaptive_operator.simulate.comparison import Comparison, ModelLoad, hold_out
 from adaptive_operator.simulate.failing_loads import FailingLoads
 from adaptive_operator.simulate.generators import GENERATORS, parse_generator
-from adaptive_operator.simulate.hints import describe_floor, describe_lengths, describe_short, describe_warm_tier
+from adaptive_operator.simulate.hints import (
+    describe_floor,
+    describe_lengths,
+    describe_short,
+    describe_start,
+    describe_warm_tier,
+)
 from adaptive_operator.simulate.policies.registry import PolicyError, Setting, make_policy
 from adaptive_operator.simulate.requests import TraceRow
 from adaptive_operator.simulate.run import Part, RunSettings
@@ -126,6 +132,7 @@ def _load_of(
     if not trace or not held_out:
         raise TraceError(f"{options.trace}: no request is left; take more minutes or a higher rate")
     _tell(describe_short(scenario, trace))
+    _tell(describe_start(scenario, trace))
     return ModelLoad(scenario, trace, held_out)
 
 

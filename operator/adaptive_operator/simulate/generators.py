@@ -190,12 +190,14 @@ def _numbers(name: str, text: str, known: Mapping[str, float | None]) -> dict[st
     numbers: dict[str, float] = {}
     for part in filter(None, text.split(",")):
         key, _, number = part.partition("=")
+        if key not in known:
+            raise GeneratorError(f"{name}: no parameter {key!r}; it takes {', '.join(known)}")
         try:
             value = float(number)
         except ValueError:
             value = 0.0
-        if key not in known or not 0 < value < math.inf:
-            raise GeneratorError(f"{name}: {part!r} is not PARAMETER=POSITIVE NUMBER; it takes {', '.join(known)}")
+        if not 0 < value < math.inf:
+            raise GeneratorError(f"{name}: {part!r} is not PARAMETER=POSITIVE NUMBER; e.g. {key}=2")
         least, most = _RANGES.get(key, (0.0, math.inf))
         if not least <= value <= most:
             limit = f"at least {least:g}" if most == math.inf else f"from {least:g} to {most:g}"

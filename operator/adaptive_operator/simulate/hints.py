@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Final
 
@@ -12,21 +13,36 @@ from adaptive_operator.observe.observation import ModelMetrics, ModelObservation
 from adaptive_operator.simulate.curve import Lengths, saturation
 from adaptive_operator.simulate.requests import TraceRow
 from adaptive_operator.simulate.scenario import Scenario
+from adaptive_operator.simulate.scores import WARM_UP_PART, WARM_UP_SECONDS, warm_up_seconds
 
 _OTHER_WORK: Final = 1.5  # times the reference request's, or as many times less
 
 
 def describe_short(scenario: Scenario, trace: Sequence[TraceRow]) -> str:
     """That the trace is over before any replica can serve; empty for one that is long enough."""
-    fitting = [tier.load_seconds for tier in scenario.tiers if tier.accelerators <= scenario.budget]
-    ready = min(fitting) + scenario.scheduling_seconds
-    seconds = trace[-1].arrival
+    ready, seconds = _earliest_ready(scenario), trace[-1].arrival
     if seconds >= ready:
         return ""
     return (
         f"{scenario.name}: no replica is ready before {ready:.0f} s, and the requests that are judged all come within"
         f" {seconds:.0f} s: any policy but oracle:0 fails them; take a longer trace or more --minutes"
     )
+
+
+def describe_start(scenario: Scenario, trace: Sequence[TraceRow]) -> str:
+    """That judging begins before any replica can serve, so that the start counts; empty where it is left out, and where
+    no replica is ready at all."""
+    ready, seconds = _earliest_ready(scenario), trace[-1].arrival
+    judged_from = warm_up_seconds(seconds)
+    if seconds < ready or judged_from >= ready:
+        return ""
+    told = (
+        f"{scenario.name}: requests are judged from {judged_from:.0f} s on, and no replica is ready before"
+        f" {ready:.0f} s: what comes between waits for it, with any policy but oracle:0, and may count as a violation"
+    )
+    if ready > WARM_UP_SECONDS:
+        return told
+    return f"{told}; a judged load of at least {math.ceil(ready / WARM_UP_PART)} s leaves it out"
 
 
 def describe_lengths(scenario: Scenario, trace: Sequence[TraceRow]) -> str:
@@ -83,3 +99,9 @@ def describe_warm_tier(scenario: Scenario) -> str:
         f" {spec.quality.floor_permille}: it takes accelerators and can serve next to nothing, and what stays during an"
         f" exchange may be too little for one; name a tier that reaches the floor, or leave warmTier out"
     )
+
+
+def _earliest_ready(scenario: Scenario) -> float:
+    """Seconds from the start until the first replica of what fits may serve."""
+    fitting = [tier.load_seconds for tier in scenario.tiers if tier.accelerators <= scenario.budget]
+    return min(fitting) + scenario.scheduling_seconds

@@ -216,9 +216,17 @@ def test_words_of_a_pod_cannot_steer_the_terminal():
     assert "  because     a [2Jb c" in lines
 
 
-def test_only_models_can_be_explained(tmp_path: Path, monkeypatch, capsys):
-    assert run(tmp_path, "exit 0", monkeypatch, "pod/x") == 1
+@pytest.mark.parametrize("given", ["pod/x", "am/", "adaptivemodel.apps/x", "am/x/y"])
+def test_only_models_can_be_explained(given, tmp_path: Path, monkeypatch, capsys):
+    assert run(tmp_path, "exit 0", monkeypatch, given) == 1
     assert "give am/NAME" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["am", "AdaptiveModel", "adaptivemodels", "adaptivemodel.adaptivellm.dev"])
+def test_a_model_is_found_by_every_name_that_kubectl_takes_and_prints(kind, tmp_path: Path, monkeypatch):
+    script = f'echo "$@" > {tmp_path}/asked; exit 1'
+    assert run(tmp_path, script, monkeypatch, f"{kind}/assistant") == 1
+    assert (tmp_path / "asked").read_text().strip().endswith(" -- assistant")
 
 
 def test_what_the_pool_gives_and_why_is_shown_where_there_is_a_pool():

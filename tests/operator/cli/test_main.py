@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,13 @@ def test_the_help_names_every_command(capsys):
     assert raised.value.code == 0
     told = capsys.readouterr().out
     assert all(command in told for command in ("explain", "replay", "simulate"))
+
+
+def test_the_version_is_told_as_reports_tell_it(capsys):
+    with pytest.raises(SystemExit) as raised:
+        main(["--version"])
+    assert raised.value.code == 0
+    assert capsys.readouterr().out == f"adaptive-llm {version('adaptive-llm')}\n"
 
 
 def test_without_a_command_the_usage_is_told(capsys):

@@ -285,6 +285,10 @@ WRONG = {
     "an unknown generator": (["--trace", "wave:rate=1"], "no generator 'wave'; there are steady, square"),
     "a generator without its rate": (["--trace", "steady:seconds=60"], "steady: rate not given; e.g. steady:rate=2"),
     "a rate of zero": (["--trace", "steady:rate=0"], "'rate=0' is not PARAMETER=POSITIVE NUMBER"),
+    "a generator's parameter that there is not": (
+        ["--trace", "steady:rat=1"],
+        "steady: no parameter 'rat'; it takes rate, seconds, variation, prompt, output",
+    ),
     "a trace that is not there": (
         ["--trace", "nowhere.csv"],
         "--trace nowhere.csv: there is no such file, and no generator 'nowhere.csv'; there are steady, square",

@@ -7,7 +7,13 @@ from dataclasses import replace
 import pytest
 
 from adaptive_operator.api.v1alpha1 import AdaptiveModelSpec
-from adaptive_operator.simulate.hints import describe_floor, describe_lengths, describe_short, describe_warm_tier
+from adaptive_operator.simulate.hints import (
+    describe_floor,
+    describe_lengths,
+    describe_short,
+    describe_start,
+    describe_warm_tier,
+)
 from adaptive_operator.simulate.requests import TraceRow
 from adaptive_operator.simulate.scenario import build_scenario
 from tests.operator.simulate.scenes import TIERS, make_scenario, make_spec
@@ -31,6 +37,29 @@ def test_a_tier_that_does_not_fit_into_the_budget_serves_nothing_however_fast_it
     full, large = scenario.tiers
     scenario = replace(scenario, tiers=(full, replace(large, load_seconds=0.0)))
     assert "ready before 25 s" in describe_short(scenario, [TraceRow(6.0, 1, 1)])
+
+
+def loads_in(seconds):
+    scenario = make_scenario()
+    return replace(scenario, tiers=tuple(replace(tier, load_seconds=seconds) for tier in scenario.tiers))
+
+
+def test_that_the_judged_part_begins_before_a_replica_can_be_ready_is_told_with_the_remedy():
+    assert describe_start(make_scenario(), [TraceRow(120.0, 1, 1)]) == (
+        "assistant: requests are judged from 20 s on, and no replica is ready before 25 s: what comes between waits for"
+        " it, with any policy but oracle:0, and may count as a violation; a judged load of at least 150 s leaves it out"
+    )
+
+
+def test_no_remedy_is_told_of_replicas_that_load_for_longer_than_is_ever_left_out():
+    told = describe_start(loads_in(700.0), [TraceRow(9000.0, 1, 1)])
+    assert "judged from 600 s on, and no replica is ready before 705 s" in told
+    assert told.endswith("and may count as a violation")
+
+
+@pytest.mark.parametrize("seconds", [24.0, 150.0])
+def test_nothing_is_told_of_the_start_where_it_is_left_out_or_where_no_replica_is_ready_at_all(seconds):
+    assert describe_start(make_scenario(), [TraceRow(seconds, 1, 1)]) == ""
 
 
 def test_requests_of_another_size_than_the_cards_are_told_with_the_work_and_the_remedy():

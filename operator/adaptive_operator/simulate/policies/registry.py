@@ -166,3 +166,4 @@ _BUILDERS: Final[Mapping[str, Build]] = {
     "best-static": _plain("best-static", _each_on_its_part(lambda s: StaticPolicy("best-static", best_mix(s)))),
     "static": _static,
 }
+POLICIES: Final = tuple(_BUILDERS)

@@ -73,19 +73,26 @@ def _known_levels(levels: Sequence[Level]) -> tuple[LevelPoint, ...]:
     return tuple(sorted(known, key=lambda level: -level.quality_permille))
 
 
-def warm_tier(spec: AdaptiveModelSpec, settings: DecideSettings, left_out: frozenset[str] = frozenset()) -> str | None:
+def warm_tier(
+    spec: AdaptiveModelSpec,
+    settings: DecideSettings,
+    left_out: frozenset[str] = frozenset(),
+    floor_permille: int | None = None,
+) -> str | None:
     """The tier that keeps a replica so that load can be shed in seconds; None when no tier may run.
 
     `routing.warmTier`, else the tier with the fewest accelerators per replica, then per reference request/s, then the
     shortest load time, then the last in the list. Only tiers with a card count, when there are any, and of those only
-    the ones that reach the quality floor, when there are any: one below it could serve nobody alone.
+    the ones that reach the quality floor (the spec's, or the one that is given), when there are any: one below it could
+    serve nobody alone.
     """
+    floor = spec.quality.floor_permille if floor_permille is None else floor_permille
     usable = [t for t in spec.tiers if t.name not in left_out and not (t.replicas and t.replicas.max == 0)]
     named = next((t.name for t in usable if t.name == spec.routing.warm_tier), None)
     if named is not None or not usable:
         return named
     pool = [t for t in usable if t.card is not None] or usable
-    pool = [t for t in pool if _reaches(t, spec.quality.floor_permille, settings)] or pool
+    pool = [t for t in pool if _reaches(t, floor, settings)] or pool
     position = {tier.name: index for index, tier in enumerate(spec.tiers)}
 
     def cost(tier: Tier) -> tuple[float, float, float, int]:

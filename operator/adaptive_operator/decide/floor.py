@@ -10,9 +10,10 @@ import math
 from dataclasses import replace
 
 from adaptive_operator.decide.candidates import best_plan
+from adaptive_operator.decide.cards import warm_tier
 from adaptive_operator.decide.decision import Finding
 from adaptive_operator.decide.demand import in_steps
-from adaptive_operator.decide.situation import UNBOUNDED, Mix, Situation, minimum_mix
+from adaptive_operator.decide.situation import UNBOUNDED, Mix, Situation, minimum_mix, plan_space, with_warm
 from adaptive_operator.decide.spaces import PlanSpace
 from adaptive_operator.decide.wording import accelerators_text, budget_field, mix_text
 from adaptive_operator.reasons import Reason
@@ -34,15 +35,41 @@ def floor_out_of_reach(situation: Situation) -> tuple[Finding, ...]:
     return (_infeasible(f"{told}; lower quality.floorPermille to {best.quality_permille}, or {remedy}"),)
 
 
-def floor_under_load(situation: Situation, space: PlanSpace, mix: Mix, demand: float) -> Finding:
-    """The floor keeps `mix` from serving more of the demand (requests/s), and so does it all other plans of `space`."""
+def floor_under_load(situation: Situation, mix: Mix, limit: int, demand: float) -> Finding:
+    """The floor keeps `mix` from serving more of the demand (requests/s), and so does it all other plans that it has
+    within `limit` accelerators."""
     told = f"demand passes what quality.floorPermille {situation.floor_permille:.0f} allows on {mix_text(mix)}"
-    raised = f"raise {budget_field(situation)}"
-    nearest = nearest_floor(space, demand, situation.settings.exact_plans)
+    raised, within = f"raise {budget_field(situation)}", accelerators_text(plan_space(situation, limit).limit)
+    nearest = nearest_floor_of(situation, limit, demand)
     if nearest is None:
-        return _infeasible(f"{told}, and no floor carries it within {accelerators_text(space.limit)}; {raised}")
-    carried = f"the nearest that carries it within {accelerators_text(space.limit)} is {nearest}"
+        return _infeasible(f"{told}, and no floor carries it within {within}; {raised}")
+    carried = f"the nearest that carries it within {within} is {nearest}"
     return _infeasible(f"{told}: {carried}; lower quality.floorPermille to {nearest}, or {raised}")
+
+
+def nearest_floor_of(situation: Situation, limit: int, demand: float) -> int | None:
+    """The largest floor (permille), up to the spec's, at which the model serves all of the demand (requests/s) within
+    `limit` accelerators. None: no floor does.
+
+    Between two tiers' qualities the warm tier is the same: a floor below the worse one's may have a smaller one.
+    """
+    floor = int(situation.floor_permille)
+    qualities = sorted({t.quality_permille for t in situation.tiers if t.card and t.most > 0})
+    below = [quality for quality in qualities if quality < floor]
+    for least, most in reversed(list(zip([0, *below], [*below, floor], strict=True))):
+        space = plan_space(under_floor(situation, most), limit)
+        nearest = nearest_floor(space, demand, situation.settings.exact_plans)
+        if nearest is not None and min(nearest, most) > least:
+            return min(nearest, most)
+    return None
+
+
+def under_floor(situation: Situation, floor: int) -> Situation:
+    """The same situation with the warm tier of another floor (permille), and the minimums that go with it."""
+    spec, settings = situation.model.spec, situation.settings
+    left_out = frozenset(situation.memory.quarantined_until) - frozenset(situation.held_back)
+    warm = warm_tier(spec, settings, left_out, floor) or warm_tier(spec, settings, floor_permille=floor)
+    return with_warm(situation, warm)
 
 
 def nearest_floor(space: PlanSpace, demand: float, exact_plans: int) -> int | None:

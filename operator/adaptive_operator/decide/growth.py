@@ -15,10 +15,19 @@ from adaptive_operator.decide.damping import agree_on_more, dwell_seconds, is_ag
 from adaptive_operator.decide.decision import Finding
 from adaptive_operator.decide.dip import slowest_load_seconds, step_and_life
 from adaptive_operator.decide.exchange import exchange_rate, plan_with_a_way_on, staying_rate, worthwhile_plan
-from adaptive_operator.decide.floor import floor_under_load
+from adaptive_operator.decide.floor import floor_under_load, under_floor
 from adaptive_operator.decide.hold import after_growth
 from adaptive_operator.decide.proposal import Prediction, Proposal
-from adaptive_operator.decide.situation import Mix, Moves, Situation, as_mix, as_plan, can_act_on_demand, plan_space
+from adaptive_operator.decide.situation import (
+    Mix,
+    Moves,
+    Situation,
+    as_mix,
+    as_plan,
+    can_act_on_demand,
+    plan_space,
+    with_warm,
+)
 from adaptive_operator.decide.spaces import Plan, PlanSpace
 from adaptive_operator.decide.swaps import DOWNWARD
 from adaptive_operator.decide.wording import (
@@ -310,7 +319,7 @@ def _limit_of(situation: Situation, space: PlanSpace, plan: Plan, limit: int, de
     mix = as_mix(situation, space, plan)
     carried = f"{mix_text(mix)} carry {rate_text(capacity(situation, mix))}"
     if without_floor < unserved - _TOLERANCE * demand:
-        return floor_under_load(situation, space, mix, demand)
+        return floor_under_load(situation, mix, limit, demand)
     if alone is not None and wider.fill(alone, demand).unserved < unserved - _TOLERANCE * demand:
         if situation.model.spec.mode is Mode.PAUSED:
             return Finding(Reason.CAPACITY_LIMITED, f"{PASSES}: {carried}; {_PAUSED}")
@@ -324,5 +333,20 @@ def _limit_of(situation: Situation, space: PlanSpace, plan: Plan, limit: int, de
     if situation.budget <= 0:
         return Finding(Reason.CAPACITY_LIMITED, f"there is demand, and {no_budget_text(situation)}")
     most = f"{PASSES}: {carried}, the most within {accelerators_text(situation.budget)}"
+    warm = situation.warm
+    if warm is not None and _serves_more(with_warm(situation, None), unserved, demand):
+        other = f"name another tier as routing.warmTier, set replicas.min 0 for {warm}"
+        told = f"{most} beside the warm tier's replica, of {warm}; {other}, or raise {budget_field(situation)}"
+        return Finding(Reason.CAPACITY_LIMITED, told)
+    if _serves_more(under_floor(situation, 0), unserved, demand, without_floor=True):
+        return floor_under_load(situation, mix, situation.budget, demand)
     remedy = f"raise {budget_field(situation)} or replicas.max of its tiers, or add a cheaper tier"
     return Finding(Reason.CAPACITY_LIMITED, f"{most}; {remedy}")
+
+
+def _serves_more(situation: Situation, unserved: float, demand: float, without_floor: bool = False) -> bool:
+    """Does any plan within the budget leave less of the demand (requests/s) than `unserved`?"""
+    space = plan_space(situation, situation.budget)
+    space = replace(space, floor_permille=0.0) if without_floor else space
+    plan = best_plan(space, demand * situation.settings.growth_headroom, situation.settings.exact_plans)
+    return plan is not None and space.fill(plan, demand).unserved < unserved - _TOLERANCE * demand

@@ -224,6 +224,17 @@ def _expected(
     return forecast(model.metrics.history, now, horizon, season=model.metrics.season)
 
 
+def with_warm(situation: Situation, warm: str | None) -> Situation:
+    """The same situation with another warm tier (None: none), and the minimums that go with it."""
+    if warm == situation.warm:
+        return situation  # with the spaces that it remembers
+    leasts = {tier.name: _bounds(tier, tier.name == warm)[0] for tier in situation.model.spec.tiers}
+    tiers = tuple(
+        replace(tier, least=leasts[tier.name], low=min(leasts[tier.name], tier.high)) for tier in situation.tiers
+    )
+    return replace(situation, warm=warm, tiers=tiers)
+
+
 def plan_space(situation: Situation, limit: int, moves: Moves = Moves.ANY) -> PlanSpace:
     """Plans over the tiers with a card, within `limit` accelerators; the others' replicas are paid for first."""
     space = situation._spaces.get((limit, moves))

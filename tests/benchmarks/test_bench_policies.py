@@ -93,6 +93,11 @@ VERDICTS = {
         ],
         {"ours / hpa": True, "ours / best": True},
     ),
+    "enough capacity by the mean, but not in most seeds": (
+        "capacity",
+        [{"scales": {"ours": ours, "hpa": 3.0, "best-static": 9.0}} for ours in (7.8, 7.8, 9.9)],
+        {"ours / hpa": False, "ours / best": True},
+    ),
     "too little capacity": (
         "capacity",
         [{"scales": {"ours": 6.0, "hpa": 3.0, "best-static": 9.0}}],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import os
 
@@ -9,6 +10,7 @@ import hypothesis
 import pytest
 
 from tests.needed import count_untested
+from tests.skipped_waits import skip_waits
 
 # Test processes that share the cores: the thread pools of numpy and torch, one thread per core in each process, would
 # wait for one another in busy loops. It counts before either is imported. The project's own kernels and torch decoder
@@ -21,6 +23,12 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 hypothesis.settings.register_profile("gate", deadline=None, derandomize=True)
 hypothesis.settings.register_profile("explore", deadline=None, print_blob=True)
 hypothesis.settings.load_profile(os.environ.get("ADAPTIVE_TESTS_PROFILE", "gate"))
+
+
+@pytest.fixture
+async def skipped_waits() -> None:
+    """The test's loop sleeps through no wait: see tests/skipped_waits.py for what may ask for it."""
+    skip_waits(asyncio.get_running_loop())
 
 
 def pytest_collection_finish() -> None:

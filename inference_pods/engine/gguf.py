@@ -25,6 +25,7 @@ _MAX_DIMENSIONS = 4
 _MAX_NESTING = 4  # arrays in arrays; no known file nests any
 _MAX_ALIGNMENT = 2**20
 _STRING_BYTES, _ARRAY_BYTES = 8, 12  # the least that one takes: its length; its type and length
+_LENGTH = struct.Struct("<Q")
 
 
 class GgufFile:
@@ -94,14 +95,25 @@ class _Reader:
 
     def _check_count(self, count: int, least_bytes: int = 1) -> None:
         if count * least_bytes > len(self._buffer) - self._at:
-            raise ValueError(f"a count of {count} entries cannot fit in the rest of the file")
+            raise _too_many(count)
 
     def _string(self) -> str:
-        length = self._scalar("Q")
-        self._check_count(length)
-        value = self._buffer[self._at : self._at + length]
-        self._at += length
-        return value.decode()
+        (text,) = self._strings(1)
+        return text
+
+    def _strings(self, count: int) -> list[str]:
+        """In one loop: a vocabulary has 100,000 and more, and a replica waits for them as it starts."""
+        buffer, size, at = self._buffer, len(self._buffer), self._at
+        texts: list[str] = []
+        for _ in range(count):
+            (length,) = _LENGTH.unpack_from(buffer, at)
+            start = at + _STRING_BYTES
+            at = start + length
+            if at > size:
+                raise _too_many(length)
+            texts.append(buffer[start:at].decode())
+        self._at = at
+        return texts
 
     def _value(self, kind: int, depth: int = 0) -> Any:
         if kind == _STRING:
@@ -119,6 +131,8 @@ class _Reader:
         kind, count = self._scalar("I"), self._scalar("Q")
         if kind not in _SCALARS:
             self._check_count(count, _STRING_BYTES if kind == _STRING else _ARRAY_BYTES)
+            if kind == _STRING:
+                return self._strings(count)
             return [self._value(kind, depth + 1) for _ in range(count)]
         dtype = np.dtype("<" + _SCALARS[kind])
         self._check_count(count, dtype.itemsize)
@@ -135,6 +149,10 @@ class _Reader:
         if not 1 <= dimensions <= _MAX_DIMENSIONS:
             raise ValueError(f"tensor {name} has {dimensions} dimensions")
         return name, [self._scalar("Q") for _ in range(dimensions)], self._scalar("I"), self._scalar("Q")
+
+
+def _too_many(count: int) -> ValueError:
+    return ValueError(f"a count of {count} entries cannot fit in the rest of the file")
 
 
 def _describe(name: str, shape: list[int], kind: int, offset_bytes: int) -> TensorInfo:

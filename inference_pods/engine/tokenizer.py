@@ -68,7 +68,7 @@ class TextTokenizer:
 
 def _token_bytes(token: str, alphabet: dict[str, int]) -> bytes:
     try:
-        return bytes(alphabet[character] for character in token)
+        return bytes(map(alphabet.__getitem__, token))
     except KeyError:
         return token.encode()
 

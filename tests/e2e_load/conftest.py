@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
-import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -20,9 +20,10 @@ _spec.loader.exec_module(scripted_tgi)
 
 
 @pytest.fixture
-def now() -> Callable[[], float]:
-    start = time.monotonic()
-    return lambda: time.monotonic() - start
+async def now() -> Callable[[], float]:
+    loop = asyncio.get_running_loop()
+    start = loop.time()
+    return lambda: loop.time() - start
 
 
 @pytest.fixture

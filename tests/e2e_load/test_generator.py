@@ -15,6 +15,8 @@ from e2e.load.client import Due, Prompt, StreamClient
 from e2e.load.closed_loop import run_levels
 from e2e.load.open_loop import OpenLoop
 
+pytestmark = pytest.mark.usefixtures("skipped_waits")
+
 Clock = Callable[[], float]
 PROMPT = Prompt("Once", 3)
 

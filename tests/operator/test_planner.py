@@ -13,6 +13,8 @@ from adaptive_operator.kube import NotFoundError, UnavailableError
 from adaptive_operator.metrics import OperatorMetrics
 from adaptive_operator.planner import ChangeFilter, Planner, PlannerSettings
 
+pytestmark = pytest.mark.usefixtures("skipped_waits")
+
 IsDue = Callable[[str, float], bool]
 
 

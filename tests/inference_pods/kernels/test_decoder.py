@@ -4,6 +4,7 @@ import ctypes
 import gc
 import sys
 from dataclasses import astuple, replace
+from functools import cache
 
 import numpy as np
 import pytest
@@ -43,11 +44,16 @@ def run_script(decoder):
     ]
 
 
+@cache  # one for all variants
+def reference_scores(precision, span):
+    return run_script(load_random_weights(ReferenceDecoder(SHAPE, LIMITS, precision, span=span)))
+
+
 @pytest.mark.parametrize(
     ("precision", "span"), [*((precision, 32) for precision in Precision), (Precision.INT4, 64), (Precision.INT4, 128)]
 )
 def test_a_step_equals_the_reference_for_prompts_and_decoding_mixed(variant, precision, span):
-    expected = run_script(load_random_weights(ReferenceDecoder(SHAPE, LIMITS, precision, span=span)))
+    expected = reference_scores(precision, span)
     actual = run_script(load_random_weights(Decoder(SHAPE, LIMITS, precision, variant, span=span)))
     tolerance = 5e-3 if precision.is_grouped else 2e-5
     for (best, log_total, logits), (expected_best, expected_log_total, expected_logits) in zip(

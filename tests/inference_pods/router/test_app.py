@@ -8,6 +8,8 @@ import json
 import pytest
 from aiohttp import web
 
+pytestmark = pytest.mark.usefixtures("skipped_waits")
+
 
 @pytest.mark.parametrize(
     ("headers", "named"),

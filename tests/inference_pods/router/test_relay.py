@@ -148,6 +148,7 @@ async def test_an_engine_that_dies_before_its_first_frame_is_replaced(start_engi
     router.assert_idle()
 
 
+@pytest.mark.usefixtures("skipped_waits")
 async def test_a_replica_that_refuses_connections_is_replaced_and_comes_back(start_engine, start_router):
     dead, good = await start_engine("a-dead"), await start_engine("b-good")
     router = await start_router(dead, good)
@@ -162,6 +163,7 @@ async def test_a_replica_that_refuses_connections_is_replaced_and_comes_back(sta
     router.assert_idle()
 
 
+@pytest.mark.usefixtures("skipped_waits")
 async def test_a_request_outlives_the_restart_of_the_only_replica(start_engine, start_router):
     engine = await start_engine()
     router = await start_router(engine)
@@ -183,6 +185,7 @@ async def test_a_stopping_engine_hands_its_request_to_another_tier(start_engine,
     assert (answer.status, answer.headers["x-tier-served"]) == (200, "int8")
 
 
+@pytest.mark.usefixtures("skipped_waits")
 @pytest.mark.parametrize("as_frame", [True, False], ids=["first SSE frame", "status"])
 async def test_an_overloaded_engine_is_passed_over_before_the_status_is_committed(start_engine, start_router, as_frame):
     async def overloaded(engine, request, body):
@@ -323,6 +326,7 @@ async def test_a_client_that_stops_reading_is_given_up(start_engine, start_route
     assert await router.metric("adaptive_router_requests_total", tier="full", code="499") == 1
 
 
+@pytest.mark.usefixtures("skipped_waits")
 async def test_an_engine_that_falls_silent_in_a_stream_is_given_up(start_engine, start_router, tools):
     async def falls_silent(engine, request, body):
         await engine.stream(request, [tools.tgi_frame(1)], end=False)
@@ -404,6 +408,7 @@ async def _hold_back_tokens(engine, request, body, first=()):
     return response
 
 
+@pytest.mark.usefixtures("skipped_waits")
 @pytest.mark.parametrize("path", ["/generate_stream", "/v1/chat/completions"])
 async def test_requests_that_wait_for_their_first_token_send_the_next_to_the_cheaper_tier(
     start_engine, start_router, tools, path

@@ -11,6 +11,8 @@ from adaptive_operator.observe.last_answers import PATIENCE_SECONDS, REUSED_SECO
 from adaptive_operator.observe.prometheus import Answers, Failed, Rows
 from adaptive_operator.observe.queries import ModelScope, Query, QueryName, Windows, build_queries
 
+pytestmark = pytest.mark.usefixtures("skipped_waits")
+
 QUERIES = build_queries([ModelScope("demo", "assistant", 300)], Windows(2.0))
 WITH_A_NEIGHBOUR = build_queries([ModelScope("demo", name, 300) for name in ("assistant", "other")], Windows(2.0))
 OTHER_HOLD = build_queries([ModelScope("demo", "assistant", 60)], Windows(2.0))

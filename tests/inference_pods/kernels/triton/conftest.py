@@ -21,6 +21,32 @@ if HAS_TRITON and os.environ.get("TRITON_INTERPRET") != "1":
     os.environ["TRITON_INTERPRET"] = "1"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _prepares_a_launch_once():
+    """Lets Triton replace its language's functions by interpreted ones once in a launch.
+
+    It does so anew for each call of a function in a kernel, hundreds in a launch, where all are replaced already: a
+    fifth of the time of these tests went into looking for what is left to replace.
+    """
+    if not HAS_TRITON:
+        yield
+        return
+    import triton.language as tl
+    from triton.runtime import interpreter
+
+    replace = interpreter._patch_lang
+
+    def replace_once(function):
+        seen = [value for value in function.__globals__.values() if value is tl or value is tl.core]
+        if seen and not any(tl.core.is_builtin(language.load) for language in seen):
+            return interpreter._LangPatchScope()
+        return replace(function)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(interpreter, "_patch_lang", replace_once)
+        yield
+
+
 class _Untested(pytest.File):
     """In the place of a file of tests that could not even be imported."""
 

@@ -204,6 +204,7 @@ async def test_a_version_that_is_gone_leads_to_a_new_list(api, fleet):
 async def test_a_watch_that_ends_is_continued_without_a_new_list(api, fleet):
     api.slices.change("ADDED", build_slice("a"))
     await eventually(lambda: uids(fleet) == {"a"})
+    await eventually(lambda: api.slices.watchers)
     api.slices.send(None)
     await eventually(lambda: api.slices.watches >= 2)
     api.slices.change("MODIFIED", build_slice("b"))
@@ -214,6 +215,7 @@ async def test_a_watch_that_ends_is_continued_without_a_new_list(api, fleet):
 async def test_bookmarks_move_the_version_and_change_nothing(api, fleet):
     api.slices.change("ADDED", build_slice("a"))
     await eventually(lambda: uids(fleet) == {"a"})
+    await eventually(lambda: api.slices.watchers)
     api.slices.version = 500
     api.slices.send({"type": "BOOKMARK", "object": {"metadata": {"resourceVersion": "500"}}})
     await asyncio.sleep(0.05)

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from adaptive_operator.cli.load_limits import check_generator, check_size
 from adaptive_operator.simulate.cards import measure_cards
 from adaptive_operator.simulate.comparison import Comparison, ModelLoad, hold_out
 from adaptive_operator.simulate.failing_loads import FailingLoads
@@ -49,8 +50,14 @@ def prepare(options: argparse.Namespace) -> tuple[Comparison, list[str]]:
         _check_file("--trace", Path(options.trace), "a trace (CSV or JSON lines), or a generator (e.g. steady:rate=2)")
     for note in () if scenarios[0].pool is None else scenarios[0].pool.left_out:
         _tell(note)
+    if is_generator(options.trace):
+        check_generator(options, len(scenarios))
     rows = None if is_generator(options.trace) else _read_rows(options)
     models = tuple(_load_of(options, scenario, i, len(scenarios), rows) for i, scenario in enumerate(scenarios))
+    check_size(options, [model.trace for model in models])
+    for model in models:
+        _tell(describe_short(model.scenario, model.trace))
+        _tell(describe_start(model.scenario, model.trace))
     names = list(dict.fromkeys(name.strip() for name in options.policy.split(",") if name.strip()))
     if not names:
         raise PolicyError("--policy names no policy; e.g. --policy ours,hpa")
@@ -131,8 +138,6 @@ def _load_of(
         trace, held_out = (rotate_trace(part, index / models) for part in hold_out(rows))
     if not trace or not held_out:
         raise TraceError(f"{options.trace}: no request is left; take more minutes or a higher rate")
-    _tell(describe_short(scenario, trace))
-    _tell(describe_start(scenario, trace))
     return ModelLoad(scenario, trace, held_out)
 
 

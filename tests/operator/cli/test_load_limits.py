@@ -25,8 +25,7 @@ def simulate(*arguments: str) -> int:
     [
         (
             "steady:rate=1e9,seconds=300",
-            "about 300,000,000,000 requests, more than the 50,000,000 that are simulated at most; take a lower rate or"
-            " fewer seconds\n",
+            "about 300,000,000,000 requests, more than the 50,000,000 that are simulated at most; take a lower rate",
         ),
         ("flash:base=1,peak=1e300", "requests, more than the 50,000,000"),
         ("steady:rate=1e308", "about inf requests"),

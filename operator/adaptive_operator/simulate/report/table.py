@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from adaptive_operator.simulate.comparison import Comparison, Judged, note_comparison
-from adaptive_operator.simulate.hints import describe_floor, describe_warm_tier
+from adaptive_operator.simulate.hints import describe_scenarios
 from adaptive_operator.simulate.repeated import Estimate, Repeated
 from adaptive_operator.simulate.report.inputs import Inputs
 from adaptive_operator.simulate.run import RunResult
@@ -121,12 +121,9 @@ def build_document(
 
     Over several seeds, the policies' own entries are those of the first one.
     """
-    told = (
-        describe(model.scenario) for model in comparison.models for describe in (describe_floor, describe_warm_tier)
-    )
     document = {
         **describe_setting(comparison, inputs),
-        "notes": [*filter(None, told), *note_comparison(comparison, any(item.grid for item in judged))],
+        "notes": describe_notes(comparison, any(item.grid for item in judged)),
         "policies": [_describe(item) for item in judged],
     }
     if repeated:
@@ -136,6 +133,11 @@ def build_document(
             "policies": [_describe_repeated(item) for item in repeated],
         }
     return document
+
+
+def describe_notes(comparison: Comparison, tuned: bool) -> list[str]:
+    """What a reader has to know of the models, and of the load that is tuned on if a policy is."""
+    return [*describe_scenarios([model.scenario for model in comparison.models]), *note_comparison(comparison, tuned)]
 
 
 def _describe_repeated(item: Repeated) -> dict[str, Any]:

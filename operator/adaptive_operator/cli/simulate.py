@@ -138,7 +138,7 @@ def run(options: argparse.Namespace) -> int:
         report = _report_capacities if options.capacity else _report_comparison
         report(options, comparison, inputs, names)
     except _EXPECTED as error:
-        sys.stderr.write(f"error: {error}\n")
+        sys.stderr.writelines(f"error: {line}\n" for line in str(error).splitlines())
         return 1
     return 0
 

@@ -115,3 +115,13 @@ def test_all_that_there_is_can_be_lost_one_after_the_other(capsys):
     arguments = ["--lose", "100:4:20", "--lose", "120:4:20"]
     assert simulate("-f", SMALL, "--trace", REFERENCE, "--budget", "4", *arguments) == 0
     assert "error" not in capsys.readouterr().err
+
+
+def test_each_fault_of_a_manifest_is_an_error_of_its_own(tmp_path, capsys):
+    model = tmp_path / "model.yaml"
+    spec = {"quality": {"florPermille": 960}, "mode": "Activ", "tiers": []}
+    model.write_text(yaml.safe_dump({"kind": "AdaptiveModel", "metadata": {"name": "chat"}, "spec": spec}))
+    assert simulate("-f", str(model), "--trace", TRACE) == 1
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) > 2
+    assert all(line.startswith(f"error: {model}: AdaptiveModel chat: ") for line in told)

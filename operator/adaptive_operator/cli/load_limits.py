@@ -9,8 +9,8 @@ import argparse
 from collections.abc import Sequence
 from typing import Final
 
-from adaptive_operator.simulate.generators import LONGEST_SECONDS, expect_requests
-from adaptive_operator.simulate.requests import TraceRow
+from adaptive_operator.simulate.generators import expect_requests
+from adaptive_operator.simulate.requests import LONGEST_SECONDS, TraceRow
 from adaptive_operator.simulate.traces import TraceError
 
 MOST_REQUESTS: Final = 50_000_000  # of all models; a few gigabytes of memory, and hours of a run

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from adaptive_operator.simulate.requests import TraceRow
+from adaptive_operator.simulate.requests import LONGEST_SECONDS, TraceRow
 
 Rate = Callable[[float], float]  # seconds -> requests/s
 
@@ -20,7 +20,6 @@ Rate = Callable[[float], float]  # seconds -> requests/s
 _LONGEST_PROMPT: Final = 14_000
 _LONGEST_OUTPUT: Final = 1_000
 _STEP_SECONDS: Final = 0.1  # in which a rate is taken
-LONGEST_SECONDS: Final = 366 * 86_400.0  # a year: nothing longer is simulated
 _MOST_TOKENS: Final = 50_000.0  # on average: the longest requests have twelve times as many
 
 

@@ -65,13 +65,6 @@ def unreadable_text(error: Exception) -> str:
     )
 
 
-def same_fault(left: Fault | None, right: Fault | None) -> bool:
-    """Whether two faults tell the same story."""
-    if left is None or right is None:
-        return left is right
-    return (left.reason, left.message, left.generation) == (right.reason, right.message, right.generation)
-
-
 def overlay_fault(status: Mapping[str, Any], fault: Fault) -> dict[str, Any]:
     """The status with the fault in it; all else stays, since server-side apply drops what is left out."""
     conditions = [_replace_degraded(c, fault) for c in status.get("conditions") or []]

@@ -31,6 +31,10 @@ class RecordError(ValueError):
     """A line is not a record that this version can read; the text names the field."""
 
 
+class UnknownFormatError(RecordError):
+    """A record of a version that writes it in another way; the text says which formats this one reads."""
+
+
 @dataclass(frozen=True, slots=True)
 class DecisionRecord:
     """One pass over one pool."""
@@ -74,14 +78,14 @@ def decode_record(line: str) -> DecisionRecord:
     try:
         written = _HEAD.validate_json(line).format
         if not 1 <= written <= FORMAT:
-            raise RecordError(
+            raise UnknownFormatError(
                 f"format is {written}, this version reads 1 to {FORMAT}: replay it with the version that wrote it"
             )
         return _ADAPTER.validate_json(_renamed(line, written))
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(step) for step in first["loc"]) or "the line"
-        raise RecordError(f"{where}: {first['msg']}") from error
+        field = ".".join(str(step) for step in first["loc"])
+        raise RecordError(f"{field}: {first['msg']}" if field else first["msg"]) from error
 
 
 def _renamed(line: str, written: int) -> str:

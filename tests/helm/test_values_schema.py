@@ -33,6 +33,21 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a fraction of an accelerator": ({"accelerators": {"budgets": {"nvidia.com/gpu": 0.5}}}, "/accelerators/budgets"),
     "an existing account without a name": ({"serviceAccount": {"create": False}}, "/serviceAccount/name"),
     "a word for a switch": ({"crds": {"keep": "yes please"}}, "/crds/keep"),
+    "a secret that cannot exist": (
+        {"prometheus": {"tokenSecret": {"name": "Bad_Name"}}},
+        "/prometheus/tokenSecret/name",
+    ),
+    "a pull secret without a name": ({"images": {"pullSecrets": [""]}}, "/images/pullSecrets/0"),
+    "a priority class of models that cannot exist": ({"modelPriorityClassName": "Foo_Bar"}, "/modelPriorityClassName"),
+    "a priority class that cannot exist": (
+        {"operator": {"priorityClassName": "Foo_Bar"}},
+        "/operator/priorityClassName",
+    ),
+    "a name that ends with a dot": ({"serviceAccount": {"name": "operator."}}, "/serviceAccount/name"),
+    "a label with a blank in its key": ({"engine": {"nodeSelector": {"bad key": "x"}}}, "/engine/nodeSelector"),
+    "a label with two slashes": ({"operator": {"nodeSelector": {"a/b/c": "x"}}}, "/operator/nodeSelector"),
+    "a label with a blank in its value": ({"operator": {"podLabels": {"a": "b c"}}}, "/operator/podLabels/a"),
+    "an annotation with a blank in its key": ({"operator": {"podAnnotations": {"bad key": "x"}}}, "/operator/podAnno"),
     "a quantity that is none": (
         {"operator": {"resources": {"limits": {"memory": "lots"}}}},
         "/operator/resources/limits/memory",
@@ -45,6 +60,25 @@ def test_a_wrong_value_is_refused_by_name(
     refusal: Callable[[Mapping[str, Any]], str], values: dict[str, Any], named: str
 ) -> None:
     assert named in refusal(values)
+
+
+ACCEPTED: dict[str, dict[str, Any]] = {
+    "names with dots, as Kubernetes takes them": {
+        "prometheus": {"tokenSecret": {"name": "prometheus.token-1"}},
+        "modelPriorityClassName": "models.low",
+        "operator": {"priorityClassName": "system-cluster-critical"},
+        "images": {"pullSecrets": ["registry.example-1"]},
+    },
+    "labels with and without a prefix": {
+        "engine": {"nodeSelector": {"nvidia.com/gpu.product": "NVIDIA-H100-80GB_HBM3", "kubernetes.io/arch": "amd64"}},
+        "operator": {"nodeSelector": {"zone": ""}, "podAnnotations": {"example.com/Note_1": "any words, with blanks"}},
+    },
+}
+
+
+@pytest.mark.parametrize("values", ACCEPTED.values(), ids=ACCEPTED.keys())
+def test_what_kubernetes_takes_is_rendered(render: Callable[..., list[Any]], values: dict[str, Any]) -> None:
+    assert render(values)
 
 
 def test_lint_is_content(lint: Callable[[Mapping[str, Any]], str], variant: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from dataclasses import replace
 from functools import partial
@@ -277,6 +278,53 @@ def test_a_bad_line_is_named_and_the_lines_after_it_are_replayed(
         "4 decisions, 0 come out differently; 2 plans solved again, 0 not within their gaps;"
         " lines that could not be read: 1\n"
     )
+
+
+def test_of_many_bad_lines_the_first_are_named_and_the_others_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "log.jsonl"
+    path.write_text(encode_record(record_of(SCARCE)) + "\n" + 8 * "{\n")
+    assert main(["replay", str(path)]) == 1
+    told = capsys.readouterr()
+    named = [re.sub(r": Invalid JSON.*", "", line) for line in told.err.splitlines()]
+    more = f"error: {path}: and 3 more that could not be read"
+    assert named == [*(f"error: {path}: line {number}" for number in range(2, 7)), more]
+    assert told.out.endswith("lines that could not be read: 8\n")
+
+
+@pytest.mark.parametrize("lines", [1, 4, 200])
+def test_what_is_no_decision_log_is_refused_with_one_line(
+    lines: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "README.md"
+    path.write_text("# Words\n" * lines)
+    assert main(["replay", str(path)]) == 1
+    told = capsys.readouterr()
+    assert told.err.startswith(f"error: {path}: not a decision log: line 1: Invalid JSON: ")
+    assert told.err.endswith("; give one that the operator wrote (JSON lines)\n")
+    assert (told.err.count("\n"), told.out) == (1, "")
+
+
+def test_a_log_of_a_later_version_is_told_as_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    record = encode_record(record_of(SCARCE))
+    path = tmp_path / "log.jsonl"
+    path.write_text('{"format":99}\n' * 6 + f"{record}\n")
+    assert main(["replay", str(path)]) == 1
+    told = capsys.readouterr()
+    assert told.err.startswith(f"error: {path}: line 1: format is 99, this version reads 1 to ")
+    assert told.err.count("format is 99") == 5
+    assert "2 decisions, 0 come out differently" in told.out
+
+
+def test_a_log_whose_first_line_was_cut_off_is_replayed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    record = encode_record(record_of(SCARCE))
+    path = tmp_path / "log.jsonl"
+    path.write_text(f"{record[2000:]}\n{record}\n")
+    assert main(["replay", str(path)]) == 1
+    told = capsys.readouterr()
+    assert told.err.startswith(f"error: {path}: line 1: Invalid JSON: ")
+    assert "2 decisions, 0 come out differently" in told.out
 
 
 def test_a_bad_line_has_its_number() -> None:

@@ -22,6 +22,7 @@ from adaptive_operator.cli.summaries import SUMMARIES
 
 _KUBECTL_SECONDS: Final = 30.0
 _WIDTH: Final = 12
+_MOST_SHOWN: Final = 60  # characters of what is no object
 _KINDS: Final = ("am", names.PLURAL, names.KIND.lower())  # also with the group, as `kubectl get -o name` prints it
 _LOGGED: Final = re.compile(r"[IWEF]\d{4} ")  # klog: severity, month and day
 
@@ -54,12 +55,21 @@ def run(options: argparse.Namespace) -> int:
 def parse_model(text: str) -> AdaptiveModel:
     """The object from kubectl's JSON. Raises ExplainError."""
     try:
-        return AdaptiveModel.model_validate(json.loads(text))
+        document = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ExplainError(f"kubectl did not answer with JSON: {error}") from error
+    if not isinstance(document, dict):
+        raise ExplainError(f"kubectl answered with {_shortened(text)}, which is no object")
+    try:
+        return AdaptiveModel.model_validate(document)
     except ValidationError as error:
         first = error.errors()[0]
         raise ExplainError(f"{'.'.join(str(step) for step in first['loc'])}: {first['msg']}") from error
-    except ValueError as error:
-        raise ExplainError(f"kubectl did not answer with JSON: {error}") from error
+
+
+def _shortened(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= _MOST_SHOWN else f"{line[:_MOST_SHOWN]}…"
 
 
 def explain_lines(model: AdaptiveModel) -> Iterator[str]:

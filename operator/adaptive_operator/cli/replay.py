@@ -10,13 +10,22 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from adaptive_operator.cli.summaries import SUMMARIES
+from adaptive_operator.record import UnknownFormatError
 from adaptive_operator.replay import Outcome, Replayed, SolvedAgain, Undecided, Unreadable, replay_lines
+
+_FIRST_LINES: Final = 5  # of a log, of which one or two may be cut off
+_MOST_TOLD: Final = 5
+
+
+class _NoLogError(ValueError):
+    """The file has something else in it; the text says what is wrong with its first line."""
 
 
 def add_command(commands: Any) -> None:
@@ -34,16 +43,14 @@ def run(options: argparse.Namespace) -> int:
     """
     try:
         with options.file.open(encoding="utf-8", errors="surrogateescape") as lines:
-            outcomes = list(replay_lines(lines))
+            outcomes = _read(replay_lines(lines))
     except OSError as error:
-        sys.stderr.write(f"error: {options.file}: {error.strerror}; give the path of a decision log (JSON lines)\n")
-        return 1
+        return _refuse(options.file, f"{error.strerror}; give the path of a decision log (JSON lines)")
+    except _NoLogError as error:
+        return _refuse(options.file, f"not a decision log: {error}; give one that the operator wrote (JSON lines)")
     if not outcomes:
-        sys.stderr.write(f"error: {options.file}: no decision is in it; give a decision log (JSON lines)\n")
-        return 1
-    sys.stderr.writelines(
-        f"error: {options.file}: line {item.line}: {item.error}\n" for item in outcomes if isinstance(item, Unreadable)
-    )
+        return _refuse(options.file, "no decision is in it; give a decision log (JSON lines)")
+    _tell_unreadable(options.file, [item for item in outcomes if isinstance(item, Unreadable)])
     readable = [item for item in outcomes if not isinstance(item, Unreadable)]
     news = [item for item in readable if _is_news(item)]
     # Each plan is told; of the decisions those that differ, or all where nothing is new.
@@ -51,6 +58,31 @@ def run(options: argparse.Namespace) -> int:
     sys.stdout.writelines(f"{_tell(item)}\n" for item in told)
     sys.stdout.write(f"{_count(outcomes)}\n")
     return int(len(readable) < len(outcomes) or bool(news))
+
+
+def _read(found: Iterator[Outcome]) -> list[Outcome]:
+    """All of them. Raises _NoLogError as soon as the first few lines are no records, or all of a shorter file."""
+    first = list(islice(found, _FIRST_LINES))
+    unreadable = [item for item in first if isinstance(item, Unreadable) and not _is_of_other_version(item)]
+    if unreadable and len(unreadable) == len(first):
+        raise _NoLogError(f"line {unreadable[0].line}: {unreadable[0].error}")
+    return [*first, *found]
+
+
+def _is_of_other_version(line: Unreadable) -> bool:
+    return isinstance(line.error, UnknownFormatError)
+
+
+def _refuse(file: Path, cause: str) -> int:
+    sys.stderr.write(f"error: {file}: {cause}\n")
+    return 1
+
+
+def _tell_unreadable(file: Path, lines: Sequence[Unreadable]) -> None:
+    told = [f"line {item.line}: {item.error}" for item in lines[:_MOST_TOLD]]
+    if len(lines) > _MOST_TOLD:
+        told.append(f"and {len(lines) - _MOST_TOLD} more that could not be read")
+    sys.stderr.writelines(f"error: {file}: {line}\n" for line in told)
 
 
 def _is_news(item: Replayed | SolvedAgain | Undecided) -> bool:

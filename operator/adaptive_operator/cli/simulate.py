@@ -138,7 +138,7 @@ def run(options: argparse.Namespace) -> int:
         report = _report_capacities if options.capacity else _report_comparison
         report(options, comparison, inputs, names)
     except _EXPECTED as error:
-        sys.stderr.write(f"error: {error}\n")
+        sys.stderr.writelines(f"error: {line}\n" for line in str(error).splitlines())
         return 1
     return 0
 
@@ -158,7 +158,8 @@ def _report_comparison(options: argparse.Namespace, comparison: Comparison, inpu
         judged, repeated = _compare(options, comparison, names, tell)
     if options.output is not None:  # before the table, which may go to a terminal or pipe that does not take it
         write_report(options.output, comparison, inputs, judged, repeated, seeds_of(options))
-    _print_tables(inputs, build_repeated_rows(repeated) if repeated else [], build_rows(judged))
+    means = build_repeated_rows(repeated, comparison.seconds) if repeated else []
+    _print_tables(inputs, means, build_rows(judged))
     _warn(comparison, names, (note for item in judged for note in item.notes))
 
 

@@ -9,20 +9,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from adaptive_operator.cli.load_limits import check_generator, check_size
+from adaptive_operator.cli.option_values import format_node_loss
 from adaptive_operator.simulate.cards import measure_cards
 from adaptive_operator.simulate.comparison import Comparison, ModelLoad, hold_out
 from adaptive_operator.simulate.failing_loads import FailingLoads
 from adaptive_operator.simulate.generators import GENERATORS, parse_generator
-from adaptive_operator.simulate.hints import (
-    describe_floor,
-    describe_lengths,
-    describe_short,
-    describe_start,
-    describe_warm_tier,
-)
+from adaptive_operator.simulate.hints import describe_lengths, describe_scenarios, describe_short, describe_start
 from adaptive_operator.simulate.policies.registry import PolicyError, Setting, make_policy
 from adaptive_operator.simulate.requests import TraceRow
-from adaptive_operator.simulate.run import Part, RunSettings
+from adaptive_operator.simulate.run import NodeLoss, Part, RunSettings
 from adaptive_operator.simulate.scaling import cut_trace, rotate_trace
 from adaptive_operator.simulate.scenario import Scenario, ScenarioError, load_scenarios
 from adaptive_operator.simulate.traces import TraceError, TraceRules, read_trace
@@ -45,12 +41,19 @@ def prepare(options: argparse.Namespace) -> tuple[Comparison, list[str]]:
         _check_file("--profile", options.profile, "a file of step times")
     scenarios = load_scenarios(options.filename, options.profile, options.budget)
     _check_tiers(options.fail_loads, scenarios)
+    _check_losses(options.lose, scenarios[0].budget + scenarios[0].surge)
     if not is_generator(options.trace):
         _check_file("--trace", Path(options.trace), "a trace (CSV or JSON lines), or a generator (e.g. steady:rate=2)")
     for note in () if scenarios[0].pool is None else scenarios[0].pool.left_out:
         _tell(note)
+    if is_generator(options.trace):
+        check_generator(options, len(scenarios))
     rows = None if is_generator(options.trace) else _read_rows(options)
     models = tuple(_load_of(options, scenario, i, len(scenarios), rows) for i, scenario in enumerate(scenarios))
+    check_size(options, [model.trace for model in models])
+    for model in models:
+        _tell(describe_short(model.scenario, model.trace))
+        _tell(describe_start(model.scenario, model.trace))
     names = list(dict.fromkeys(name.strip() for name in options.policy.split(",") if name.strip()))
     if not names:
         raise PolicyError("--policy names no policy; e.g. --policy ours,hpa")
@@ -60,9 +63,9 @@ def prepare(options: argparse.Namespace) -> tuple[Comparison, list[str]]:
         if any(model.held_out == model.trace for model in models):
             sys.stderr.write(_NOT_CUT)
         models = tuple(_with_measured_cards(model, options.seed) for model in models)
+    for note in describe_scenarios([model.scenario for model in models]):
+        _tell(note)
     for model in models:
-        _tell(describe_floor(model.scenario))
-        _tell(describe_warm_tier(model.scenario))
         _tell("" if options.measure_cards else describe_lengths(model.scenario, model.trace))
     settings = _run_settings(options, options.seed)
     comparison = Comparison(models, options.scale, options.seed, settings, resample=options.seeds > 1)
@@ -94,6 +97,15 @@ def _check_tiers(failing: Sequence[FailingLoads], scenarios: Sequence[Scenario])
     unknown = next((item.tier for item in failing if item.tier not in known), None)
     if unknown is not None:
         raise ScenarioError(f"--fail-loads: no model has a tier {unknown}; there are {', '.join(known)}")
+
+
+def _check_losses(losses: Sequence[NodeLoss], accelerators: int) -> None:
+    """No more can be away at once than there are, a pool's surge counted."""
+    for loss in losses:
+        away = sum(other.accelerators for other in losses if other.at <= loss.at < other.at + other.seconds)
+        if away > accelerators:
+            told = f"--lose {format_node_loss(loss)}: {away} accelerators would be away from {loss.at:g} s on"
+            raise ScenarioError(f"{told}, and there are {accelerators}; lose fewer, or at different times")
 
 
 def _with_measured_cards(model: ModelLoad, seed: int) -> ModelLoad:
@@ -131,8 +143,6 @@ def _load_of(
         trace, held_out = (rotate_trace(part, index / models) for part in hold_out(rows))
     if not trace or not held_out:
         raise TraceError(f"{options.trace}: no request is left; take more minutes or a higher rate")
-    _tell(describe_short(scenario, trace))
-    _tell(describe_start(scenario, trace))
     return ModelLoad(scenario, trace, held_out)
 
 

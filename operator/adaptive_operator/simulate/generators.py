@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import math
 import random
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from adaptive_operator.simulate.requests import TraceRow
+from adaptive_operator.simulate.requests import LONGEST_SECONDS, TraceRow
 
 Rate = Callable[[float], float]  # seconds -> requests/s
 
 # Azure's conversation trace: means 1,155 and 211, medians 1,020 and 129.
 _LONGEST_PROMPT: Final = 14_000
 _LONGEST_OUTPUT: Final = 1_000
+_STEP_SECONDS: Final = 0.1  # in which a rate is taken
 _MOST_TOKENS: Final = 50_000.0  # on average: the longest requests have twelve times as many
 
 
@@ -68,7 +70,7 @@ def generate(
     rng, lengths = random.Random(seed), lengths or LengthDistribution()  # noqa: S311 a simulation, no secret
     shape = 1.0 / variation**2
     rows: list[TraceRow] = []
-    now, step, due = 0.0, 0.1, rng.gammavariate(shape, 1 / shape)
+    now, step, due = 0.0, _STEP_SECONDS, rng.gammavariate(shape, 1 / shape)
     while now < seconds:
         mass = rate(now + step / 2) * step
         spent = 0.0
@@ -150,6 +152,7 @@ _COMMON: Final[Mapping[str, float]] = {
 }
 # Beyond these nothing is drawn that floats can tell apart; rates are taken in steps of 0.1 s.
 _RANGES: Final[Mapping[str, tuple[float, float]]] = {
+    "seconds": (0.0, LONGEST_SECONDS),
     "variation": (0.01, 100.0),
     "period": (1.0, math.inf),
     "half-period": (1.0, math.inf),
@@ -163,6 +166,16 @@ def ahead(rate: Rate, seconds: float) -> Rate:
     return lambda t: rate(t + seconds)
 
 
+@dataclass(frozen=True, slots=True)
+class _Load:
+    """What a text describes."""
+
+    rate: Rate
+    seconds: float
+    variation: float
+    lengths: LengthDistribution
+
+
 def parse_generator(text: str, seed: int, phase: float = 0.0) -> tuple[TraceRow, ...]:
     """A trace from `NAME:parameter=number,…`. Example: `square:low=2,high=6,half-period=120,seconds=7200`.
 
@@ -170,6 +183,18 @@ def parse_generator(text: str, seed: int, phase: float = 0.0) -> tuple[TraceRow,
     `output` (211) in tokens. `phase` (0..1): how far ahead a periodic
     shape is, so that models of a pool do not peak together. Raises GeneratorError.
     """
+    load = _parse(text, phase)
+    return generate(load.rate, load.seconds, seed, load.variation, load.lengths)
+
+
+def expect_requests(text: str, phase: float = 0.0) -> float:
+    """How many requests `parse_generator` draws on average, without drawing them. Raises GeneratorError."""
+    load = _parse(text, phase)
+    steps = math.ceil(load.seconds / _STEP_SECONDS)
+    return _STEP_SECONDS * sum(load.rate((i + 0.5) * _STEP_SECONDS) for i in range(steps))
+
+
+def _parse(text: str, phase: float) -> _Load:
     name, _, parameters = text.partition(":")
     if name not in _SHAPES:
         raise GeneratorError(f"no generator {name!r}; there are {', '.join(_SHAPES)}")
@@ -179,10 +204,10 @@ def parse_generator(text: str, seed: int, phase: float = 0.0) -> tuple[TraceRow,
     if missing:
         raise GeneratorError(f"{name}: {', '.join(missing)} not given; e.g. {name}:{missing[0]}=2")
     seconds, variation = values["seconds"] or 0.0, values["variation"] or 0.0
-    period = values.get("period") or 2 * (values.get("half-period") or 0.0)
+    period = values.get("period") or min(2 * (values.get("half-period") or 0.0), sys.float_info.max)
     rate = ahead(shape(*(values[key] for key in expected)), phase * period)
     lengths = LengthDistribution.of_means(values["prompt"] or 0.0, values["output"] or 0.0)
-    return generate(rate, seconds, seed, variation, lengths)
+    return _Load(rate, seconds, variation, lengths)
 
 
 def _numbers(name: str, text: str, known: Mapping[str, float | None]) -> dict[str, float]:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Final
 
+from adaptive_operator.api.v1alpha1 import Mode
 from adaptive_operator.decide.floor import floor_out_of_reach
 from adaptive_operator.decide.settings import DecideSettings
 from adaptive_operator.decide.situation import build_situation
@@ -16,6 +17,12 @@ from adaptive_operator.simulate.scenario import Scenario
 from adaptive_operator.simulate.scores import WARM_UP_PART, WARM_UP_SECONDS, warm_up_seconds
 
 _OTHER_WORK: Final = 1.5  # times the reference request's, or as many times less
+
+
+def describe_scenarios(scenarios: Sequence[Scenario]) -> list[str]:
+    """What is to be known of the models themselves, whatever arrives for them: the reports have it, too."""
+    of_each = [describe(item) for item in scenarios for describe in (describe_mode, describe_floor, describe_warm_tier)]
+    return [line for line in (*of_each, describe_minimums(scenarios)) if line]
 
 
 def describe_short(scenario: Scenario, trace: Sequence[TraceRow]) -> str:
@@ -61,6 +68,35 @@ def describe_lengths(scenario: Scenario, trace: Sequence[TraceRow]) -> str:
         f" the cards' rates are of; declare cards of such requests, take what the step times say with --measure-cards,"
         f" or generate requests of {reference} (e.g. steady:rate=2,prompt={known.prompt:.0f},output={known.output:.0f})"
     )
+
+
+def describe_mode(scenario: Scenario) -> str:
+    """That the manifest says a mode in which the operator would change nothing; empty for one that acts."""
+    mode = scenario.written_mode
+    if mode is Mode.ACTIVE:
+        return ""
+    return (
+        f"{scenario.name}: mode {mode} is simulated as {Mode.ACTIVE}; in a cluster the operator changes no replicas of"
+        f" it before mode is {Mode.ACTIVE}"
+    )
+
+
+def describe_minimums(scenarios: Sequence[Scenario]) -> str:
+    """That the models' replicas.min pass the accelerators that they share; empty where they do not."""
+    budget = scenarios[0].budget
+    asked = {item.name: _least_accelerators(item) for item in scenarios}
+    if sum(asked.values()) <= budget:
+        return ""
+    names = ", ".join(name for name, accelerators in asked.items() if accelerators)
+    return (
+        f"{names}: replicas.min takes {sum(asked.values())} accelerators, and the budget is {budget}: minimums are kept"
+        " as far as they fit; raise the budget, or lower replicas.min"
+    )
+
+
+def _least_accelerators(scenario: Scenario) -> int:
+    bounded = [(tier.replicas.min or 0, tier.replica) for tier in scenario.spec.tiers if tier.replicas is not None]
+    return sum(least * replica.accelerators for least, replica in bounded)
 
 
 def describe_floor(scenario: Scenario) -> str:

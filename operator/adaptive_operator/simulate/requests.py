@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
+
+LONGEST_SECONDS: Final = 366 * 86_400.0  # a year: no longer trace is simulated
 
 
 @dataclass(frozen=True, slots=True)

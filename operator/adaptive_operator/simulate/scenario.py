@@ -78,6 +78,7 @@ class Scenario:
     guessed: bool = False  # the curves were not given
     scheduling_seconds: float = SCHEDULING_SECONDS
     pool: PoolModel | None = None  # the AcceleratorPool that it shares with the others of the run
+    written_mode: Mode = Mode.ACTIVE  # what the manifest says; `spec` says what is simulated
 
     @property
     def reference(self) -> Reference:
@@ -235,12 +236,13 @@ def build_scenario(
     of_pool = {"budget": budget, "pool": None} if pool is None else {"resource": pool.spec.resource, "pool": pool.name}
     accelerators = spec.accelerators.model_copy(update=of_pool)
     # A simulation acts, also for a model that only thinks (DryRun) or rests (Paused) in its cluster.
+    written_mode = spec.mode
     spec = spec.model_copy(update={"accelerators": accelerators, "mode": Mode.ACTIVE})
     tiers = [_tier_model(tier, spec, curves, where) for tier in spec.tiers]
     if min(tier.accelerators for tier in tiers) > budget:
         raise ScenarioError(f"{where}no tier fits into {budget} accelerators; raise the budget")
     tiers.sort(key=lambda tier: -tier.quality_permille)
-    return Scenario(name, spec, budget, tuple(tiers), guessed=curves is None, pool=pool)
+    return Scenario(name, spec, budget, tuple(tiers), guessed=curves is None, pool=pool, written_mode=written_mode)
 
 
 def _tier_model(tier: Tier, spec: AdaptiveModelSpec, curves: Mapping[str, StepCurve] | None, where: str) -> TierModel:

@@ -20,7 +20,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from adaptive_operator.simulate.requests import TraceRow
+from adaptive_operator.simulate.requests import LONGEST_SECONDS, TraceRow
 
 LONGEST_GAP_SECONDS: Final = 600.0  # longer silence is a hole in the record rather than a quiet night
 # A gap that the limit allows, and yet no chance of a trace with this mean gap: what is told of, and not refused.
@@ -42,6 +42,10 @@ _FRACTION: Final = re.compile(r"(\.\d{6})\d+")  # the Azure files have seven dig
 
 class TraceError(ValueError):
     """The trace cannot be used; the text names file, row and remedy."""
+
+
+class _RepeatedError(Exception):
+    """A key stands twice; the text is the key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,12 +113,23 @@ def _json_lines(path: Path, lines: Iterable[str]) -> Iterator[tuple[int, _Line]]
 
 def _validate_json(path: Path, number: int, line: str) -> _Line:
     try:
-        document = json.loads(line)
+        document = json.loads(line, object_pairs_hook=_once_each)
+    except _RepeatedError as error:
+        raise TraceError(f"{path}, row {number}: {error} is there twice; remove one") from None
     except (ValueError, RecursionError) as error:
         raise TraceError(f"{path}, row {number}: not JSON ({error}); write one object per line") from None
     if not isinstance(document, dict):
         raise TraceError(f"{path}, row {number}: not an object; write one object per line")
     return _parse(path, number, document, _JSON)
+
+
+def _once_each(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """An object whose keys stand once: of two, the last one would silently win. Raises _RepeatedError."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise _RepeatedError(next(name for name in names if names.count(name) > 1))
+    return found
 
 
 def _csv_lines(path: Path, lines: Iterable[str]) -> Iterator[tuple[int, _Line]]:
@@ -125,11 +140,24 @@ def _csv_lines(path: Path, lines: Iterable[str]) -> Iterator[tuple[int, _Line]]:
         if missing:
             hint = f"the header has to be {','.join(_CSV.values())}"
             raise TraceError(f"{path}, row {rows.line_num or 1}: no column {', '.join(missing)}; {hint}")
+        columns = reader.fieldnames or ()
+        twice = next((column for column in _CSV.values() if columns.count(column) > 1), None)
+        if twice is not None:
+            raise TraceError(f"{path}, row {rows.line_num}: the column {twice} is there twice; remove one")
         for row in reader:
+            _check_width(f"{path}, row {rows.line_num}", row, columns)
             values = {field: row[column] for field, column in _CSV.items()}
             yield rows.line_num, _parse(path, rows.line_num, values, _CSV)
     except csv.Error as error:
         raise TraceError(f"{path}, row {rows.line_num}: not CSV ({error}); correct or remove it") from None
+
+
+def _check_width(where: str, row: Mapping[str | None, Any], columns: Sequence[str]) -> None:
+    """Which of too many values belong to which columns nobody knows."""
+    surplus = row.get(None)  # where DictReader puts them
+    if surplus:
+        count = f"{len(columns) + len(surplus)} values for {len(columns)} columns"
+        raise TraceError(f"{where}: {count}; write numbers without commas, or remove the row")
 
 
 def _parse(path: Path, number: int, values: Mapping[str, Any], names: Mapping[str, str]) -> _Line:
@@ -198,9 +226,14 @@ def _describe_holes(path: Path, trace: Sequence[TraceRow], numbers: Sequence[int
     gap, index = max(holes)
     more = f" (and {len(holes) - 1} more such gaps)" if len(holes) > 1 else ""
     return (
-        f"{path}, row {numbers[index]}: {gap:.0f} s after the row before, where {mean:.2g} s are the mean{more}; if"
-        " requests are missing there, cut the trace"
+        f"{path}, row {numbers[index]}: {_seconds(gap, 0)} s after the row before, where {mean:.2g} s are the"
+        f" mean{more}; if requests are missing there, cut the trace"
     )
+
+
+def _seconds(seconds: float, digits: int) -> str:
+    """Without the hundreds of digits of a time that cannot be meant."""
+    return f"{seconds:.{digits}f}" if seconds <= LONGEST_SECONDS else f"{seconds:.4g}"
 
 
 def _check_clock(path: Path, number: int, clock: _Clock, first: _Clock) -> None:
@@ -218,12 +251,14 @@ def _check_clock(path: Path, number: int, clock: _Clock, first: _Clock) -> None:
 def _check_order(where: str, before: _Line, line: _Line, rules: TraceRules) -> None:
     gap = line.time - before.time
     if gap < 0:
-        raise TraceError(f"{where}: {-gap:.3f} s earlier than the row before; sort the rows by time")
+        raise TraceError(f"{where}: {_seconds(-gap, 3)} s earlier than the row before; sort the rows by time")
     if gap == 0 and not rules.equal_times:
         same = "the same time as" if line.written == before.written else "within a microsecond of"
         hint = "remove the duplicate, or allow equal times with --allow-equal-times if they are different requests"
         raise TraceError(f"{where}: {same} the row before; {hint}")
     if gap > rules.longest_gap_seconds:
-        hint = f"cut the trace there, or allow it with --longest-gap {math.ceil(gap)}"
+        hint = "cut the trace there"
+        if gap <= LONGEST_SECONDS:
+            hint += f", or allow it with --longest-gap {math.ceil(gap)}"
         limit = f"{rules.longest_gap_seconds:g}"
         raise TraceError(f"{where}: {round(gap, 3):g} s after the row before, more than {limit} s; {hint}")

@@ -175,6 +175,10 @@ def test_of_what_kubectl_says_the_cause_is_told_and_its_log_lines_are_not(tmp_pa
 BAD = {
     "only log lines": ("echo 'E1128 09:00:00.000000   77 a.go:1] timeout' >&2; exit 1", "a.go:1] timeout"),
     "no JSON": ("echo hello", "kubectl did not answer with JSON"),
+    "nothing": ("echo null", "error: kubectl answered with null, which is no object\n"),
+    "a list": ("echo '[1,' && echo '2]'", "error: kubectl answered with [1, 2], which is no object\n"),
+    "a long list": (f"echo '[{'1, ' * 500}2]'", "1, 1,…, which is no object\n"),
+    "brackets without end": ("head -c 100000 /dev/zero | tr '\\0' '['", "kubectl did not answer with JSON"),
     "no spec": ("""echo '{"metadata":{"name":"a"}}'""", "spec: Field required"),
     "no words": ("exit 3", "exit status 3"),
 }

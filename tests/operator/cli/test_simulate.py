@@ -534,6 +534,19 @@ def test_a_trace_of_one_request_can_be_reported(tmp_path, capsys):
     assert "uniform: no replica is ready before 65 s, and the requests that are judged all come within 0 s" in told
 
 
+@pytest.mark.parametrize("seeds", ["1", "2"])
+def test_starts_of_a_run_of_seconds_are_not_told_by_the_hour(seeds, tmp_path, capsys):
+    (tmp_path / "one.csv").write_text("TIMESTAMP,ContextTokens,GeneratedTokens\n0,10,10\n2,10,10\n3,10,10\n")
+    arguments = ["--trace", str(tmp_path / "one.csv"), "--policy", "full", "--seeds", seeds, "-o", str(tmp_path)]
+    assert simulate("-f", MODEL, *arguments) == 0
+    told = [re.split(r" {2,}", line) for line in table_of(capsys.readouterr().out)]
+    rows = [dict(zip(told[0], row, strict=True)) for row in told[1:2]]
+    assert [row["starts/h"] for row in rows] == ["–"]
+    assert [row["flaps"] for row in rows] != ["–"]
+    [policy] = json.loads((tmp_path / "result.json").read_text())["policies"]
+    assert policy["starts_per_hour"] > 1000
+
+
 @pytest.mark.parametrize("loss", ["600", "600:0", "-1:2", "600:1.5", "600:1:0", "a:b", "600:inf", "nan:1", "600:1:nan"])
 def test_a_loss_that_makes_no_sense_is_refused_with_the_usage(loss, capsys):
     with pytest.raises(SystemExit):

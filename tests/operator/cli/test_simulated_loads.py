@@ -79,3 +79,49 @@ def test_a_floor_that_no_tier_may_reach_is_told_in_the_terminal_and_in_both_repo
     assert capsys.readouterr().err.count(words) == 1
     assert words in json.loads((tmp_path / "result.json").read_text())["notes"][0]
     assert words in (tmp_path / "report.html").read_text()
+
+
+def test_what_is_told_of_a_model_is_in_the_terminal_and_in_both_reports(tmp_path, capsys):
+    documents = list(yaml.safe_load_all(Path(SMALL).read_text()))
+    spec = next(document for document in documents if document["kind"] == "AdaptiveModel")["spec"]
+    spec["mode"] = "Paused"
+    spec["tiers"][0]["replicas"] = {"min": 8}
+    spec["accelerators"]["budget"] = 30
+    (tmp_path / "paused.yaml").write_text(yaml.safe_dump_all(documents))
+    arguments = ["-f", str(tmp_path / "paused.yaml"), "--trace", REFERENCE, "-o", str(tmp_path), "--budget", "4"]
+    assert simulate(*arguments) == 0
+    told = capsys.readouterr().err
+    notes = json.loads((tmp_path / "result.json").read_text())["notes"]
+    html = (tmp_path / "report.html").read_text()
+    assert [note.partition(" ")[2][:20] for note in notes] == ["mode Paused is simul", "replicas.min takes 1"]
+    assert all(told.count(f"{note}\n") == 1 and f"<li>{note}</li>" in html for note in notes)
+
+
+LOSSES = {
+    "one of more than there are": (["100:99"], "--lose 100:99: 99 accelerators would be away from 100 s on"),
+    "two that lie over each other": (["100:3:60", "120:2"], "--lose 120:2: 5 accelerators would be away from 120 s on"),
+}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_more_cannot_be_lost_than_there_is(name, capsys):
+    losses, words = LOSSES[name]
+    arguments = [f"--lose={loss}" for loss in losses]
+    assert simulate("-f", SMALL, "--trace", REFERENCE, "--budget", "4", *arguments) == 1
+    assert f"error: {words}, and there are 4; lose fewer, or at different times\n" in capsys.readouterr().err
+
+
+def test_all_that_there_is_can_be_lost_one_after_the_other(capsys):
+    arguments = ["--lose", "100:4:20", "--lose", "120:4:20"]
+    assert simulate("-f", SMALL, "--trace", REFERENCE, "--budget", "4", *arguments) == 0
+    assert "error" not in capsys.readouterr().err
+
+
+def test_each_fault_of_a_manifest_is_an_error_of_its_own(tmp_path, capsys):
+    model = tmp_path / "model.yaml"
+    spec = {"quality": {"florPermille": 960}, "mode": "Activ", "tiers": []}
+    model.write_text(yaml.safe_dump({"kind": "AdaptiveModel", "metadata": {"name": "chat"}, "spec": spec}))
+    assert simulate("-f", str(model), "--trace", TRACE) == 1
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) > 2
+    assert all(line.startswith(f"error: {model}: AdaptiveModel chat: ") for line in told)

@@ -124,3 +124,29 @@ def test_lengths_of_no_token_or_beyond_any_memory_are_refused():
         g.parse_generator("steady:rate=2,prompt=0.5", seed=1)
     with pytest.raises(g.GeneratorError, match="output has to be from 1 to 50000"):
         g.parse_generator("steady:rate=2,output=1e6", seed=1)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "steady:rate=4,seconds=2000",
+        "square:low=2,high=6,half-period=7,seconds=2000",
+        "flash:base=3,peak=50,at=300,seconds=2000",
+        "day:night=1,day=7,period=900,seconds=2000",
+    ],
+)
+@pytest.mark.parametrize("phase", [0.0, 0.4])
+def test_how_many_requests_are_to_be_expected_is_about_what_is_drawn(text, phase):
+    drawn = len(g.parse_generator(text, seed=1, phase=phase))
+    assert g.expect_requests(text, phase) == pytest.approx(drawn, rel=0.04)
+
+
+@pytest.mark.parametrize(("rate", "expected"), [("1e9", 3e11), ("1e308", float("inf"))])
+def test_a_load_that_no_machine_holds_can_be_told_without_drawing_it(rate, expected):
+    assert g.expect_requests(f"steady:rate={rate},seconds=300") == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("phase", [0.0, 0.5])
+def test_a_period_without_end_is_a_low_one_for_ever(phase):
+    text = "square:low=2,high=3,half-period=1e308,seconds=100"
+    assert g.expect_requests(text, phase) == pytest.approx(200.0)

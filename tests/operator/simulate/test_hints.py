@@ -10,12 +10,14 @@ from adaptive_operator.api.v1alpha1 import AdaptiveModelSpec
 from adaptive_operator.simulate.hints import (
     describe_floor,
     describe_lengths,
+    describe_minimums,
+    describe_mode,
     describe_short,
     describe_start,
     describe_warm_tier,
 )
 from adaptive_operator.simulate.requests import TraceRow
-from adaptive_operator.simulate.scenario import build_scenario
+from adaptive_operator.simulate.scenario import Scenario, build_scenario
 from tests.operator.simulate.scenes import TIERS, make_scenario, make_spec
 
 
@@ -100,3 +102,35 @@ def test_a_warm_tier_below_the_floor_is_told(warm: str | None, floor: int, told:
     found = describe_warm_tier(build_scenario("assistant", spec, 4))
     assert found.startswith(told)
     assert bool(found) is bool(told)
+
+
+@pytest.mark.parametrize("mode", ["DryRun", "Paused"])
+def test_that_a_mode_in_which_nothing_is_changed_acts_here_is_told(mode: str):
+    told = describe_mode(build_scenario("assistant", make_spec(mode=mode), 4))
+    assert told == (
+        f"assistant: mode {mode} is simulated as Active; in a cluster the operator changes no replicas of it before"
+        " mode is Active"
+    )
+    assert describe_mode(make_scenario()) == ""
+
+
+def bounded(name: str, **least: int) -> Scenario:
+    """A scenario of four accelerators with these replicas.min; `full` takes one, as int8 and int4 do."""
+    document = make_spec().model_dump(by_alias=True, exclude_none=True)
+    for tier in document["tiers"]:
+        tier["replicas"] = {"min": least.get(tier["name"], 0)}
+    return build_scenario(name, AdaptiveModelSpec.model_validate(document), 4)
+
+
+def test_minimums_beyond_the_budget_are_told_with_both_numbers():
+    assert describe_minimums([bounded("assistant", full=20)]) == (
+        "assistant: replicas.min takes 20 accelerators, and the budget is 4: minimums are kept as far as they fit;"
+        " raise the budget, or lower replicas.min"
+    )
+    assert describe_minimums([bounded("assistant", full=3, int8=1)]) == ""
+    assert describe_minimums([make_scenario()]) == ""
+
+
+def test_minimums_of_models_that_share_a_budget_count_together():
+    told = describe_minimums([bounded("one", full=3), bounded("idle"), bounded("other", int8=2)])
+    assert told.startswith("one, other: replicas.min takes 5 accelerators, and the budget is 4:")

@@ -25,6 +25,12 @@ def test_the_azure_format_is_read_with_times_from_zero(tmp_path):
     assert [r.arrival for r in trace] == [0.0, pytest.approx(4.314579, abs=1e-5)]
 
 
+def test_the_azure_format_of_2024_is_read_with_other_columns_beside_it(tmp_path):
+    rows = "2024-05-10 00:00:00.009930+00:00,2162,5,a\n2024-05-10 00:00:00.017335+00:00,2399,6,b\n"
+    trace = read_trace(write(tmp_path, HEADER.rstrip() + ",Note,Note\n" + rows.replace("\n", ",c\n")))
+    assert trace == (TraceRow(0.0, 2162, 5), TraceRow(pytest.approx(0.007405, abs=1e-6), 2399, 6))
+
+
 def test_seconds_are_read_too(tmp_path):
     assert read_trace(write(tmp_path, HEADER + "5,1,1\n7.5,2,3\n")) == (TraceRow(0.0, 1, 1), TraceRow(2.5, 2, 3))
 
@@ -61,6 +67,15 @@ BAD = {
     "an empty field": (HEADER + "0,,1\n", "row 2: ContextTokens is ''; give a whole number"),
     "a date that is none": (HEADER + "yesterday,1,1\n", "row 2: TIMESTAMP is 'yesterday'; give a date and time"),
     "another header": ("a,b\n1,2\n", "row 1: no column TIMESTAMP, ContextTokens, GeneratedTokens; the header has to"),
+    "more values than columns": (
+        HEADER + "0,1,1\n1,1,155,211\n",
+        "row 3: 4 values for 3 columns; write numbers without commas, or remove the row",
+    ),
+    "a comma at the end": (HEADER + "0,1,1,\n", "row 2: 4 values for 3 columns"),
+    "a column that stands twice": (
+        "TIMESTAMP,ContextTokens,GeneratedTokens,ContextTokens\n0,1,1,9\n",
+        "row 1: the column ContextTokens is there twice; remove one",
+    ),
     "no rows": (HEADER, "trace.csv: no request in it"),
     "nothing": ("", "row 1: no column"),
 }
@@ -85,6 +100,10 @@ BAD_JSON = {
     "a truth as a time": (
         '{"time": false, "prompt_tokens": 1, "output_tokens": 1}',
         "row 1: time is false; give a date",
+    ),
+    "a field that stands twice": (
+        '{"time": 1, "prompt_tokens": 2, "prompt_tokens": 3, "output_tokens": 1}',
+        "row 1: prompt_tokens is there twice; remove one",
     ),
     "a field missing": ('{"time": 1, "prompt_tokens": 2}', "row 1: output_tokens is missing; give a whole number"),
 }
@@ -193,3 +212,18 @@ def test_times_that_cannot_be_compared_are_refused_with_the_row(name, tmp_path):
     with pytest.raises(TraceError) as raised:
         read_trace(write(tmp_path, HEADER + text))
     assert words in str(raised.value)
+
+
+def test_no_gap_of_more_than_a_year_is_said_to_be_allowed(tmp_path):
+    with pytest.raises(TraceError) as raised:
+        read_trace(write(tmp_path, HEADER + "0,1,1\n1e300,1,1\n"))
+    assert str(raised.value).endswith("row 3: 1e+300 s after the row before, more than 600 s; cut the trace there")
+
+
+def test_a_time_that_cannot_be_meant_is_told_in_a_few_digits(tmp_path):
+    told = []
+    rows = "".join(f"{second},1,1\n" for second in range(1000))
+    read_trace(write(tmp_path, HEADER + rows + "1e300,1,1\n"), TraceRules(longest_gap_seconds=1e308), told.append)
+    assert "row 1002: 1e+300 s after the row before" in told[0]
+    with pytest.raises(TraceError, match=r"row 3: 1e\+300 s earlier than the row before"):
+        read_trace(write(tmp_path, HEADER + "0,1,1\n-1e300,1,1\n"))

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from adaptive_operator.simulate.capacity import Capacity
-from adaptive_operator.simulate.comparison import Comparison, note_comparison
+from adaptive_operator.simulate.comparison import Comparison
 from adaptive_operator.simulate.policies.registry import is_tunable
 from adaptive_operator.simulate.repeated_capacity import RepeatedCapacity
 from adaptive_operator.simulate.report.inputs import Inputs
-from adaptive_operator.simulate.report.table import describe_interval, describe_setting, show_estimate
+from adaptive_operator.simulate.report.table import describe_interval, describe_notes, describe_setting, show_estimate
 from adaptive_operator.simulate.scores import as_record
 
 _SCALE: Final = show_estimate(1, 2)
@@ -36,7 +36,7 @@ def build_capacity_document(
     """With the figures at every scale that was tried; over several seeds, those of the first one."""
     document = {
         **describe_setting(comparison, inputs),
-        "notes": note_comparison(comparison, any(is_tunable(item.policy) for item in capacities)),
+        "notes": describe_notes(comparison, any(is_tunable(item.policy) for item in capacities)),
         "policies": [_describe(item) for item in capacities],
     }
     if repeated:

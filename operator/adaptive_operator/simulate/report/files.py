@@ -37,7 +37,7 @@ def write_report(
         (folder / f"{file_name(title)}.svg").write_text(plot.svg, encoding="utf-8")
         (folder / f"{file_name(title)}.png").write_bytes(plot.png)
     drawn = {title: plot.svg for title, plot in plots.items()}
-    rows = build_repeated_rows(repeated) if repeated else ()
+    rows = build_repeated_rows(repeated, comparison.seconds) if repeated else ()
     (folder / "report.html").write_text(build_html(document, inputs, build_rows(judged), drawn, rows), encoding="utf-8")
 
 

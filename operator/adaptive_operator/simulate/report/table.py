@@ -7,13 +7,15 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from adaptive_operator.simulate.comparison import Comparison, Judged, note_comparison
-from adaptive_operator.simulate.hints import describe_floor, describe_warm_tier
+from adaptive_operator.simulate.hints import describe_scenarios
 from adaptive_operator.simulate.repeated import Estimate, Repeated
 from adaptive_operator.simulate.report.inputs import Inputs
 from adaptive_operator.simulate.run import RunResult
 from adaptive_operator.simulate.scores import Scores, as_record
 
 SCHEMA_VERSION: Final = 2
+_STARTS: Final = "starts/h"
+_LEAST_SECONDS: Final = 60.0  # of a run whose starts are told by the hour
 
 
 def _percent(value: float) -> str:
@@ -39,7 +41,7 @@ COLUMNS: Final[Mapping[str, Callable[[Scores], str]]] = {
     "quality p5": lambda s: _fixed(3)(s.quality_p5),
     "acc.-hours": lambda s: _fixed(2)(s.accelerator_hours),
     "not ready": lambda s: _fixed(2)(s.hours_not_ready),
-    "starts/h": lambda s: _fixed(1)(s.starts_per_hour),
+    _STARTS: lambda s: _fixed(1)(s.starts_per_hour),
     "flaps": lambda s: f"{s.flaps} / {s.flaps_in_15_minutes}",
     "most held": lambda s: str(s.most_held),
     "plan p95": lambda s: _milliseconds(s.plan_p95),
@@ -50,19 +52,27 @@ def build_rows(judged: Sequence[Judged]) -> list[list[str]]:
     """A header, then one row per policy in the order given, and in a pool one per model below it."""
     rows = [["policy", *COLUMNS]]
     for item in judged:
-        rows.append(_row(item.name, item.scores))
+        rows.append(_row(item.name, item.scores, item.result.seconds))
         if len(item.by_model) > 1:
             pairs = zip(item.results, item.by_model, strict=True)
-            rows += [_row(f"  {result.scenario.name}", own) for result, own in pairs]
+            rows += [_row(f"  {result.scenario.name}", own, result.seconds) for result, own in pairs]
     return rows
 
 
-def _row(name: str, scores: Scores) -> list[str]:
-    return [name, *(column(scores) for column in COLUMNS.values())]
+def _row(name: str, scores: Scores, seconds: float) -> list[str]:
+    return [name, *(_cell(title, show(scores), seconds) for title, show in COLUMNS.items())]
 
 
-def build_repeated_rows(repeated: Sequence[Repeated]) -> list[list[str]]:
-    """A header, then per policy its means over the seeds, and its differences to the first policy, with 95 % CIs."""
+def _cell(title: str, text: str, seconds: float) -> str:
+    """Of a run of seconds, a start that it has anyway would be thousands an hour."""
+    return "–" if _STARTS in title and seconds < _LEAST_SECONDS else text
+
+
+def build_repeated_rows(repeated: Sequence[Repeated], seconds: float) -> list[list[str]]:
+    """A header, then per policy its means over the seeds, and its differences to the first policy, with 95 % CIs.
+
+    `seconds` of a run.
+    """
     reference = repeated[0].name
     header = ["policy", *REPEATED_COLUMNS, *(f"Δ {name} to {reference}" for name in _DIFFERENCES)]
     rows = [header]
@@ -71,7 +81,8 @@ def build_repeated_rows(repeated: Sequence[Repeated]) -> list[list[str]]:
         shown = [REPEATED_COLUMNS[name] for name in _DIFFERENCES]
         own = item is repeated[0]
         differences = ["–" if own else show(item.differences[measure]) for measure, show in shown]
-        rows.append([item.name, *means, *differences])
+        cells = zip(header[1:], [*means, *differences], strict=True)
+        rows.append([item.name, *(_cell(title, text, seconds) for title, text in cells)])
     return rows
 
 
@@ -94,10 +105,10 @@ REPEATED_COLUMNS: Final[Mapping[str, tuple[str, Callable[[Estimate], str]]]] = {
     "quality": ("effective_accuracy", show_estimate(1, 4)),
     "system accuracy": ("system_accuracy", show_estimate(1, 4)),
     "acc.-hours": ("accelerator_hours", show_estimate(1, 2)),
-    "starts/h": ("starts_per_hour", show_estimate(1, 1)),
+    _STARTS: ("starts_per_hour", show_estimate(1, 1)),
     "flaps": ("flaps", show_estimate(1, 1)),
 }
-_DIFFERENCES: Final = ("violations", "system accuracy", "starts/h")
+_DIFFERENCES: Final = ("violations", "system accuracy", _STARTS)
 
 
 def format_table(rows: Sequence[Sequence[str]]) -> str:
@@ -121,12 +132,9 @@ def build_document(
 
     Over several seeds, the policies' own entries are those of the first one.
     """
-    told = (
-        describe(model.scenario) for model in comparison.models for describe in (describe_floor, describe_warm_tier)
-    )
     document = {
         **describe_setting(comparison, inputs),
-        "notes": [*filter(None, told), *note_comparison(comparison, any(item.grid for item in judged))],
+        "notes": describe_notes(comparison, any(item.grid for item in judged)),
         "policies": [_describe(item) for item in judged],
     }
     if repeated:
@@ -136,6 +144,11 @@ def build_document(
             "policies": [_describe_repeated(item) for item in repeated],
         }
     return document
+
+
+def describe_notes(comparison: Comparison, tuned: bool) -> list[str]:
+    """What a reader has to know of the models, and of the load that is tuned on if a policy is."""
+    return [*describe_scenarios([model.scenario for model in comparison.models]), *note_comparison(comparison, tuned)]
 
 
 def _describe_repeated(item: Repeated) -> dict[str, Any]:

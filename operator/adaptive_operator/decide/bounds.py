@@ -100,11 +100,13 @@ def _within_limit(situation: Situation, mix: dict[str, int], limit: int) -> dict
 def _carrying(situation: Situation, mix: dict[str, int], limit: int) -> dict[str, int]:
     """This mix, or one that carries the demand where it does not.
 
-    What runs and may stay is kept: whether an exchange is worth its dip is for the rules about load to say.
+    What runs and may stay is kept, but for an edit whose demand is known: else whether an exchange is worth its dip is
+    for the rules about load to say.
     """
     demand = _demand_to_carry(situation)
     kept = replace_wanted(situation, {tier: min(n, mix[tier]) for tier, n in situation.wanted.items()})
-    space = plan_space(kept, limit, Moves.ADDITIONS)
+    free = _is_edited(situation) and can_act_on_demand(situation)
+    space = plan_space(kept, limit, Moves.ANY if free else Moves.ADDITIONS)
     if carries(space, as_plan(space, mix), demand):
         return mix
     plan = best_plan(space, demand * situation.settings.growth_headroom, situation.settings.exact_plans)

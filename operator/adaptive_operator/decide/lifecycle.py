@@ -1,4 +1,4 @@
-"""Rules about a model's life rather than its load: pause, start, edits, failed replicas, a budget that is too small.
+"""Rules about a model's life, not its load: pause, start, revisions, failed replicas, a budget that is too small.
 
 They come before the rules about load and need no metrics.
 """
@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from adaptive_operator.api.v1alpha1 import Mode
 from adaptive_operator.decide.candidates import best_plan
-from adaptive_operator.decide.growth import capacity, carries, growth_demand, replace_wanted
+from adaptive_operator.decide.growth import capacity, growth_demand
 from adaptive_operator.decide.placing import has_room
 from adaptive_operator.decide.prediction import predict
 from adaptive_operator.decide.proposal import Proposal
@@ -18,11 +18,8 @@ from adaptive_operator.decide.situation import (
     Mix,
     Moves,
     Situation,
-    TierState,
     as_mix,
-    as_plan,
     build_situation,
-    fixed_replicas,
     minimum_mix,
     plan_space,
 )
@@ -93,29 +90,12 @@ def start_up(situation: Situation, limit: int) -> Proposal | None:
     return Proposal(Reason.STARTING_UP, message, mix, situation.memory, predict(situation, mix, limit))
 
 
-def follow_spec(situation: Situation, limit: int) -> Proposal | None:
-    """A tier left the spec, or bounds do not allow what is wanted: go to the nearest mix that carries the demand."""
-    affordable = {tier.name: tier.low for tier in plan_space(situation, limit).tiers}
-    outside = {t.name: n for t in situation.tiers if (n := _within_bounds(situation, t, affordable)) != t.wanted}
-    if not outside and not situation.removed:
-        return None
-    mix = _carrying(situation, situation.wanted | outside, limit)
-    only_warm = not situation.removed and list(outside) == [situation.warm] and not situation.spec_changed
-    if mix == situation.wanted and not situation.removed:
-        return None
-    found = predict(situation, mix, limit)
-    if only_warm:
-        return Proposal(Reason.ADDED_REPLICA, _raised_text(situation, outside), mix, situation.memory, found)
-    changed = ", ".join([*(f"{name} was removed" for name in situation.removed), *_bounds_text(situation, outside)])
-    return Proposal(Reason.SPEC_CHANGED, f"{changed}: go to {mix_text(mix)}", mix, situation.memory, found)
-
-
 def fit_budget(situation: Situation, limit: int) -> Proposal | None:
     """More is wanted than this model may plan with: start nothing, give up what is worth least."""
     if situation.cost(situation.wanted) <= limit:
         return None
     space = plan_space(situation, limit, Moves.REMOVALS)
-    plan = best_plan(space, _demand_to_keep(situation), situation.settings.exact_plans)
+    plan = best_plan(space, demand_to_keep(situation), situation.settings.exact_plans)
     mix = as_mix(situation, space, plan) if plan is not None else dict.fromkeys(situation.wanted, 0)
     if situation.cost(mix) > limit:
         mix = _trimmed(situation, mix, limit)
@@ -157,11 +137,10 @@ def known_demand(situation: Situation) -> float:
     return (situation.memory.planned_demand_milli or 0) / 1000
 
 
-def _demand_to_keep(situation: Situation) -> float:
+def demand_to_keep(situation: Situation) -> float:
     """Demand to shrink for (requests/s). What is not known is not zero: all that the replicas carry counts then."""
     known = known_demand(situation)
-    unknown = growth_demand(situation) is None and known <= 0
-    return capacity(situation, situation.wanted) if unknown else known
+    return known if growth_demand(situation) is not None else max(known, capacity(situation, situation.wanted))
 
 
 def _without(situation: Situation, failures: dict[str, str]) -> Situation:
@@ -233,52 +212,6 @@ def _mix_without(situation: Situation, limit: int) -> dict[str, int] | None:
         # What failed goes whatever comes after it, and nobody knows what room that leaves.
         return _mix_without(replace(situation, room=None), limit)
     return mix if any(mix.values()) else None
-
-
-def _within_bounds(situation: Situation, tier: TierState, affordable: Mix) -> int:
-    """What is wanted, moved into the bounds as far as they are affordable. A tier that is left out is not raised.
-
-    A minimum that cannot be paid would else be followed in every pass, past all damping.
-    """
-    if tier.card is None:
-        return fixed_replicas(situation, tier)
-    least = min(tier.least, affordable.get(tier.name, 0))
-    raised = max(tier.wanted, least) if tier.name not in situation.memory.quarantined_until else tier.wanted
-    return min(raised, tier.most)
-
-
-def _raised_text(situation: Situation, raised: Mix) -> str:
-    """Why the warm tier alone grows: because it is warm, or has a minimum of more than one."""
-    ((name, count),) = raised.items()
-    tier = situation.tier(name)
-    if tier is None or count <= 1:
-        return f"{name} keeps a replica as the warm tier"
-    return f"{name} goes from {tier.wanted} to {count} by its replicas.min {tier.least}"
-
-
-def _bounds_text(situation: Situation, outside: Mix) -> list[str]:
-    least = {tier.name: tier.least for tier in situation.tiers}
-    return [
-        f"{name} keeps {n} of its replicas.min {least[name]}"
-        if 0 < n < least[name]
-        else f"{name} keeps {n} by its bounds"
-        for name, n in outside.items()
-    ]
-
-
-def _carrying(situation: Situation, mix: dict[str, int], limit: int) -> dict[str, int]:
-    """This mix, or the best one from it on where it does not carry the demand or does not fit."""
-    if not any(mix.values()) or (situation.removed and mix == minimum_mix(situation, limit)):
-        mix = start_mix(situation, limit)
-    moved, demand = replace_wanted(situation, mix), known_demand(situation)
-    space = plan_space(moved, limit)
-    fits = situation.cost(mix) <= limit
-    if fits and carries(space, as_plan(space, mix), demand):
-        return mix
-    plan = best_plan(space, demand * situation.settings.growth_headroom, situation.settings.exact_plans)
-    if plan is not None:
-        return as_mix(moved, space, plan)
-    return mix if fits else situation.wanted
 
 
 def _trimmed(situation: Situation, mix: dict[str, int], limit: int) -> dict[str, int]:

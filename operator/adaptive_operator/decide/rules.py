@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from adaptive_operator.decide.bounds import follow_spec
 from adaptive_operator.decide.correction import is_stale
 from adaptive_operator.decide.decision import Finding
 from adaptive_operator.decide.demand import Trust
 from adaptive_operator.decide.floor import floor_out_of_reach
 from adaptive_operator.decide.growth import grow, grow_further, limit_findings
-from adaptive_operator.decide.lifecycle import adopt_edit, fit_budget, follow_spec, paused, roll_back, start_up
+from adaptive_operator.decide.lifecycle import adopt_edit, fit_budget, paused, roll_back, start_up
 from adaptive_operator.decide.minimums import merge_findings, unkept_minimums, unplaced_minimums
 from adaptive_operator.decide.proposal import Proposal
 from adaptive_operator.decide.restoring import restore

@@ -163,7 +163,10 @@ def test_a_minimum_that_is_kept_and_one_of_a_model_that_has_nothing_at_all_are_n
 def test_growth_for_a_minimum_is_not_told_as_the_warm_tiers_replica():
     model = replace(asks(4, "a", {"int4": 1}), generation=1)  # the edit was seen, and had no room then
     decision = decided(4, model)["a"]
-    assert (decision.reason, decision.message) == (Reason.ADDED_REPLICA, "int4 goes from 1 to 4 by its replicas.min 4")
+    assert (decision.reason, decision.message) == (
+        Reason.ADDED_REPLICA,
+        "int4 has 1 of its replicas.min 4: go to int4 4",
+    )
 
 
 def test_what_keeps_a_minimum_and_what_the_load_passes_are_told_together():

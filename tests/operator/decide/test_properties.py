@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from adaptive_operator.api.tiers import Tier
@@ -171,6 +171,40 @@ def test_unknown_or_too_old_demand_changes_no_replica(model, too_old):
     plant.period = 15.0
     plant.run(900)
     assert plant.step()[0].replicas == before
+
+
+@st.composite
+def blind(draw: st.DrawFn) -> PoolObservation:
+    """A model of unknown demand beside others, with anything wanted that the budget holds, and no edit since."""
+    model, others = draw(models()), [draw(models(f"m{i}")) for i in range(1, draw(st.integers(1, 3)))]
+    age = draw(st.sampled_from([None, 121.0, 5000.0]))
+    seen = replace(metrics(5.0), arrivals=MISSING) if age is None else metrics(draw(RATES), age=age)
+    model.metrics = lambda now: seen
+    model.memory = PolicyMemory(
+        wanted={t.name: draw(st.integers(0, 4)) for t in model.spec.tiers},
+        generation=1,
+        planned_demand_milli=draw(st.one_of(st.none(), st.integers(0, 20_000))),
+        last_change_at=draw(st.one_of(st.none(), st.just(NOW - 500))),
+    )
+    pool = Plant([model, *others], budget=1, now=NOW).observe()
+    accelerators = {"budget": None}
+    spec = model.spec.model_copy(update={"accelerators": model.spec.accelerators.model_copy(update=accelerators)})
+    first = replace(pool.models[0], spec=spec)
+    needed = cost(first, dict(model.memory.wanted)) + sum(held_accelerators(m) for m in pool.models)
+    name = draw(st.sampled_from(["", "gpu"]))
+    return replace(pool, models=(first, *pool.models[1:]), budget=needed + draw(st.integers(0, 12)), name=name)
+
+
+@settings(max_examples=300, deadline=None)
+@given(blind())
+def test_while_demand_is_unknown_no_replica_is_taken_and_none_added_beyond_a_minimum(pool):
+    model = pool.models[0]
+    wanted = model.memory.wanted
+    assume(any(wanted.values()) and any(t.card for t in model.spec.tiers))
+    decision = decide_pool(pool, DEMO_SETTINGS).decisions[0]
+    for t in model.spec.tiers:
+        least = 1 if t.replicas is None or t.replicas.min is None else t.replicas.min  # at most, as the warm tier
+        assert wanted[t.name] <= decision.replicas[t.name] <= max(wanted[t.name], least), decision.message
 
 
 @pytest.mark.slow

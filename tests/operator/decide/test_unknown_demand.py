@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adaptive_operator.decide.fairness import Party, Want, divide
-from adaptive_operator.observe.observation import ModelMetrics, ModelObservation, PoolShare, Unknown
+from adaptive_operator.observe.observation import ModelMetrics, ModelObservation, PolicyMemory, PoolShare, Unknown
 from adaptive_operator.reasons import Reason
 from stand_ins.plant import decide_one, demo_spec, metrics, observe_one, tier
 from tests.operator.decide.test_contention import plain, pool_of, replicas
@@ -81,6 +81,15 @@ def test_a_lowered_budget_is_not_answered_with_a_demand_of_zero():
     """As much as fits is kept: by a demand of zero, one replica would do."""
     decision = decide_one(frozen({"int8": 3, "int4": 1}), budget=3)
     assert (decision.reason, some(decision)) == (Reason.BUDGET_EXCEEDED, {"int8": 2, "int4": 1})
+
+
+@pytest.mark.parametrize("how", UNKNOWN)
+def test_a_lowered_budget_is_not_answered_with_a_demand_of_long_ago(how):
+    """As much as fits is kept: by the little that was asked for last, full 1 · int4 1 would do."""
+    memory = PolicyMemory(wanted={"full": 1, "int4": 4}, generation=1, planned_demand_milli=100)
+    model = observe_one(demo_spec(accelerators={}), {"full": 1, "int4": 4}, UNKNOWN[how], memory=memory)
+    decision = decide_one(model, budget=5)
+    assert (decision.reason, some(decision)) == (Reason.BUDGET_EXCEEDED, {"full": 1, "int4": 3})
 
 
 def test_a_paused_model_has_what_it_holds_and_others_are_planned_with_the_rest():

@@ -24,7 +24,7 @@ from adaptive_operator.decide.proposal import Proposal
 from adaptive_operator.decide.restoring import restore
 from adaptive_operator.decide.rules import propose
 from adaptive_operator.decide.situation import Mix, Situation, as_mix, as_plan, plan_space
-from adaptive_operator.decide.wording import accelerators_text, mix_text, rate_text
+from adaptive_operator.decide.wording import accelerators_text, mix_text, rate_text, read_fingerprint
 from adaptive_operator.decide.yielding import yield_load
 from adaptive_operator.observe.observation import LastPlan, Planning, PoolObservation
 from adaptive_operator.reasons import Reason
@@ -296,18 +296,29 @@ def _gain_of_free(models: Sequence[Situation], planned: Planned, needs: Mapping[
 
 
 def _offer(situation: Situation, mix: Mix, need: int, free: int, base: Division) -> tuple[int, Proposal]:
-    """What a model may have, with its proposal: its share of what is free, or all of that to go on agreeing on it.
+    """What a model may have, with its proposal: its share of what is free, or more of that to go on agreeing on it.
 
     Plans of many models are solved up to a gap, so which of them is given the last free ones is chance, and another one
-    in the next pass. Plans that have begun to agree may go on: else nobody's ever would.
+    in the next pass. Plans that have begun to agree may go on: else nobody's ever would. With what they cost, where
+    that fits, and else with all that is free.
     """
     owned = base.owned[situation.model.key]
     share, most = owned + min(need, free), max(owned, min(situation.budget, owned + free))
     proposal = _within(situation, mix, share, most, base)
     if situation.memory.agreed_count == 0 or _goes_on(situation, proposal):
         return share, proposal
-    wider = _within(situation, mix, most, most, base)
-    return (most, wider) if _goes_on(situation, wider) else (share, proposal)
+    for limit in (_cost_agreed_on(situation), most):
+        if limit is not None and owned <= limit <= most:
+            wider = _within(situation, mix, limit, most, base)
+            if _goes_on(situation, wider):
+                return limit, wider
+    return share, proposal
+
+
+def _cost_agreed_on(situation: Situation) -> int | None:
+    """Accelerators of the mix that the last plans agreed on; None where it is none of the tiers of now."""
+    agreed = read_fingerprint(situation.memory.agreed_plan or "")
+    return None if agreed is None or not agreed.keys() <= situation.wanted.keys() else situation.cost(agreed)
 
 
 def _goes_on(situation: Situation, proposal: Proposal) -> bool:

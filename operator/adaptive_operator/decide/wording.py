@@ -58,6 +58,14 @@ def fingerprint(mix: Mapping[str, int]) -> str:
     return ",".join(f"{tier}={n}" for tier, n in sorted(mix.items()) if n > 0)
 
 
+def read_fingerprint(text: str) -> dict[str, int] | None:
+    """The plan that a string of `fingerprint` is of; None for another string."""
+    pairs = [part.partition("=") for part in text.split(",")]
+    if not all(name and count.isascii() and count.isdigit() for name, _, count in pairs):
+        return None
+    return {name: int(count) for name, _, count in pairs}
+
+
 def passes_text(situation: Situation, demand: float, rate: float, mix: Mapping[str, int]) -> str:
     """`demand 1.80/s passes 1.31/s (0.9 x capacity of full 1 · int4 1)`."""
     derated = f"{situation.settings.utilisation:g} x capacity of {mix_text(mix)}"

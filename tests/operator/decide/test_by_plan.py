@@ -26,6 +26,9 @@ GPU = "nvidia.com/gpu"
 CALM, BUSY = {"full": 1, "int4": 1}, {"int8": 1, "int4": 1}
 
 
+SCALING = demo_spec().scaling.model_dump(by_alias=True, exclude_none=True)
+
+
 def spec(**overrides):
     return demo_spec(accelerators={}, quality={"floorPermille": 900}, routing={"warmTier": "int4"}, **overrides)
 
@@ -42,7 +45,7 @@ def never(problem: Problem, changed: Collection[str] | None) -> PoolPlan:
 
 def run_two(seconds: float = 600.0, **scaling) -> tuple[Plant, Model, Model]:
     """A calm model came first and holds its best tier; a busy one is refused requests while it does."""
-    own = spec(scaling={**demo_spec().scaling.model_dump(by_alias=True, exclude_none=True), **scaling})
+    own = spec(scaling={**SCALING, **scaling})
     calm = Model("calm", own, lambda now: 0.35)
     busy = Model("busy", own, lambda now: 0.3 if now < NOW + 200 else 1.6)
     plant = Plant([calm], budget=5)
@@ -332,6 +335,30 @@ def test_a_model_that_agrees_on_a_smaller_mix_of_its_own_goes_on_though_more_is_
         told.append(decision.decisions[0].reason)
         seen = [replace(m, memory=d.memory) for m, d in zip(seen, decision.decisions, strict=True)]
     assert told == [Reason.HELD_FOR_AGREEMENT, Reason.REMOVED_REPLICA]
+
+
+def test_a_model_goes_on_with_what_it_agreed_on_though_the_next_plan_offers_it_more():
+    """With as much as that it would begin anew, and with less again after it: nobody would come to three in a row."""
+    common = {"accelerators": {}, "quality": {"floorPermille": 750}, "scaling": {**SCALING, "plansInAgreement": 3}}
+    own = demo_spec(tiers=[tier(0), tier(2)], **common)
+    wide = demo_spec(tiers=[tier(1, replica={"accelerators": 6, "cpu": "250m", "memory": "1Gi"})], **common)
+    # `wide` is carried, but not with headroom, so that a plan is worth following; what is free is too little for it.
+    seen = [
+        observe_one(own, {"full": 1, "int4": 2}, metrics(1.8), name="own"),
+        observe_one(wide, {"int8": 1}, metrics(0.55), name="wide"),
+    ]
+    told: list[tuple[Reason, str | None]] = []
+    for passed, offered in enumerate([(2, 2), (3, 1), (2, 2)]):
+
+        def offer(problem: Problem, changed: Collection[str] | None, own: tuple[int, ...] = offered) -> PoolPlan:
+            counts = {"demo/own": own, "demo/wide": (2,)}
+            return replace(solve(Problem((), ())), counts=counts, prices={GPU: 0.1})
+
+        decision = decide_pool(PoolObservation(NOW + 5 * passed, GPU, 16, 1, 0.0, tuple(seen)), DEMO_SETTINGS, offer)
+        assert decision.followed
+        told.append((decision.decisions[0].reason, decision.decisions[0].memory.agreed_plan))
+        seen = [replace(m, memory=d.memory) for m, d in zip(seen, decision.decisions, strict=True)]
+    assert told == [(Reason.HELD_FOR_AGREEMENT, "full=2,int4=2")] * 2 + [(Reason.RESTORED_TIER, None)]
 
 
 def free_beside(capacity: int, load: float) -> PoolObservation:

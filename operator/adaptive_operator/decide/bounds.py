@@ -92,7 +92,9 @@ def _within_limit(situation: Situation, mix: dict[str, int], limit: int) -> dict
     if situation.cost(mix) > limit:
         space = plan_space(replace_wanted(situation, mix), limit, Moves.REMOVALS)
         plan = best_plan(space, demand_to_keep(situation), situation.settings.exact_plans)
-        return as_mix(situation, space, plan) if plan is not None else situation.wanted
+        if plan is None:
+            return situation.wanted
+        mix = as_mix(situation, space, plan)
     takes = bool(situation.removed) or any(mix[tier] < n for tier, n in situation.wanted.items())
     return _carrying(situation, mix, limit) if takes or can_act_on_demand(situation) else mix
 

@@ -188,11 +188,32 @@ def grow_further(situation: Situation, limit: int) -> Proposal | None:
     keep = as_plan(space, situation.wanted)
     if carries(space, keep, demand):
         return None
-    target = _target(base, space, limit, demand)
+    target = _target(base, space, limit, demand) or _way_back(base, space, keep, demand)
     if target is None:
         message = f"demand passes {rate_text(capacity(situation, situation.wanted))}; the swap in flight ends first"
         return Proposal(Reason.HELD_WHILE_SWAPPING, message, situation.wanted, situation.memory)
-    return _grown(base, space, as_mix(base, space, target), limit, demand)
+    proposal = _grown(base, space, as_mix(base, space, target), limit, demand)
+    if not downward:
+        return proposal
+    adds = proposal.reason is Reason.ADDED_REPLICA or _adds(space, keep, target)
+    return _seen_from(situation, proposal, demand, adds)
+
+
+def _way_back(base: Situation, space: PlanSpace, keep: Plan, demand: float) -> Plan | None:
+    """What exists, where it serves more of the demand (requests/s) than what is wanted: nothing more of it goes."""
+    plan = as_plan(space, base.wanted)
+    allowed = all(tier.low <= n <= tier.high for tier, n in zip(space.tiers, plan, strict=True))
+    if not allowed or space.cost(plan) > space.limit:
+        return None
+    now, then = (space.fill(item, demand).unserved for item in (keep, plan))
+    return plan if then < now - _TOLERANCE * demand else None
+
+
+def _seen_from(situation: Situation, proposal: Proposal, demand: float, adds: bool) -> Proposal:
+    """The proposal in the words of what was wanted, where it was made from what exists."""
+    reason, verb = (Reason.ADDED_REPLICA, "go to") if adds else (Reason.SWAPPED_TO_CHEAPER_TIER, "swap to")
+    passes = passes_text(situation, demand, capacity(situation, situation.wanted), situation.wanted)
+    return replace(proposal, reason=reason, message=f"{passes}: {verb} {mix_text(proposal.replicas)}")
 
 
 def replace_wanted(situation: Situation, mix: Mix) -> Situation:
@@ -300,13 +321,6 @@ _NO_ROOM = (
 )
 
 
-def _lacks_room(situation: Situation, space: PlanSpace, unserved: float, demand: float) -> bool:
-    """Would a plan serve more than `unserved` leaves (requests/s) that the budget holds, and no node?"""
-    anywhere = replace(space, room=None)
-    plan = best_plan(anywhere, demand * situation.settings.growth_headroom, situation.settings.exact_plans)
-    return plan is not None and anywhere.fill(plan, demand).unserved < unserved - _TOLERANCE * demand
-
-
 def _limit_of(situation: Situation, space: PlanSpace, plan: Plan, limit: int, demand: float) -> Finding:
     """Which limit binds: floor, mode, other models, the dip on the way to more, nodes, or budget and tiers' maxima.
 
@@ -315,12 +329,14 @@ def _limit_of(situation: Situation, space: PlanSpace, plan: Plan, limit: int, de
     unserved = space.fill(plan, demand).unserved
     without_floor = replace(space, floor_permille=0.0).fill(plan, demand).unserved
     wider = plan_space(situation, situation.budget)
-    alone = best_plan(wider, demand * situation.settings.growth_headroom, situation.settings.exact_plans)
     mix = as_mix(situation, space, plan)
+    is_cut = without_floor < unserved - _TOLERANCE * demand
     carried = f"{mix_text(mix)} carry {rate_text(capacity(situation, mix))}"
-    if without_floor < unserved - _TOLERANCE * demand:
+    if is_cut:
+        carried = f"{mix_text(mix)} carry {rate_text(space.most(plan))} within quality.floorPermille"
+    if is_cut and not _serves_more(situation, space, unserved, demand):
         return floor_under_load(situation, mix, limit, demand)
-    if alone is not None and wider.fill(alone, demand).unserved < unserved - _TOLERANCE * demand:
+    if _serves_more(situation, wider, unserved, demand):
         if situation.model.spec.mode is Mode.PAUSED:
             return Finding(Reason.CAPACITY_LIMITED, f"{PASSES}: {carried}; {_PAUSED}")
         if limit < situation.budget:
@@ -328,25 +344,29 @@ def _limit_of(situation: Situation, space: PlanSpace, plan: Plan, limit: int, de
             return Finding(Reason.BUDGET_SHARED, told)
         lost = f"an exchange of replicas for more would lose more than it gains; raise {budget_field(situation)}"
         return Finding(Reason.CAPACITY_LIMITED, f"{PASSES}: {carried}; {lost}")
-    if _lacks_room(situation, wider, unserved, demand):
+    if _serves_more(situation, replace(wider, room=None), unserved, demand):
         return Finding(Reason.CAPACITY_LIMITED, f"{PASSES}: {carried}; {_NO_ROOM}")
     if situation.budget <= 0:
         return Finding(Reason.CAPACITY_LIMITED, f"there is demand, and {no_budget_text(situation)}")
     most = f"{PASSES}: {carried}, the most within {accelerators_text(situation.budget)}"
-    warm = situation.warm
-    if warm is not None and _serves_more(with_warm(situation, None), unserved, demand):
-        other = f"name another tier as routing.warmTier, set replicas.min 0 for {warm}"
-        told = f"{most} beside the warm tier's replica, of {warm}; {other}, or raise {budget_field(situation)}"
+    without_warm = plan_space(with_warm(situation, None), situation.budget)
+    if situation.warm is not None and _serves_more(situation, without_warm, unserved, demand):
+        other = f"name another tier as routing.warmTier, set replicas.min 0 for {situation.warm}"
+        told = (
+            f"{most} beside the warm tier's replica, of {situation.warm}; {other}, or raise {budget_field(situation)}"
+        )
         return Finding(Reason.CAPACITY_LIMITED, told)
-    if _serves_more(under_floor(situation, 0), unserved, demand, without_floor=True):
+    lowest = replace(plan_space(under_floor(situation, 0), situation.budget), floor_permille=0.0)
+    if _serves_more(situation, lowest, unserved, demand):
         return floor_under_load(situation, mix, situation.budget, demand)
     remedy = f"raise {budget_field(situation)} or replicas.max of its tiers, or add a cheaper tier"
     return Finding(Reason.CAPACITY_LIMITED, f"{most}; {remedy}")
 
 
-def _serves_more(situation: Situation, unserved: float, demand: float, without_floor: bool = False) -> bool:
-    """Does any plan within the budget leave less of the demand (requests/s) than `unserved`?"""
-    space = plan_space(situation, situation.budget)
-    space = replace(space, floor_permille=0.0) if without_floor else space
-    plan = best_plan(space, demand * situation.settings.growth_headroom, situation.settings.exact_plans)
-    return plan is not None and space.fill(plan, demand).unserved < unserved - _TOLERANCE * demand
+def _serves_more(situation: Situation, space: PlanSpace, unserved: float, demand: float) -> bool:
+    """Does any plan of this space leave less of the demand (requests/s) than `unserved`?"""
+    for rate in (demand * situation.settings.growth_headroom, demand):
+        plan = best_plan(space, rate, situation.settings.exact_plans)
+        if plan is not None and space.fill(plan, demand).unserved < unserved - _TOLERANCE * demand:
+            return True
+    return False

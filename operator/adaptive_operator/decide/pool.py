@@ -328,11 +328,12 @@ def _told(situation: Situation, proposal: Proposal, limits: Mapping[str, int], w
     """The proposal explained, in the words that were told last where they still are true or nearly so.
 
     While others exchange replicas (`moves`) something is free for a moment and gone in the next: what was told stands
-    then as if nothing were.
+    then as if nothing were, but for a model that itself waits for something within what is free.
     """
     key = situation.model.key
     limit = limits[key]
-    settled = min(limit, max(situation.held, situation.cost(proposal.replicas))) if moves else limit
+    own = max(situation.held, situation.cost(proposal.replicas))
+    settled = min(limit, own) if moves and proposal.reason not in _HOLDS else limit
 
     def find_near(near: Situation) -> tuple[Finding, ...]:
         found = find_limits(near, proposal.replicas, settled)

@@ -64,8 +64,15 @@ def test_replicas_for_a_minimum_and_for_the_load_beside_it_are_additions_and_all
 
 def test_what_goes_for_a_minimum_is_said_as_an_exchange():
     decision = decided(metrics(3.0), 4)
-    assert (decision.reason, some(decision)) == (Reason.SWAPPED_TO_CHEAPER_TIER, {"int4": 3})
-    assert decision.message == "int4 has 1 of its replicas.min 3: go to int4 3"
+    assert (decision.reason, some(decision)) == (Reason.SWAPPED_TO_CHEAPER_TIER, {"int4": 4})
+    assert decision.message == "int4 has 1 of its replicas.min 3: go to int4 4"
+
+
+def test_an_edit_for_which_replicas_have_to_go_chooses_what_carries_the_load_at_once():
+    """Another floor has another warm tier, of which no replica fits beside what runs."""
+    spec = demo_spec(quality={"floorPermille": 900}, accelerators={})
+    decision = decided(metrics(1.9), 4, {"int4": 4}, spec, generation=2)
+    assert (decision.reason, some(decision)) == (Reason.SPEC_CHANGED, {"int8": 4})
 
 
 def test_a_minimum_of_a_better_tier_is_not_said_to_lead_to_a_cheaper_one():

@@ -532,6 +532,16 @@ def test_load_that_returns_overtakes_a_restore_in_flight():
     assert (decision.reason, wanted(decision)) == (Reason.ADDED_REPLICA, CHEAP)
 
 
+@pytest.mark.parametrize("load", [1.5, 2.3, 3.0])
+def test_load_that_returns_while_what_carries_most_is_still_there_keeps_all_of_it(load):
+    """No other mix within the budget serves more than what exists: it was drained all the same, and started anew."""
+    model = observe_one(demo_spec(), {"int4": 4}, metrics(load), memory=PolicyMemory(wanted={"int4": 1}, generation=1))
+    swap = SwapRecord("id", "RemovedReplica", {"int4": 4}, {"int4": 1}, "Draining", NOW - 5, NOW + 100, 1)
+    decision = decide_one(replace(model, swap=swap))
+    assert (decision.reason, wanted(decision)) == (Reason.ADDED_REPLICA, {"int4": 4})
+    assert decision.message.endswith("/s passes 0.59/s (0.9 x capacity of int4 1): go to int4 4")
+
+
 @pytest.mark.parametrize("reason", ["RestoredTier", "RemovedReplica", "GaveToOthers"])
 def test_load_that_overtakes_a_swap_to_less_chooses_freely_and_starts_anew_from_what_still_exists(reason):
     """What the old origin holds more may be another model's by now; what loads for less is no reason to keep it."""

@@ -16,7 +16,7 @@ from adaptive_operator.decide.decision import Decision
 from adaptive_operator.decide.floor import nearest_floor
 from adaptive_operator.decide.spaces import PlanSpace, PlanTier
 from adaptive_operator.reasons import Reason
-from stand_ins.plant import Model, Plant, demo_spec, tier
+from stand_ins.plant import Model, Plant, decide_one, demo_spec, metrics, observe_one, tier
 
 
 @given(st.floats(0.05, 4.0), st.integers(1, 6), st.lists(st.integers(100, 1000), min_size=3, max_size=3, unique=True))
@@ -91,6 +91,14 @@ def test_a_floor_that_the_load_passes_is_told_with_one_that_carries_it(tiers, fl
     [told] = [finding.message for finding in decision.findings]
     assert re.search(r"; lower quality.floorPermille to (\d+),", told)[1] == str(nearest)
     assert settle(tiers, nearest, load, budget).findings == ()
+
+
+def test_a_floor_is_not_the_limit_where_another_mix_would_carry_the_load_within_it():
+    spec = demo_spec(mode="Paused", quality={"floorPermille": 900})
+    decision = decide_one(observe_one(spec, {"int8": 1, "int4": 2}, metrics(1.9)))
+    [told] = [finding for finding in decision.findings if finding.reason is not Reason.PAUSED]
+    assert told.reason is Reason.CAPACITY_LIMITED
+    assert re.search(r"int8 1 · int4 2 carry 1\.\d\d/s within quality.floorPermille; spec.mode is Paused", told.message)
 
 
 WARM_BINDS = tiers_of((2, 1000, 747), (2, 931, 1140), (1, 917, 2151))

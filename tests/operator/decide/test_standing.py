@@ -124,6 +124,17 @@ def test_what_others_held_stands_while_replicas_are_exchanged(swaps, expected):
     assert limit(decide(replace(seen, models=(seen.models[0], b)))) == expected
 
 
+def test_what_others_held_does_not_stand_while_a_model_waits_for_something_within_what_is_free():
+    """It would say at once that others hold the rest, and that it waits for its own dwell to take of it."""
+    seen = look(0.92, told(1.0), budget=8)
+    late = replace(seen.models[0], memory=replace(seen.models[0].memory, last_change_at=NOW - 3), metrics=metrics(1.0))
+    swap = SwapRecord("s1", Reason.RESTORED_TIER, {"int4": 1}, {"int4": 1}, "Starting", NOW - 5, NOW + 300, 1)
+    b = observe_one(spec(tiers=[tier(2, replicas={"max": 1})]), {"int4": 1}, metrics(0.3), NOW, "b", swap=swap)
+    b = replace(b, pods=(replace(b.pods[0], phase=PodPhase.STARTING, created_at=NOW - 5),))
+    decision = decide(replace(seen, models=(late, b)))
+    assert (decision.reason, limit(decision)) == (Reason.HELD_BY_DWELL, "")
+
+
 def test_a_floor_that_cannot_be_kept_is_told_at_once_whatever_was_told_before():
     own = spec(tiers=[tier(0), tier(2)])
 

@@ -84,10 +84,11 @@ def warm_tier(
     `routing.warmTier`, else the tier with the fewest accelerators per replica, then per reference request/s, then the
     shortest load time, then the last in the list. Only tiers with a card count, when there are any, and of those only
     the ones that reach the quality floor (the spec's, or the one that is given), when there are any: one below it could
-    serve nobody alone.
+    serve nobody alone. One that is `left_out` counts where there is no other.
     """
     floor = spec.quality.floor_permille if floor_permille is None else floor_permille
-    usable = [t for t in spec.tiers if t.name not in left_out and not (t.replicas and t.replicas.max == 0)]
+    allowed = [t for t in spec.tiers if not (t.replicas and t.replicas.max == 0)]
+    usable = [t for t in allowed if t.name not in left_out] or allowed
     named = next((t.name for t in usable if t.name == spec.routing.warm_tier), None)
     if named is not None or not usable:
         return named

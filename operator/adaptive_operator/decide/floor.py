@@ -66,10 +66,8 @@ def nearest_floor_of(situation: Situation, limit: int, demand: float) -> int | N
 
 def under_floor(situation: Situation, floor: int) -> Situation:
     """The same situation with the warm tier of another floor (permille), and the minimums that go with it."""
-    spec, settings = situation.model.spec, situation.settings
     left_out = frozenset(situation.memory.quarantined_until) - frozenset(situation.held_back)
-    warm = warm_tier(spec, settings, left_out, floor) or warm_tier(spec, settings, floor_permille=floor)
-    return with_warm(situation, warm)
+    return with_warm(situation, warm_tier(situation.model.spec, situation.settings, left_out, floor))
 
 
 def nearest_floor(space: PlanSpace, demand: float, exact_plans: int) -> int | None:

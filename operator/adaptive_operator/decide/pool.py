@@ -400,4 +400,5 @@ def _who_text(
     modes = {key: f"mode {s.model.spec.mode}" for key, s in keep.items()}
     ranked = sorted(got.items(), key=lambda item: (-item[1], item[0]))
     shown = {key: f" ({note})" for key, note in {**notes, **modes}.items() if note}
-    return f"{', '.join(f'{key} {count}{shown.get(key, str())}' for key, count in ranked)} {shared}"
+    named = ", ".join(f"{key} {count}{shown.get(key, '')}" for key, count in ranked)
+    return f"{named} {shared}"

@@ -169,7 +169,7 @@ def build_situation(
     held_back = held_back_revisions(replace(model, memory=memory))
     left_out = frozenset(memory.quarantined_until) - frozenset(held_back)
     in_force = sets_in_force(model, held_back)
-    warm = warm_tier(model.spec, settings, left_out) or warm_tier(model.spec, settings)
+    warm = warm_tier(model.spec, settings, left_out)
     wanted = wanted_of(model)
     earlier = {tier: _levels_of(in_force[tier]) for tier in held_back}
     demand = read_demand(model.metrics, settings)

@@ -7,7 +7,8 @@ of accelerators is raised when some are free. An exchange beyond the bounds is f
 from __future__ import annotations
 
 from adaptive_operator.decide.candidates import best_plan
-from adaptive_operator.decide.growth import capacity, carries, replace_wanted
+from adaptive_operator.decide.growth import replace_wanted
+from adaptive_operator.decide.lack import capacity, carries
 from adaptive_operator.decide.lifecycle import demand_to_keep, known_demand, start_mix
 from adaptive_operator.decide.prediction import predict
 from adaptive_operator.decide.proposal import Proposal

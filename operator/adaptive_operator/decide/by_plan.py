@@ -15,7 +15,8 @@ from adaptive_operator.decide.by_need import Division, acts, need_of
 from adaptive_operator.decide.candidates import best_plan, is_enumerable
 from adaptive_operator.decide.changes import find_changed, remember
 from adaptive_operator.decide.giving import give
-from adaptive_operator.decide.growth import grow, growth_demand, has_lasted, lacks_capacity
+from adaptive_operator.decide.growth import grow
+from adaptive_operator.decide.lack import growth_demand, has_lasted, lacks_capacity
 from adaptive_operator.decide.optimize.problem import UNSERVED, Problem
 from adaptive_operator.decide.optimize.solve import PoolPlan, SolveSettings, solve_greedily
 from adaptive_operator.decide.placing import has_room, room_by_size

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from adaptive_operator.decide.candidates import best_of, best_plan, is_enumerable
 from adaptive_operator.decide.fill import Outcome
-from adaptive_operator.decide.growth import capacity, growth_demand
+from adaptive_operator.decide.lack import capacity, growth_demand
 from adaptive_operator.decide.placing import largest_replica
 from adaptive_operator.decide.situation import UNBOUNDED, Mix, Situation, as_plan, plan_space
 from adaptive_operator.decide.spaces import Plan, PlanSpace, value

@@ -12,7 +12,7 @@ from adaptive_operator.decide.candidates import best_plan
 from adaptive_operator.decide.damping import agree, dwells, is_agreed, is_freshly_started, survivors
 from adaptive_operator.decide.demand import Trust
 from adaptive_operator.decide.dip import step_and_life
-from adaptive_operator.decide.growth import capacity, carries
+from adaptive_operator.decide.lack import capacity, carries
 from adaptive_operator.decide.proposal import Prediction, Proposal
 from adaptive_operator.decide.situation import Mix, Situation, as_mix, as_plan, plan_space
 from adaptive_operator.decide.wording import accelerators_text, fingerprint, mix_text, rate_text

@@ -5,84 +5,26 @@ What is wanted counts as supply even while it loads, so one deficit is answered 
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 from adaptive_operator.api.status import GainOf
-from adaptive_operator.api.v1alpha1 import Mode
 from adaptive_operator.decide.candidates import best_plan
 from adaptive_operator.decide.damping import agree_on_more, dwell_seconds, is_agreed, moments, survivors
-from adaptive_operator.decide.decision import Finding
 from adaptive_operator.decide.dip import slowest_load_seconds, step_and_life
 from adaptive_operator.decide.exchange import exchange_rate, plan_with_a_way_on, staying_rate, worthwhile_plan
-from adaptive_operator.decide.floor import floor_under_load, under_floor
 from adaptive_operator.decide.hold import after_growth
+from adaptive_operator.decide.lack import TOLERANCE, capacity, carries, growth_demand, surely
+from adaptive_operator.decide.limits import find_limit
 from adaptive_operator.decide.proposal import Prediction, Proposal
-from adaptive_operator.decide.situation import (
-    Mix,
-    Moves,
-    Situation,
-    as_mix,
-    as_plan,
-    can_act_on_demand,
-    plan_space,
-    with_warm,
-)
+from adaptive_operator.decide.situation import Mix, Moves, Situation, as_mix, as_plan, plan_space
 from adaptive_operator.decide.spaces import Plan, PlanSpace
 from adaptive_operator.decide.swaps import DOWNWARD
-from adaptive_operator.decide.wording import (
-    PASSES,
-    accelerators_text,
-    budget_field,
-    mix_text,
-    no_budget_text,
-    passes_text,
-    rate_text,
-)
+from adaptive_operator.decide.wording import mix_text, passes_text, rate_text
 from adaptive_operator.observe.observation import PolicyMemory
 from adaptive_operator.reasons import Reason
 
-# A share of the demand that is too small to act on.
-_TOLERANCE = 0.005
 # A demand that surely passes this part of the rate to leave at is acted on without plans in agreement.
 _NEAR = 0.95
-# Of the history's bins that have to be known, for their mean to say something of it all.
-_LEAST_PART = 0.5
-
-
-def growth_demand(situation: Situation) -> float | None:
-    """Demand that the replicas have to carry now (requests/s).
-
-    What waits counts only while nothing is being added and some time after: it is the same deficit. A burst that is
-    over does not count: only what is left of it in the queues does.
-    """
-    demand, memory = situation.demand, situation.memory
-    if not can_act_on_demand(situation):
-        return None
-    settling = memory.last_add_at is not None and (
-        situation.now - memory.last_add_at < 2 * situation.settings.backlog_seconds
-    )
-    if demand.rate is None or demand.arrivals is None or demand.lasting is None:
-        return None
-    waiting = 0.0 if situation.swap is not None or settling else demand.rate - demand.arrivals
-    return demand.lasting + waiting
-
-
-def capacity(situation: Situation, mix: Mix) -> float:
-    """What a mix is planned to serve (requests/s, derated), whatever its quality: at the tiers' fastest levels."""
-    rates = (t.card.most_requests_per_second * mix.get(t.name, 0) for t in situation.tiers if t.card)
-    return sum(rates) * situation.settings.utilisation
-
-
-def carries(space: PlanSpace, plan: Plan, demand: float) -> bool:
-    """Is all of the demand (requests/s) served, up to a tolerance?"""
-    return space.fill(plan, demand).unserved <= _TOLERANCE * demand
-
-
-def lacks_capacity(situation: Situation) -> bool:
-    """Does the demand pass what is wanted, pending replicas included?"""
-    demand, space = growth_demand(situation), plan_space(situation, situation.budget)
-    return demand is not None and not carries(space, as_plan(space, situation.wanted), demand)
 
 
 def grow(situation: Situation, limit: int) -> Proposal | None:
@@ -98,9 +40,7 @@ def grow(situation: Situation, limit: int) -> Proposal | None:
     if target is None:
         # What may be chance is not reported: there is nothing to be done about it.
         return (
-            None
-            if carries(space, keep, _surely(situation, demand))
-            else _limited(situation, space, keep, limit, demand)
+            None if carries(space, keep, surely(situation, demand)) else _limited(situation, space, keep, limit, demand)
         )
     return grow_to(situation, as_mix(situation, space, target), limit, demand)
 
@@ -121,7 +61,7 @@ def _grow_early(situation: Situation, space: PlanSpace, keep: Plan, limit: int, 
     if stays < demand:
         return None
     # What is a little below by chance is below for a moment only: at many requests/s plans need not agree on it first.
-    if _surely(situation, demand) <= _NEAR * leave and not is_agreed(situation, memory := agree_on_more(situation)):
+    if surely(situation, demand) <= _NEAR * leave and not is_agreed(situation, memory := agree_on_more(situation)):
         return _held(situation, memory, "nears", "exchanged in time")
     proposal = _grown(situation, space, mix, limit, demand)
     return replace(proposal, message=_early_text(situation, space, keep, mix, demand, stays))
@@ -136,33 +76,9 @@ def grow_to(situation: Situation, mix: Mix, limit: int, demand: float) -> Propos
     """Go to a mix that serves more of the demand (requests/s) than what is wanted; for a burst only if it lasts."""
     space = plan_space(situation, limit)
     keep = as_plan(space, situation.wanted)
-    if carries(space, keep, _surely(situation, demand)) and not is_agreed(
-        situation, memory := agree_on_more(situation)
-    ):
+    if carries(space, keep, surely(situation, demand)) and not is_agreed(situation, memory := agree_on_more(situation)):
         return _held(situation, memory, "passes", "added")
     return _grown(situation, space, dict(mix), limit, demand)
-
-
-def _surely(situation: Situation, demand: float) -> float:
-    """What of the demand (requests/s) is neither chance nor a burst that may be over soon."""
-    seen = situation.demand
-    return 0.0 if seen.is_burst else max(0.0, demand - seen.chance)
-
-
-def has_lasted(situation: Situation, mix: Mix, demand: float) -> bool:
-    """Does the demand (requests/s) pass what a mix carries by more than chance, now or in the mean of the history?
-
-    A lack that is less than chance in a minute is not in ten.
-    """
-    space = plan_space(situation, situation.budget)
-    plan, seen = as_plan(space, mix), situation.model.metrics.history
-    if not carries(space, plan, _surely(situation, demand)):
-        return True
-    known = [rate for rate in seen.bins if rate is not None] if seen is not None else []
-    if seen is None or len(known) < _LEAST_PART * len(seen.bins):
-        return False
-    mean = sum(known) / len(known)
-    return not carries(space, plan, max(0.0, mean - math.sqrt(mean / (len(known) * seen.bin_seconds))))
 
 
 def _held(situation: Situation, memory: PolicyMemory, passes: str, added: str) -> Proposal:
@@ -206,7 +122,7 @@ def _way_back(base: Situation, space: PlanSpace, keep: Plan, demand: float) -> P
     if not allowed or space.cost(plan) > space.limit:
         return None
     now, then = (space.fill(item, demand).unserved for item in (keep, plan))
-    return plan if then < now - _TOLERANCE * demand else None
+    return plan if then < now - TOLERANCE * demand else None
 
 
 def _seen_from(situation: Situation, proposal: Proposal, demand: float, adds: bool) -> Proposal:
@@ -223,16 +139,6 @@ def replace_wanted(situation: Situation, mix: Mix) -> Situation:
     return replace(situation, tiers=tuple(replace(t, wanted=mix.get(t.name, 0)) for t in situation.tiers))
 
 
-def limit_findings(situation: Situation, mix: Mix, limit: int) -> tuple[Finding, ...]:
-    """What keeps a mix from carrying the present demand; empty when it does carry it."""
-    demand = growth_demand(situation)
-    space = plan_space(situation, limit)
-    plan = as_plan(space, mix)
-    if demand is None or carries(space, plan, _surely(situation, demand)):
-        return ()
-    return (_limit_of(situation, space, plan, limit, demand),)
-
-
 def _target(situation: Situation, space: PlanSpace, limit: int, demand: float) -> Plan | None:
     """The best plan that serves more of the demand than what is wanted, and is worth its dip; None: there is none.
 
@@ -247,7 +153,7 @@ def _target(situation: Situation, space: PlanSpace, limit: int, demand: float) -
     unserved = space.fill(as_plan(space, situation.wanted), demand).unserved
     for choice in (space, additions):
         plan = best_plan(choice, need, situation.settings.exact_plans)
-        if plan is None or unserved - choice.fill(plan, demand).unserved <= _TOLERANCE * demand:
+        if plan is None or unserved - choice.fill(plan, demand).unserved <= TOLERANCE * demand:
             continue
         mix = as_mix(situation, choice, plan)
         if is_worth_its_dip(situation, choice, mix, limit, demand):
@@ -310,63 +216,5 @@ def _adds(space: PlanSpace, keep: Plan, plan: Plan) -> bool:
 
 
 def _limited(situation: Situation, space: PlanSpace, keep: Plan, limit: int, demand: float) -> Proposal:
-    finding = _limit_of(situation, space, keep, limit, demand)
+    finding = find_limit(situation, space, keep, limit, demand)
     return Proposal(finding.reason, finding.message, situation.wanted, situation.memory)
-
-
-_PAUSED = "spec.mode is Paused, so nothing is started; set it to Active"
-_NO_ROOM = (
-    "more would need accelerators that are free on one node, and they lie on different ones: declare tiers[].replica"
-    ".accelerators that divide what a node has, or move pods off a node"
-)
-
-
-def _limit_of(situation: Situation, space: PlanSpace, plan: Plan, limit: int, demand: float) -> Finding:
-    """Which limit binds: floor, mode, other models, the dip on the way to more, nodes, or budget and tiers' maxima.
-
-    Without numbers that move.
-    """
-    unserved = space.fill(plan, demand).unserved
-    without_floor = replace(space, floor_permille=0.0).fill(plan, demand).unserved
-    wider = plan_space(situation, situation.budget)
-    mix = as_mix(situation, space, plan)
-    is_cut = without_floor < unserved - _TOLERANCE * demand
-    carried = f"{mix_text(mix)} carry {rate_text(capacity(situation, mix))}"
-    if is_cut:
-        carried = f"{mix_text(mix)} carry {rate_text(space.most(plan))} within quality.floorPermille"
-    if is_cut and not _serves_more(situation, space, unserved, demand):
-        return floor_under_load(situation, mix, limit, demand)
-    if _serves_more(situation, wider, unserved, demand):
-        if situation.model.spec.mode is Mode.PAUSED:
-            return Finding(Reason.CAPACITY_LIMITED, f"{PASSES}: {carried}; {_PAUSED}")
-        if limit < situation.budget:
-            told = f"{PASSES}: {carried}; other models hold the rest; raise {budget_field(situation)}"
-            return Finding(Reason.BUDGET_SHARED, told)
-        lost = f"an exchange of replicas for more would lose more than it gains; raise {budget_field(situation)}"
-        return Finding(Reason.CAPACITY_LIMITED, f"{PASSES}: {carried}; {lost}")
-    if _serves_more(situation, replace(wider, room=None), unserved, demand):
-        return Finding(Reason.CAPACITY_LIMITED, f"{PASSES}: {carried}; {_NO_ROOM}")
-    if situation.budget <= 0:
-        return Finding(Reason.CAPACITY_LIMITED, f"there is demand, and {no_budget_text(situation)}")
-    most = f"{PASSES}: {carried}, the most within {accelerators_text(situation.budget)}"
-    without_warm = plan_space(with_warm(situation, None), situation.budget)
-    if situation.warm is not None and _serves_more(situation, without_warm, unserved, demand):
-        other = f"name another tier as routing.warmTier, set replicas.min 0 for {situation.warm}"
-        told = (
-            f"{most} beside the warm tier's replica, of {situation.warm}; {other}, or raise {budget_field(situation)}"
-        )
-        return Finding(Reason.CAPACITY_LIMITED, told)
-    lowest = replace(plan_space(under_floor(situation, 0), situation.budget), floor_permille=0.0)
-    if _serves_more(situation, lowest, unserved, demand):
-        return floor_under_load(situation, mix, situation.budget, demand)
-    remedy = f"raise {budget_field(situation)} or replicas.max of its tiers, or add a cheaper tier"
-    return Finding(Reason.CAPACITY_LIMITED, f"{most}; {remedy}")
-
-
-def _serves_more(situation: Situation, space: PlanSpace, unserved: float, demand: float) -> bool:
-    """Does any plan of this space leave less of the demand (requests/s) than `unserved`?"""
-    for rate in (demand * situation.settings.growth_headroom, demand):
-        plan = best_plan(space, rate, situation.settings.exact_plans)
-        if plan is not None and space.fill(plan, demand).unserved < unserved - _TOLERANCE * demand:
-            return True
-    return False

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from adaptive_operator.api.v1alpha1 import Mode
 from adaptive_operator.decide.candidates import best_plan
-from adaptive_operator.decide.growth import capacity, growth_demand
+from adaptive_operator.decide.lack import capacity, growth_demand
 from adaptive_operator.decide.placing import has_room
 from adaptive_operator.decide.prediction import predict
 from adaptive_operator.decide.proposal import Proposal

@@ -13,7 +13,8 @@ from dataclasses import replace
 from adaptive_operator.api.v1alpha1 import Mode
 from adaptive_operator.decide.candidates import best_plan
 from adaptive_operator.decide.cards import TierCard
-from adaptive_operator.decide.growth import carries, grow_to, growth_demand, is_worth_its_dip, lacks_capacity
+from adaptive_operator.decide.growth import grow_to, is_worth_its_dip
+from adaptive_operator.decide.lack import carries, growth_demand, lacks_capacity
 from adaptive_operator.decide.optimize.problem import (
     Column,
     Limit,

@@ -19,8 +19,8 @@ from adaptive_operator.decide.contention import describe_part, hold_contest
 from adaptive_operator.decide.decision import Decision, Finding, PoolDecision
 from adaptive_operator.decide.explanation import explain, recall_explanation
 from adaptive_operator.decide.fairness import Party, hash_shares
-from adaptive_operator.decide.growth import capacity
 from adaptive_operator.decide.hold import after_quiet
+from adaptive_operator.decide.lack import capacity
 from adaptive_operator.decide.optimize.solve import solve
 from adaptive_operator.decide.placing import find_without_room, with_room
 from adaptive_operator.decide.planned_shares import describe_planned_part, find_weights

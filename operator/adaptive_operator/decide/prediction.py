@@ -13,7 +13,7 @@ from adaptive_operator.api.tiers import Tier
 from adaptive_operator.decide.cards import TierCard, card_of, card_of_levels
 from adaptive_operator.decide.correction import card_milli, corrected
 from adaptive_operator.decide.damping import moments
-from adaptive_operator.decide.growth import growth_demand
+from adaptive_operator.decide.lack import growth_demand
 from adaptive_operator.decide.proposal import Prediction
 from adaptive_operator.decide.revisions import ready_pods, sets_in_force, sets_of
 from adaptive_operator.decide.situation import Mix, Situation, TierState, as_plan, plan_space

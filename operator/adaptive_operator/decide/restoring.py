@@ -12,7 +12,8 @@ from adaptive_operator.api.status import GainOf
 from adaptive_operator.decide.damping import agree, dwell_seconds, dwells, is_agreed, is_freshly_started, survivors
 from adaptive_operator.decide.demand import Trust, in_steps
 from adaptive_operator.decide.exchange import plan_with_a_way_on
-from adaptive_operator.decide.growth import capacity, carries, replace_wanted
+from adaptive_operator.decide.growth import replace_wanted
+from adaptive_operator.decide.lack import capacity, carries
 from adaptive_operator.decide.proposal import Prediction, Proposal
 from adaptive_operator.decide.situation import Mix, Situation, as_mix, as_plan, can_act_on_demand, plan_space
 from adaptive_operator.decide.spaces import Plan, PlanSpace

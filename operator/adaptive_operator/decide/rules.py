@@ -14,8 +14,9 @@ from adaptive_operator.decide.correction import is_stale
 from adaptive_operator.decide.decision import Finding
 from adaptive_operator.decide.demand import Trust
 from adaptive_operator.decide.floor import floor_out_of_reach
-from adaptive_operator.decide.growth import grow, grow_further, limit_findings
+from adaptive_operator.decide.growth import grow, grow_further
 from adaptive_operator.decide.lifecycle import adopt_edit, fit_budget, paused, roll_back, start_up
+from adaptive_operator.decide.limits import limit_findings
 from adaptive_operator.decide.minimums import merge_findings, unkept_minimums, unplaced_minimums
 from adaptive_operator.decide.proposal import Proposal
 from adaptive_operator.decide.restoring import restore

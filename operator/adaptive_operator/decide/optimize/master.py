@@ -1,7 +1,7 @@
 """Choosing one configuration per model within the limits: prices first, then a small binary program.
 
 The prices of the limits minimise the dual, sum_m max_k (worth - price·use) + price·limits, which bounds every choice
-among the listed configurations. The best configurations of each model at these prices go to HiGHS.
+among the listed configurations. `choice.py` chooses.
 """
 
 from __future__ import annotations
@@ -10,20 +10,17 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from scipy.optimize import Bounds, LinearConstraint, linprog, milp
-from scipy.sparse import csr_matrix
+from scipy.optimize import linprog
 
-from adaptive_operator.decide.optimize.configurations import Configurations, list_configurations, top_rows, widen
+from adaptive_operator.decide.optimize.choice import Effort, best_rows, choose
+from adaptive_operator.decide.optimize.configurations import Configurations, list_configurations, widen
 from adaptive_operator.decide.optimize.problem import Counts, Problem
-from adaptive_operator.decide.optimize.tables import Floats, Ints, Tables, build_tables
+from adaptive_operator.decide.optimize.tables import Floats, build_tables
 
 _ROUNDS: Final = 60
 _DUAL_TOLERANCE: Final = 2e-4  # of the weighted demand
 # Prices that are further than this from those the list was made for (a share, and per accelerator) list it anew.
 _PRICES_MOVED: Final = (0.5, 0.05)
-# Configurations that the binary program chooses from: the more models, the fewer of each are needed.
-_KEPT: Final = 8000
-_KEPT_PER_MODEL: Final = (8, 40)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +57,7 @@ def solve_master(problem: Problem, gap: float = 1e-3, nodes: int = 500, seconds:
         found = find_prices(listed, tables.limits, found.prices, scale, _DUAL_TOLERANCE)
     listed = widen(tables, listed, listed.worth - listed.use @ found.prices)
     found = find_prices(listed, tables.limits, found.prices, scale, _DUAL_TOLERANCE)
-    rows = _choose(listed, tables, found, gap * scale, nodes, seconds)
+    rows = choose(listed, tables.limits, found.prices, found.bound, Effort(gap * scale, nodes, seconds))
     if rows is None:
         return Mastered(None, found.bound, found.prices)
     counts = {
@@ -79,7 +76,7 @@ def find_prices(listed: Configurations, limits: Floats, start: Floats, scale: fl
     ceiling = _ceiling(listed, len(limits))
     for _ in range(_ROUNDS):
         reduced = listed.worth - listed.use @ point
-        rows = _best_rows(listed, reduced)
+        rows = best_rows(listed, reduced)
         height = float(reduced[rows].sum() + point @ limits)
         slope = limits - listed.use[rows].sum(axis=0)
         planes.append((slope, height - slope @ point))
@@ -106,34 +103,3 @@ def _lowest(planes: list[tuple[Floats, float]], ceiling: Floats) -> tuple[Floats
     bounds = [*((0.0, top) for top in ceiling), (None, None)]
     result = linprog(cost, A_ub=matrix, b_ub=[-offset for _, offset in planes], bounds=bounds, method="highs")
     return result.x[:-1], float(result.fun)
-
-
-def _best_rows(listed: Configurations, reduced: Floats) -> Ints:
-    """The first best row of each model (M,)."""
-    best = np.maximum.reduceat(reduced, listed.first)
-    winners = np.flatnonzero(reduced >= best[listed.owner])
-    return winners[np.searchsorted(listed.owner[winners], np.arange(len(listed.first)))]
-
-
-def _choose(
-    listed: Configurations, tables: Tables, found: Prices, gap: float, nodes: int, seconds: float
-) -> Ints | None:
-    """Rows of the chosen configurations (M,): a binary program over the best ones of each model."""
-    reduced = listed.worth - listed.use @ found.prices
-    least, most = _KEPT_PER_MODEL
-    rows = top_rows(listed, reduced, min(most, max(least, _KEPT // len(listed.first))))
-    kept = listed.picked(rows)
-    one = csr_matrix((np.ones(len(rows)), (kept.owner, np.arange(len(rows)))))
-    result = milp(
-        -kept.worth,
-        integrality=np.ones(len(rows)),
-        bounds=Bounds(0, 1),
-        constraints=[
-            LinearConstraint(one, 1, 1),
-            LinearConstraint(csr_matrix(kept.use.T), -np.inf, tables.limits),
-        ],
-        options={"mip_rel_gap": gap / max(abs(found.bound), 1e-9), "node_limit": nodes, "time_limit": seconds},
-    )
-    if result.x is None:
-        return None
-    return rows[_best_rows(kept, np.asarray(result.x))]

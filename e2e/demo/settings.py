@@ -32,7 +32,7 @@ class Settings:
     ready_timeout_seconds: float = 600  # from apply to all replicas ready
     restore_timeout_seconds: float = 180  # beyond the last step, for quality to come back
     request_timeout_seconds: float = 150  # queue bound (60 s) + a slow answer + margin
-    step_seconds: tuple[float, float, float, float] = field(default=(30, 30, 90, 80))
+    step_seconds: tuple[float, float, float, float] = field(default=(30, 40, 90, 80))
     calibration_levels: tuple[int, ...] = (2, 4, 8)  # requests in flight
     calibration_level_seconds: float = 9.0
     settle_seconds: float = 15.0  # the operator's window of arrivals, so that calibration is not taken for load

@@ -32,6 +32,7 @@ class Settings:
     ready_timeout_seconds: float = 600  # from apply to all replicas ready
     restore_timeout_seconds: float = 180  # beyond the last step, for quality to come back
     request_timeout_seconds: float = 150  # queue bound (60 s) + a slow answer + margin
+    # The second is long enough for the operator to use the free accelerator before the third begins.
     step_seconds: tuple[float, float, float, float] = field(default=(30, 40, 90, 80))
     calibration_levels: tuple[int, ...] = (2, 4, 8)  # requests in flight
     calibration_level_seconds: float = 9.0

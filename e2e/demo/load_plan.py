@@ -13,6 +13,9 @@ from e2e.demo.settings import DemoError
 from e2e.load.arrivals import Step
 
 RHO = 0.9
+# The second step, of what one replica of the best tier carries: beyond chance (two standard deviations of the
+# operator's 15 s of arrivals), so that it uses the free accelerator before the third step begins.
+OVERLOAD = 1.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +60,7 @@ def plan_load(tiers: Sequence[TierCapacity], warm: str, budget: int, durations_s
             f"no load needs a swap on this machine: with {best.name} kept {kept:.2f} requests/s can be carried, without"
             f" it {swapped:.2f}; {_described(tiers)}. Cheaper tiers must be faster per GPU: is the machine busy?"
         )
-    shed = min(1.25 * best.requests_per_second, 0.95 * start)
+    shed = min(OVERLOAD * best.requests_per_second, 0.95 * start)
     rates = (0.5 * best.requests_per_second, shed, (kept + swapped) / 2, 0.5 * best.requests_per_second)
     steps = tuple(Step(round(r, 3), d) for r, d in zip(rates, durations_seconds, strict=True))
     return LoadPlan(steps, start, kept, swapped)

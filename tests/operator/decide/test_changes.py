@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import adaptive_operator.decide.optimize.solve as solving
 from adaptive_operator.decide.changes import PLANS_PER_WHOLE, find_changed, remember
 from adaptive_operator.decide.optimize.fallback import keep
-from adaptive_operator.decide.optimize.milp import Exact, solve_exact
+from adaptive_operator.decide.optimize.milp import Relaxed, relax
 from adaptive_operator.decide.optimize.problem import Counts, Limit, PlannedModel, PlannedTier, Problem, exceeded
 from adaptive_operator.decide.optimize.solve import Method, PoolPlan, SolveSettings, solve
 from adaptive_operator.observe.observation import LastPlan
@@ -292,11 +292,11 @@ def test_a_part_that_is_not_near_enough_to_its_bound_is_no_plan(problem: Problem
 def test_a_small_program_is_solved_once_however_far_it_is_from_its_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Problem] = []
 
-    def solve_noting(problem: Problem, gap: float, seconds: float) -> Exact:
+    def relax_noting(problem: Problem) -> Relaxed:
         asked.append(problem)
-        return solve_exact(problem, gap=gap, seconds=seconds)
+        return relax(problem)
 
-    monkeypatch.setattr(solving, "solve_exact", solve_noting)
+    monkeypatch.setattr(solving, "relax", relax_noting)
     solve(small_problem(7), frozenset(), SolveSettings(accepted_gap=-1.0))
     assert len(asked) == 1
 

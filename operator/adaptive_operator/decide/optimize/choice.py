@@ -42,6 +42,9 @@ def choose(listed: Configurations, limits: Floats, prices: Floats, bound: float,
     rows = _with_nothing(listed, top_rows(listed, listed.worth - listed.use @ prices, per_model))
     kept = listed.picked(rows)
     loss = _losses(kept, prices)
+    wished = best_rows(kept, -loss)
+    if bound - kept.worth[wished].sum() <= effort.gap and (kept.use[wished].sum(axis=0) <= limits).all():
+        return rows[wished]
     first = _choose_near(kept, loss, limits, effort)
     missed = np.inf if first is None else bound - kept.worth[first].sum()
     if missed <= effort.gap:

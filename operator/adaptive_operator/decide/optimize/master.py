@@ -15,7 +15,7 @@ from scipy.optimize import linprog
 from adaptive_operator.decide.optimize.choice import Effort, best_rows, choose
 from adaptive_operator.decide.optimize.configurations import Configurations, list_configurations, widen
 from adaptive_operator.decide.optimize.problem import Counts, Problem
-from adaptive_operator.decide.optimize.tables import Floats, build_tables
+from adaptive_operator.decide.optimize.tables import Floats, Ints, build_tables
 
 _ROUNDS: Final = 60
 _DUAL_TOLERANCE: Final = 2e-4  # of the weighted demand
@@ -40,6 +40,14 @@ class Mastered:
     prices: Floats
 
 
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """Replicas chosen among listed configurations, and what they are worth at least (see `worth_of`)."""
+
+    counts: Counts
+    worth: float
+
+
 def solve_master(problem: Problem, gap: float = 1e-3, nodes: int = 500, seconds: float = 5.0) -> Mastered:
     """A plan for many models, and the bound within its configurations. `gap`: share of the weighted demand."""
     tables = build_tables(problem)
@@ -60,11 +68,27 @@ def solve_master(problem: Problem, gap: float = 1e-3, nodes: int = 500, seconds:
     rows = choose(listed, tables.limits, found.prices, found.bound, Effort(gap * scale, nodes, seconds))
     if rows is None:
         return Mastered(None, found.bound, found.prices)
-    counts = {
+    return Mastered(_counts_of(problem, listed, rows), found.bound, found.prices)
+
+
+def choose_listed(
+    problem: Problem, prices: Floats, bound: float, gap: float = 1e-3, nodes: int = 500, seconds: float = 5.0
+) -> Listed | None:
+    """The choice among what is listed at prices of the limits (L,) that prove a bound of plans; None: none found."""
+    if not problem.models:
+        return None
+    tables = build_tables(problem)
+    listed = list_configurations(tables, prices)
+    effort = Effort(gap * max(problem.weighted_demand, 1e-9), nodes, seconds)
+    rows = choose(listed, tables.limits, prices, bound, effort)
+    return None if rows is None else Listed(_counts_of(problem, listed, rows), float(listed.worth[rows].sum()))
+
+
+def _counts_of(problem: Problem, listed: Configurations, rows: Ints) -> dict[str, tuple[int, ...]]:
+    return {
         model.key: tuple(int(n) for n in listed.counts[row, : len(model.columns)])
         for model, row in zip(problem.models, rows, strict=True)
     }
-    return Mastered(counts, found.bound, found.prices)
 
 
 def find_prices(listed: Configurations, limits: Floats, start: Floats, scale: float, tolerance: float) -> Prices:

@@ -228,6 +228,19 @@ class _Program:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Relaxed:
+    """What the program says with divisible replicas: a bound that no plan passes, and what one more is worth.
+
+    `limit_prices` (L,) of one more of each limit, `prices` of one more accelerator by shape.
+    """
+
+    program: _Program
+    bound: float
+    limit_prices: Floats
+    prices: dict[str, float]
+
+
 def most_useful(model: PlannedModel, column: Column) -> int:
     """Most replicas of a column worth planning: what the whole demand needs, or the minimum."""
     tier = next(tier for tier in model.tiers if tier.name == column.tier)
@@ -237,18 +250,33 @@ def most_useful(model: PlannedModel, column: Column) -> int:
     return most if tier.high is None else min(most, tier.high)
 
 
-def solve_exact(problem: Problem, gap: float = 1e-4, nodes: int = _EXACT_NODES, seconds: float = math.inf) -> Exact:
-    """The best replicas up to a gap (as a share of the weighted demand). `nodes` bounds the search reproducibly."""
+def relax(problem: Problem) -> Relaxed:
+    """The program with divisible replicas."""
     if not problem.models:
-        return Exact({}, 0.0, dict.fromkeys(_shapes(problem), 0.0))
+        return Relaxed(_Program(problem), 0.0, np.zeros(len(problem.limits)), dict.fromkeys(_shapes(problem), 0.0))
     program = _Program(problem)
-    relaxed = program.relaxed()
-    prices = _prices(problem, program, relaxed.ineqlin.marginals)
+    result = program.relaxed()
+    duals = np.maximum(-result.ineqlin.marginals[program.limit_rows], 0.0)
+    return Relaxed(program, -float(result.fun), duals, _prices(problem, duals))
+
+
+def solve_exact(
+    problem: Problem,
+    gap: float = 1e-4,
+    nodes: int = _EXACT_NODES,
+    seconds: float = math.inf,
+    relaxed: Relaxed | None = None,
+) -> Exact:
+    """The best replicas up to a gap (as a share of the weighted demand). `nodes` bounds the search reproducibly."""
+    known = relaxed if relaxed is not None else relax(problem)
+    if not problem.models:
+        return Exact({}, known.bound, known.prices)
     # HiGHS takes its gap relative to the objective, which passes zero where much is unserved.
-    scale = abs(float(relaxed.fun))
+    scale = abs(known.bound)
     relative = gap * problem.weighted_demand / scale if scale > 0 else gap
+    program, prices = known.program, known.prices
     result = program.solved(relative, nodes, seconds)
-    bound = -float(result.mip_dual_bound) if result.mip_dual_bound is not None else -float(relaxed.fun)
+    bound = -float(result.mip_dual_bound) if result.mip_dual_bound is not None else known.bound
     if result.x is None:
         return Exact(None, bound, prices)
     counts = {
@@ -259,6 +287,11 @@ def solve_exact(problem: Problem, gap: float = 1e-4, nodes: int = _EXACT_NODES, 
 
 def route(problem: Problem, counts: Counts) -> Routing:
     """The best routing of these replicas. Always feasible: what does not fit is unserved."""
+    idle = [model for model in problem.models if not any(counts[model.key])]
+    if idle:
+        nothing = {model.key for model in idle}
+        busy = problem.part({model.key for model in problem.models} - nothing)
+        return _unrouted(problem, idle).merged(route(busy, counts))
     if not problem.models:
         return Routing({}, {}, {}, {})
     program = _Program(problem, counts)
@@ -279,6 +312,19 @@ def route(problem: Problem, counts: Counts) -> Routing:
     )
 
 
+def _unrouted(problem: Problem, idle: Sequence[PlannedModel]) -> Routing:
+    """Models without a replica: nothing is served, and no tier has a price."""
+    missing_cost = problem.missing_cost()
+    served = {m.key: tuple((0.0,) * len(item.qualities) for item in m.classes) for m in idle}
+    unserved = {m.key: tuple(item.demand for item in m.classes) for m in idle}
+    worth = {
+        m.key: _served_worth(m, served[m.key], unserved[m.key])
+        - replica_costs(problem, m, (0,) * len(m.columns), missing_cost)
+        for m in idle
+    }
+    return Routing(worth, served, unserved, {(m.key, tier.name): 0.0 for m in idle for tier in m.tiers})
+
+
 def _served_worth(model: PlannedModel, served: Sequence[Sequence[float]], unserved: Sequence[float]) -> float:
     quality = sum(
         q * x for item, xs in zip(model.classes, served, strict=True) for q, x in zip(item.qualities, xs, strict=True)
@@ -286,11 +332,11 @@ def _served_worth(model: PlannedModel, served: Sequence[Sequence[float]], unserv
     return model.weight * (quality - UNSERVED * sum(unserved))
 
 
-def _prices(problem: Problem, program: _Program, duals: Floats) -> dict[str, float]:
+def _prices(problem: Problem, duals: Floats) -> dict[str, float]:
     prices = dict.fromkeys(_shapes(problem), 0.0)
-    for limit, row in zip(problem.limits, program.limit_rows, strict=True):
+    for limit, dual in zip(problem.limits, duals.tolist(), strict=True):
         if not limit.starts:
-            prices[limit.shape] += max(0.0, -float(duals[row]))
+            prices[limit.shape] += dual
     return prices
 
 

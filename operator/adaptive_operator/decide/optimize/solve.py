@@ -12,15 +12,15 @@ from enum import StrEnum
 
 from adaptive_operator.decide.optimize.fallback import greedy, keep
 from adaptive_operator.decide.optimize.incremental import choose_free, narrow
-from adaptive_operator.decide.optimize.master import solve_master
-from adaptive_operator.decide.optimize.milp import Routing, route, solve_exact
+from adaptive_operator.decide.optimize.master import choose_listed, solve_master
+from adaptive_operator.decide.optimize.milp import Routing, relax, route, solve_exact
 from adaptive_operator.decide.optimize.problem import Counts, Problem, exceeded
 
 
 class Method(StrEnum):
     """How a plan was found."""
 
-    EXACT = "Exact"  # plain integer program
+    EXACT = "Exact"  # as good as the plain integer program, up to the gap
     MASTER = "Master"  # configurations
     INCREMENTAL = "Incremental"  # configurations of the models that changed, and of donors
     GREEDY = "Greedy"  # no solver
@@ -33,6 +33,8 @@ class SolveSettings:
 
     # Up to this many models the plain program is fast (a few ms at 1, below a second at 20) and exact.
     exact_models: int = 20
+    # Up to this many models divisible replicas nearly always prove listed configurations to be within the gap.
+    proven_models: int = 4
     # Beyond this many models only what changed is planned, when the caller says what did.
     incremental_models: int = 300
     gap: float = 1e-3
@@ -114,12 +116,22 @@ def solve_greedily(problem: Problem) -> PoolPlan:
 def _find(problem: Problem, kept: Counts, changed: Collection[str] | None, settings: SolveSettings) -> _Found:
     count = len(problem.models)
     if count <= settings.exact_models:
-        exact = solve_exact(problem, gap=settings.gap, seconds=settings.seconds)
-        return _Found(exact.counts, exact.bound, exact.prices, Method.EXACT)
+        return _find_exact(problem, settings)
     if changed is not None:
         return _find_incremental(problem, kept, changed, settings)
     found = solve_master(problem, gap=settings.gap, seconds=settings.seconds)
     return _Found(found.counts, found.bound, _by_shape(problem, found.prices), Method.MASTER)
+
+
+def _find_exact(problem: Problem, settings: SolveSettings) -> _Found:
+    """Configurations that divisible replicas prove to be within the gap need no search; else the program."""
+    relaxed, accepted = relax(problem), settings.gap * problem.weighted_demand
+    if len(problem.models) <= settings.proven_models:
+        listed = choose_listed(problem, relaxed.limit_prices, relaxed.bound, gap=settings.gap, seconds=settings.seconds)
+        if listed is not None and relaxed.bound - listed.worth <= accepted:
+            return _Found(listed.counts, relaxed.bound, relaxed.prices, Method.EXACT)
+    exact = solve_exact(problem, gap=settings.gap, seconds=settings.seconds, relaxed=relaxed)
+    return _Found(exact.counts, exact.bound, exact.prices, Method.EXACT)
 
 
 def _find_incremental(problem: Problem, kept: Counts, changed: Collection[str], settings: SolveSettings) -> _Found:

@@ -110,6 +110,16 @@ def test_with_classes_and_cascades_the_arrays_promise_no_more_than_the_program_s
 
 @UNHURRIED
 @given(problem=problems)
+def test_a_small_plan_is_no_further_from_the_best_one_than_the_gap_that_is_allowed(problem):
+    best = route(problem, solve_exact(problem, gap=1e-6).counts or {}).objective
+    plan, allowed = solve(problem), SolveSettings().gap * problem.weighted_demand
+
+    assert best - allowed - 1e-6 <= plan.objective <= best + 1e-4 * problem.weighted_demand
+    assert plan.bound >= best - 1e-6
+
+
+@UNHURRIED
+@given(problem=problems)
 def test_a_column_that_another_beats_in_everything_is_not_missed(problem):
     alive = undominated(build_tables(problem))
     fewer = replace(

@@ -92,7 +92,7 @@ class PoolMemory:
             self.count_failure("TimedOut" if isinstance(error, SolverTimeoutError) else "Failed")
             _LOG.warning("pool %s: the planner's program was not solved: %s", key, error)
             raise
-        if decision.unsolved:
+        if decision.unsolved and observation.planning is Planning.SOLVED:  # else nobody asked the solver
             self.count_failure("Unsolved")
         self._note_decided(observation, decision)
         if decision.plan is None:

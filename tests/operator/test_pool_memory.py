@@ -245,6 +245,22 @@ def test_a_failure_is_counted_and_the_pool_is_shared_by_need_and_after_three_gre
     assert memory.recall(SCARCE).planning is Planning.GREEDY
 
 
+def test_a_greedy_choice_that_stands_in_is_no_failure_of_a_solver_that_was_not_asked() -> None:
+    causes: list[str] = []
+    memory = PoolMemory(broken, causes.append)
+    memory.decide_pool(replace(SCARCE, planning=Planning.GREEDY), DEMO_SETTINGS)
+    assert causes == []
+
+
+def test_a_plan_that_is_too_far_from_its_bound_counts_as_unsolved() -> None:
+    def stopped(problem: Problem, changed: Collection[str] | None) -> PoolPlan:
+        return replace(solve(problem, changed), gap=0.2)
+
+    causes: list[str] = []
+    PoolMemory(stopped, causes.append).decide_pool(SCARCE, DEMO_SETTINGS)
+    assert causes == ["Unsolved"]
+
+
 LATE = SolverTimeoutError("no answer within 20 s")
 
 

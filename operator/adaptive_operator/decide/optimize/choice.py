@@ -7,7 +7,7 @@ could still be part of a better plan: the bound less what a choice gives up has 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -40,7 +40,7 @@ def choose(listed: Configurations, limits: Floats, prices: Floats, bound: float,
     least, most = _KEPT_PER_MODEL
     per_model = min(most, max(least, _KEPT // len(listed.first)))
     rows = _with_nothing(listed, top_rows(listed, listed.worth - listed.use @ prices, per_model))
-    kept = listed.picked(rows)
+    kept, bound = _above_nothing(listed.picked(rows), bound)
     loss = _losses(kept, prices)
     wished = best_rows(kept, -loss)
     if bound - kept.worth[wished].sum() <= effort.gap and (kept.use[wished].sum(axis=0) <= limits).all():
@@ -50,7 +50,7 @@ def choose(listed: Configurations, limits: Floats, prices: Floats, bound: float,
     if missed <= effort.gap:
         return None if first is None else rows[first]
     able = np.flatnonzero(loss <= missed)
-    second = _search(kept.picked(able), limits, effort.gap / max(abs(bound), 1e-9), effort)
+    second = _search(kept.picked(able), limits, bound, effort)
     found = [choice for choice in (first, None if second is None else able[second]) if choice is not None]
     return rows[max(found, key=lambda choice: float(kept.worth[choice].sum()))] if found else None
 
@@ -65,6 +65,12 @@ def best_rows(listed: Configurations, values: Floats) -> Ints:
 def _with_nothing(listed: Configurations, rows: Ints) -> Ints:
     """With each model's first row, which holds nothing: so there is always a choice within the limits."""
     return np.union1d(rows, listed.first)
+
+
+def _above_nothing(kept: Configurations, bound: float) -> tuple[Configurations, float]:
+    """Worth and bound above that of holding nothing: the solver's gap is relative, and all together may be worth 0."""
+    nothing = kept.worth[kept.first]
+    return replace(kept, worth=kept.worth - nothing[kept.owner]), bound - float(nothing.sum())
 
 
 def _losses(kept: Configurations, prices: Floats) -> Floats:
@@ -88,8 +94,8 @@ def _choose_near(kept: Configurations, loss: Floats, limits: Floats, effort: Eff
     part = _of_free(kept.picked(able), free)
     few = _with_nothing(part, top_rows(part, -loss[able], _FREE_PER_MODEL))
     few = np.union1d(few, np.searchsorted(able, chosen[free]))
-    worth = float(kept.worth[chosen[free]].sum())
-    again = _search(part.picked(few), left, _GAP_OF_PART * effort.gap / max(abs(worth), 1e-9), effort)
+    most = float((kept.worth * shares)[able].sum())
+    again = _search(part.picked(few), left, most, replace(effort, gap=_GAP_OF_PART * effort.gap))
     if again is None:
         return None
     chosen[free] = able[few[again]]
@@ -127,11 +133,13 @@ def _relaxed(kept: Configurations, limits: Floats) -> Floats | None:
         bounds=(0, 1),
         method="highs",
     )
-    return None if result.x is None else np.asarray(result.x)
+    # Status 0: solved. A solution that fails scipy's own check comes with another one.
+    return np.asarray(result.x) if result.status == 0 else None
 
 
-def _search(kept: Configurations, limits: Floats, relative_gap: float, effort: Effort) -> Ints | None:
-    """Rows (M,) of the best choice; None: none within the limits was found. The gap is relative to the worth."""
+def _search(kept: Configurations, limits: Floats, bound: float, effort: Effort) -> Ints | None:
+    """Rows (M,) of the best choice; None: none within the limits was found. No choice is worth more than `bound`."""
+    relative = effort.gap / max(bound, 1e-9)
     result = milp(
         -kept.worth,
         integrality=np.ones(len(kept.worth)),
@@ -140,7 +148,7 @@ def _search(kept: Configurations, limits: Floats, relative_gap: float, effort: E
             LinearConstraint(_one_each(kept), 1, 1),
             LinearConstraint(csr_matrix(kept.use.T), -np.inf, limits),
         ],
-        options={"mip_rel_gap": relative_gap, "node_limit": effort.nodes, "time_limit": effort.seconds},
+        options={"mip_rel_gap": relative, "node_limit": effort.nodes, "time_limit": effort.seconds},
     )
     return None if result.x is None else best_rows(kept, np.asarray(result.x))
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import Bounds, LinearConstraint, milp
 
+from adaptive_operator.decide.optimize import choice
 from adaptive_operator.decide.optimize.choice import Effort, best_rows, choose
 from adaptive_operator.decide.optimize.configurations import Configurations
 from adaptive_operator.decide.optimize.master import find_prices
@@ -85,3 +88,52 @@ def test_where_all_fits_everybody_gets_the_best_without_a_search() -> None:
     listed, most = draw(4, 70, 2, 1.0)
     rows, _ = chosen(listed, most, gap=0.0)
     assert rows.tolist() == best_rows(listed, listed.worth).tolist()
+
+
+@pytest.mark.parametrize("gaps", [0.0, 0.5, -0.5])
+@pytest.mark.parametrize("seed", [0, 1, 7])
+def test_the_gap_is_kept_where_the_best_choice_is_worth_next_to_nothing(seed: int, gaps: float) -> None:
+    """What is refused weighs against what is served, so the worth of all together passes zero."""
+    listed, most = draw(seed, 40, 2, 0.15)
+    gap = 1e-3 * float(np.abs(listed.worth[best_rows(listed, listed.worth)]).sum())
+    shifted = listed.worth - np.where(listed.owner == 0, best(listed, most) - gaps * gap, 0.0)
+    rows, _ = chosen(replace(listed, worth=shifted), most, gap)
+    assert shifted[rows].sum() >= gaps * gap - 1.001 * gap
+
+
+def test_minimums_that_do_not_fit_leave_the_gap_as_it_is() -> None:
+    """Without a replica each model is worth less by far than all that it could serve."""
+    listed, most = draw(5, 60, 2, 0.03)
+    worth = listed.worth.copy()
+    worth[listed.first] = -1e4
+    rows, _ = chosen(replace(listed, worth=worth), most, gap=0.1)
+    assert worth[rows].sum() >= best(replace(listed, worth=worth), most) - 0.1001
+
+
+def test_an_answer_of_the_relaxation_that_is_not_a_solution_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    listed, most = draw(6, 60, 2, 0.1)
+    shares = np.zeros(len(listed.owner))
+    shares[best_rows(listed, listed.worth)] = 1.0
+    expected, _ = chosen(listed, most, gap=1e-6)
+    monkeypatch.setattr(choice, "linprog", lambda *args, **options: SimpleNamespace(x=shares, status=4))
+    rows, _ = chosen(listed, most, gap=1e-6)
+    assert (listed.use[rows].sum(axis=0) <= most).all()
+    assert listed.worth[rows].sum() == pytest.approx(listed.worth[expected].sum())
+
+
+def test_without_limits_everybody_gets_the_best() -> None:
+    listed, _ = draw(4, 70, 1, 1.0)
+    free = replace(listed, use=np.zeros((len(listed.owner), 0)))
+    rows, _ = chosen(free, np.zeros(0), gap=0.0)
+    assert rows.tolist() == best_rows(listed, listed.worth).tolist()
+
+
+def test_nothing_is_chosen_where_not_even_nothing_is_within_the_limits() -> None:
+    listed, most = draw(4, 30, 2, 0.1)
+    found = choose(listed, -most - 1, np.zeros(2), 1e9, Effort(1e-3, 500, 60.0))
+    assert found is None
+
+
+def test_the_same_configurations_get_the_same_choice() -> None:
+    listed, most = draw(8, 80, 3, 0.1)
+    assert chosen(listed, most, gap=0.1)[0].tolist() == chosen(listed, most, gap=0.1)[0].tolist()

@@ -24,6 +24,8 @@ _KEPT_PER_MODEL: Final = (8, 40)
 _FREE: Final = 50
 _FREE_PER_MODEL: Final = 10
 _GAP_OF_PART: Final = 0.2  # of the gap: what the first search may leave of it
+# A gap relative to what was found; from 1 on, any choice that is worth less than nothing would be near enough.
+_MOST_RELATIVE: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +141,7 @@ def _relaxed(kept: Configurations, limits: Floats) -> Floats | None:
 
 def _search(kept: Configurations, limits: Floats, bound: float, effort: Effort) -> Ints | None:
     """Rows (M,) of the best choice; None: none within the limits was found. No choice is worth more than `bound`."""
-    relative = effort.gap / max(bound, 1e-9)
+    relative = min(_MOST_RELATIVE, effort.gap / max(bound, 1e-9))
     result = milp(
         -kept.worth,
         integrality=np.ones(len(kept.worth)),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -99,6 +100,22 @@ def test_the_gap_is_kept_where_the_best_choice_is_worth_next_to_nothing(seed: in
     shifted = listed.worth - np.where(listed.owner == 0, best(listed, most) - gaps * gap, 0.0)
     rows, _ = chosen(replace(listed, worth=shifted), most, gap)
     assert shifted[rows].sum() >= gaps * gap - 1.001 * gap
+
+
+def test_a_choice_that_is_worth_less_than_nothing_is_near_enough_to_no_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The gap is relative to what was found: (bound + loss) / loss is above 1, and may be little more."""
+    listed, most = draw(9, 60, 2, 0.1)
+    asked: list[float] = []
+
+    def watched(*args: Any, options: dict[str, float], **others: Any) -> Any:
+        asked.append(options["mip_rel_gap"])
+        return milp(*args, options=options, **others)
+
+    monkeypatch.setattr(choice, "milp", watched)
+    rows, _ = chosen(listed, most, gap=1e6)
+    assert asked
+    assert max(asked) < 1
+    assert listed.worth[rows].sum() >= listed.worth[listed.first].sum()
 
 
 def test_minimums_that_do_not_fit_leave_the_gap_as_it_is() -> None:

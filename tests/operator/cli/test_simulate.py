@@ -304,10 +304,13 @@ WRONG = {
         ["--policy", "ours:growth_headroom=-3"],
         "growth_headroom=-3 is out of range; it has to be from 1 to 10",
     ),
-    "a profile without a tier": (["--profile", "PROFILE"], "the profile has no tier int8; add it under tiers"),
+    "a profile without a tier": (
+        ["--profile", "PROFILE"],
+        "profile.yaml: the profile has no tier int8; add it under tiers",
+    ),
     "a capacity from one moment": (["--trace", "ONE", "--capacity", "--policy", "full"], "come at once"),
     "a floor that no tier reaches": (["-f", "FLOOR"], "quality.floorPermille is above tiers[].card.qualityP"),
-    "a manifest without a model": (["-f", "EMPTY"], "there is no AdaptiveModel in it"),
+    "a manifest without a model": (["-f", "EMPTY"], "there is no AdaptiveModel in it; give a manifest with"),
     "two models of one name": (["-f", "TWINS"], "two models are called uniform"),
     "two tiers of one name": (
         ["-f", "TIERS"],
@@ -375,7 +378,7 @@ PROFILES = {
     "no curve": ({"tiers": {"full": {}}}, "tiers.full has no curve and there is no base"),
     "points out of order": (
         {"tiers": {"full": {"curve": {**NO_STEP, "stepPoints": [[8, 7], [1, 7]]}}}},
-        "rising order",
+        "tiers.full.curve: stepPoints have to name numbers of sequences from 1 on, each once, in rising order; correct",
     ),
     "points that fall": (
         {"base": {**NO_STEP, "stepPoints": [[1, 9], [8, 7]]}, "tiers": {"full": {}}},

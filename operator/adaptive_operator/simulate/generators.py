@@ -217,6 +217,8 @@ def _numbers(name: str, text: str, known: Mapping[str, float | None]) -> dict[st
         key, _, number = part.partition("=")
         if key not in known:
             raise GeneratorError(f"{name}: no parameter {key!r}; it takes {', '.join(known)}")
+        if key in numbers:
+            raise GeneratorError(f"{name}: {key} is there twice; remove one")
         try:
             value = float(number)
         except ValueError:
@@ -225,7 +227,7 @@ def _numbers(name: str, text: str, known: Mapping[str, float | None]) -> dict[st
             raise GeneratorError(f"{name}: {part!r} is not PARAMETER=POSITIVE NUMBER; e.g. {key}=2")
         least, most = _RANGES.get(key, (0.0, math.inf))
         if not least <= value <= most:
-            limit = f"at least {least:g}" if most == math.inf else f"from {least:g} to {most:g}"
+            limit = f"at least {least:g}" if most == math.inf else f"from {least:g} to {most:.12g}"
             raise GeneratorError(f"{name}: {part!r} is out of range; {key} has to be {limit}")
         numbers[key] = value
     return numbers

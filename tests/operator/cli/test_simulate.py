@@ -284,6 +284,7 @@ WRONG = {
     "a target that is none": (["--policy", "hpa:2"], "e.g. hpa:0.7"),
     "an unknown generator": (["--trace", "wave:rate=1"], "no generator 'wave'; there are steady, square"),
     "a generator without its rate": (["--trace", "steady:seconds=60"], "steady: rate not given; e.g. steady:rate=2"),
+    "a rate that stands twice": (["--trace", "steady:rate=1,rate=2"], "steady: rate is there twice; remove one"),
     "a rate of zero": (["--trace", "steady:rate=0"], "'rate=0' is not PARAMETER=POSITIVE NUMBER"),
     "a generator's parameter that there is not": (
         ["--trace", "steady:rat=1"],
@@ -466,6 +467,13 @@ def test_numbers_that_make_no_sense_are_refused_with_the_usage(arguments, capsys
         simulate("-f", MODEL, "--trace", TRACE, *arguments)
     assert raised.value.code == 2
     assert f"{arguments[1]} is not a positive" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("arguments", "most"), [(["--budget", "100001"], 100_000), (["--seeds", "1000000000"], 1000)])
+def test_numbers_that_no_machine_gets_through_are_refused_with_the_most(arguments, most, capsys):
+    with pytest.raises(SystemExit):
+        simulate("-f", MODEL, "--trace", TRACE, *arguments)
+    assert f"{arguments[1]} is more than {most}, which is the most; take fewer" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("seconds", ["1000", "0", "0.01", "x", "nan"])

@@ -24,6 +24,8 @@ from adaptive_operator.cli.simulate import add_command
 from adaptive_operator.cli.simulated_inputs import describe_inputs
 from adaptive_operator.simulate.curve import Lengths, saturation
 from adaptive_operator.simulate.policies.registry import GRIDS
+from adaptive_operator.simulate.report.table import COLUMNS, REPEATED_COLUMNS
+from adaptive_operator.simulate.report.words import MEANINGS
 from adaptive_operator.simulate.scenario import load_scenario
 
 EXAMPLES = Path(__file__).parents[3] / "examples" / "simulate"
@@ -86,6 +88,15 @@ def test_a_report_says_what_was_simulated(tmp_path, capsys):
         assert text in html
     assert "minutes" not in head  # as it is by itself
     assert str(tmp_path) not in head + html + json.dumps(document)
+
+
+def test_every_column_of_the_report_is_explained_in_it(tmp_path, capsys):
+    arguments = ["--budget", "1", "--trace", "steady:rate=1,seconds=60", "--policy", "full"]
+    assert simulate("-f", MODEL, *arguments, "-o", str(tmp_path)) == 0
+    capsys.readouterr()
+    html = (tmp_path / "report.html").read_text()
+    assert [column for column in COLUMNS if html.count(f"<li><b>{column}</b>: ") != 1] == []
+    assert set(REPEATED_COLUMNS) <= set(COLUMNS) == set(MEANINGS)
 
 
 def test_a_report_names_the_generator_and_that_there_is_no_profile(tmp_path, capsys):

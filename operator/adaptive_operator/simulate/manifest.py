@@ -53,14 +53,13 @@ class _Loader(yaml.SafeLoader):
         What is wrong inside of lists and objects is told of their scalars.
         """
         try:
-            return super().construct_object(node, deep)  # type: ignore[no-untyped-call]
+            return super().construct_object(node, deep)
         except (ArithmeticError, AttributeError, LookupError, ValueError) as error:
             if not isinstance(node, yaml.ScalarNode):
                 raise
             seen = node.value if len(node.value) <= _MOST_SHOWN else f"{node.value[:_MOST_SHOWN]}…"
-            cause = (
-                f": {str(error).partition(';')[0]}" if isinstance(error, ValueError) else ""
-            )  # no advice of Python's
+            told = str(error).partition(";")[0]  # without the advice that Python gives to programmers
+            cause = f": {told}" if isinstance(error, ValueError) else ""
             told = f'line {node.start_mark.line + 1}: "{seen}" cannot be read{cause}'
             raise ManifestError(f"{told}; correct it, or put it in quotes if it is a text") from None
 

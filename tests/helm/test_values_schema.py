@@ -26,6 +26,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "credentials in the address of Prometheus": ({"prometheus": {"url": "http://u:p@prometheus"}}, "/prometheus/url"),
     "an address without a scheme": ({"prometheus": {"url": "prometheus:9090"}}, "/prometheus/url"),
     "a scrape interval of zero": ({"prometheus": {"scrapeIntervalSeconds": 0}}, "/prometheus/scrapeIntervalSeconds"),
+    "a hold that begins before the next scrape": (
+        {"planner": {"holdAfterStaleSeconds": 10}},
+        "planner.holdAfterStaleSeconds is 10, less than prometheus.scrapeIntervalSeconds (15)",
+    ),
     "a tag for a digest": ({"images": {"engine": {"digest": "latest"}}}, "/images/engine/digest"),
     "an empty tag": ({"images": {"engine": {"tag": ""}}}, "/images/engine/tag"),
     "a budget for no extended resource": ({"accelerators": {"budgets": {"gpu": 4}}}, "/accelerators/budgets"),

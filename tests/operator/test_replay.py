@@ -327,6 +327,12 @@ def test_a_log_whose_first_line_was_cut_off_is_replayed(tmp_path: Path, capsys: 
     assert "2 decisions, 0 come out differently" in told.out
 
 
+def test_a_log_as_windows_copies_it_is_replayed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "log.jsonl").write_bytes(b"\xef\xbb\xbf" + encode_record(record_of(SCARCE)).encode() + b"\r\n")
+    assert main(["replay", str(tmp_path / "log.jsonl")]) == 0
+    assert "2 decisions, 0 come out differently" in capsys.readouterr().out
+
+
 def test_a_bad_line_has_its_number() -> None:
     lines = ["", encode_record(record_of(SCARCE)), "{", encode_record(record_of(SCARCE))]
     assert [item.line for item in replay_lines(lines) if isinstance(item, Unreadable)] == [3]

@@ -34,6 +34,10 @@ operator's own code.
 - name: ADAPTIVE_DISCOVER_ACCELERATORS
   value: {{ and .Values.accelerators.discover (eq .Values.scope "cluster") | quote }}
 {{- with .Values.planner }}
+{{- $interval := int $.Values.prometheus.scrapeIntervalSeconds }}
+{{- if lt (int .holdAfterStaleSeconds) $interval }}
+{{- fail (printf "planner.holdAfterStaleSeconds is %v, less than prometheus.scrapeIntervalSeconds (%v): replicas would be held between any two scrapes; raise the first" .holdAfterStaleSeconds $interval) }}
+{{- end }}
 - name: ADAPTIVE_PLANNER_PERIOD_SECONDS
   value: {{ .periodSeconds | quote }}
 - name: ADAPTIVE_STALE_AFTER_SCRAPES

@@ -19,6 +19,7 @@ from adaptive_operator import names
 from adaptive_operator.api.status import AdaptiveModelStatus, DecisionStatus, GainOf, SwapStatus
 from adaptive_operator.api.v1alpha1 import AdaptiveModel
 from adaptive_operator.cli.summaries import SUMMARIES
+from adaptive_operator.cli.version import package_version
 
 _KUBECTL_SECONDS: Final = 30.0
 _WIDTH: Final = 12
@@ -64,7 +65,9 @@ def parse_model(text: str) -> AdaptiveModel:
         return AdaptiveModel.model_validate(document)
     except ValidationError as error:
         first = error.errors()[0]
-        raise ExplainError(f"{'.'.join(str(step) for step in first['loc'])}: {first['msg']}") from error
+        field = ".".join(str(step) for step in first["loc"])
+        hint = f"this is kubectl-adaptive {package_version()}; use that of the operator's version"
+        raise ExplainError(f"{field}: {first['msg']}; {hint}") from error
 
 
 def _shortened(text: str) -> str:

@@ -11,6 +11,8 @@ from adaptive_operator.simulate.failing_loads import FailingLoads, Failure
 from adaptive_operator.simulate.run import NodeLoss
 
 FAILURES: Final = ", ".join(Failure)
+_MOST_ACCELERATORS: Final = 100_000  # as a manifest may say
+_MOST_SEEDS: Final = 1000  # the figures of each are kept until the end
 _SCRAPE_SECONDS: Final = (1.0, 300.0)  # the operator takes no longer interval; near zero a run would never end
 
 
@@ -30,14 +32,25 @@ def whole(text: str) -> int:
         raise argparse.ArgumentTypeError(f"{text} is not a whole number") from None
 
 
-def positive_whole(text: str) -> int:
-    """From 1 on."""
+def accelerators(text: str) -> int:
+    """From 1 to what a manifest may say."""
+    return _positive_whole(text, _MOST_ACCELERATORS)
+
+
+def seeds(text: str) -> int:
+    """How many there are."""
+    return _positive_whole(text, _MOST_SEEDS)
+
+
+def _positive_whole(text: str, most: int) -> int:
     try:
         value = int(text)
     except ValueError:
         value = 0
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text} is not a positive whole number")
+    if value > most:
+        raise argparse.ArgumentTypeError(f"{text} is more than {most}, which is the most; take fewer")
     return value
 
 

@@ -42,7 +42,7 @@ def run(options: argparse.Namespace) -> int:
     1 when some do not, or cannot be made again, or a line or the file cannot be read (the cause on stderr).
     """
     try:
-        with options.file.open(encoding="utf-8", errors="surrogateescape") as lines:
+        with options.file.open(encoding="utf-8-sig", errors="surrogateescape") as lines:
             outcomes = _read(replay_lines(lines))
     except OSError as error:
         return _refuse(options.file, f"{error.strerror}; give the path of a decision log (JSON lines)")

@@ -14,12 +14,13 @@ from typing import Any, Final
 
 from adaptive_operator.cli.option_values import (
     FAILURES,
+    accelerators,
     failing_loads,
     folder,
     node_loss,
     positive,
-    positive_whole,
     scrape_seconds,
+    seeds,
     whole,
 )
 from adaptive_operator.cli.progress import show_progress
@@ -77,11 +78,11 @@ def add_command(commands: Any) -> None:
         " (docs/simulator.md; default: %(default)s)",
     )
     parser.add_argument("--profile", type=Path, help="YAML with step curves by tier; without, guessed from the cards")
-    parser.add_argument("--budget", type=positive_whole, help="accelerators (default: the manifest's)")
+    parser.add_argument("--budget", type=accelerators, help="accelerators (default: the manifest's)")
     parser.add_argument("--scale", type=positive, default=1.0, help="copies of the trace (default: %(default)s)")
     parser.add_argument("--minutes", type=positive, help="of the trace, from its start (default: all)")
     parser.add_argument(
-        "--seeds", type=positive_whole, default=1, help="seeds to repeat it on, from --seed on (default: %(default)s)"
+        "--seeds", type=seeds, default=1, help="seeds to repeat it on, from --seed on (default: %(default)s)"
     )
     parser.add_argument(
         "--lose",

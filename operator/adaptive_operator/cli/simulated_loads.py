@@ -11,6 +11,7 @@ from typing import Final
 
 from adaptive_operator.cli.load_limits import check_generator, check_size
 from adaptive_operator.cli.option_values import format_node_loss
+from adaptive_operator.cli.without_effect import describe_idle_options
 from adaptive_operator.simulate.cards import measure_cards
 from adaptive_operator.simulate.comparison import Comparison, ModelLoad, hold_out
 from adaptive_operator.simulate.failing_loads import FailingLoads
@@ -51,9 +52,7 @@ def prepare(options: argparse.Namespace) -> tuple[Comparison, list[str]]:
     rows = None if is_generator(options.trace) else _read_rows(options)
     models = tuple(_load_of(options, scenario, i, len(scenarios), rows) for i, scenario in enumerate(scenarios))
     check_size(options, [model.trace for model in models])
-    for model in models:
-        _tell(describe_short(model.scenario, model.trace))
-        _tell(describe_start(model.scenario, model.trace))
+    _tell_of_times(options, models)
     names = list(dict.fromkeys(name.strip() for name in options.policy.split(",") if name.strip()))
     if not names:
         raise PolicyError("--policy names no policy; e.g. --policy ours,hpa")
@@ -71,6 +70,15 @@ def prepare(options: argparse.Namespace) -> tuple[Comparison, list[str]]:
     comparison = Comparison(models, options.scale, options.seed, settings, resample=options.seeds > 1)
     _check_scale(options, comparison)
     return comparison, names
+
+
+def _tell_of_times(options: argparse.Namespace, models: Sequence[ModelLoad]) -> None:
+    for model in models:
+        _tell(describe_short(model.scenario, model.trace))
+        _tell(describe_start(model.scenario, model.trace))
+    seconds = max(model.trace[-1].arrival for model in models)
+    for note in describe_idle_options(options, is_generator(options.trace), len(models), seconds):
+        _tell(note)
 
 
 def _check_file(option: str, path: Path, what: str) -> None:

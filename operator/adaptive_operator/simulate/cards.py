@@ -46,6 +46,7 @@ def measure_cards(scenario: Scenario, trace: Sequence[TraceRow], seed: int) -> M
     if not any(tier.accelerators <= scenario.budget for tier in able.values()):
         raise ScenarioError(
             f"{scenario.name}: no tier keeps the objective even at {_LEAST_PART:.0%} of its saturation; allow more time"
+            " in slo, or correct the step times"
         )
     tiers = tuple(_with_card(tier, able[tier.name]) for tier in scenario.spec.tiers if tier.name in able)
     routing = scenario.spec.routing

@@ -19,6 +19,7 @@ Rate = Callable[[float], float]  # seconds -> requests/s
 # Azure's conversation trace: means 1,155 and 211, medians 1,020 and 129.
 _LONGEST_PROMPT: Final = 14_000
 _LONGEST_OUTPUT: Final = 1_000
+_LOOKS: Final = 1000  # at a rate, to see whether it changes
 _STEP_SECONDS: Final = 0.1  # in which a rate is taken
 _MOST_TOKENS: Final = 50_000.0  # on average: the longest requests have twelve times as many
 
@@ -194,6 +195,13 @@ def expect_requests(text: str, phase: float = 0.0) -> float:
     return _STEP_SECONDS * sum(load.rate((i + 0.5) * _STEP_SECONDS) for i in range(steps))
 
 
+def is_level(text: str, seconds: float, phase: float = 0.0) -> bool:
+    """Of a generator whose rate changes: is it the same through all of these seconds? Raises GeneratorError."""
+    load = _parse(text, phase)
+    rates = {load.rate(seconds * i / _LOOKS) for i in range(_LOOKS + 1)}
+    return len(rates) == 1 and not text.startswith("steady")
+
+
 def _parse(text: str, phase: float) -> _Load:
     name, _, parameters = text.partition(":")
     if name not in _SHAPES:
@@ -217,6 +225,8 @@ def _numbers(name: str, text: str, known: Mapping[str, float | None]) -> dict[st
         key, _, number = part.partition("=")
         if key not in known:
             raise GeneratorError(f"{name}: no parameter {key!r}; it takes {', '.join(known)}")
+        if key in numbers:
+            raise GeneratorError(f"{name}: {key} is there twice; remove one")
         try:
             value = float(number)
         except ValueError:
@@ -225,7 +235,7 @@ def _numbers(name: str, text: str, known: Mapping[str, float | None]) -> dict[st
             raise GeneratorError(f"{name}: {part!r} is not PARAMETER=POSITIVE NUMBER; e.g. {key}=2")
         least, most = _RANGES.get(key, (0.0, math.inf))
         if not least <= value <= most:
-            limit = f"at least {least:g}" if most == math.inf else f"from {least:g} to {most:g}"
+            limit = f"at least {least:g}" if most == math.inf else f"from {least:g} to {most:.12g}"
             raise GeneratorError(f"{name}: {part!r} is out of range; {key} has to be {limit}")
         numbers[key] = value
     return numbers

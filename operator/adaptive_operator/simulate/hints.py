@@ -21,7 +21,8 @@ _OTHER_WORK: Final = 1.5  # times the reference request's, or as many times less
 
 def describe_scenarios(scenarios: Sequence[Scenario]) -> list[str]:
     """What is to be known of the models themselves, whatever arrives for them: the reports have it, too."""
-    of_each = [describe(item) for item in scenarios for describe in (describe_mode, describe_floor, describe_warm_tier)]
+    of_models = (describe_mode, describe_objective, describe_floor, describe_warm_tier)
+    of_each = [describe(item) for item in scenarios for describe in of_models]
     return [line for line in (*of_each, describe_minimums(scenarios)) if line]
 
 
@@ -134,6 +135,23 @@ def describe_warm_tier(scenario: Scenario) -> str:
         f"{scenario.name}: routing.warmTier {below[0].name} is below quality.floorPermille"
         f" {spec.quality.floor_permille}: it takes accelerators and can serve next to nothing, and what stays during an"
         f" exchange may be too little for one; name a tier that reaches the floor, or leave warmTier out"
+    )
+
+
+def describe_objective(scenario: Scenario) -> str:
+    """That no request can be within the objective, however little load there is; empty where a tier that fits can."""
+    prompt = scenario.reference.lengths.prompt
+    fitting = [tier for tier in scenario.tiers if tier.accelerators <= scenario.budget]
+    times = [(tier.curve.step(1), tier.curve.prefill(round(prompt)), tier.name) for tier in fitting]
+    if any(step <= scenario.tpot_seconds and first <= scenario.ttft_seconds for step, first, _ in times):
+        return ""
+    step, first, name = min(times)
+    slo = scenario.spec.slo
+    return (
+        f"{scenario.name}: alone in a replica of {name} a request takes {1000 * step:.3g} ms per token, where"
+        f" slo.tpotMilliseconds is {slo.tpot_milliseconds}, and {1000 * first:.3g} ms for a prompt of {prompt:.0f}"
+        f" tokens, where slo.ttftMilliseconds is {slo.ttft_milliseconds}: none is within slo, with any"
+        " policy; raise what is passed, or correct the step times"
     )
 
 

@@ -24,6 +24,7 @@ from adaptive_operator.simulate.structure import Schema, find_faults, without_nu
 
 _MOST_TOLD: Final = 5
 _MOST_DEPTH: Final = 100  # no field of ours lies so deep, and all that read a document do so by recursion
+_MOST_SHOWN: Final = 60  # characters of a value
 _ANY_OBJECT: Final[Schema] = {"type": "object"}
 _KINDS: Final[Mapping[str, Kind]] = {kind.kind: kind for kind in (MODEL, POOL)}
 _Spec = TypeVar("_Spec", bound=BaseModel)
@@ -34,7 +35,7 @@ class ManifestError(ValueError):
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses a key that stands twice, as kubectl does: the last one would silently win."""
+    """Refuses a key that stands twice, as kubectl does: the last one would silently win. Names the lines of faults."""
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         """The fields of one object, before merges add others. Raises ManifestError."""
@@ -46,6 +47,22 @@ class _Loader(yaml.SafeLoader):
             seen.add(str(key.value))
         return node
 
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        """A value of its type. Raises ManifestError for a scalar that has none, such as a date in a 13th month.
+
+        What is wrong inside of lists and objects is told of their scalars.
+        """
+        try:
+            return super().construct_object(node, deep)
+        except (ArithmeticError, AttributeError, LookupError, ValueError) as error:
+            if not isinstance(node, yaml.ScalarNode):
+                raise
+            seen = node.value if len(node.value) <= _MOST_SHOWN else f"{node.value[:_MOST_SHOWN]}…"
+            told = str(error).partition(";")[0]  # without the advice that Python gives to programmers
+            cause = f": {told}" if isinstance(error, ValueError) else ""
+            told = f'line {node.start_mark.line + 1}: "{seen}" cannot be read{cause}'
+            raise ManifestError(f"{told}; correct it, or put it in quotes if it is a text") from None
+
 
 def read_yaml(path: Path) -> list[Any]:
     """The documents of a file, at least one. Raises ManifestError; OSError when it cannot be read."""
@@ -56,12 +73,23 @@ def read_yaml(path: Path) -> list[Any]:
     except RecursionError:
         depth = math.inf
     except yaml.YAMLError as error:
-        raise ManifestError(f"not YAML: {' '.join(str(error).split())}") from None
+        told = " ".join(str(error).split()).replace('"<unicode string>", ', "")
+        raise ManifestError(f"not YAML: {told}; correct it there") from None
     except UnicodeDecodeError:
         raise ManifestError("not a text; give a YAML file in UTF-8") from None
     if depth > _MOST_DEPTH:
         raise ManifestError("nested too deeply, or an alias stands inside of what it names; write it out")
     return documents
+
+
+def read_objects(path: Path) -> list[Any]:
+    """The documents of a manifest; those of a List, as `kubectl get -o yaml` writes it, one by one. Raises as above."""
+    found: list[Any] = []
+    for document in read_yaml(path):
+        is_list = isinstance(document, dict) and document.get("kind") == "List"
+        items = document.get("items") or [] if is_list else None
+        found += items if isinstance(items, list) else [document]
+    return found
 
 
 def _depth(value: Any, known: dict[int, float]) -> float:

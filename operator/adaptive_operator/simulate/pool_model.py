@@ -74,8 +74,12 @@ def find_pool(documents: Sequence[Any], members: Sequence[Member], budget: int |
     name = str(named.pop())
     spec = pools[name]
     accelerators = budget or spec.budget
-    if not accelerators:
+    if accelerators is None:
         raise PoolModelError(f"AcceleratorPool {name} names no budget; set it, or give --budget")
+    if accelerators == 0:
+        raise PoolModelError(
+            f"AcceleratorPool {name}: spec.budget is 0, which holds no replica; raise it, or give --budget"
+        )
     reserved = sum(share.reservation or 0 for share in spec.shares)
     if reserved > accelerators:
         raise PoolModelError(

@@ -51,7 +51,12 @@ class _Curve(_Document):
             raise ValueError("give stepMilliseconds with stepMillisecondsPerSequence, or stepPoints, not both")
         if line and not self.step_milliseconds:
             raise ValueError("stepMilliseconds has to be greater than 0: a step takes time")
-        times = [time for _, time in sorted(self.step_points or ())]
+        sizes = [size for size, _ in self.step_points or ()]
+        if sizes and (sizes[0] < 1 or sizes != sorted(set(sizes))):
+            raise ValueError(
+                "stepPoints have to name numbers of sequences from 1 on, each once, in rising order; correct the points"
+            )
+        times = [time for _, time in self.step_points or ()]
         if times != sorted(times):
             raise ValueError("stepPoints fall: a step of more sequences takes no less time; correct the points")
         if self.max_tokens_per_step is not None and self.max_tokens_per_step < self.max_sequences:

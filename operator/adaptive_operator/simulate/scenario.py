@@ -18,7 +18,7 @@ from adaptive_operator.names import KIND
 from adaptive_operator.observe.curve_cards import complete_cards, reference_request
 from adaptive_operator.simulate.curve import Lengths, StepCurve
 from adaptive_operator.simulate.guess import Guess, Reference, describe_guesses, guess_curve
-from adaptive_operator.simulate.manifest import ManifestError, name_of, parse_model, read_yaml
+from adaptive_operator.simulate.manifest import ManifestError, name_of, parse_model, read_objects
 from adaptive_operator.simulate.pool_model import Member, PoolModel, PoolModelError, find_pool
 from adaptive_operator.simulate.profile import ProfileError, check_names, read_profile
 
@@ -161,7 +161,7 @@ def load_scenarios(model: Path, profile: Path | None = None, budget: int | None 
     profile is for tiers of all models, by their names. Raises ScenarioError; OSError when a file cannot be read.
     """
     try:
-        documents = read_yaml(model)
+        documents = read_objects(model)
         raws = _find_models(documents)
         parsed = [_parse_spec(raw) for raw in raws]
         pool = find_pool(documents, [_member(raw, *one) for raw, one in zip(raws, parsed, strict=True)], budget)
@@ -172,7 +172,10 @@ def load_scenarios(model: Path, profile: Path | None = None, budget: int | None 
     accelerators = budget or max((named for named in budgets if named is not None), default=None)
     if accelerators is None:
         raise ScenarioError(f"{model}: spec.accelerators.budget is not set; set it, or give --budget")
-    scenarios = tuple(build_scenario(name, spec, accelerators, curves, str(model), pool) for name, spec in parsed)
+    try:
+        scenarios = tuple(build_scenario(name, spec, accelerators, curves, str(model), pool) for name, spec in parsed)
+    except ProfileError as error:
+        raise ScenarioError(f"{profile}: {error}") from None
     if profile is not None:
         _check_room(profile, scenarios)
     names = [scenario.name for scenario in scenarios]
@@ -228,7 +231,9 @@ def build_scenario(
     source: str = "",
     pool: PoolModel | None = None,
 ) -> Scenario:
-    """A scenario from a parsed spec; `curves` by tier, or None to guess them. Raises ScenarioError.
+    """A scenario from a parsed spec; `curves` by tier, or None to guess them.
+
+    Raises ScenarioError, and ProfileError where `curves` lacks one.
 
     `pool`: whose `budget` it is; without it the model is alone with that, also where it names a pool.
     """
@@ -257,7 +262,7 @@ def _tier_model(tier: Tier, spec: AdaptiveModelSpec, curves: Mapping[str, StepCu
 
     def curve_of(name: str, rate: float) -> StepCurve:
         if curves is not None and name not in curves:
-            raise ScenarioError(f"{where}the profile has no {_describe_name(name)}")
+            raise ProfileError(f"the profile has no {_describe_name(name)}")
         return (curves[name] if curves is not None else guess_curve(rate, reference, spec.slo)).with_objective(
             objective
         )
@@ -289,5 +294,5 @@ def _find_models(documents: Sequence[Any]) -> list[Mapping[str, Any]]:
     found: list[Mapping[str, Any]]
     found = [doc for doc in documents if isinstance(doc, dict) and doc.get("kind") == KIND]
     if not found:
-        raise ManifestError(f"there is no {KIND} in it")
+        raise ManifestError(f"there is no {KIND} in it; give a manifest with kind: {KIND}")
     return found

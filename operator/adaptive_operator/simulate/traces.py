@@ -95,7 +95,7 @@ def read_trace(
     rules = rules or TraceRules()
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:  # as Excel writes it, too
-            rows = _json_lines(path, file) if path.suffix == ".jsonl" else _csv_lines(path, file)
+            rows = _json_lines(path, file) if path.suffix.lower() == ".jsonl" else _csv_lines(path, file)
             trace, numbers = _ordered(path, rows, rules)
     except UnicodeDecodeError:
         raise TraceError(f"{path}: not a text; give CSV or JSON lines in UTF-8, not compressed") from None
@@ -117,10 +117,15 @@ def _validate_json(path: Path, number: int, line: str) -> _Line:
     except _RepeatedError as error:
         raise TraceError(f"{path}, row {number}: {error} is there twice; remove one") from None
     except (ValueError, RecursionError) as error:
-        raise TraceError(f"{path}, row {number}: not JSON ({error}); write one object per line") from None
+        raise TraceError(f"{path}, row {number}: not JSON ({_cause(error)}); write one object per line") from None
     if not isinstance(document, dict):
         raise TraceError(f"{path}, row {number}: not an object; write one object per line")
     return _parse(path, number, document, _JSON)
+
+
+def _cause(error: Exception) -> str:
+    """Without the advice that Python gives to programmers."""
+    return str(error).partition(";")[0]
 
 
 def _once_each(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
@@ -138,8 +143,8 @@ def _csv_lines(path: Path, lines: Iterable[str]) -> Iterator[tuple[int, _Line]]:
     try:
         missing = [column for column in _CSV.values() if column not in (reader.fieldnames or ())]
         if missing:
-            hint = f"the header has to be {','.join(_CSV.values())}"
-            raise TraceError(f"{path}, row {rows.line_num or 1}: no column {', '.join(missing)}; {hint}")
+            told = f"{path}, row {rows.line_num or 1}: no column {', '.join(missing)}"
+            raise TraceError(f"{told}; {_describe_header(','.join(reader.fieldnames or ()))}")
         columns = reader.fieldnames or ()
         twice = next((column for column in _CSV.values() if columns.count(column) > 1), None)
         if twice is not None:
@@ -150,6 +155,14 @@ def _csv_lines(path: Path, lines: Iterable[str]) -> Iterator[tuple[int, _Line]]:
             yield rows.line_num, _parse(path, rows.line_num, values, _CSV)
     except csv.Error as error:
         raise TraceError(f"{path}, row {rows.line_num}: not CSV ({error}); correct or remove it") from None
+
+
+def _describe_header(header: str) -> str:
+    """What is there in the place of the right header, and the remedy."""
+    if header.startswith("{"):
+        return "JSON lines need a name that ends in .jsonl"
+    wanted = ",".join(_CSV.values())
+    return f"the header is {_describe_value(header)}, and has to be {wanted}" if header else f"it has to be {wanted}"
 
 
 def _check_width(where: str, row: Mapping[str | None, Any], columns: Sequence[str]) -> None:

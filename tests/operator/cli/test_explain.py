@@ -179,7 +179,11 @@ BAD = {
     "a list": ("echo '[1,' && echo '2]'", "error: kubectl answered with [1, 2], which is no object\n"),
     "a long list": (f"echo '[{'1, ' * 500}2]'", "1, 1,…, which is no object\n"),
     "brackets without end": ("head -c 100000 /dev/zero | tr '\\0' '['", "kubectl did not answer with JSON"),
-    "no spec": ("""echo '{"metadata":{"name":"a"}}'""", "spec: Field required"),
+    "no spec": ("""echo '{"metadata":{"name":"a"}}'""", "spec: Field required; this is kubectl-adaptive "),
+    "another mode": (
+        """echo '{"metadata":{"name":"a"},"spec":{"mode":"Later","model":{"source":"file:///m"},"tiers":[]}}'""",
+        "spec.mode: Input should be 'Active', 'DryRun' or 'Paused'; this is kubectl-adaptive ",
+    ),
     "no words": ("exit 3", "exit status 3"),
 }
 

@@ -24,6 +24,8 @@ from adaptive_operator.cli.simulate import add_command
 from adaptive_operator.cli.simulated_inputs import describe_inputs
 from adaptive_operator.simulate.curve import Lengths, saturation
 from adaptive_operator.simulate.policies.registry import GRIDS
+from adaptive_operator.simulate.report.table import COLUMNS, REPEATED_COLUMNS
+from adaptive_operator.simulate.report.words import MEANINGS
 from adaptive_operator.simulate.scenario import load_scenario
 
 EXAMPLES = Path(__file__).parents[3] / "examples" / "simulate"
@@ -86,6 +88,15 @@ def test_a_report_says_what_was_simulated(tmp_path, capsys):
         assert text in html
     assert "minutes" not in head  # as it is by itself
     assert str(tmp_path) not in head + html + json.dumps(document)
+
+
+def test_every_column_of_the_report_is_explained_in_it(tmp_path, capsys):
+    arguments = ["--budget", "1", "--trace", "steady:rate=1,seconds=60", "--policy", "full"]
+    assert simulate("-f", MODEL, *arguments, "-o", str(tmp_path)) == 0
+    capsys.readouterr()
+    html = (tmp_path / "report.html").read_text()
+    assert [column for column in COLUMNS if html.count(f"<li><b>{column}</b>: ") != 1] == []
+    assert set(REPEATED_COLUMNS) <= set(COLUMNS) == set(MEANINGS)
 
 
 def test_a_report_names_the_generator_and_that_there_is_no_profile(tmp_path, capsys):
@@ -284,6 +295,7 @@ WRONG = {
     "a target that is none": (["--policy", "hpa:2"], "e.g. hpa:0.7"),
     "an unknown generator": (["--trace", "wave:rate=1"], "no generator 'wave'; there are steady, square"),
     "a generator without its rate": (["--trace", "steady:seconds=60"], "steady: rate not given; e.g. steady:rate=2"),
+    "a rate that stands twice": (["--trace", "steady:rate=1,rate=2"], "steady: rate is there twice; remove one"),
     "a rate of zero": (["--trace", "steady:rate=0"], "'rate=0' is not PARAMETER=POSITIVE NUMBER"),
     "a generator's parameter that there is not": (
         ["--trace", "steady:rat=1"],
@@ -304,10 +316,13 @@ WRONG = {
         ["--policy", "ours:growth_headroom=-3"],
         "growth_headroom=-3 is out of range; it has to be from 1 to 10",
     ),
-    "a profile without a tier": (["--profile", "PROFILE"], "the profile has no tier int8; add it under tiers"),
+    "a profile without a tier": (
+        ["--profile", "PROFILE"],
+        "profile.yaml: the profile has no tier int8; add it under tiers",
+    ),
     "a capacity from one moment": (["--trace", "ONE", "--capacity", "--policy", "full"], "come at once"),
     "a floor that no tier reaches": (["-f", "FLOOR"], "quality.floorPermille is above tiers[].card.qualityP"),
-    "a manifest without a model": (["-f", "EMPTY"], "there is no AdaptiveModel in it"),
+    "a manifest without a model": (["-f", "EMPTY"], "there is no AdaptiveModel in it; give a manifest with"),
     "two models of one name": (["-f", "TWINS"], "two models are called uniform"),
     "two tiers of one name": (
         ["-f", "TIERS"],
@@ -375,7 +390,7 @@ PROFILES = {
     "no curve": ({"tiers": {"full": {}}}, "tiers.full has no curve and there is no base"),
     "points out of order": (
         {"tiers": {"full": {"curve": {**NO_STEP, "stepPoints": [[8, 7], [1, 7]]}}}},
-        "rising order",
+        "tiers.full.curve: stepPoints have to name numbers of sequences from 1 on, each once, in rising order; correct",
     ),
     "points that fall": (
         {"base": {**NO_STEP, "stepPoints": [[1, 9], [8, 7]]}, "tiers": {"full": {}}},
@@ -463,6 +478,13 @@ def test_numbers_that_make_no_sense_are_refused_with_the_usage(arguments, capsys
         simulate("-f", MODEL, "--trace", TRACE, *arguments)
     assert raised.value.code == 2
     assert f"{arguments[1]} is not a positive" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("arguments", "most"), [(["--budget", "100001"], 100_000), (["--seeds", "1000000000"], 1000)])
+def test_numbers_that_no_machine_gets_through_are_refused_with_the_most(arguments, most, capsys):
+    with pytest.raises(SystemExit):
+        simulate("-f", MODEL, "--trace", TRACE, *arguments)
+    assert f"{arguments[1]} is more than {most}, which is the most; take fewer" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("seconds", ["1000", "0", "0.01", "x", "nan"])

@@ -98,6 +98,7 @@ def test_every_scaled_trace_is_sorted_and_its_lengths_come_from_the_trace(factor
         ("steady:rate=2,variation=1e200", "variation has to be from 0.01 to 100"),
         ("square:low=2,high=3,half-period=1e-320", "half-period has to be at least 1"),
         ("sinusoid:low=2,high=3,period=0.5", "period has to be at least 1"),
+        ("steady:rate=2,seconds=1e9", "seconds has to be from 0 to 31622400"),
     ],
 )
 def test_a_parameter_that_no_float_can_follow_is_refused(text, words):

@@ -12,6 +12,7 @@ from adaptive_operator.simulate.hints import (
     describe_lengths,
     describe_minimums,
     describe_mode,
+    describe_objective,
     describe_short,
     describe_start,
     describe_warm_tier,
@@ -19,6 +20,18 @@ from adaptive_operator.simulate.hints import (
 from adaptive_operator.simulate.requests import TraceRow
 from adaptive_operator.simulate.scenario import Scenario, build_scenario
 from tests.operator.simulate.scenes import TIERS, make_scenario, make_spec
+
+
+@pytest.mark.parametrize(("tpot", "ttft"), [(1, 2000), (100, 1)], ids=["per token", "to the first token"])
+def test_an_objective_that_no_replica_keeps_for_a_single_request_is_told_with_both_times(tpot: int, ttft: int):
+    told = describe_objective(make_scenario(slo={"tpotMilliseconds": tpot, "ttftMilliseconds": ttft}))
+    assert told.startswith("assistant: alone in a replica of ")
+    assert f"where slo.tpotMilliseconds is {tpot}, and " in told
+    assert f"where slo.ttftMilliseconds is {ttft}: none is within slo, with any policy; raise what is passed" in told
+
+
+def test_nothing_is_told_of_an_objective_that_one_tier_keeps():
+    assert describe_objective(make_scenario()) == ""
 
 
 @pytest.mark.parametrize("seconds", [0.0, 24.0])

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-from adaptive_operator.simulate.manifest import ManifestError, parse_model, parse_pool, read_yaml
+from adaptive_operator.simulate.manifest import ManifestError, parse_model, parse_pool, read_objects, read_yaml
 from tests.integration import test_crd_rules as models
 from tests.integration import test_pool_rules as pools
 
@@ -141,11 +142,27 @@ def test_a_key_that_stands_twice_is_refused_as_kubectl_does(tmp_path):
         read_yaml(tmp_path / "model.yaml")
 
 
-@pytest.mark.parametrize(("content", "words"), [(b"\xff\xfe\x00", "not a text"), (b"a: [", "not YAML")])
+UNREADABLE = {
+    "no text": (b"\xff\xfe\x00", "not a text"),
+    "an open list": (b"a: [", r"not YAML: .* in line 1, column 5: a: \["),
+    "a day that there is not": (b"a: 1\nb: 2026-13-45\n", r'line 2: "2026-13-45" cannot be read: month must be in 1'),
+    "thousands of digits": (b"a: " + b"9" * 5000, r'^line 1: "9{60}…" cannot be read: .* 5000 digits; correct it, or '),
+    "a tag that does not fit": (b"a: !!timestamp soon", r'line 1: "soon" cannot be read; correct it'),
+}
+
+
+@pytest.mark.parametrize(("content", "words"), UNREADABLE.values(), ids=UNREADABLE.keys())
 def test_a_file_that_is_no_yaml_is_refused(content, words, tmp_path):
     (tmp_path / "model.yaml").write_bytes(content)
     with pytest.raises(ManifestError, match=words):
         read_yaml(tmp_path / "model.yaml")
+
+
+def test_the_objects_of_a_list_are_read_as_kubectl_get_writes_them(tmp_path):
+    item = {"kind": "AdaptiveModel"}
+    listed = {"apiVersion": "v1", "kind": "List", "items": [item, item], "metadata": {"resourceVersion": ""}}
+    (tmp_path / "models.yaml").write_text(yaml.safe_dump_all([listed, {"kind": "ConfigMap"}, {"kind": "List"}]))
+    assert read_objects(tmp_path / "models.yaml") == [item, item, {"kind": "ConfigMap"}]
 
 
 def test_a_file_as_windows_writes_it_is_read(tmp_path):

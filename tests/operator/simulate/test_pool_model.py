@@ -222,6 +222,7 @@ def test_shares_are_those_of_the_models_that_they_are_for(name):
 
 REFUSED = {
     "no budget": ({}, MEMBERS, "names no budget; set it, or give --budget"),
+    "an empty budget": ({"budget": 0}, MEMBERS, "spec.budget is 0, which holds no replica; raise it, or give --budget"),
     "more reserved than there is": (
         {"budget": 2, "shares": [{"namespace": "one", "reservation": 3}]},
         MEMBERS[:2],

@@ -38,6 +38,7 @@ def test_seconds_are_read_too(tmp_path):
 def test_json_lines_are_read_and_empty_ones_skipped(tmp_path):
     text = '{"time": 3, "prompt_tokens": 10, "output_tokens": 20, "user": "a"}\n\n'
     assert read_trace(write(tmp_path, text, "trace.jsonl")) == (TraceRow(0.0, 10, 20),)
+    assert read_trace(write(tmp_path, text, "TRACE.JSONL")) == (TraceRow(0.0, 10, 20),)
 
 
 BAD = {
@@ -66,7 +67,7 @@ BAD = {
     "a number that is none": (HEADER + "0,5.5,1\n", "row 2: ContextTokens is '5.5'; give a whole number"),
     "an empty field": (HEADER + "0,,1\n", "row 2: ContextTokens is ''; give a whole number"),
     "a date that is none": (HEADER + "yesterday,1,1\n", "row 2: TIMESTAMP is 'yesterday'; give a date and time"),
-    "another header": ("a,b\n1,2\n", "row 1: no column TIMESTAMP, ContextTokens, GeneratedTokens; the header has to"),
+    "another header": ("a,b\n1,2\n", "row 1: no column TIMESTAMP, ContextTokens, GeneratedTokens; the header is 'a,"),
     "more values than columns": (
         HEADER + "0,1,1\n1,1,155,211\n",
         "row 3: 4 values for 3 columns; write numbers without commas, or remove the row",
@@ -78,6 +79,11 @@ BAD = {
     ),
     "no rows": (HEADER, "trace.csv: no request in it"),
     "nothing": ("", "row 1: no column"),
+    "another sign between columns": (
+        HEADER.replace(",", ";"),
+        "the header is 'TIMESTAMP;ContextTokens;GeneratedTokens', and has to be TIMESTAMP,ContextTokens,GeneratedTok",
+    ),
+    "JSON lines": ('{"time": 0, "prompt_tokens": 1}\n', "; JSON lines need a name that ends in .jsonl"),
 }
 
 
@@ -92,6 +98,7 @@ def test_a_trace_with_a_bad_row_is_refused_with_row_and_remedy(name, tmp_path):
 BAD_JSON = {
     "broken": ('{"time": 1', "trace.jsonl, row 1: not JSON"),
     "a list": ("[1, 2]", "row 1: not an object"),
+    "thousands of digits": ("9" * 5000, "value has 5000 digits); write one object per line"),
     "brackets without end": ("[" * 100_000, "row 1: not JSON"),
     "a truth as a number of tokens": (
         '{"time": 1, "prompt_tokens": true, "output_tokens": 1}',

@@ -7,6 +7,7 @@ from html import escape
 from typing import Any, Final
 
 from adaptive_operator.simulate.report.inputs import Inputs, format_html
+from adaptive_operator.simulate.report.words import LEFT_OUT, MEANINGS
 
 _STYLE: Final = (
     "body{font:15px/1.5 system-ui,sans-serif;max-width:1100px;margin:2em auto;padding:0 1em;color:#222}"
@@ -31,7 +32,7 @@ def build_html(
         f"<style>{_STYLE}</style></head><body><h1>{escape(title)}</h1>"
         f"{_introduction(document)}{format_html(inputs.lines())}"
         f'{_repeated(document, repeated)}<div class="wide">{_table(rows)}</div>'
-        f"{_notes(document)}{figures}</body></html>\n"
+        f"{_meanings()}{_notes(document)}{figures}</body></html>\n"
     )
 
 
@@ -64,6 +65,11 @@ def _notes(document: Mapping[str, Any]) -> str:
     notes = [*document["notes"], *(note for policy in document["policies"] for note in policy["notes"])]
     items = "".join(f"<li>{escape(note)}</li>" for note in notes)
     return f"<ul>{items}</ul>" if items else ""
+
+
+def _meanings() -> str:
+    items = "".join(f"<li><b>{escape(column)}</b>: {escape(text)}</li>" for column, text in MEANINGS.items())
+    return f"<details><summary>What the columns say</summary><p>{escape(LEFT_OUT)}</p><ul>{items}</ul></details>"
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:

@@ -23,6 +23,7 @@ _KEPT_PER_MODEL: Final = (8, 40)
 # What the first search chooses from: so many models, so many configurations of each.
 _FREE: Final = 50
 _FREE_PER_MODEL: Final = 10
+_SEARCHES: Final = 2  # at most, one after the other
 _GAP_OF_PART: Final = 0.2  # of the gap: what the first search may leave of it
 # A gap relative to what was found; from 1 on, any choice that is worth less than nothing would be near enough.
 _MOST_RELATIVE: Final = 0.5
@@ -30,7 +31,7 @@ _MOST_RELATIVE: Final = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """Where a search may end: `gap` in units of worth, nodes, and a guard in seconds."""
+    """Where searches may end: `gap` in units of worth, nodes of each, and a guard in seconds for both of them."""
 
     gap: float
     nodes: int
@@ -150,7 +151,7 @@ def _search(kept: Configurations, limits: Floats, bound: float, effort: Effort) 
             LinearConstraint(_one_each(kept), 1, 1),
             LinearConstraint(csr_matrix(kept.use.T), -np.inf, limits),
         ],
-        options={"mip_rel_gap": relative, "node_limit": effort.nodes, "time_limit": effort.seconds},
+        options={"mip_rel_gap": relative, "node_limit": effort.nodes, "time_limit": effort.seconds / _SEARCHES},
     )
     return None if result.x is None else best_rows(kept, np.asarray(result.x))
 

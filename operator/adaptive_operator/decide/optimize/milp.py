@@ -26,6 +26,7 @@ from adaptive_operator.decide.optimize.problem import (
 
 Floats = NDArray[np.float64]
 _EXACT_NODES = 20_000
+_MOST_RELATIVE = 0.5  # from 1 on, what is worth less than nothing could pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,15 +215,19 @@ class _Program:
             method="highs",
         )
 
-    def solved(self, gap: float, nodes: int, seconds: float) -> Any:
-        """The program as it is. `gap` is relative to the objective, `nodes` and `seconds` end the search."""
+    def solved(self, offset: float, gap: float, nodes: int, seconds: float) -> Any:
+        """The program as it is, with its last variable 1 at the cost `offset`, which only moves the objective.
+
+        `gap` is relative to the moved objective, `nodes` and `seconds` end the search.
+        """
+        width = len(self.costs) + 1
         return milp(
-            self.costs,
-            integrality=self.integers,
-            bounds=Bounds(np.zeros(len(self.costs)), np.array(self.highs)),
+            [*self.costs, offset],
+            integrality=[*self.integers, 0],
+            bounds=Bounds(np.append(np.zeros(width - 1), 1.0), np.array([*self.highs, 1.0])),
             constraints=[
-                LinearConstraint(self.most_matrix, -np.inf, self.most.right),
-                LinearConstraint(self.equal_matrix, self.equal.right, self.equal.right),
+                LinearConstraint(self.most.matrix(width), -np.inf, self.most.right),
+                LinearConstraint(self.equal.matrix(width), self.equal.right, self.equal.right),
             ],
             options={"mip_rel_gap": gap, "node_limit": nodes, "time_limit": seconds},
         )
@@ -271,12 +276,13 @@ def solve_exact(
     known = relaxed if relaxed is not None else relax(problem)
     if not problem.models:
         return Exact({}, known.bound, known.prices)
-    # HiGHS takes its gap relative to the objective, which passes zero where much is unserved.
-    scale = abs(known.bound)
-    relative = gap * problem.weighted_demand / scale if scale > 0 else gap
+    # HiGHS takes its gap relative to the objective, which passes zero where much is unserved: so above holding nothing.
+    nothing = _unrouted(problem, problem.models).objective
+    gain, accepted = known.bound - nothing, gap * problem.weighted_demand
     program, prices = known.program, known.prices
-    result = program.solved(relative, nodes, seconds)
-    bound = -float(result.mip_dual_bound) if result.mip_dual_bound is not None else known.bound
+    relative = min(_MOST_RELATIVE, accepted / gain) if gain > 0 else _MOST_RELATIVE
+    result = program.solved(nothing, relative, nodes, seconds)
+    bound = -float(result.mip_dual_bound) + nothing if result.mip_dual_bound is not None else known.bound
     if result.x is None:
         return Exact(None, bound, prices)
     counts = {

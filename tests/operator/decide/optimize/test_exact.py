@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from adaptive_operator.decide.optimize.milp import route, solve_exact
+from adaptive_operator.decide.optimize.fallback import greedy
+from adaptive_operator.decide.optimize.milp import relax, route, solve_exact
 from adaptive_operator.decide.optimize.problem import (
     Column,
     Limit,
@@ -19,6 +20,7 @@ from adaptive_operator.decide.optimize.problem import (
     replica_costs,
     used_of,
 )
+from tests.operator.decide.optimize.instances import small_problem
 
 FULL, INT8, INT4 = "full", "int8", "int4"
 
@@ -204,3 +206,28 @@ def test_the_worked_example_is_worth_what_the_documentation_says():
     assert route(four, int8).objective == pytest.approx(2.0958 - 0.0004)
     assert route(five, better).objective == pytest.approx(2.09724 - 0.0005)
     assert route(five, other).objective == pytest.approx(2.0968 - 0.0005)
+
+
+def scaled(problem: Problem, times: float) -> Problem:
+    """The same program with as many times the demand."""
+    return replace(
+        problem,
+        models=tuple(
+            replace(model, classes=tuple(replace(item, demand=item.demand * times) for item in model.classes))
+            for model in problem.models
+        ),
+    )
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_where_all_together_is_worth_nothing_the_gap_is_still_a_share_of_the_demand(seed):
+    """What is refused weighs against what is served: where that is 0, any plan is near it relative to the objective."""
+    problem, low, high = small_problem(seed, models=4), 0.5, 200.0
+    for _ in range(50):
+        middle = (low + high) / 2
+        low, high = (middle, high) if relax(scaled(problem, middle)).bound > 0 else (low, middle)
+    even = scaled(problem, low)
+
+    assert abs(relax(even).bound) < 1e-6 * even.weighted_demand
+    found = route(even, solve_exact(even, gap=1e-3).counts or {}).objective
+    assert found >= route(even, greedy(even)).objective - 1e-3 * even.weighted_demand

@@ -3,11 +3,12 @@
     PYTHONPATH=. python -m benchmarks.bench_simulator [--rounds 3] [--seconds 26]
 
 One int8 engine with one compute thread, started as the operator starts it but without prefix reuse, which the simulator
-does not know; its clients have the other core. First its profile is measured over HTTP (benchmarks/step_profile.py) and
-written as the YAML that `kubectl adaptive simulate` reads. From it the simulator tells the rate at which the objective
-is kept. Then Poisson arrivals at parts of that rate, of a fixed mix of lengths and other seeds, go through the
-simulated replica and, as streams, through the engine. Medians over the rounds of each round's median and p95. Ends with
-1 when a median time to first token, or per token, is further off than allowed.
+does not know; its clients have the other core. Each round begins with its profile, measured over HTTP
+(benchmarks/step_profile.py) and written as the YAML that `kubectl adaptive simulate` reads: a machine that is shared
+changes its pace from minute to minute. From the first one the simulator tells the rate at which the objective is kept.
+Then Poisson arrivals at parts of that rate, of a fixed mix of lengths and other seeds, go through the simulated replica
+and, as streams, through the engine. Medians over the rounds of each round's median and p95. Ends with 1 when a median
+time to first token, or per token, is further off than allowed.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ PARTS = (0.3, 0.6, 0.85)  # of the rate at which the objective is kept
 LIMITS = EngineLimits(max_sequences=8, step_tokens=64, kv_tokens=4096)
 MUST = 0.15  # a median may be off by so much
 # The context of the sequences whose steps are timed is about the mix's.
-_PLAN = ProfilePlan(prompts=(16, 32, 48, 64, 128, 192), batches=(1, 2, 3, 4, 6, 8), context=64, repeats=9)
+_PLAN = ProfilePlan(prompts=(16, 32, 48, 64, 128, 192), batches=(1, 2, 3, 4, 6, 8), context=64, repeats=3)
 _WARM_UP = LoadShape(clients=8, requests=2, prompt_tokens=32, new_tokens=16)
 _LONG_AFTER = 3600.0  # seconds in which every simulated request has ended
 
@@ -162,26 +163,27 @@ def read_scenario(profile: Path, objective: Objective) -> Scenario:
     return build_scenario("bench", build_spec(objective), 1, read_profile(profile))
 
 
-def compare(endpoint: Endpoint, scenario: Scenario, options: argparse.Namespace) -> list[Comparison]:
-    """All rates in every round, after each other; the order turns from round to round."""
-    curve = scenario.tiers[0].curve
-    kept = attained_rate(scenario, curve, MIX, seed=1)
-    limit = saturation(curve, Lengths.of(MIX))
+def choose_rates(scenario: Scenario) -> list[Comparison]:
+    """Parts of the rate at which the objective is kept, with nothing compared yet."""
+    kept = attained_rate(scenario, scenario.tiers[0].curve, MIX, seed=1)
+    limit = saturation(scenario.tiers[0].curve, Lengths.of(MIX))
     print(f"the objective is kept up to {kept:.2f} requests/s, {kept / limit:.0%} of saturation", flush=True)
-    found = [Comparison(part, part * kept, [], []) for part in PARTS]
-    gates: list[IdleCheck] = []
-    for round_ in range(options.rounds):
-        turn = round_ % len(found)
-        for one in found[turn:] + found[:turn]:
-            gates.append(wait_until_idle(options.gate_seconds))
-            seed = 1000 * (round_ + 1) + round(100 * one.part)
-            rows = draw_rows(one.rate, options.seconds, seed)
-            one.predicted.append(simulate(curve, rows))
-            one.measured.append(asyncio.run(replay(endpoint, rows, seed)))
-        print(f"round {round_ + 1} of {options.rounds}", flush=True)
-    shares = statistics.median(gate.share for gate in gates)
-    print(f"idle gate: {sum(gate.passed for gate in gates)} of {len(gates)} passed, median {shares:.0%} idle")
-    return found
+    return [Comparison(part, part * kept, [], []) for part in PARTS]
+
+
+def add_round(
+    endpoint: Endpoint, curve: StepCurve, found: Sequence[Comparison], round_: int, options: argparse.Namespace
+) -> list[IdleCheck]:
+    """All rates after each other, predicted and measured; the order turns from round to round."""
+    gates, turn = [], round_ % len(found)
+    for one in [*found[turn:], *found[:turn]]:
+        gates.append(wait_until_idle(options.gate_seconds))
+        seed = 1000 * (round_ + 1) + round(100 * one.part)
+        rows = draw_rows(one.rate, options.seconds, seed)
+        one.predicted.append(simulate(curve, rows))
+        one.measured.append(asyncio.run(replay(endpoint, rows, seed)))
+    print(f"round {round_ + 1} of {options.rounds}", flush=True)
+    return gates
 
 
 def render(found: Sequence[Comparison]) -> str:
@@ -207,17 +209,32 @@ def engine_flags(objective: Objective) -> list[str]:
 
 
 def run_bench(options: argparse.Namespace, objective: Objective) -> list[Comparison]:
-    """Profile, then all rates, with one engine."""
+    """Rounds of a profile and all rates, with one engine."""
     OUTPUT.mkdir(parents=True, exist_ok=True)
-    profile = OUTPUT / "simulator-profile.yaml"
+    found: list[Comparison] = []
+    gates: list[IdleCheck] = []
     with run_engine(engine_flags(objective), OUTPUT / "simulator-engine.log") as engine:
         endpoint = Endpoint(engine.base, OURS, {})
         asyncio.run(run_load(endpoint, _WARM_UP, seed=3))
-        wait = partial(wait_until_idle, options.gate_seconds)
-        measuring = measure_profile(endpoint, LIMITS.step_tokens, _PLAN, seed=7, wait=wait)
-        asyncio.run(measuring).write(profile, TIER, LIMITS)
-        print(profile.read_text(encoding="utf-8"), flush=True)
-        return compare(endpoint, read_scenario(profile, objective), options)
+        for round_ in range(options.rounds):
+            scenario = read_scenario(write_profile(endpoint, round_, options.gate_seconds), objective)
+            found = found or choose_rates(scenario)
+            gates += add_round(endpoint, scenario.tiers[0].curve, found, round_, options)
+    shares = statistics.median(gate.share for gate in gates)
+    print(f"idle gate: {sum(gate.passed for gate in gates)} of {len(gates)} passed, median {shares:.0%} idle")
+    return found
+
+
+def write_profile(endpoint: Endpoint, round_: int, gate_seconds: float) -> Path:
+    """The engine's profile of now; the last round's stays."""
+    path = OUTPUT / "simulator-profile.yaml"
+    wait = partial(wait_until_idle, gate_seconds)
+    measuring = measure_profile(endpoint, LIMITS.step_tokens, _PLAN, seed=7 + 10_000 * round_, wait=wait)
+    profile = asyncio.run(measuring)
+    profile.write(path, TIER, LIMITS)
+    steps = ", ".join(f"{size}: {step:.1f}" for size, step in profile.points)
+    print(f"prefill {profile.prefill:.1f} ms + {profile.prefill_per_token:.2f} ms per token; steps of {steps} ms")
+    return path
 
 
 def main() -> int:

@@ -113,7 +113,10 @@ def test_parts_of_a_pool_are_planned_again_as_they_were(monkeypatch: pytest.Monk
         records.append(build_record(seen, DEMO_SETTINGS, decided.decisions, decided.plan))
     whole, part = asked
     assert whole is None
-    assert part == {"demo/busy", "demo/calm1"}, "what asks for more, and who was to give and did not yet"
+    # Which of five that are alike is to give is a tie.
+    giving = {key for key in part if key.startswith("demo/calm")}
+    assert part == {"demo/busy"} | giving, "what asks for more, and who was to give and did not yet"
+    assert len(giving) == 1
 
     outcomes = replayed(*records)
     assert asked == [whole, part, whole, part]

@@ -18,11 +18,12 @@ from adaptive_operator.simulate.policies.base import Separate
 from adaptive_operator.simulate.policies.hpa import HpaPolicy
 from adaptive_operator.simulate.policies.oracle import make_pool_oracle
 from adaptive_operator.simulate.policies.ours import AdaptivePolicy
+from adaptive_operator.simulate.profile import ProfileError
 from adaptive_operator.simulate.replica import Replica
 from adaptive_operator.simulate.requests import Outcome, Request
 from adaptive_operator.simulate.run import NodeLoss, Part, RunSettings, run, run_pool
 from adaptive_operator.simulate.scaling import cut_trace
-from adaptive_operator.simulate.scenario import ScenarioError, build_scenario
+from adaptive_operator.simulate.scenario import build_scenario
 from adaptive_operator.simulate.scrapes import Fault
 from adaptive_operator.simulate.traces import read_trace
 from tests.needed import need_trace
@@ -247,5 +248,5 @@ def test_measured_cards_have_the_levels_too():
 
 
 def test_a_profile_without_a_level_is_refused():
-    with pytest.raises(ScenarioError, match=r"no level int4 of tier nested; add it under tiers\.nested\.levels"):
+    with pytest.raises(ProfileError, match=r"no level int4 of tier nested; add it under tiers\.nested\.levels"):
         nested_scenario({"nested": make_curve()})

@@ -71,7 +71,9 @@ def find_limit(situation: Situation, space: PlanSpace, plan: Plan, limit: int, d
     without_floor = replace(space, floor_permille=0.0).fill(plan, demand).unserved
     is_cut = without_floor < unserved - TOLERANCE * demand
     mix = as_mix(situation, space, plan)
-    lack = _Lack(situation, mix, limit, demand, unserved, _carried_text(situation, space, plan, is_cut))
+    lack = _Lack(
+        situation, mix, limit, demand, unserved, _carried_text(situation, mix, space.most(plan) if is_cut else None)
+    )
     wider = plan_space(situation, situation.budget)
     if is_cut and not lack.is_less_in(space):
         return floor_under_load(situation, mix, limit, demand)
@@ -84,10 +86,10 @@ def find_limit(situation: Situation, space: PlanSpace, plan: Plan, limit: int, d
     return _within_budget(lack)
 
 
-def _carried_text(situation: Situation, space: PlanSpace, plan: Plan, is_cut: bool) -> str:
-    mix = as_mix(situation, space, plan)
-    if is_cut:
-        return f"{mix_text(mix)} carry {rate_text(space.most(plan))} within quality.floorPermille"
+def _carried_text(situation: Situation, mix: Mix, within_floor: float | None) -> str:
+    """`within_floor`: requests/s, where the floor cuts off a part of what the mix carries."""
+    if within_floor is not None:
+        return f"{mix_text(mix)} carry {rate_text(within_floor)} within quality.floorPermille"
     return f"{mix_text(mix)} carry {rate_text(capacity(situation, mix))}"
 
 

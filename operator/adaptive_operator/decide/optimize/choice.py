@@ -15,6 +15,7 @@ from scipy.optimize import Bounds, LinearConstraint, linprog, milp
 from scipy.sparse import csr_matrix
 
 from adaptive_operator.decide.optimize.configurations import Configurations, Flags, top_rows
+from adaptive_operator.decide.optimize.milp import relative_gap
 from adaptive_operator.decide.optimize.tables import Floats, Ints
 
 # Configurations that the whole program chooses from: the more models, the fewer of each are needed.
@@ -25,8 +26,6 @@ _FREE: Final = 50
 _FREE_PER_MODEL: Final = 10
 _SEARCHES: Final = 2  # at most, one after the other
 _GAP_OF_PART: Final = 0.2  # of the gap: what the first search may leave of it
-# A gap relative to what was found; from 1 on, any choice that is worth less than nothing would be near enough.
-_MOST_RELATIVE: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +141,6 @@ def _relaxed(kept: Configurations, limits: Floats) -> Floats | None:
 
 def _search(kept: Configurations, limits: Floats, bound: float, effort: Effort) -> Ints | None:
     """Rows (M,) of the best choice; None: none within the limits was found. No choice is worth more than `bound`."""
-    relative = min(_MOST_RELATIVE, effort.gap / max(bound, 1e-9))
     result = milp(
         -kept.worth,
         integrality=np.ones(len(kept.worth)),
@@ -151,7 +149,11 @@ def _search(kept: Configurations, limits: Floats, bound: float, effort: Effort) 
             LinearConstraint(_one_each(kept), 1, 1),
             LinearConstraint(csr_matrix(kept.use.T), -np.inf, limits),
         ],
-        options={"mip_rel_gap": relative, "node_limit": effort.nodes, "time_limit": effort.seconds / _SEARCHES},
+        options={
+            "mip_rel_gap": relative_gap(effort.gap, bound),
+            "node_limit": effort.nodes,
+            "time_limit": effort.seconds / _SEARCHES,
+        },
     )
     return None if result.x is None else best_rows(kept, np.asarray(result.x))
 

@@ -26,7 +26,9 @@ from adaptive_operator.decide.optimize.problem import (
 
 Floats = NDArray[np.float64]
 _EXACT_NODES = 20_000
-_MOST_RELATIVE = 0.5  # from 1 on, what is worth less than nothing could pass
+_LEAST_GAIN = 1e-9
+# A gap relative to what was found; from 1 on, any choice that is worth less than nothing would be near enough.
+_MOST_RELATIVE = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,6 +257,11 @@ def most_useful(model: PlannedModel, column: Column) -> int:
     return most if tier.high is None else min(most, tier.high)
 
 
+def relative_gap(gap: float, gain: float) -> float:
+    """For HiGHS, which takes its gap relative to the objective: `gap` of the most that can be gained above nothing."""
+    return min(_MOST_RELATIVE, gap / max(gain, _LEAST_GAIN))
+
+
 def relax(problem: Problem) -> Relaxed:
     """The program with divisible replicas."""
     if not problem.models:
@@ -280,8 +287,7 @@ def solve_exact(
     nothing = _unrouted(problem, problem.models).objective
     gain, accepted = known.bound - nothing, gap * problem.weighted_demand
     program, prices = known.program, known.prices
-    relative = min(_MOST_RELATIVE, accepted / gain) if gain > 0 else _MOST_RELATIVE
-    result = program.solved(nothing, relative, nodes, seconds)
+    result = program.solved(nothing, relative_gap(accepted, gain), nodes, seconds)
     bound = -float(result.mip_dual_bound) + nothing if result.mip_dual_bound is not None else known.bound
     if result.x is None:
         return Exact(None, bound, prices)

@@ -20,6 +20,7 @@ class StepCurve:
 
     `step_tokens`: tokens of a step, decoding sequences included, of an engine that cuts prompts into chunks; None: a
     prompt is read in one go, and the others wait for it. `planned_seconds`: what such a step may take in all.
+    `beside_seconds`: the least that each sequence adds which decodes in such a step.
     """
 
     prefill_seconds: float  # gamma
@@ -29,6 +30,7 @@ class StepCurve:
     max_sequences: int
     step_tokens: int | None = None
     planned_seconds: float = math.inf
+    beside_seconds: float = 0.0
     _steps: tuple[float, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -56,12 +58,17 @@ class StepCurve:
         """Seconds of a step in which so many sequences decode and so many tokens of prompts are read beside them.
 
         A prefill has a step's own part in it already, so the first sequence comes along for nothing and the others add
-        what they add to a decode step: gamma + delta·n + step(b) - step(1), and no less than step(b).
+        what they add to a decode step: gamma + delta·n + step(b) - step(1), and no less than step(b). Where decode
+        waits for memory and prompts for arithmetic, they add more: a sequence is a row as a token of a prompt is one.
         """
         if not sequences:
             return self.prefill(prompt_tokens)
-        more = self.prefill(prompt_tokens) - self._steps[1] if prompt_tokens else 0.0
-        return self._steps[sequences] + max(0.0, more)
+        step = self._steps[sequences]
+        return max(step, self.prefill(prompt_tokens) + self._beside(sequences, step)) if prompt_tokens else step
+
+    def _beside(self, sequences: int, step_seconds: float) -> float:
+        """What sequences that decode, in steps of `step_seconds` alone, add to a step that reads prompts."""
+        return max(step_seconds - self._steps[1], self.beside_seconds * sequences)
 
     def prompt_room(self, sequences: int, step_seconds: float) -> int:
         """Prompt tokens that fit beside `sequences` that decode and take `step_seconds` alone; needs `step_tokens`.
@@ -71,7 +78,7 @@ class StepCurve:
         room = (self.step_tokens or 0) - sequences
         if not sequences or not self.prefill_seconds_per_token or math.isinf(self.planned_seconds):
             return room
-        spare = self.planned_seconds - step_seconds + self._steps[1] - self.prefill_seconds
+        spare = self.planned_seconds - self.prefill_seconds - self._beside(sequences, step_seconds)
         return min(room, max(int(spare / self.prefill_seconds_per_token), LEAST_PROMPT_TOKENS))
 
     def with_objective(self, tpot_seconds: float) -> StepCurve:
@@ -97,6 +104,7 @@ class StepCurve:
             prefill_seconds=self.prefill_seconds / prefill,
             prefill_seconds_per_token=self.prefill_seconds_per_token / prefill,
             points=tuple((size, seconds / decode) for size, seconds in self.points),
+            beside_seconds=self.beside_seconds / prefill,
         )
 
 

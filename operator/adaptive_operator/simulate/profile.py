@@ -43,6 +43,7 @@ class _Curve(_Document):
     kv_tokens: Annotated[int, Field(ge=1)]
     max_sequences: Annotated[int, Field(ge=1, le=4096)] = 64
     max_tokens_per_step: Annotated[int, Field(ge=1)] | None = None
+    beside_prompt_milliseconds_per_sequence: _NotNegative | None = None
 
     @model_validator(mode="after")
     def _check_one_form(self) -> _Curve:
@@ -61,6 +62,11 @@ class _Curve(_Document):
             raise ValueError("stepPoints fall: a step of more sequences takes no less time; correct the points")
         if self.max_tokens_per_step is not None and self.max_tokens_per_step < self.max_sequences:
             raise ValueError("maxTokensPerStep is below maxSequences, each of which takes a token; raise it")
+        if self.beside_prompt_milliseconds_per_sequence is not None and self.max_tokens_per_step is None:
+            raise ValueError(
+                "besidePromptMillisecondsPerSequence is of steps that read a prompt beside sequences that decode; "
+                "give maxTokensPerStep too, or leave it out"
+            )
         return self
 
     def build(self) -> StepCurve:
@@ -69,7 +75,9 @@ class _Curve(_Document):
             base, each = self.step_milliseconds or 0.0, self.step_milliseconds_per_sequence or 0.0
             points = linear_points(base / 1000, each / 1000, self.max_sequences)
         gamma, delta = self.prefill_milliseconds / 1000, self.prefill_milliseconds_per_token / 1000
-        return StepCurve(gamma, delta, points, self.kv_tokens, self.max_sequences, self.max_tokens_per_step)
+        beside = (self.beside_prompt_milliseconds_per_sequence or 0.0) / 1000
+        tokens = self.max_tokens_per_step
+        return StepCurve(gamma, delta, points, self.kv_tokens, self.max_sequences, tokens, beside_seconds=beside)
 
 
 class _Speeds(_Document):

@@ -400,6 +400,10 @@ PROFILES = {
         {"base": {**BASE, "maxTokensPerStep": 8, "maxSequences": 16}, "tiers": {"full": {}}},
         "maxTokensPerStep is below maxSequences",
     ),
+    "a time beside prompts that no step reads": (
+        {"base": {**BASE, "besidePromptMillisecondsPerSequence": 1.5}, "tiers": {"full": {}}},
+        "give maxTokensPerStep too, or leave it out",
+    ),
     "a tier of no model": (
         {"base": BASE, "tiers": {"full": {}, "ful": {}}},
         "profile.yaml: tiers.ful: no model has such a tier; did you mean full?",

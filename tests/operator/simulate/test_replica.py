@@ -183,6 +183,33 @@ def test_a_step_without_a_prompt_in_it_pays_no_prefill():
     assert curve.mixed(3, 10) == pytest.approx(0.11)
 
 
+# As CHUNKED, but a sequence that decodes beside a prompt costs 15 ms, as 15 tokens of it would.
+ROWS = StepCurve(0.01, 0.001, ((1, 0.02), (2, 0.03)), 1_000_000, 2, step_tokens=64, beside_seconds=0.015)
+
+BESIDE = {
+    "what a row of it costs": (ROWS, 2, 10, 0.01 + 0.01 + 2 * 0.015),
+    "a row of it, the first sequence too": (ROWS, 1, 10, 0.01 + 0.01 + 0.015),
+    "what it adds to a decode step where that is more": (CHUNKED, 2, 20, 0.01 + 0.02 + (0.03 - 0.02)),
+    "no less than the decode step": (CHUNKED, 2, 1, 0.03),
+    "nothing without a prompt": (ROWS, 2, 0, 0.03),
+    "twice as fast, half as much": (ROWS.scaled(2.0, 1.0), 2, 30, 0.005 + 0.015 + 2 * 0.0075),
+}
+
+
+@pytest.mark.parametrize("name", BESIDE)
+def test_a_sequence_that_decodes_beside_a_prompt_adds(name):
+    curve, sequences, tokens, seconds = BESIDE[name]
+    assert curve.mixed(sequences, tokens) == pytest.approx(seconds)
+
+
+@given(st.integers(1, 8), st.floats(0.0, 0.01), st.floats(0.03, 0.2))
+def test_a_chunk_that_fits_into_a_planned_step_takes_no_longer(sequences, beside, planned):
+    points = ((1, 0.01), (8, 0.02))
+    curve = StepCurve(0.004, 0.001, points, 1_000_000, 8, 64, planned, beside_seconds=beside)
+    room = curve.prompt_room(sequences, curve.step(sequences))
+    assert room <= 8 or curve.mixed(sequences, room) <= planned + 1e-9
+
+
 def test_the_levels_of_a_nested_replica_read_their_chunks_after_each_other():
     events = EventQueue()
     fast = CHUNKED.scaled(2.0, 2.0)

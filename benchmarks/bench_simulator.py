@@ -1,14 +1,14 @@
 """The simulator's replica against the engine: the same arrivals through both, and how far its times are off.
 
-    PYTHONPATH=. python -m benchmarks.bench_simulator [--rounds 3] [--seconds 26]
+    PYTHONPATH=. python -m benchmarks.bench_simulator [--rounds 12] [--seconds 10]
 
 One int8 engine with one compute thread, started as the operator starts it but without prefix reuse, which the simulator
-does not know; its clients have the other core. Each round begins with its profile, measured over HTTP
-(benchmarks/step_profile.py) and written as the YAML that `kubectl adaptive simulate` reads: a machine that is shared
-changes its pace from minute to minute. From the first one the simulator tells the rate at which the objective is kept.
-Then Poisson arrivals at parts of that rate, of a fixed mix of lengths and other seeds, go through the simulated replica
-and, as streams, through the engine. Medians over the rounds of each round's median and p95. Ends with 1 when a median
-time to first token, or per token, is further off than allowed.
+does not know; its clients have the other core. A profile measured over HTTP (benchmarks/step_profile.py) tells the rate
+at which the objective is kept. Then come short stretches of Poisson arrivals at parts of that rate, of a fixed mix of
+lengths, each with a repeat of the profile right before it: a machine that is shared changes its pace from second to
+second, and so profile and arrivals see as much of each pace. At the end the profile of all repeats is written as the
+YAML that `kubectl adaptive simulate` reads, and the same arrivals go through the simulated replica. Medians and p95 of
+all requests at a rate. Ends with 1 when a median time to first token, or per token, is further off than allowed.
 """
 
 from __future__ import annotations
@@ -38,7 +38,14 @@ from adaptive_operator.simulate.scores import percentile
 from benchmarks.engine_process import run_engine
 from benchmarks.http_load import OURS, Endpoint, LoadShape, StreamTimes, build_prompts, run_load, stream
 from benchmarks.idle import IdleCheck, wait_until_idle
-from benchmarks.step_profile import EngineLimits, ProfilePlan, measure_profile
+from benchmarks.step_profile import (
+    EngineLimits,
+    ProfilePlan,
+    ProfileRepeat,
+    StepProfile,
+    build_profile,
+    measure_repeat,
+)
 from inference_pods.kernels.cpu import detect_cpu
 
 OUTPUT = Path("out/bench")
@@ -48,7 +55,8 @@ PARTS = (0.3, 0.6, 0.85)  # of the rate at which the objective is kept
 LIMITS = EngineLimits(max_sequences=8, step_tokens=64, kv_tokens=4096)
 MUST = 0.15  # a median may be off by so much
 # The context of the sequences whose steps are timed is about the mix's.
-_PLAN = ProfilePlan(prompts=(16, 32, 48, 64, 128, 192), batches=(1, 2, 3, 4, 6, 8), context=64, repeats=3)
+_PLAN = ProfilePlan(prompts=(16, 64, 128, 192), batches=(1, 2, 4, 8), context=64)
+_FIRST_REPEATS = 5  # of the profile that the rates are chosen by
 _WARM_UP = LoadShape(clients=8, requests=2, prompt_tokens=32, new_tokens=16)
 _LONG_AFTER = 3600.0  # seconds in which every simulated request has ended
 
@@ -62,8 +70,34 @@ class Objective:
 
 
 @dataclass(frozen=True, slots=True)
+class Answer:
+    """One request's times, seconds."""
+
+    ttft: float
+    tpot: float
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """Arrivals of one round at one rate, and what the engine made of them."""
+
+    rows: list[TraceRow]
+    measured: list[Answer]
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """All that was measured. `stretches`: by part of the rate that keeps the objective, `kept`."""
+
+    kept: float
+    repeats: list[ProfileRepeat]
+    stretches: dict[float, list[Stretch]]
+    gates: list[IdleCheck]
+
+
+@dataclass(frozen=True, slots=True)
 class Times:
-    """Of one round: seconds, median and p95."""
+    """Of the requests at one rate: seconds, median and p95."""
 
     ttft: float
     ttft_p95: float
@@ -71,23 +105,24 @@ class Times:
     tpot_p95: float
 
     @classmethod
-    def of(cls, ttfts: Sequence[float], tpots: Sequence[float]) -> Times:
+    def of(cls, answers: Sequence[Answer]) -> Times:
+        ttfts, tpots = [one.ttft for one in answers], [one.tpot for one in answers]
         return cls(statistics.median(ttfts), percentile(ttfts, 0.95), statistics.median(tpots), percentile(tpots, 0.95))
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Rounds at one rate, predicted and measured."""
+    """All requests at one rate, predicted and measured."""
 
     part: float
     rate: float
-    predicted: list[Times]
-    measured: list[Times]
+    requests: int
+    predicted: Times
+    measured: Times
 
     def pair(self, figure: str) -> tuple[float, float]:
-        """(predicted, measured): medians over the rounds, seconds."""
-        predicted, measured = ([getattr(one, figure) for one in own] for own in (self.predicted, self.measured))
-        return statistics.median(predicted), statistics.median(measured)
+        """(predicted, measured), seconds."""
+        return getattr(self.predicted, figure), getattr(self.measured, figure)
 
     def error(self, figure: str) -> float:
         """Of the prediction, as a part of what was measured; positive: predicted slower than it was."""
@@ -110,7 +145,7 @@ def draw_rows(rate: float, seconds: float, seed: int) -> list[TraceRow]:
     return rows
 
 
-def simulate(curve: StepCurve, rows: Sequence[TraceRow]) -> Times:
+def simulate(curve: StepCurve, rows: Sequence[TraceRow]) -> list[Answer]:
     """What the simulator's replica makes of the rows."""
     events = EventQueue()
     replica = Replica(curve, events, _ignore, _ignore)
@@ -118,14 +153,14 @@ def simulate(curve: StepCurve, rows: Sequence[TraceRow]) -> Times:
     for request in requests:
         events.at(request.arrival, partial(replica.submit, request))
     events.run_until(requests[-1].arrival + _LONG_AFTER)
-    return Times.of([one.ttft for one in requests], [one.tpot for one in requests])
+    return [Answer(one.ttft, one.tpot) for one in requests]
 
 
 def _ignore(_request: Request) -> None:
     return None
 
 
-async def replay(endpoint: Endpoint, rows: Sequence[TraceRow], seed: int) -> Times:
+async def replay(endpoint: Endpoint, rows: Sequence[TraceRow], seed: int) -> list[Answer]:
     """What the engine makes of them; a request is sent when it is due, whatever the others do."""
     shapes = [LoadShape(1, 1, row.prompt_tokens, row.output_tokens) for row in rows]
     prompts = [build_prompts(shape, seed * 100_000 + index)[0] for index, shape in enumerate(shapes)]
@@ -137,7 +172,7 @@ async def replay(endpoint: Endpoint, rows: Sequence[TraceRow], seed: int) -> Tim
             return await stream(session, endpoint, shape, prompt)
 
         times = await asyncio.gather(*map(send, rows, shapes, prompts))
-    return Times.of([one.ttft_seconds for one in times], [one.tpot_seconds for one in times])
+    return [Answer(one.ttft_seconds, one.tpot_seconds) for one in times]
 
 
 def build_spec(objective: Objective) -> AdaptiveModelSpec:
@@ -159,45 +194,82 @@ def build_spec(objective: Objective) -> AdaptiveModelSpec:
     )
 
 
-def read_scenario(profile: Path, objective: Objective) -> Scenario:
-    return build_scenario("bench", build_spec(objective), 1, read_profile(profile))
+def write_scenario(profile: StepProfile, path: Path, objective: Objective) -> Scenario:
+    """What the simulator makes of the profile, by way of the file that its users write."""
+    profile.write(path, TIER, LIMITS)
+    return build_scenario("bench", build_spec(objective), 1, read_profile(path))
 
 
-def choose_rates(scenario: Scenario) -> list[Comparison]:
-    """Parts of the rate at which the objective is kept, with nothing compared yet."""
+def keep_rate(scenario: Scenario) -> float:
+    """Requests/s at which the simulator says that the objective is kept."""
     kept = attained_rate(scenario, scenario.tiers[0].curve, MIX, seed=1)
     limit = saturation(scenario.tiers[0].curve, Lengths.of(MIX))
     print(f"the objective is kept up to {kept:.2f} requests/s, {kept / limit:.0%} of saturation", flush=True)
-    return [Comparison(part, part * kept, [], []) for part in PARTS]
+    return kept
 
 
-def add_round(
-    endpoint: Endpoint, curve: StepCurve, found: Sequence[Comparison], round_: int, options: argparse.Namespace
-) -> list[IdleCheck]:
-    """All rates after each other, predicted and measured; the order turns from round to round."""
-    gates, turn = [], round_ % len(found)
-    for one in [*found[turn:], *found[:turn]]:
-        gates.append(wait_until_idle(options.gate_seconds))
-        seed = 1000 * (round_ + 1) + round(100 * one.part)
-        rows = draw_rows(one.rate, options.seconds, seed)
-        one.predicted.append(simulate(curve, rows))
-        one.measured.append(asyncio.run(replay(endpoint, rows, seed)))
-    print(f"round {round_ + 1} of {options.rounds}", flush=True)
-    return gates
+def measure(endpoint: Endpoint, path: Path, objective: Objective, options: argparse.Namespace) -> Measurement:
+    """The rates from a first profile, then rounds of all of them, each after a repeat of the profile."""
+    repeats = [_repeat(endpoint, index) for index in range(_FIRST_REPEATS)]
+    kept = keep_rate(write_scenario(build_profile(repeats, LIMITS.step_tokens), path, objective))
+    found = Measurement(kept, repeats, {part: [] for part in PARTS}, [])
+    for round_ in range(options.rounds):
+        turn = round_ % len(PARTS)  # the order turns from round to round
+        for part in [*PARTS[turn:], *PARTS[:turn]]:
+            _add_stretch(endpoint, found, part, options)
+        print(f"round {round_ + 1} of {options.rounds}", flush=True)
+    return found
+
+
+def _add_stretch(endpoint: Endpoint, found: Measurement, part: float, options: argparse.Namespace) -> None:
+    found.gates.append(wait_until_idle(options.gate_seconds))
+    found.repeats.append(_repeat(endpoint, len(found.repeats)))
+    seed = 1000 * len(found.repeats) + round(100 * part)
+    rows = draw_rows(part * found.kept, options.seconds, seed)
+    found.stretches[part].append(Stretch(rows, asyncio.run(replay(endpoint, rows, seed))))
+
+
+def _repeat(endpoint: Endpoint, index: int) -> ProfileRepeat:
+    return asyncio.run(measure_repeat(endpoint, _PLAN, seed=7 + 1000 * index))
+
+
+def compare(found: Measurement, curve: StepCurve) -> list[Comparison]:
+    """The requests of all rounds at each rate, through the simulated replica and through the engine."""
+    return [_compare(part, part * found.kept, stretches, curve) for part, stretches in found.stretches.items()]
+
+
+def _compare(part: float, rate: float, stretches: Sequence[Stretch], curve: StepCurve) -> Comparison:
+    predicted = [answer for one in stretches for answer in simulate(curve, one.rows)]
+    measured = [answer for one in stretches for answer in one.measured]
+    return Comparison(part, rate, len(measured), Times.of(predicted), Times.of(measured))
 
 
 def render(found: Sequence[Comparison]) -> str:
     """A row per rate: predicted / measured milliseconds and how far off, then met or missed."""
     figures = {"ttft": "TTFT p50", "ttft_p95": "TTFT p95", "tpot": "TPOT p50", "tpot_p95": "TPOT p95"}
-    lines = ["| rate | " + " | ".join(figures.values()) + " | p50 within 15 % |", "|---|---|---|---|---|---|"]
+    lines = ["| rate | requests | " + " | ".join(figures.values()) + " | p50 within 15 % |", "|---" * 7 + "|"]
     for one in found:
         cells = []
         for figure in figures:
             predicted, measured = (1000 * value for value in one.pair(figure))
             cells.append(f"{predicted:.1f} / {measured:.1f} ({one.error(figure):+.0%})")
         verdict = "met" if one.is_met else "**missed**"
-        lines.append(f"| {one.rate:.2f}/s ({one.part:.2f}) | {' | '.join(cells)} | {verdict} |")
+        lines.append(f"| {one.rate:.2f}/s ({one.part:.2f}) | {one.requests} | {' | '.join(cells)} | {verdict} |")
     return "\n".join(lines)
+
+
+def describe_profile(profile: StepProfile, repeats: Sequence[ProfileRepeat]) -> str:
+    """The profile, and how far its repeats are apart: the pace of the machine."""
+    steps = ", ".join(f"{size}: {step:.1f}" for size, step in profile.points)
+    spread = (_spread([one.firsts[64] for one in repeats]), _spread([one.steps[1] for one in repeats]))
+    return (
+        f"prefill {profile.prefill:.1f} ms + {profile.prefill_per_token:.2f} ms per token; steps of {steps} ms; "
+        f"{len(repeats)} repeats, p10 to p90: 64 tokens alone {spread[0]}, a step of one {spread[1]} ms"
+    )
+
+
+def _spread(found: Sequence[float]) -> str:
+    return f"{1000 * percentile(found, 0.1):.1f} to {1000 * percentile(found, 0.9):.1f}"
 
 
 def engine_flags(objective: Objective) -> list[str]:
@@ -209,38 +281,26 @@ def engine_flags(objective: Objective) -> list[str]:
 
 
 def run_bench(options: argparse.Namespace, objective: Objective) -> list[Comparison]:
-    """Rounds of a profile and all rates, with one engine."""
+    """Everything measured with one engine, then predicted."""
     OUTPUT.mkdir(parents=True, exist_ok=True)
-    found: list[Comparison] = []
-    gates: list[IdleCheck] = []
+    path = OUTPUT / "simulator-profile.yaml"
     with run_engine(engine_flags(objective), OUTPUT / "simulator-engine.log") as engine:
         endpoint = Endpoint(engine.base, OURS, {})
         asyncio.run(run_load(endpoint, _WARM_UP, seed=3))
-        for round_ in range(options.rounds):
-            scenario = read_scenario(write_profile(endpoint, round_, options.gate_seconds), objective)
-            found = found or choose_rates(scenario)
-            gates += add_round(endpoint, scenario.tiers[0].curve, found, round_, options)
-    shares = statistics.median(gate.share for gate in gates)
-    print(f"idle gate: {sum(gate.passed for gate in gates)} of {len(gates)} passed, median {shares:.0%} idle")
-    return found
-
-
-def write_profile(endpoint: Endpoint, round_: int, gate_seconds: float) -> Path:
-    """The engine's profile of now; the last round's stays."""
-    path = OUTPUT / "simulator-profile.yaml"
-    wait = partial(wait_until_idle, gate_seconds)
-    measuring = measure_profile(endpoint, LIMITS.step_tokens, _PLAN, seed=7 + 10_000 * round_, wait=wait)
-    profile = asyncio.run(measuring)
-    profile.write(path, TIER, LIMITS)
-    steps = ", ".join(f"{size}: {step:.1f}" for size, step in profile.points)
-    print(f"prefill {profile.prefill:.1f} ms + {profile.prefill_per_token:.2f} ms per token; steps of {steps} ms")
-    return path
+        found = measure(endpoint, path, objective, options)
+    profile = build_profile(found.repeats, LIMITS.step_tokens)
+    print(describe_profile(profile, found.repeats))
+    shares = statistics.median(gate.share for gate in found.gates)
+    print(
+        f"idle gate: {sum(gate.passed for gate in found.gates)} of {len(found.gates)} passed, median {shares:.0%} idle"
+    )
+    return compare(found, write_scenario(profile, path, objective).tiers[0].curve)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Measure how far the simulator is off an engine.")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=26.0, help="of arrivals, at each rate in each round")
+    parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--seconds", type=float, default=10.0, help="of arrivals, at each rate in each round")
     parser.add_argument("--ttft-milliseconds", type=int, default=1000)
     parser.add_argument("--tpot-milliseconds", type=int, default=60)
     parser.add_argument("--gate-seconds", type=float, default=5.0, help="wait so long for an idle machine")

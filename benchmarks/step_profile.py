@@ -1,13 +1,14 @@
 """A tier's profile for the simulator, measured from outside as its users can: over HTTP, without a look at the engine.
 
-A prompt that is read alone gives the prefill, streams that decode together give a step. The profile is written as the
-YAML that `kubectl adaptive simulate --profile` reads.
+A prompt that is read alone gives the prefill, streams that decode together give a step. All of it is measured once per
+repeat, and the profile has the means over the repeats: a queue feels how long steps take on average, pauses included.
+It is written as the YAML that `kubectl adaptive simulate --profile` reads.
 """
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -42,6 +43,8 @@ class StepProfile:
             "kvTokens": limits.kv_tokens,
             "maxSequences": limits.max_sequences,
             "maxTokensPerStep": limits.step_tokens,
+            # A step computes rows: one that decodes costs no less than one of a prompt.
+            "besidePromptMillisecondsPerSequence": round(self.prefill_per_token, 4),
         }
         return yaml.safe_dump({"base": curve, "tiers": {tier: {}}}, sort_keys=False)
 
@@ -51,33 +54,37 @@ class StepProfile:
 
 @dataclass(frozen=True, slots=True)
 class ProfilePlan:
-    """What is measured. `prompts`: lengths read alone; `batches`: streams at once, each after `context` tokens."""
+    """Of a repeat. `prompts`: lengths read alone; `batches`: streams at once, each after `context` tokens."""
 
     prompts: tuple[int, ...]
     batches: tuple[int, ...]
     context: int
-    repeats: int
 
 
-async def measure_profile(
-    endpoint: Endpoint, step_tokens: int, plan: ProfilePlan, seed: int, wait: Callable[[], object]
-) -> StepProfile:
-    """Medians over the repeats; each repeat measures everything once, so that a disturbance spoils a few of each.
+@dataclass(frozen=True, slots=True)
+class ProfileRepeat:
+    """Seconds: to the first token by the length of a prompt read alone, of a decode step by sequences."""
 
-    `wait` is called before each repeat: it returns when the machine is idle.
-    """
-    firsts: dict[int, list[float]] = {size: [] for size in plan.prompts}
-    steps: dict[int, list[float]] = {size: [] for size in plan.batches}
-    for repeat in range(plan.repeats):
-        wait()
-        for size, found in firsts.items():
-            found.append(await _first_token_seconds(endpoint, size, seed + 1000 * repeat + size))
-        for size, found in steps.items():
-            found.append(await _step_seconds(endpoint, size, plan.context, seed + 1000 * repeat + 500 + size))
-    read = [(size, statistics.median(found)) for size, found in firsts.items()]
-    prefill, per_token = fit_prefill(read, step_tokens)
-    points = never_falling([(size, statistics.median(found)) for size, found in steps.items()])
+    firsts: Mapping[int, float]
+    steps: Mapping[int, float]
+
+
+async def measure_repeat(endpoint: Endpoint, plan: ProfilePlan, seed: int) -> ProfileRepeat:
+    """Everything of the plan once. Raises ValueError when streams of a batch were never all there at once."""
+    firsts = {size: await _first_token_seconds(endpoint, size, seed + size) for size in plan.prompts}
+    steps = {size: await _step_seconds(endpoint, size, plan.context, seed + 500 + size) for size in plan.batches}
+    return ProfileRepeat(firsts, steps)
+
+
+def build_profile(repeats: Sequence[ProfileRepeat], step_tokens: int) -> StepProfile:
+    """Of the means over the repeats, of which there is at least one."""
+    prefill, per_token = fit_prefill(_means([one.firsts for one in repeats]), step_tokens)
+    points = never_falling(_means([one.steps for one in repeats]))
     return StepProfile(1000 * prefill, 1000 * per_token, tuple((size, 1000 * seconds) for size, seconds in points))
+
+
+def _means(found: Sequence[Mapping[int, float]]) -> list[tuple[int, float]]:
+    return [(size, statistics.fmean(one[size] for one in found)) for size in found[0]]
 
 
 async def _first_token_seconds(endpoint: Endpoint, prompt_tokens: int, seed: int) -> float:
@@ -90,7 +97,7 @@ async def _step_seconds(endpoint: Endpoint, streams: int, context: int, seed: in
 
 
 def step_of(times: Sequence[StreamTimes]) -> float:
-    """Seconds between two frames of a stream, the median while all streams have begun and none has ended.
+    """Mean seconds between two frames of a stream while all streams have begun and none has ended.
 
     Raises ValueError when they were never all there at once.
     """
@@ -99,7 +106,7 @@ def step_of(times: Sequence[StreamTimes]) -> float:
     gaps = [later - earlier for frames in inside for earlier, later in pairwise(frames)]
     if not gaps:
         raise ValueError(f"{len(times)} streams never decoded together: the engine's batch is smaller")
-    return statistics.median(gaps)
+    return statistics.fmean(gaps)
 
 
 def fit_prefill(firsts: Sequence[tuple[int, float]], step_tokens: int) -> tuple[float, float]:

@@ -4,7 +4,15 @@ import pytest
 
 from adaptive_operator.simulate.profile import read_profile
 from benchmarks.http_load import StreamTimes
-from benchmarks.step_profile import EngineLimits, StepProfile, fit_prefill, never_falling, step_of
+from benchmarks.step_profile import (
+    EngineLimits,
+    ProfileRepeat,
+    StepProfile,
+    build_profile,
+    fit_prefill,
+    never_falling,
+    step_of,
+)
 
 PREFILLS = {
     "one chunk and several": ([(32, 0.042), (64, 0.074), (128, 0.148), (192, 0.222)], 0.010, 0.001),
@@ -24,6 +32,19 @@ def test_a_step_is_timed_while_all_streams_decode():
     first = StreamTimes(9.0, 10.0, 10.8, 7, (10.0, 10.1, 10.3, 10.4, 10.5, 10.6, 10.8))
     second = StreamTimes(9.0, 10.3, 10.5, 3, (10.3, 10.4, 10.5))
     assert step_of([first, second]) == pytest.approx(0.1)
+
+
+def test_a_pause_counts_in_the_mean_of_the_steps():
+    stream = StreamTimes(9.0, 10.0, 10.8, 5, (10.0, 10.1, 10.2, 10.7, 10.8))
+    assert step_of([stream]) == pytest.approx(0.2)
+
+
+def test_a_profile_has_the_means_over_its_repeats():
+    slow = ProfileRepeat({32: 0.050, 128: 0.170}, {1: 0.010, 8: 0.030})
+    fast = ProfileRepeat({32: 0.034, 128: 0.126}, {1: 0.020, 8: 0.020})
+    profile = build_profile([slow, fast], step_tokens=64)
+    assert (profile.prefill, profile.prefill_per_token) == (pytest.approx(10.0), pytest.approx(1.0))
+    assert profile.points == ((1, pytest.approx(15.0)), (8, pytest.approx(25.0)))
 
 
 def test_streams_that_never_decode_together_are_no_measurement():
@@ -46,3 +67,6 @@ def test_what_is_written_is_what_the_simulator_reads(tmp_path):
         pytest.approx(0.0185),
     )
     assert (curve.step_tokens, curve.kv_tokens, curve.max_sequences) == (64, 4096, 8)
+    # 10 tokens beside 8 sequences and beside one: each is a row as a token is.
+    assert curve.mixed(8, 10) == pytest.approx(0.00425 + 0.0115 + 0.0092)
+    assert curve.mixed(1, 10) == pytest.approx(0.00425 + 0.0115 + 0.00115)

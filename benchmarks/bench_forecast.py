@@ -19,7 +19,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from adaptive_operator.simulate.curve import StepCurve
 from adaptive_operator.simulate.generators import Rate, day_and_night, flash_crowd, generate, sinusoid, square_wave
 from adaptive_operator.simulate.policies.ours import AdaptivePolicy
 from adaptive_operator.simulate.policies.registry import Setting, make_policy
@@ -104,7 +103,8 @@ def slow_scenario(case: Case) -> Scenario:
     made = load_scenario(EXAMPLES / f"{table}.yaml", EXAMPLES / f"profile-{table}.yaml", case.budget)
     kept = 1 if case.table == SINGLE else len(made.tiers)
     tiers = tuple(
-        replace(t, load_seconds=case.seconds, rate=t.rate / SLOWER, curve=_slower(t.curve)) for t in made.tiers[:kept]
+        replace(t, load_seconds=case.seconds, rate=t.rate / SLOWER, curve=t.curve.scaled(1 / SLOWER, 1 / SLOWER))
+        for t in made.tiers[:kept]
     )
     cards = [t.card for t in made.spec.tiers[:kept] if t.card is not None]
     changed = [
@@ -121,15 +121,6 @@ def slow_scenario(case: Case) -> Scenario:
         routing = spec.routing.model_copy(update={"warm_tier": None})
         spec = spec.model_copy(update={"routing": routing})
     return replace(made, spec=spec, tiers=tiers)
-
-
-def _slower(curve: StepCurve) -> StepCurve:
-    return replace(
-        curve,
-        prefill_seconds=SLOWER * curve.prefill_seconds,
-        prefill_seconds_per_token=SLOWER * curve.prefill_seconds_per_token,
-        points=tuple((size, SLOWER * seconds) for size, seconds in curve.points),
-    )
 
 
 def play(case: Case, name: str, seed: int, trace: Path | None) -> dict[str, Any]:

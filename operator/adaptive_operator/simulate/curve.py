@@ -67,8 +67,12 @@ class StepCurve:
         return max(step, self.prefill(prompt_tokens) + self._beside(sequences, step)) if prompt_tokens else step
 
     def _beside(self, sequences: int, step_seconds: float) -> float:
-        """What sequences that decode, in steps of `step_seconds` alone, add to a step that reads prompts."""
-        return max(step_seconds - self._steps[1], self.beside_seconds * sequences)
+        """What sequences that decode, in steps of `step_seconds` alone, add to a step that reads prompts.
+
+        Below 0 where all decode at faster levels of a nested replica.
+        """
+        more = step_seconds - self._steps[1]
+        return max(more, self.beside_seconds * sequences) if self.beside_seconds else more
 
     def prompt_room(self, sequences: int, step_seconds: float) -> int:
         """Prompt tokens that fit beside `sequences` that decode and take `step_seconds` alone; needs `step_tokens`.
@@ -136,8 +140,9 @@ def saturation(curve: StepCurve, lengths: Lengths) -> float:
 
     Every answer costs its prefill and, per output token after the first, its part of a full decode step:
     1 / (gamma + delta·in + (out - 1)·step(B)/B), B = what slots and KV memory allow. An upper bound: nobody attains an
-    objective there. Source: the M/G/1 view of continuous batching with a stalled decode. Chunks are read in the steps
-    of the others: of gamma only what is more than step(1) is left, for each of in / step_tokens chunks.
+    objective there; what sequences cost beside prompts is left out. Source: the M/G/1 view of continuous batching with
+    a stalled decode. Chunks are read in the steps of the others: of gamma only what is more than step(1) is left, for
+    each of in / step_tokens chunks.
     """
     by_memory = curve.kv_tokens / (lengths.prompt + lengths.output / 2)
     batch = max(1, min(curve.max_sequences, int(by_memory)))

@@ -60,6 +60,10 @@ class _Curve(_Document):
         times = [time for _, time in self.step_points or ()]
         if times != sorted(times):
             raise ValueError("stepPoints fall: a step of more sequences takes no less time; correct the points")
+        return self
+
+    @model_validator(mode="after")
+    def _check_chunks(self) -> _Curve:
         if self.max_tokens_per_step is not None and self.max_tokens_per_step < self.max_sequences:
             raise ValueError("maxTokensPerStep is below maxSequences, each of which takes a token; raise it")
         if self.beside_prompt_milliseconds_per_sequence is not None and self.max_tokens_per_step is None:

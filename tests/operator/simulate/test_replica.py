@@ -208,6 +208,22 @@ def test_a_chunk_that_fits_into_a_planned_step_takes_no_longer(sequences, beside
     curve = StepCurve(0.004, 0.001, points, 1_000_000, 8, 64, planned, beside_seconds=beside)
     room = curve.prompt_room(sequences, curve.step(sequences))
     assert room <= 8 or curve.mixed(sequences, room) <= planned + 1e-9
+    assert room == 64 - sequences or curve.mixed(sequences, room + 1) > planned - 1e-9
+
+
+def test_beside_faster_levels_a_prompt_has_its_own_level_s_part_of_a_step():
+    # 30 ms are planned; a step of the faster level takes 5 ms and not 10, so 5 more tokens fit.
+    curve = StepCurve(0.004, 0.001, ((1, 0.01),), 1_000_000, 8, 64, 0.03)
+    assert curve.prompt_room(1, 0.010) == 26
+    assert curve.prompt_room(1, 0.005) == 31
+
+
+def test_a_batch_is_as_large_as_leaves_time_for_the_fewest_tokens_of_a_prompt_beside_it():
+    # 45 ms are planned: 10 and 8 for eight tokens of a prompt, and 13 for each sequence beside them.
+    points = ((1, 0.01), (8, 0.02))
+    curve = StepCurve(0.01, 0.001, points, 1_000_000, 8, step_tokens=64, beside_seconds=0.013)
+    bounded = curve.with_objective(0.05)
+    assert (bounded.max_sequences, bounded.beside_seconds) == (2, 0.013)
 
 
 def test_the_levels_of_a_nested_replica_read_their_chunks_after_each_other():

@@ -38,6 +38,7 @@ from adaptive_operator.simulate.scores import percentile
 from benchmarks.engine_process import run_engine
 from benchmarks.http_load import OURS, Endpoint, LoadShape, StreamTimes, build_prompts, run_load, stream
 from benchmarks.idle import IdleCheck, wait_until_idle
+from benchmarks.predicted_times import Answer, Comparison, Times, render
 from benchmarks.step_profile import (
     EngineLimits,
     ProfilePlan,
@@ -53,7 +54,6 @@ TIER = "int8"
 MIX = ((32, 48), (64, 32), (128, 24))  # prompt and output tokens, equally often
 PARTS = (0.3, 0.6, 0.85)  # of the rate at which the objective is kept
 LIMITS = EngineLimits(max_sequences=8, step_tokens=64, kv_tokens=4096)
-MUST = 0.15  # a median may be off by so much
 # The context of the sequences whose steps are timed is about the mix's.
 _PLAN = ProfilePlan(prompts=(16, 64, 128, 192), batches=(1, 2, 4, 8), context=64)
 _FIRST_REPEATS = 5  # of the profile that the rates are chosen by
@@ -67,14 +67,6 @@ class Objective:
 
     ttft: int
     tpot: int
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """One request's times, seconds."""
-
-    ttft: float
-    tpot: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,45 +85,6 @@ class Measurement:
     repeats: list[ProfileRepeat]
     stretches: dict[float, list[Stretch]]
     gates: list[IdleCheck]
-
-
-@dataclass(frozen=True, slots=True)
-class Times:
-    """Of the requests at one rate: seconds, median and p95."""
-
-    ttft: float
-    ttft_p95: float
-    tpot: float
-    tpot_p95: float
-
-    @classmethod
-    def of(cls, answers: Sequence[Answer]) -> Times:
-        ttfts, tpots = [one.ttft for one in answers], [one.tpot for one in answers]
-        return cls(statistics.median(ttfts), percentile(ttfts, 0.95), statistics.median(tpots), percentile(tpots, 0.95))
-
-
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """All requests at one rate, predicted and measured."""
-
-    part: float
-    rate: float
-    requests: int
-    predicted: Times
-    measured: Times
-
-    def pair(self, figure: str) -> tuple[float, float]:
-        """(predicted, measured), seconds."""
-        return getattr(self.predicted, figure), getattr(self.measured, figure)
-
-    def error(self, figure: str) -> float:
-        """Of the prediction, as a part of what was measured; positive: predicted slower than it was."""
-        predicted, measured = self.pair(figure)
-        return predicted / measured - 1
-
-    @property
-    def is_met(self) -> bool:
-        return all(abs(self.error(figure)) <= MUST for figure in ("ttft", "tpot"))
 
 
 def draw_rows(rate: float, seconds: float, seed: int) -> list[TraceRow]:
@@ -200,19 +153,24 @@ def write_scenario(profile: StepProfile, path: Path, objective: Objective) -> Sc
     return build_scenario("bench", build_spec(objective), 1, read_profile(path))
 
 
-def keep_rate(scenario: Scenario) -> float:
-    """Requests/s at which the simulator says that the objective is kept."""
+def keep_rate(scenario: Scenario, repeats: int) -> float:
+    """Requests/s at which the simulator says that the objective is kept, by a profile of so many repeats."""
     kept = attained_rate(scenario, scenario.tiers[0].curve, MIX, seed=1)
     limit = saturation(scenario.tiers[0].curve, Lengths.of(MIX))
-    print(f"the objective is kept up to {kept:.2f} requests/s, {kept / limit:.0%} of saturation", flush=True)
+    print(
+        f"by {repeats} repeats of the profile the objective is kept up to {kept:.2f} requests/s, "
+        f"{kept / limit:.0%} of saturation",
+        flush=True,
+    )
     return kept
 
 
 def measure(endpoint: Endpoint, path: Path, objective: Objective, options: argparse.Namespace) -> Measurement:
     """The rates from a first profile, then rounds of all of them, each after a repeat of the profile."""
-    repeats = [_repeat(endpoint, index) for index in range(_FIRST_REPEATS)]
-    kept = keep_rate(write_scenario(build_profile(repeats, LIMITS.step_tokens), path, objective))
-    found = Measurement(kept, repeats, {part: [] for part in PARTS}, [])
+    repeats: list[ProfileRepeat] = []
+    gates = [_add_repeat(endpoint, repeats, options.gate_seconds) for _ in range(_FIRST_REPEATS)]
+    kept = keep_rate(write_scenario(build_profile(repeats, LIMITS.step_tokens), path, objective), len(repeats))
+    found = Measurement(kept, repeats, {part: [] for part in PARTS}, gates)
     for round_ in range(options.rounds):
         turn = round_ % len(PARTS)  # the order turns from round to round
         for part in [*PARTS[turn:], *PARTS[:turn]]:
@@ -222,15 +180,16 @@ def measure(endpoint: Endpoint, path: Path, objective: Objective, options: argpa
 
 
 def _add_stretch(endpoint: Endpoint, found: Measurement, part: float, options: argparse.Namespace) -> None:
-    found.gates.append(wait_until_idle(options.gate_seconds))
-    found.repeats.append(_repeat(endpoint, len(found.repeats)))
+    found.gates.append(_add_repeat(endpoint, found.repeats, options.gate_seconds))
     seed = 1000 * len(found.repeats) + round(100 * part)
     rows = draw_rows(part * found.kept, options.seconds, seed)
     found.stretches[part].append(Stretch(rows, asyncio.run(replay(endpoint, rows, seed))))
 
 
-def _repeat(endpoint: Endpoint, index: int) -> ProfileRepeat:
-    return asyncio.run(measure_repeat(endpoint, _PLAN, seed=7 + 1000 * index))
+def _add_repeat(endpoint: Endpoint, repeats: list[ProfileRepeat], gate_seconds: float) -> IdleCheck:
+    gate = wait_until_idle(gate_seconds)
+    repeats.append(asyncio.run(measure_repeat(endpoint, _PLAN, seed=7 + 1000 * len(repeats))))
+    return gate
 
 
 def compare(found: Measurement, curve: StepCurve) -> list[Comparison]:
@@ -244,31 +203,19 @@ def _compare(part: float, rate: float, stretches: Sequence[Stretch], curve: Step
     return Comparison(part, rate, len(measured), Times.of(predicted), Times.of(measured))
 
 
-def render(found: Sequence[Comparison]) -> str:
-    """A row per rate: predicted / measured milliseconds and how far off, then met or missed."""
-    figures = {"ttft": "TTFT p50", "ttft_p95": "TTFT p95", "tpot": "TPOT p50", "tpot_p95": "TPOT p95"}
-    lines = ["| rate | requests | " + " | ".join(figures.values()) + " | p50 within 15 % |", "|---" * 7 + "|"]
-    for one in found:
-        cells = []
-        for figure in figures:
-            predicted, measured = (1000 * value for value in one.pair(figure))
-            cells.append(f"{predicted:.1f} / {measured:.1f} ({one.error(figure):+.0%})")
-        verdict = "met" if one.is_met else "**missed**"
-        lines.append(f"| {one.rate:.2f}/s ({one.part:.2f}) | {one.requests} | {' | '.join(cells)} | {verdict} |")
-    return "\n".join(lines)
-
-
 def describe_profile(profile: StepProfile, repeats: Sequence[ProfileRepeat]) -> str:
     """The profile, and how far its repeats are apart: the pace of the machine."""
     steps = ", ".join(f"{size}: {step:.1f}" for size, step in profile.points)
-    spread = (_spread([one.firsts[64] for one in repeats]), _spread([one.steps[1] for one in repeats]))
+    prompt, batch = _PLAN.prompts[-1], _PLAN.batches[0]
+    first, step = _spread([one.firsts[prompt] for one in repeats]), _spread([one.steps[batch] for one in repeats])
     return (
         f"prefill {profile.prefill:.1f} ms + {profile.prefill_per_token:.2f} ms per token; steps of {steps} ms; "
-        f"{len(repeats)} repeats, p10 to p90: 64 tokens alone {spread[0]}, a step of one {spread[1]} ms"
+        f"{len(repeats)} repeats, p10 to p90: {prompt} tokens alone {first} ms, a step of {batch} {step} ms"
     )
 
 
 def _spread(found: Sequence[float]) -> str:
+    """Seconds, told in milliseconds."""
     return f"{1000 * percentile(found, 0.1):.1f} to {1000 * percentile(found, 0.9):.1f}"
 
 
@@ -294,7 +241,9 @@ def run_bench(options: argparse.Namespace, objective: Objective) -> list[Compari
     print(
         f"idle gate: {sum(gate.passed for gate in found.gates)} of {len(found.gates)} passed, median {shares:.0%} idle"
     )
-    return compare(found, write_scenario(profile, path, objective).tiers[0].curve)
+    scenario = write_scenario(profile, path, objective)
+    keep_rate(scenario, len(found.repeats))
+    return compare(found, scenario.tiers[0].curve)
 
 
 def main() -> int:

@@ -1,30 +1,30 @@
 from __future__ import annotations
 
+import argparse
+
 import pytest
 
 from adaptive_operator.simulate.curve import StepCurve
 from adaptive_operator.simulate.requests import TraceRow
+from benchmarks import bench_simulator
 from benchmarks.bench_simulator import (
     MIX,
-    Answer,
-    Comparison,
     Measurement,
     Objective,
     Stretch,
-    Times,
     compare,
+    describe_profile,
     draw_rows,
-    render,
+    measure,
     simulate,
     write_scenario,
 )
-from benchmarks.step_profile import StepProfile
+from benchmarks.http_load import OURS, Endpoint
+from benchmarks.idle import IdleCheck
+from benchmarks.predicted_times import Answer
+from benchmarks.step_profile import ProfileRepeat, StepProfile, build_profile
 
 CURVE = StepCurve(0.01, 0.001, ((1, 0.02),), 4096, 8, step_tokens=64)
-
-
-def times(ttft: float, tpot: float) -> Times:
-    return Times(ttft, 2 * ttft, tpot, 2 * tpot)
 
 
 def test_arrivals_have_the_rate_the_mix_and_an_order():
@@ -63,13 +63,41 @@ def test_the_requests_of_all_rounds_are_compared_together():
     assert not found.is_met
 
 
-def test_a_row_is_met_when_both_medians_are_near():
-    near = Comparison(0.3, 1.5, 40, times(0.11, 0.011), times(0.1, 0.01))
-    far = Comparison(0.85, 4.25, 110, times(0.1, 0.01), times(0.2, 0.01))
-    met, missed = render([near, far]).splitlines()[2:]
-    assert met.startswith("| 1.50/s (0.30) | 40 | 110.0 / 100.0 (+10%) | 220.0 / 200.0 (+10%) | 11.0 / 10.0 (+10%) |")
-    assert met.endswith("| met |")
-    assert missed.startswith(
-        "| 4.25/s (0.85) | 110 | 100.0 / 200.0 (-50%) | 200.0 / 400.0 (-50%) | 10.0 / 10.0 (+0%) |"
+def test_the_profile_is_told_with_how_far_its_repeats_are_apart():
+    firsts, steps = {16: 0.02, 64: 0.1, 128: 0.2, 192: 0.3}, {1: 0.01, 2: 0.012, 4: 0.014, 8: 0.02}
+    slow = ProfileRepeat(
+        {size: 2 * one for size, one in firsts.items()}, {size: 2 * one for size, one in steps.items()}
     )
-    assert missed.endswith("| **missed** |")
+    repeats = [ProfileRepeat(firsts, steps), slow]
+    told = describe_profile(build_profile(repeats, 64), repeats)
+    assert (
+        "steps of 1: 15.0, 2: 18.0, 4: 21.0, 8: 30.0 ms; 2 repeats, p10 to p90: 192 tokens alone 300.0 to 600.0 ms"
+        in told
+    )
+    assert told.endswith("a step of 1 10.0 to 20.0 ms")
+
+
+def test_the_rates_are_parts_of_what_the_first_repeats_keep_and_a_repeat_comes_before_each_stretch(
+    monkeypatch, tmp_path
+):
+    order: list[str] = []
+    repeat = ProfileRepeat({16: 0.02, 64: 0.07, 128: 0.14, 192: 0.21}, {1: 0.01, 2: 0.012, 4: 0.014, 8: 0.02})
+
+    async def measure_repeat(*_args, **_kwargs):
+        order.append("repeat")
+        return repeat
+
+    async def replay(_endpoint, rows, _seed):
+        order.append("arrivals")
+        return [Answer(0.1, 0.01) for _ in rows]
+
+    monkeypatch.setattr(bench_simulator, "measure_repeat", measure_repeat)
+    monkeypatch.setattr(bench_simulator, "replay", replay)
+    monkeypatch.setattr(bench_simulator, "wait_until_idle", lambda _seconds: IdleCheck(1.0, True))
+    options = argparse.Namespace(rounds=2, seconds=10.0, gate_seconds=0.0)
+    found = measure(Endpoint("", OURS, {}), tmp_path / "profile.yaml", Objective(1000, 60), options)
+    assert order == ["repeat"] * 5 + ["repeat", "arrivals"] * 6
+    assert len(found.gates) == len(found.repeats) == 11
+    assert [len(one) for one in found.stretches.values()] == [2, 2, 2]
+    rates = [one.rate / found.kept for one in compare(found, CURVE)]
+    assert rates == [pytest.approx(part) for part in (0.3, 0.6, 0.85)]

@@ -166,6 +166,8 @@ def _printable(text: str) -> str:
 
 
 def _read(options: argparse.Namespace) -> str:
+    if not options.model:
+        raise ExplainError("no model is named: give am/NAME, or only NAME")
     kind, slash, name = options.model.rpartition("/")
     if (slash and kind.lower().removesuffix(f".{names.GROUP}") not in _KINDS) or not name:
         raise ExplainError(f"{options.model}: only models can be explained: give am/NAME, or only NAME")

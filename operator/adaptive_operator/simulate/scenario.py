@@ -171,7 +171,7 @@ def load_scenarios(model: Path, profile: Path | None = None, budget: int | None 
     budgets = [pool.spec.budget] if pool is not None else [spec.accelerators.budget for _, spec in parsed]
     accelerators = budget or max((named for named in budgets if named is not None), default=None)
     if accelerators is None:
-        raise ScenarioError(f"{model}: spec.accelerators.budget is not set; set it, or give --budget")
+        raise ScenarioError(_in_file(model, _describe_lacking_budget([spec for _, spec in parsed])))
     try:
         scenarios = tuple(build_scenario(name, spec, accelerators, curves, str(model), pool) for name, spec in parsed)
     except ProfileError as error:
@@ -185,6 +185,13 @@ def load_scenarios(model: Path, profile: Path | None = None, budget: int | None 
     if len({scenario.spec.accelerators.resource for scenario in scenarios}) > 1:
         raise ScenarioError(f"{model}: the models name different accelerators.resource, so they share nothing")
     return scenarios
+
+
+def _describe_lacking_budget(specs: Sequence[AdaptiveModelSpec]) -> str:
+    pool = next((spec.accelerators.pool for spec in specs if spec.accelerators.pool is not None), None)
+    if pool is None:
+        return "spec.accelerators.budget is not set; set it, or give --budget"
+    return f"accelerators.pool is {pool}, and no AcceleratorPool is in the manifest; add it, or give --budget"
 
 
 def _member(raw: Mapping[str, Any], name: str, spec: AdaptiveModelSpec) -> Member:

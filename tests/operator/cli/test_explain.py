@@ -230,6 +230,11 @@ def test_only_models_can_be_explained(given, tmp_path: Path, monkeypatch, capsys
     assert "give am/NAME" in capsys.readouterr().err
 
 
+def test_a_model_without_a_name_is_told_as_such(tmp_path: Path, monkeypatch, capsys):
+    assert run(tmp_path, "exit 0", monkeypatch, "") == 1
+    assert "no model is named: give am/NAME, or only NAME" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("kind", ["am", "AdaptiveModel", "adaptivemodels", "adaptivemodel.adaptivellm.dev"])
 def test_a_model_is_found_by_every_name_that_kubectl_takes_and_prints(kind, tmp_path: Path, monkeypatch):
     script = f'echo "$@" > {tmp_path}/asked; exit 1'

@@ -289,6 +289,10 @@ WRONG = {
         "--scale 1e-09: no request is left at this scale; take a larger",
     ),
     "no policy": (["--policy", ","], "--policy names no policy"),
+    "a part left out twice": (
+        ["--policy", "ours:without-damping+without-damping"],
+        "without-damping is there twice; name each part once",
+    ),
     "an unknown tier": (["--policy", "static:big=2"], "'big=2' is not TIER=REPLICAS"),
     "a mix beyond the budget": (["--policy", "static:full=9"], "needs 9 accelerators, the budget is 8"),
     "a parameter too many": (["--policy", "full:2"], "full has no parameter"),

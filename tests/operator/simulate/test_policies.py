@@ -400,6 +400,12 @@ def test_a_setting_that_makes_no_sense_is_refused_with_its_range(text, allowed):
         parse_variant(text, 15.0)
 
 
+@pytest.mark.parametrize("text", ["utilisation=0.5+utilisation=0.6", "without-damping+utilisation=1+without-damping"])
+def test_a_part_that_is_named_twice_is_refused(text):
+    with pytest.raises(AblationError, match="is there twice; name each part once"):
+        parse_variant(text, 15.0)
+
+
 def test_a_group_of_settings_is_no_number():
     with pytest.raises(AblationError, match="'correction=1' is no part of ours"):
         parse_variant("correction=1", 15.0)

@@ -273,6 +273,17 @@ def test_a_manifest_with_such_a_pool_is_refused_by_its_name(tmp_path):
         load_scenarios(tmp_path / "pool.yaml")
 
 
+def test_a_manifest_whose_pool_is_not_in_it_needs_a_budget(tmp_path):
+    documents = [
+        doc for doc in yaml.safe_load_all((EXAMPLES / "pool.yaml").read_text()) if doc["kind"] != "AcceleratorPool"
+    ]
+    (tmp_path / "pool.yaml").write_text(yaml.safe_dump_all(documents))
+    words = r"accelerators\.pool is a100, and no AcceleratorPool is in the manifest; add it, or give --budget"
+    with pytest.raises(ScenarioError, match=words):
+        load_scenarios(tmp_path / "pool.yaml")
+    assert load_scenarios(tmp_path / "pool.yaml", budget=8)[0].budget == 8
+
+
 def test_a_pool_that_is_none_of_the_manifests_is_refused_with_what_may_be_meant():
     pools = [{"kind": "AcceleratorPool", "metadata": {"name": "gpus"}, "spec": {"budget": 2}}]
     with pytest.raises(PoolModelError) as raised:

@@ -51,7 +51,12 @@ class Variant:
 def parse_variant(text: str, scrape_seconds: float) -> Variant:
     """From `without-PART` and `SETTING=NUMBER`, joined with +; empty: ours as it is. Raises AblationError."""
     variant = Variant(DecideSettings(scrape_interval_seconds=scrape_seconds))
-    for word in filter(None, text.split("+")):
+    words = [word for word in text.split("+") if word]
+    keys = [word.partition("=")[0] for word in words]
+    twice = next((key for key in keys if keys.count(key) > 1), None)
+    if twice is not None:
+        raise AblationError(f"{twice} is there twice; name each part once")
+    for word in words:
         part = word.removeprefix(_PREFIX)
         if word.startswith(_PREFIX) and part in SWITCHES:
             variant = SWITCHES[part](variant)

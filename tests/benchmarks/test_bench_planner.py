@@ -5,7 +5,16 @@ import pytest
 from adaptive_operator.decide.optimize.solve import solve
 from adaptive_operator.simulate.requests import TraceRow
 from benchmarks import bench_planner, planner_budget
-from benchmarks.bench_planner import COLD, Sample, describe, percentile, render, render_budget, render_decisions
+from benchmarks.bench_planner import (
+    COLD,
+    TWENTY,
+    Sample,
+    describe,
+    percentile,
+    render,
+    render_budget,
+    render_decisions,
+)
 from benchmarks.planner_budget import Kept, cut_minutes, keep_budget
 from benchmarks.planner_decisions import MANY, ONE, Decided, decide_many, decide_one_model
 from benchmarks.planner_pools import ACCELERATORS, TIERS, build_pool, changed_keys, move_on
@@ -84,6 +93,17 @@ def test_a_model_s_decision_and_those_of_many_are_timed():
 
     assert [item.case for item in many] == [MANY, MANY]
     assert all(item.seconds > 0 and item.asked for item in many)
+
+
+@pytest.mark.parametrize(("case", "seconds"), [(COLD, 2.0), (TWENTY, 9.0)])
+def test_a_pool_whose_time_is_a_goal_is_planned_three_times_and_has_their_median(case, seconds, monkeypatch):
+    # Three plans of 9, 1 and 2 s.
+    clock = iter([0.0, 9.0, 9.0, 10.0, 10.0, 12.0])
+    pool = build_pool(0, 1, 1.6)
+    plan = solve(pool)
+    monkeypatch.setattr(bench_planner.time, "perf_counter", lambda: next(clock))
+    sample, _ = bench_planner._timed(case, 1.6, 0, pool, lambda _pool: plan)
+    assert sample.seconds == seconds
 
 
 @pytest.mark.slow

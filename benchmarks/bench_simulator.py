@@ -153,23 +153,26 @@ def write_scenario(profile: StepProfile, path: Path, objective: Objective) -> Sc
     return build_scenario("bench", build_spec(objective), 1, read_profile(path))
 
 
-def keep_rate(scenario: Scenario, repeats: int) -> float:
-    """Requests/s at which the simulator says that the objective is kept, by a profile of so many repeats."""
-    kept = attained_rate(scenario, scenario.tiers[0].curve, MIX, seed=1)
-    limit = saturation(scenario.tiers[0].curve, Lengths.of(MIX))
-    print(
+def kept_rate(scenario: Scenario) -> float:
+    """Requests/s at which the simulator says that the objective is kept."""
+    return attained_rate(scenario, scenario.tiers[0].curve, MIX, seed=1)
+
+
+def describe_kept(scenario: Scenario, kept: float, repeats: int) -> str:
+    share = kept / saturation(scenario.tiers[0].curve, Lengths.of(MIX))
+    return (
         f"by {repeats} repeats of the profile the objective is kept up to {kept:.2f} requests/s, "
-        f"{kept / limit:.0%} of saturation",
-        flush=True,
+        f"{share:.0%} of saturation"
     )
-    return kept
 
 
 def measure(endpoint: Endpoint, path: Path, objective: Objective, options: argparse.Namespace) -> Measurement:
     """The rates from a first profile, then rounds of all of them, each after a repeat of the profile."""
     repeats: list[ProfileRepeat] = []
     gates = [_add_repeat(endpoint, repeats, options.gate_seconds) for _ in range(_FIRST_REPEATS)]
-    kept = keep_rate(write_scenario(build_profile(repeats, LIMITS.step_tokens), path, objective), len(repeats))
+    scenario = write_scenario(build_profile(repeats, LIMITS.step_tokens), path, objective)
+    kept = kept_rate(scenario)
+    print(describe_kept(scenario, kept, len(repeats)), flush=True)
     found = Measurement(kept, repeats, {part: [] for part in PARTS}, gates)
     for round_ in range(options.rounds):
         turn = round_ % len(PARTS)  # the order turns from round to round
@@ -242,7 +245,7 @@ def run_bench(options: argparse.Namespace, objective: Objective) -> list[Compari
         f"idle gate: {sum(gate.passed for gate in found.gates)} of {len(found.gates)} passed, median {shares:.0%} idle"
     )
     scenario = write_scenario(profile, path, objective)
-    keep_rate(scenario, len(found.repeats))
+    print(describe_kept(scenario, kept_rate(scenario), len(found.repeats)))
     return compare(found, scenario.tiers[0].curve)
 
 

@@ -48,9 +48,10 @@ class Replica:
     ) -> None:
         """`levels`: the curves of a nested tier's levels; what asks for none of them runs at `curve`."""
         self._curve, self._events = curve, events
+        self._base, self._base_levels = curve, dict(levels or {})  # as they are at pace 1
         self._on_first_token, self._on_end = on_first_token, on_end
         self._patience = patience_seconds
-        self._levels = dict(levels or {})
+        self._levels = dict(self._base_levels)
         self._decoding: Counter[str] = Counter()  # sequences by level, of a nested replica
         self._waiting: deque[Request] = deque()
         self._prefilling: dict[Request, int] = {}  # tokens of each prompt that are not read yet, in order
@@ -60,6 +61,7 @@ class Replica:
         self._order = 0
         self._phase = _Phase.IDLE
         self._phase_start = 0.0
+        self._phase_step = 0.0  # seconds of each decode step of this phase
         self._planned_steps = 0
         self._version = 0  # of the wake-up that counts
 
@@ -86,6 +88,16 @@ class Replica:
         elif self._phase is _Phase.DECODE and len(self._waiting) == 1 and self._fits(request, self.running):
             self._shorten()
 
+    def set_pace(self, prefill: float, decode: float) -> None:
+        """From now on it reads prompts and decodes so many times faster than its curves say: a shared machine.
+
+        A prefill that has begun ends as it would have, and decode goes on at the new pace after the next whole step.
+        """
+        if self._phase is _Phase.DECODE:
+            self._shorten()
+        self._curve = self._base.scaled(prefill, decode)
+        self._levels = {level: curve.scaled(prefill, decode) for level, curve in self._base_levels.items()}
+
     def drop_all(self) -> tuple[list[Request], list[Request]]:
         """The replica is gone: (requests without a first token, answers that are cut)."""
         unanswered = [*self._prefilling, *self._waiting]
@@ -107,7 +119,7 @@ class Replica:
             self._wake(self._events.now + self._prefill_seconds(chunks), partial(self._end_prefill, chunks))
         elif self._running:
             self._phase = _Phase.DECODE
-            self._phase_start = self._events.now
+            self._phase_start, self._phase_step = self._events.now, self._step_seconds()
             self._planned_steps = self._running[0][0] - self._steps
             self._wake_after_steps()
         else:
@@ -197,14 +209,13 @@ class Replica:
 
     def _shorten(self) -> None:
         """End the decode at the next whole step, because someone fits in."""
-        step = self._step_seconds()
-        done = max(0, math.ceil((self._events.now - self._phase_start) / step - _ROUNDING))
+        done = max(0, math.ceil((self._events.now - self._phase_start) / self._phase_step - _ROUNDING))
         if done < self._planned_steps:
             self._planned_steps = done
             self._wake_after_steps()
 
     def _wake_after_steps(self) -> None:
-        seconds = self._planned_steps * self._step_seconds()
+        seconds = self._planned_steps * self._phase_step
         # Rounding may put a whole step a hair before now.
         self._wake(max(self._phase_start + seconds, self._events.now), self._end_decode)
 

@@ -107,6 +107,59 @@ def test_a_client_that_waits_longer_than_its_patience_is_gone_before_it_costs_an
     assert third.first_token_at == pytest.approx(4.0)
 
 
+def paced(curve: StepCurve, request: Request, at: float, **levels: StepCurve) -> Request:
+    """The request on a replica that reads prompts twice and decodes four times as fast from `at` on."""
+    events = EventQueue()
+    replica = Replica(curve, events, NOTHING, NOTHING, levels=levels)
+    events.at(at, lambda: replica.set_pace(2.0, 4.0))
+    events.at(request.arrival, lambda: replica.submit(request))
+    events.run_until(1e9)
+    return request
+
+
+PACES = {
+    "from the start": (0.0, 0.5, 0.5 + 10 * 0.1),
+    "while it is read: that ends as it began": (0.4, 1.0, 1.0 + 10 * 0.1),
+    "while it decodes: from the next whole step on": (1.5, 1.0, 1.0 + 2 * 0.4 + 8 * 0.1),
+    "at the end of a step": (1.8, 1.0, 1.0 + 2 * 0.4 + 8 * 0.1),
+    "in the last step": (4.9, 1.0, 1.0 + 10 * 0.4),
+}
+
+
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize("name", PACES)
+def test_a_request_is_served_at_a_pace_that_changes(name, nested):
+    at, first_token, finished = PACES[name]
+    curve = StepCurve(0.0, 0.001, ((1, 0.4),), 1_000_000, 1)
+    levels = {"int8": curve} if nested else {}
+    request = paced(curve, Request(0.0, 1000, 11, level="int8" if nested else ""), at, **levels)
+    assert request.first_token_at == pytest.approx(first_token)
+    assert request.finished_at == pytest.approx(finished)
+
+
+def test_a_request_that_comes_between_a_change_of_pace_and_the_end_of_its_step_joins_at_that_end():
+    events = EventQueue()
+    replica = Replica(StepCurve(0.0, 0.001, ((1, 0.4),), 1_000_000, 2), events, NOTHING, NOTHING)
+    first, second = Request(0.0, 1000, 11), Request(1.5, 1000, 2)
+    events.at(0.0, lambda: replica.submit(first))
+    events.at(1.45, lambda: replica.set_pace(2.0, 4.0))  # in the second step, which ends at 1.8 s
+    events.at(1.5, lambda: replica.submit(second))
+    events.run_until(1e9)
+    assert second.first_token_at == pytest.approx(1.8 + 0.5)
+    assert first.finished_at == pytest.approx(1.8 + 0.5 + 8 * 0.1)
+
+
+def test_a_pace_is_of_the_curves_and_not_of_the_pace_before():
+    events = EventQueue()
+    replica = Replica(make_curve(), events, NOTHING, NOTHING)
+    replica.set_pace(2.0, 4.0)
+    replica.set_pace(1.0, 1.0)
+    (request,), unpaced = serve(make_curve(), [(0.0, 1000, 101)]), Request(0.0, 1000, 101)
+    events.at(0.0, lambda: replica.submit(unpaced))
+    events.run_until(1e9)
+    assert unpaced.finished_at == request.finished_at
+
+
 def test_what_a_lost_replica_held_is_told_apart_by_its_first_token():
     events = EventQueue()
     replica = Replica(make_curve(max_sequences=1), events, NOTHING, NOTHING)

@@ -143,7 +143,7 @@ bench-policies: setup ## Simulate the policies against their targets, in pieces 
 	$(PY) -m benchmarks.bench_policies $(BENCH_ARGS)
 
 .PHONY: bench-simulator
-bench-simulator: setup ## Measure how far the simulator is off a real engine (about 11 minutes); options: BENCH_ARGS=…
+bench-simulator: setup ## Measure how far the simulator is off a real engine (about 33 minutes); options: BENCH_ARGS=…
 	$(PY) -m benchmarks.bench_simulator $(BENCH_ARGS)
 
 .PHONY: bench-pool

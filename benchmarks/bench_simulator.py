@@ -1,26 +1,28 @@
 """The simulator's replica against the engine: the same arrivals through both, and how far its times are off.
 
-    PYTHONPATH=. python -m benchmarks.bench_simulator [--rounds 12] [--seconds 10]
+    PYTHONPATH=. python -m benchmarks.bench_simulator [--rounds 36] [--seconds 10]
 
 One int8 engine with one compute thread, started as the operator starts it but without prefix reuse, which the simulator
 does not know; its clients have the other core. A profile measured over HTTP (benchmarks/step_profile.py) tells the rate
 at which the objective is kept. Then come short stretches of Poisson arrivals at parts of that rate, of a fixed mix of
 lengths, each with a repeat of the profile right before it: a machine that is shared changes its pace from second to
 second, and so profile and arrivals see as much of each pace. At the end the profile of all repeats is written as the
-YAML that `kubectl adaptive simulate` reads, and the same arrivals go through the simulated replica. Medians and p95 of
-all requests at a rate. Ends with 1 when a median time to first token, or per token, is further off than allowed.
+YAML that `kubectl adaptive simulate` reads, and the same arrivals go through the simulated replica, several times: for
+some seconds each it has the pace of a repeat that is drawn. Means, medians and p95 of all requests at a rate. Ends with
+1 when a median time to first token, or per token, is further off than allowed.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import random
 import statistics
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
@@ -41,17 +43,20 @@ from benchmarks.idle import IdleCheck, wait_until_idle
 from benchmarks.predicted_times import Answer, Comparison, Times, render
 from benchmarks.step_profile import (
     EngineLimits,
+    Pace,
     ProfilePlan,
     ProfileRepeat,
     StepProfile,
     build_profile,
     measure_repeat,
+    paces,
 )
 from inference_pods.kernels.cpu import detect_cpu
 
 OUTPUT = Path("out/bench")
 TIER = "int8"
-MIX = ((32, 48), (64, 32), (128, 24))  # prompt and output tokens, equally often
+# Prompt and output tokens, equally often; of a few lengths that lie apart, a median would jump from one to the next.
+MIX = tuple((prompt, 56 - prompt // 4) for prompt in range(32, 129, 8))
 PARTS = (0.3, 0.6, 0.85)  # of the rate at which the objective is kept
 LIMITS = EngineLimits(max_sequences=8, step_tokens=64, kv_tokens=4096)
 # The context of the sequences whose steps are timed is about the mix's.
@@ -59,6 +64,11 @@ _PLAN = ProfilePlan(prompts=(16, 64, 128, 192), batches=(1, 2, 4, 8), context=64
 _FIRST_REPEATS = 5  # of the profile that the rates are chosen by
 _WARM_UP = LoadShape(clients=8, requests=2, prompt_tokens=32, new_tokens=16)
 _LONG_AFTER = 3600.0  # seconds in which every simulated request has ended
+# How long a pace lasts. Of 64-token prompts one after the other on a virtual machine, times 1 s apart correlate by .3,
+# 5 s apart by .1 and 10 s apart no longer (docs/benchmarks.md).
+_PACE_SECONDS = 4.0
+_PACED_AFTER = 60.0  # seconds after the last arrival in which the pace still changes
+_DRAWS = 5  # of the paces of a stretch
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,15 +108,26 @@ def draw_rows(rate: float, seconds: float, seed: int) -> list[TraceRow]:
     return rows
 
 
-def simulate(curve: StepCurve, rows: Sequence[TraceRow]) -> list[Answer]:
-    """What the simulator's replica makes of the rows."""
+def simulate(curve: StepCurve, rows: Sequence[TraceRow], paces: Sequence[Pace], seed: int) -> list[Answer]:
+    """What the simulator's replica makes of the rows at paces that are drawn, one after the other."""
     events = EventQueue()
     replica = Replica(curve, events, _ignore, _ignore)
     requests = [Request(row.arrival, row.prompt_tokens, row.output_tokens) for row in rows]
+    for at, pace in _draw_paces(paces, requests[-1].arrival + _PACED_AFTER, seed):
+        events.at(at, partial(replica.set_pace, pace.prefill, pace.decode))
     for request in requests:
         events.at(request.arrival, partial(replica.submit, request))
     events.run_until(requests[-1].arrival + _LONG_AFTER)
     return [Answer(one.ttft, one.tpot) for one in requests]
+
+
+def _draw_paces(paces: Sequence[Pace], end: float, seed: int) -> Iterator[tuple[float, Pace]]:
+    """(second from which it holds, pace) until `end`; arrivals begin anywhere within the first one."""
+    rng = random.Random(seed)
+    at, following = 0.0, rng.uniform(0.0, _PACE_SECONDS)
+    while at < end:
+        yield at, rng.choice(paces)
+        at, following = following, following + _PACE_SECONDS
 
 
 def _ignore(_request: Request) -> None:
@@ -197,11 +218,19 @@ def _add_repeat(endpoint: Endpoint, repeats: list[ProfileRepeat], gate_seconds: 
 
 def compare(found: Measurement, curve: StepCurve) -> list[Comparison]:
     """The requests of all rounds at each rate, through the simulated replica and through the engine."""
-    return [_compare(part, part * found.kept, stretches, curve) for part, stretches in found.stretches.items()]
+    machine = paces(found.repeats)
+    return [_compare(part, part * found.kept, stretches, curve, machine) for part, stretches in found.stretches.items()]
 
 
-def _compare(part: float, rate: float, stretches: Sequence[Stretch], curve: StepCurve) -> Comparison:
-    predicted = [answer for one in stretches for answer in simulate(curve, one.rows)]
+def _compare(
+    part: float, rate: float, stretches: Sequence[Stretch], curve: StepCurve, machine: Sequence[Pace]
+) -> Comparison:
+    predicted = [
+        answer
+        for index, one in enumerate(stretches)
+        for draw in range(_DRAWS)
+        for answer in simulate(curve, one.rows, machine, seed=_DRAWS * index + draw)
+    ]
     measured = [answer for one in stretches for answer in one.measured]
     return Comparison(part, rate, len(measured), Times.of(predicted), Times.of(measured))
 
@@ -238,6 +267,7 @@ def run_bench(options: argparse.Namespace, objective: Objective) -> list[Compari
         endpoint = Endpoint(engine.base, OURS, {})
         asyncio.run(run_load(endpoint, _WARM_UP, seed=3))
         found = measure(endpoint, path, objective, options)
+    (OUTPUT / "simulator-measured.json").write_text(json.dumps(asdict(found)), encoding="utf-8")
     profile = build_profile(found.repeats, LIMITS.step_tokens)
     print(describe_profile(profile, found.repeats))
     shares = statistics.median(gate.share for gate in found.gates)
@@ -251,7 +281,7 @@ def run_bench(options: argparse.Namespace, objective: Objective) -> list[Compari
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Measure how far the simulator is off an engine.")
-    parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--rounds", type=int, default=36)
     parser.add_argument("--seconds", type=float, default=10.0, help="of arrivals, at each rate in each round")
     parser.add_argument("--ttft-milliseconds", type=int, default=1000)
     parser.add_argument("--tpot-milliseconds", type=int, default=60)

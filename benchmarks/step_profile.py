@@ -7,6 +7,7 @@ It is written as the YAML that `kubectl adaptive simulate --profile` reads.
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -69,6 +70,14 @@ class ProfileRepeat:
     steps: Mapping[int, float]
 
 
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How many times faster than on average a machine reads prompts and decodes at a moment."""
+
+    prefill: float
+    decode: float
+
+
 async def measure_repeat(endpoint: Endpoint, plan: ProfilePlan, seed: int) -> ProfileRepeat:
     """Everything of the plan once. Raises ValueError when streams of a batch were never all there at once."""
     firsts = {size: await _first_token_seconds(endpoint, size, seed + size) for size in plan.prompts}
@@ -85,6 +94,16 @@ def build_profile(repeats: Sequence[ProfileRepeat], step_tokens: int) -> StepPro
 
 def _means(found: Sequence[Mapping[int, float]]) -> list[tuple[int, float]]:
     return [(size, statistics.fmean(one[size] for one in found)) for size in found[0]]
+
+
+def paces(repeats: Sequence[ProfileRepeat]) -> list[Pace]:
+    """How much faster than the mean each repeat went."""
+    firsts, steps = _means([one.firsts for one in repeats]), _means([one.steps for one in repeats])
+    return [Pace(1 / _share(one.firsts, firsts), 1 / _share(one.steps, steps)) for one in repeats]
+
+
+def _share(found: Mapping[int, float], means: Sequence[tuple[int, float]]) -> float:
+    return math.fsum(found.values()) / math.fsum(mean for _, mean in means)
 
 
 async def _first_token_seconds(endpoint: Endpoint, prompt_tokens: int, seed: int) -> float:

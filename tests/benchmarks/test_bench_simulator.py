@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import argparse
+from itertools import pairwise
 
 import pytest
 
@@ -22,9 +23,10 @@ from benchmarks.bench_simulator import (
 from benchmarks.http_load import OURS, Endpoint
 from benchmarks.idle import IdleCheck
 from benchmarks.predicted_times import Answer
-from benchmarks.step_profile import ProfileRepeat, StepProfile, build_profile
+from benchmarks.step_profile import Pace, ProfileRepeat, StepProfile, build_profile
 
 CURVE = StepCurve(0.01, 0.001, ((1, 0.02),), 4096, 8, step_tokens=64)
+REPEAT = ProfileRepeat({16: 0.02, 64: 0.07, 128: 0.14, 192: 0.21}, {1: 0.01, 2: 0.012, 4: 0.014, 8: 0.02})
 
 
 def test_arrivals_have_the_rate_the_mix_and_an_order():
@@ -40,8 +42,20 @@ def test_a_time_too_short_for_the_rate_still_has_a_request():
 
 
 def test_the_simulated_replica_serves_every_row():
-    found = simulate(CURVE, [TraceRow(0.5, 54, 11), TraceRow(9.0, 54, 11)])
+    found = simulate(CURVE, [TraceRow(0.5, 54, 11), TraceRow(9.0, 54, 11)], [Pace(1.0, 1.0)], seed=1)
     assert found == [Answer(pytest.approx(0.064), pytest.approx(0.02))] * 2
+
+
+def test_requests_are_simulated_at_the_paces_that_are_drawn_again_and_again():
+    rows = [TraceRow(float(second), 54, 2) for second in range(1, 61)]
+    slow, quick = simulate(CURVE, rows[:1], [Pace(0.5, 0.25)], 1), simulate(CURVE, rows[:1], [Pace(2.0, 4.0)], 1)
+    assert slow == [Answer(pytest.approx(0.128), pytest.approx(0.08))]
+    assert quick == [Answer(pytest.approx(0.032), pytest.approx(0.005))]
+    drawn = [round(one.ttft, 3) for one in simulate(CURVE, rows, [Pace(0.5, 0.25), Pace(2.0, 4.0)], seed=1)]
+    assert set(drawn) == {0.128, 0.032}
+    changes = sum(now != then for now, then in pairwise(drawn))
+    assert 3 <= changes <= 15  # of the 15 paces that 60 s have
+    assert drawn == [round(one.ttft, 3) for one in simulate(CURVE, rows, [Pace(0.5, 0.25), Pace(2.0, 4.0)], seed=1)]
 
 
 def test_the_engine_is_simulated_with_the_objective_that_it_is_started_with(tmp_path):
@@ -55,7 +69,7 @@ def test_the_requests_of_all_rounds_are_compared_together():
     alone = TraceRow(0.5, 54, 11)  # predicted: 0.064 s, then 0.02 s a token
     quick = Stretch([alone], [Answer(0.05, 0.01)])
     slow = Stretch([alone, TraceRow(9.0, 54, 11)], [Answer(0.08, 0.02), Answer(0.4, 0.04)])
-    (found,) = compare(Measurement(5.0, [], {0.3: [quick, slow]}, []), CURVE)
+    (found,) = compare(Measurement(5.0, [REPEAT], {0.3: [quick, slow]}, []), CURVE)
     assert (found.rate, found.requests) == (1.5, 3)
     assert found.pair("ttft") == (pytest.approx(0.064), 0.08)
     assert found.pair("tpot") == (pytest.approx(0.02), 0.02)
@@ -81,11 +95,10 @@ def test_the_rates_are_parts_of_what_the_first_repeats_keep_and_a_repeat_comes_b
     monkeypatch, tmp_path
 ):
     order: list[str] = []
-    repeat = ProfileRepeat({16: 0.02, 64: 0.07, 128: 0.14, 192: 0.21}, {1: 0.01, 2: 0.012, 4: 0.014, 8: 0.02})
 
     async def measure_repeat(*_args, **_kwargs):
         order.append("repeat")
-        return repeat
+        return REPEAT
 
     async def replay(_endpoint, rows, _seed):
         order.append("arrivals")

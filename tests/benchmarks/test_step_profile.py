@@ -6,11 +6,13 @@ from adaptive_operator.simulate.profile import read_profile
 from benchmarks.http_load import StreamTimes
 from benchmarks.step_profile import (
     EngineLimits,
+    Pace,
     ProfileRepeat,
     StepProfile,
     build_profile,
     fit_prefill,
     never_falling,
+    paces,
     step_of,
 )
 
@@ -45,6 +47,18 @@ def test_a_profile_has_the_means_over_its_repeats():
     profile = build_profile([slow, fast], step_tokens=64)
     assert (profile.prefill, profile.prefill_per_token) == (pytest.approx(10.0), pytest.approx(1.0))
     assert profile.points == ((1, pytest.approx(15.0)), (8, pytest.approx(25.0)))
+
+
+def test_a_repeat_whose_steps_took_twice_as_long_as_on_average_went_at_half_the_pace():
+    usual, slow = ProfileRepeat({32: 0.1, 128: 0.3}, {1: 0.01}), ProfileRepeat({32: 0.1, 128: 0.3}, {1: 0.05})
+    assert paces([usual, usual, usual, slow]) == [Pace(pytest.approx(1.0), pytest.approx(2.0))] * 3 + [
+        Pace(pytest.approx(1.0), pytest.approx(0.4))
+    ]
+
+
+def test_a_longer_time_counts_more_for_the_pace():
+    first, second = ProfileRepeat({32: 0.05, 128: 0.3}, {1: 0.01}), ProfileRepeat({32: 0.15, 128: 0.3}, {1: 0.01})
+    assert [pace.prefill for pace in paces([first, second])] == [pytest.approx(0.4 / 0.35), pytest.approx(0.4 / 0.45)]
 
 
 def test_streams_that_never_decode_together_are_no_measurement():

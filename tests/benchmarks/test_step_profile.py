@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from adaptive_operator.decide.curve import LEAST_PROMPT_TOKENS
 from adaptive_operator.simulate.profile import read_profile
 from benchmarks.http_load import StreamTimes
 from benchmarks.step_profile import (
@@ -14,6 +15,7 @@ from benchmarks.step_profile import (
     never_falling,
     paces,
     step_of,
+    stream_tokens,
 )
 
 PREFILLS = {
@@ -59,6 +61,12 @@ def test_a_repeat_whose_steps_took_twice_as_long_as_on_average_went_at_half_the_
 def test_a_longer_time_counts_more_for_the_pace():
     first, second = ProfileRepeat({32: 0.05, 128: 0.3}, {1: 0.01}), ProfileRepeat({32: 0.15, 128: 0.3}, {1: 0.01})
     assert [pace.prefill for pace in paces([first, second])] == [pytest.approx(0.4 / 0.35), pytest.approx(0.4 / 0.45)]
+
+
+@pytest.mark.parametrize("streams", [1, 2, 4, 8])
+def test_streams_decode_together_for_a_while_even_where_an_engine_reads_the_fewest_tokens_a_step(streams):
+    steps_until_the_last_begins = (streams - 1) * 64 // LEAST_PROMPT_TOKENS
+    assert stream_tokens(streams) >= steps_until_the_last_begins + 20
 
 
 def test_streams_that_never_decode_together_are_no_measurement():

@@ -1,6 +1,6 @@
 """The simulator's replica against the engine: the same arrivals through both, and how far its times are off.
 
-    PYTHONPATH=. python -m benchmarks.bench_simulator [--rounds 36] [--seconds 10]
+    PYTHONPATH=. python -m benchmarks.bench_simulator [--rounds 36] [--parts 0.3,0.6,0.85]
 
 One int8 engine with one compute thread, started as the operator starts it but without prefix reuse, which the simulator
 does not know; its clients have the other core. A profile measured over HTTP (benchmarks/step_profile.py) tells the rate
@@ -57,18 +57,18 @@ OUTPUT = Path("out/bench")
 TIER = "int8"
 # Prompt and output tokens, equally often; of a few lengths that lie apart, a median would jump from one to the next.
 MIX = tuple((prompt, 56 - prompt // 4) for prompt in range(32, 129, 8))
-PARTS = (0.3, 0.6, 0.85)  # of the rate at which the objective is kept
+PARTS = (0.3, 0.6, 0.85)  # of the rate at which the objective is kept, by the first repeats
 LIMITS = EngineLimits(max_sequences=8, step_tokens=64, kv_tokens=4096)
 # The context of the sequences whose steps are timed is about the mix's.
 _PLAN = ProfilePlan(prompts=(16, 64, 128, 192), batches=(1, 2, 4, 8), context=64)
-_FIRST_REPEATS = 5  # of the profile that the rates are chosen by
+_FIRST_REPEATS = 20  # of the profile that the rates are chosen by; of 5 the rate was up to a fifth off
 _WARM_UP = LoadShape(clients=8, requests=2, prompt_tokens=32, new_tokens=16)
 _LONG_AFTER = 3600.0  # seconds in which every simulated request has ended
-# How long a pace lasts. Of 64-token prompts one after the other on a virtual machine, times 1 s apart correlate by .3,
-# 5 s apart by .1 and 10 s apart no longer (docs/benchmarks.md).
+# How long a pace lasts: roughly. Of 64-token prompts one after the other on a virtual machine, times 1 s apart
+# correlate by .3, 5 s apart by .1 and 10 s apart no longer (docs/benchmarks.md).
 _PACE_SECONDS = 4.0
 _PACED_AFTER = 60.0  # seconds after the last arrival in which the pace still changes
-_DRAWS = 5  # of the paces of a stretch
+_DRAWS = 20  # of the paces of a stretch; of 5, p95 differs by 15 % from draw to draw
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,10 +194,11 @@ def measure(endpoint: Endpoint, path: Path, objective: Objective, options: argpa
     scenario = write_scenario(build_profile(repeats, LIMITS.step_tokens), path, objective)
     kept = kept_rate(scenario)
     print(describe_kept(scenario, kept, len(repeats)), flush=True)
-    found = Measurement(kept, repeats, {part: [] for part in PARTS}, gates)
+    parts = options.parts
+    found = Measurement(kept, repeats, {part: [] for part in parts}, gates)
     for round_ in range(options.rounds):
-        turn = round_ % len(PARTS)  # the order turns from round to round
-        for part in [*PARTS[turn:], *PARTS[:turn]]:
+        turn = round_ % len(parts)  # the order turns from round to round
+        for part in [*parts[turn:], *parts[:turn]]:
             _add_stretch(endpoint, found, part, options)
         print(f"round {round_ + 1} of {options.rounds}", flush=True)
     return found
@@ -216,23 +217,26 @@ def _add_repeat(endpoint: Endpoint, repeats: list[ProfileRepeat], gate_seconds: 
     return gate
 
 
-def compare(found: Measurement, curve: StepCurve) -> list[Comparison]:
-    """The requests of all rounds at each rate, through the simulated replica and through the engine."""
+def compare(found: Measurement, curve: StepCurve, kept: float) -> list[Comparison]:
+    """The requests of all rounds at each rate, through the simulated replica and through the engine.
+
+    `kept`: requests/s at which the objective is kept by all repeats; rates are told as parts of it.
+    """
     machine = paces(found.repeats)
-    return [_compare(part, part * found.kept, stretches, curve, machine) for part, stretches in found.stretches.items()]
+    return [_compare(part * found.kept, kept, stretches, curve, machine) for part, stretches in found.stretches.items()]
 
 
 def _compare(
-    part: float, rate: float, stretches: Sequence[Stretch], curve: StepCurve, machine: Sequence[Pace]
+    rate: float, kept: float, stretches: Sequence[Stretch], curve: StepCurve, machine: Sequence[Pace]
 ) -> Comparison:
     predicted = [
         answer
         for index, one in enumerate(stretches)
         for draw in range(_DRAWS)
-        for answer in simulate(curve, one.rows, machine, seed=_DRAWS * index + draw)
+        for answer in simulate(curve, one.rows, machine, seed=round(1e6 * rate) + _DRAWS * index + draw)
     ]
     measured = [answer for one in stretches for answer in one.measured]
-    return Comparison(part, rate, len(measured), Times.of(predicted), Times.of(measured))
+    return Comparison(rate / kept, rate, len(measured), Times.of(predicted), Times.of(measured))
 
 
 def describe_profile(profile: StepProfile, repeats: Sequence[ProfileRepeat]) -> str:
@@ -275,13 +279,19 @@ def run_bench(options: argparse.Namespace, objective: Objective) -> list[Compari
         f"idle gate: {sum(gate.passed for gate in found.gates)} of {len(found.gates)} passed, median {shares:.0%} idle"
     )
     scenario = write_scenario(profile, path, objective)
-    print(describe_kept(scenario, kept_rate(scenario), len(found.repeats)))
-    return compare(found, scenario.tiers[0].curve)
+    kept = kept_rate(scenario)
+    print(describe_kept(scenario, kept, len(found.repeats)))
+    return compare(found, scenario.tiers[0].curve, kept)
+
+
+def _parse_parts(text: str) -> list[float]:
+    return [float(part) for part in text.split(",")]
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Measure how far the simulator is off an engine.")
     parser.add_argument("--rounds", type=int, default=36)
+    parser.add_argument("--parts", type=_parse_parts, default=list(PARTS), help="of the rate that keeps the objective")
     parser.add_argument("--seconds", type=float, default=10.0, help="of arrivals, at each rate in each round")
     parser.add_argument("--ttft-milliseconds", type=int, default=1000)
     parser.add_argument("--tpot-milliseconds", type=int, default=60)

@@ -69,8 +69,8 @@ def test_the_requests_of_all_rounds_are_compared_together():
     alone = TraceRow(0.5, 54, 11)  # predicted: 0.064 s, then 0.02 s a token
     quick = Stretch([alone], [Answer(0.05, 0.01)])
     slow = Stretch([alone, TraceRow(9.0, 54, 11)], [Answer(0.08, 0.02), Answer(0.4, 0.04)])
-    (found,) = compare(Measurement(5.0, [REPEAT], {0.3: [quick, slow]}, []), CURVE)
-    assert (found.rate, found.requests) == (1.5, 3)
+    (found,) = compare(Measurement(5.0, [REPEAT], {0.3: [quick, slow]}, []), CURVE, kept=6.0)
+    assert (found.rate, found.part, found.requests) == (1.5, 0.25, 3)
     assert found.pair("ttft") == (pytest.approx(0.064), 0.08)
     assert found.pair("tpot") == (pytest.approx(0.02), 0.02)
     assert found.error("ttft") == pytest.approx(-0.2)
@@ -107,10 +107,10 @@ def test_the_rates_are_parts_of_what_the_first_repeats_keep_and_a_repeat_comes_b
     monkeypatch.setattr(bench_simulator, "measure_repeat", measure_repeat)
     monkeypatch.setattr(bench_simulator, "replay", replay)
     monkeypatch.setattr(bench_simulator, "wait_until_idle", lambda _seconds: IdleCheck(1.0, True))
-    options = argparse.Namespace(rounds=2, seconds=10.0, gate_seconds=0.0)
+    options = argparse.Namespace(rounds=2, parts=[0.3, 0.6, 0.85], seconds=10.0, gate_seconds=0.0)
     found = measure(Endpoint("", OURS, {}), tmp_path / "profile.yaml", Objective(1000, 60), options)
-    assert order == ["repeat"] * 5 + ["repeat", "arrivals"] * 6
-    assert len(found.gates) == len(found.repeats) == 11
+    assert order == ["repeat"] * 20 + ["repeat", "arrivals"] * 6
+    assert len(found.gates) == len(found.repeats) == 26
     assert [len(one) for one in found.stretches.values()] == [2, 2, 2]
-    rates = [one.rate / found.kept for one in compare(found, CURVE)]
+    rates = [one.rate / found.kept for one in compare(found, CURVE, kept=1.0)]
     assert rates == [pytest.approx(part) for part in (0.3, 0.6, 0.85)]

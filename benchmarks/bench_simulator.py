@@ -6,7 +6,7 @@ One int8 engine with one compute thread, started as the operator starts it but w
 does not know; its clients have the other core. A profile measured over HTTP (benchmarks/step_profile.py) tells the rate
 at which the objective is kept. Then come short stretches of Poisson arrivals at parts of that rate, of a fixed mix of
 lengths, each with a repeat of the profile right before it: a machine that is shared changes its pace from second to
-second, and so profile and arrivals see as much of each pace. At the end the profile of all repeats is written as the
+second, and so profile and arrivals see as much of each pace. At the end the profile of those repeats is written as the
 YAML that `kubectl adaptive simulate` reads, and the same arrivals go through the simulated replica, several times: for
 some seconds each it has the pace of a repeat that is drawn. Means, medians and p95 of all requests at a rate. Ends with
 1 when a median time to first token, or per token, is further off than allowed.
@@ -89,7 +89,10 @@ class Stretch:
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """All that was measured. `stretches`: by part of the rate that keeps the objective, `kept`."""
+    """All that was measured. `stretches`: by part of the rate that keeps the objective by the first repeats, `kept`.
+
+    `repeats`: those right before the stretches. The first ones, minutes before, tell of another pace.
+    """
 
     kept: float
     repeats: list[ProfileRepeat]
@@ -189,13 +192,13 @@ def describe_kept(scenario: Scenario, kept: float, repeats: int) -> str:
 
 def measure(endpoint: Endpoint, path: Path, objective: Objective, options: argparse.Namespace) -> Measurement:
     """The rates from a first profile, then rounds of all of them, each after a repeat of the profile."""
-    repeats: list[ProfileRepeat] = []
-    gates = [_add_repeat(endpoint, repeats, options.gate_seconds) for _ in range(_FIRST_REPEATS)]
-    scenario = write_scenario(build_profile(repeats, LIMITS.step_tokens), path, objective)
+    first: list[ProfileRepeat] = []
+    gates = [_add_repeat(endpoint, first, options.gate_seconds) for _ in range(_FIRST_REPEATS)]
+    scenario = write_scenario(build_profile(first, LIMITS.step_tokens), path, objective)
     kept = kept_rate(scenario)
-    print(describe_kept(scenario, kept, len(repeats)), flush=True)
+    print(describe_kept(scenario, kept, len(first)), flush=True)
     parts = options.parts
-    found = Measurement(kept, repeats, {part: [] for part in parts}, gates)
+    found = Measurement(kept, [], {part: [] for part in parts}, gates)
     for round_ in range(options.rounds):
         turn = round_ % len(parts)  # the order turns from round to round
         for part in [*parts[turn:], *parts[:turn]]:
@@ -220,7 +223,7 @@ def _add_repeat(endpoint: Endpoint, repeats: list[ProfileRepeat], gate_seconds: 
 def compare(found: Measurement, curve: StepCurve, kept: float) -> list[Comparison]:
     """The requests of all rounds at each rate, through the simulated replica and through the engine.
 
-    `kept`: requests/s at which the objective is kept by all repeats; rates are told as parts of it.
+    `kept`: requests/s at which the objective is kept by those repeats; rates are told as parts of it.
     """
     machine = paces(found.repeats)
     return [_compare(part * found.kept, kept, stretches, curve, machine) for part, stretches in found.stretches.items()]

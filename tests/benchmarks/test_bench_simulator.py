@@ -16,6 +16,7 @@ from benchmarks.bench_simulator import (
     compare,
     describe_profile,
     draw_rows,
+    kept_rate,
     measure,
     simulate,
     write_scenario,
@@ -26,6 +27,7 @@ from benchmarks.predicted_times import Answer
 from benchmarks.step_profile import Pace, ProfileRepeat, StepProfile, build_profile
 
 CURVE = StepCurve(0.01, 0.001, ((1, 0.02),), 4096, 8, step_tokens=64)
+SLOW = ProfileRepeat({16: 0.04, 64: 0.14, 128: 0.28, 192: 0.42}, {1: 0.02, 2: 0.024, 4: 0.028, 8: 0.04})
 REPEAT = ProfileRepeat({16: 0.02, 64: 0.07, 128: 0.14, 192: 0.21}, {1: 0.01, 2: 0.012, 4: 0.014, 8: 0.02})
 
 
@@ -98,7 +100,7 @@ def test_the_rates_are_parts_of_what_the_first_repeats_keep_and_a_repeat_comes_b
 
     async def measure_repeat(*_args, **_kwargs):
         order.append("repeat")
-        return REPEAT
+        return SLOW if "arrivals" in order or len(order) > 20 else REPEAT
 
     async def replay(_endpoint, rows, _seed):
         order.append("arrivals")
@@ -108,9 +110,12 @@ def test_the_rates_are_parts_of_what_the_first_repeats_keep_and_a_repeat_comes_b
     monkeypatch.setattr(bench_simulator, "replay", replay)
     monkeypatch.setattr(bench_simulator, "wait_until_idle", lambda _seconds: IdleCheck(1.0, True))
     options = argparse.Namespace(rounds=2, parts=[0.3, 0.6, 0.85], seconds=10.0, gate_seconds=0.0)
-    found = measure(Endpoint("", OURS, {}), tmp_path / "profile.yaml", Objective(1000, 60), options)
+    path, objective = tmp_path / "profile.yaml", Objective(1000, 60)
+    found = measure(Endpoint("", OURS, {}), path, objective, options)
     assert order == ["repeat"] * 20 + ["repeat", "arrivals"] * 6
-    assert len(found.gates) == len(found.repeats) == 26
+    assert len(found.gates) == 26
+    assert found.kept == pytest.approx(kept_rate(write_scenario(build_profile([REPEAT], 64), path, objective)))
+    assert found.repeats == [SLOW] * 6  # and not the first ones, of another time
     assert [len(one) for one in found.stretches.values()] == [2, 2, 2]
     rates = [one.rate / found.kept for one in compare(found, CURVE, kept=1.0)]
     assert rates == [pytest.approx(part) for part in (0.3, 0.6, 0.85)]

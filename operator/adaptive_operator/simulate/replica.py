@@ -89,9 +89,10 @@ class Replica:
             self._shorten()
 
     def set_pace(self, prefill: float, decode: float) -> None:
-        """From now on it reads prompts and decodes so many times faster than its curves say: a shared machine.
+        """From now on it reads prompts and decodes so many times (above 0) faster than its curves say.
 
-        A prefill that has begun ends as it would have, and decode goes on at the new pace after the next whole step.
+        A prefill that has begun ends as it would have, a step with chunks too, and decode goes on at the new pace after
+        the next whole step. How many sequences an objective admits stays as it is.
         """
         if self._phase is _Phase.DECODE:
             self._shorten()

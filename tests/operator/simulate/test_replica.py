@@ -149,6 +149,27 @@ def test_a_request_that_comes_between_a_change_of_pace_and_the_end_of_its_step_j
     assert first.finished_at == pytest.approx(1.8 + 0.5 + 8 * 0.1)
 
 
+def test_a_step_with_a_chunk_ends_at_the_pace_at_which_it_began():
+    # 100 tokens in chunks of 50, 50 ms each: the pace changes in the first.
+    curve = StepCurve(0.0, 0.001, ((1, 0.4),), 1_000_000, 1, step_tokens=50)
+    request = paced(curve, Request(0.0, 100, 2), at=0.03)
+    assert request.first_token_at == pytest.approx(0.05 + 0.025)
+    assert request.finished_at == pytest.approx(0.05 + 0.025 + 0.1)
+
+
+def test_a_replica_that_was_emptied_goes_on_at_the_pace_that_was_set():
+    events = EventQueue()
+    replica = Replica(make_curve(), events, NOTHING, NOTHING)
+    lost, request = Request(0.0, 1000, 101), Request(1.0, 1000, 101)
+    events.at(0.0, lambda: replica.submit(lost))
+    events.at(0.3, lambda: replica.set_pace(2.0, 4.0))
+    events.at(0.4, replica.drop_all)
+    events.at(1.0, lambda: replica.submit(request))
+    events.run_until(1e9)
+    assert request.ttft == pytest.approx((0.010 + 0.050) / 2)
+    assert request.tpot == pytest.approx(0.007 / 4)
+
+
 def test_a_pace_is_of_the_curves_and_not_of_the_pace_before():
     events = EventQueue()
     replica = Replica(make_curve(), events, NOTHING, NOTHING)

@@ -111,12 +111,12 @@ def draw_rows(rate: float, seconds: float, seed: int) -> list[TraceRow]:
     return rows
 
 
-def simulate(curve: StepCurve, rows: Sequence[TraceRow], paces: Sequence[Pace], seed: int) -> list[Answer]:
-    """What the simulator's replica makes of the rows at paces that are drawn, one after the other."""
+def simulate(curve: StepCurve, rows: Sequence[TraceRow], machine: Sequence[Pace], seed: int) -> list[Answer]:
+    """What the simulator's replica makes of the rows at paces of the machine that are drawn, one after the other."""
     events = EventQueue()
     replica = Replica(curve, events, _ignore, _ignore)
     requests = [Request(row.arrival, row.prompt_tokens, row.output_tokens) for row in rows]
-    for at, pace in _draw_paces(paces, requests[-1].arrival + _PACED_AFTER, seed):
+    for at, pace in _draw_paces(machine, requests[-1].arrival + _PACED_AFTER, seed):
         events.at(at, partial(replica.set_pace, pace.prefill, pace.decode))
     for request in requests:
         events.at(request.arrival, partial(replica.submit, request))
@@ -124,12 +124,12 @@ def simulate(curve: StepCurve, rows: Sequence[TraceRow], paces: Sequence[Pace], 
     return [Answer(one.ttft, one.tpot) for one in requests]
 
 
-def _draw_paces(paces: Sequence[Pace], end: float, seed: int) -> Iterator[tuple[float, Pace]]:
+def _draw_paces(machine: Sequence[Pace], end: float, seed: int) -> Iterator[tuple[float, Pace]]:
     """(second from which it holds, pace) until `end`; arrivals begin anywhere within the first one."""
     rng = random.Random(seed)
     at, following = 0.0, rng.uniform(0.0, _PACE_SECONDS)
     while at < end:
-        yield at, rng.choice(paces)
+        yield at, rng.choice(machine)
         at, following = following, following + _PACE_SECONDS
 
 
@@ -223,7 +223,7 @@ def _add_repeat(endpoint: Endpoint, repeats: list[ProfileRepeat], gate_seconds: 
 def compare(found: Measurement, curve: StepCurve, kept: float) -> list[Comparison]:
     """The requests of all rounds at each rate, through the simulated replica and through the engine.
 
-    `kept`: requests/s at which the objective is kept by those repeats; rates are told as parts of it.
+    `kept`: requests/s at which the objective is kept by the repeats beside the arrivals; rates are told as parts of it.
     """
     machine = paces(found.repeats)
     return [_compare(part * found.kept, kept, stretches, curve, machine) for part, stretches in found.stretches.items()]

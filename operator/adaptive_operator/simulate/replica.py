@@ -209,7 +209,7 @@ class Replica:
         self._go_on()
 
     def _shorten(self) -> None:
-        """End the decode at the next whole step, because someone fits in."""
+        """End the decode at the next whole step: someone fits in, or the pace changes."""
         done = max(0, math.ceil((self._events.now - self._phase_start) / self._phase_step - _ROUNDING))
         if done < self._planned_steps:
             self._planned_steps = done
